@@ -1,0 +1,1 @@
+"""Distributed server-side sessions on PostgreSQL alone, read at the speed of a dictionary."""

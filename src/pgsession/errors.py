@@ -1,0 +1,138 @@
+"""Everything pgsession itself can refuse or report; psycopg's own errors pass through unchanged."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+__all__ = [
+    "AttributeTooLargeError",
+    "AttributeTypeError",
+    "AttributeVersionConflict",
+    "ConfigError",
+    "ConflictError",
+    "InvalidTokenError",
+    "ListenerError",
+    "LockError",
+    "LockExpiredError",
+    "LockNotAcquiredError",
+    "LockNotHeldError",
+    "ManagerClosedError",
+    "PgSessionError",
+    "SchemaError",
+    "SessionInvalidatedError",
+    "SessionNotFoundError",
+    "SessionVersionConflict",
+    "TooManySessionsError",
+    "WriteOutcomeUnknown",
+]
+
+
+class PgSessionError(Exception):
+    """Root of every error that is pgsession's own."""
+
+
+class ConfigError(PgSessionError, ValueError):
+    """A configuration field breaks a rule; the message names the field and the rule."""
+
+
+class SchemaError(PgSessionError):
+    """The tables are missing, older or newer than this version needs; the message names the command to run."""
+
+
+class ListenerError(PgSessionError):
+    """The listener cannot do its work where it was pointed (a standby, a transaction pooler, another database)."""
+
+
+class ManagerClosedError(PgSessionError, RuntimeError):
+    """The manager is closed, was never opened, or belongs to the parent of this forked process."""
+
+
+class SessionNotFoundError(PgSessionError, LookupError):
+    """There is no live session of this id: never created, deleted, expired or inactive for too long."""
+
+    def __init__(self, session_id: UUID) -> None:
+        super().__init__(f"no live session {session_id}")
+        self.session_id = session_id
+
+
+class SessionInvalidatedError(PgSessionError, RuntimeError):
+    """`Session.invalidate()` was called: this object takes no changes and no updates any more."""
+
+
+class TooManySessionsError(PgSessionError):
+    """The user has `max_sessions` live sessions and the policy is "reject"."""
+
+    def __init__(self, user_id: str, limit: int) -> None:
+        super().__init__(f"user {user_id!r} already has {limit} sessions, the most that max_sessions allows")
+        self.user_id = user_id
+        self.limit = limit
+
+
+class ConflictError(PgSessionError):
+    """Somebody else changed what this update was based on; nothing of the update was written."""
+
+    session_id: UUID
+
+
+class SessionVersionConflict(ConflictError):
+    """`check="session"`: the session is not at the version the caller read any more."""
+
+    def __init__(self, session_id: UUID, expected: int, current: int) -> None:
+        super().__init__(f"session {session_id} is at version {current}, the update was based on {expected}")
+        self.session_id = session_id
+        self.expected = expected
+        self.current = current
+
+
+class AttributeVersionConflict(ConflictError):
+    """`check="attributes"`: some of the attributes to be written were changed by somebody else (`keys`)."""
+
+    def __init__(self, session_id: UUID, keys: tuple[str, ...]) -> None:
+        super().__init__(f"session {session_id}: attributes changed by somebody else: {', '.join(map(repr, keys))}")
+        self.session_id = session_id
+        self.keys = keys
+
+
+class WriteOutcomeUnknown(PgSessionError):
+    """The write was sent and may or may not have been made durable; the driver's error is the cause.
+
+    Read the session again (`refresh=True`) before deciding what to do.
+    """
+
+
+class AttributeTooLargeError(PgSessionError, ValueError):
+    """An encoded attribute value is longer than `Config.max_attribute_length` bytes."""
+
+    def __init__(self, key: str, length: int, limit: int) -> None:
+        super().__init__(f"attribute {key!r} is {length} bytes when encoded; max_attribute_length is {limit}")
+        self.key = key
+        self.length = length
+        self.limit = limit
+
+
+class AttributeTypeError(PgSessionError, TypeError):
+    """A stored attribute value is not of the `type` it was asked for as."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"attribute {key!r}: {reason}")
+        self.key = key
+
+
+class InvalidTokenError(PgSessionError, ValueError):
+    """A token that none of the signer's keys signed, or that is not a token at all."""
+
+
+class LockError(PgSessionError):
+    """Root of the errors of distributed locks."""
+
+
+class LockNotAcquiredError(LockError):
+    """Somebody else holds the lock and the allowed retries or time are over."""
+
+
+class LockNotHeldError(LockError):
+    """This lock object does not hold the lock that it was asked to release or extend."""
+
+
+class LockExpiredError(LockError):
+    """The lease ran out, or was ended with its session, before it was released or extended."""
