@@ -88,7 +88,9 @@ class AttributeVersionConflict(ConflictError):
     """`check="attributes"`: some of the attributes to be written were changed by somebody else (`keys`)."""
 
     def __init__(self, session_id: UUID, keys: tuple[str, ...]) -> None:
-        super().__init__(f"session {session_id}: attributes changed by somebody else: {', '.join(map(repr, keys))}")
+        super().__init__(
+            f"session {session_id}: attributes changed by somebody else: {', '.join(map(repr, keys))}"
+        )
         self.session_id = session_id
         self.keys = keys
 

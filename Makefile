@@ -1,0 +1,54 @@
+# One way to do each thing. Every target creates what it needs, in .venv of this checkout; needed beforehand are
+# Python 3.11+, a C compiler, make and git. `make PYTHON=python3.13 VENV=.venv313 test` uses another Python beside it.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+PIP = $(PY) -m pip --disable-pip-version-check --quiet
+DONE = $(VENV)/.done
+TESTS ?= tests
+ARGS ?=
+
+CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession/*.h)
+DEMO = examples/demo.py
+
+.DEFAULT_GOAL = help
+.PHONY: help build demo test check bench chaos check-hot sync wheel clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: $(DONE)/core ## the virtual environment and the compiled core
+
+demo: build ## the main job on two nodes, as a table
+	$(PY) $(DEMO)
+
+test: build ## every test; TESTS=tests/core ARGS="-x -k name" for some
+	$(PY) -m pytest $(ARGS) $(TESTS)
+
+check: build ## lint, format, types, layers, generated code
+	$(PY) tools/check.py
+
+sync: build ## generate the sync shells and tests from the async ones
+	$(PY) tools/async_to_sync.py
+
+clean: ## remove everything that make has made
+	rm -rf $(VENV) .venv[0-9]* .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf src/pgsession.egg-info src/pgsession/*.so src/pgsession/*.pyd
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps. An old pip knows no dependency groups, so it is brought up to date first.
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit("pgsession needs Python 3.11 or newer; name one: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(DONE)/dependencies: pyproject.toml | $(PY)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group dev
+	$(PIP) install --no-build-isolation --editable '.[binary,embedded]'
+	@mkdir -p $(@D) && touch $@
+
+$(DONE)/core: $(DONE)/dependencies setup.py $(CORE)
+	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
