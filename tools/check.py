@@ -22,6 +22,7 @@ def steps() -> Iterator[Step]:
     """What there is to check."""
     yield Step("lint", [str(BIN / "ruff"), "check", "--quiet", "--output-format=concise", "."])
     yield Step("format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."])
+    yield Step("generated code", [sys.executable, "tools/async_to_sync.py", "--check"])
     yield Step("types", [str(BIN / "mypy")])
 
 

