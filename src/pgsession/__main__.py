@@ -1,0 +1,49 @@
+"""`python -m pgsession init`: creates or upgrades the tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import psycopg
+
+from pgsession import schema
+from pgsession.errors import SchemaError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    options = _parser().parse_args(arguments)
+    conninfo = options.conninfo or options.dsn or os.environ.get("PGSESSION_DSN", "")
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            done = schema.create(connection, options.schema_name, options.table_prefix)
+            where = f"database {connection.info.dbname!r}, schema {options.schema_name!r}, prefix {options.table_prefix!r}"
+    except (SchemaError, psycopg.Error) as error:
+        print(f"pgsession init failed: {str(error).strip()}", file=sys.stderr)
+        return 1
+    print(f"pgsession init: {where}")
+    for line in done:
+        print(f"  {line}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pgsession", description="Maintenance of pgsession's tables.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    init = commands.add_parser(
+        "init",
+        help="create or upgrade the tables",
+        description="Create what is missing and upgrade what is older, in one transaction. Running it again changes nothing.",
+    )
+    init.add_argument("dsn", nargs="?", help="connection string or URL; default: PGSESSION_DSN, then libpq's PGHOST, PGDATABASE, ...")
+    init.add_argument("--conninfo", help="the same, as an option")
+    init.add_argument("--schema-name", default=os.environ.get("PGSESSION_SCHEMA_NAME", "public"), metavar="NAME")
+    init.add_argument("--table-prefix", default=os.environ.get("PGSESSION_TABLE_PREFIX", ""), metavar="PREFIX")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""The wire format of the notifications between nodes.
+
+A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <item> <item> ...`, where the origin is the node id of the sender,
+or `PLAIN_SQL` for what triggers announce. The items:
+
+    u<32 hex>:<version>   the session is now at this version        Changed(key, version)
+    d<32 hex>             the session is gone                       Deleted(key)
+    U<hex>                every session of this user                UserChanged(user_id)
+    G<hex>                every session of this group               GroupChanged(group_id)
+    A                     every session                             Everything()
+    l<hex>                a lock was released                       LockReleased(resource)
+    L<hex>:<token>        a lock was ended by force                 LockEnded(resource, token)
+
+where `<hex>` is the text in UTF-8. `parse` never raises: a payload that it does not understand, from a newer version say, is
+reported as malformed and stands for `Everything`, so that nothing stale can hide in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+MAX_PAYLOAD = 7999
+"""The longest payload PostgreSQL takes, in bytes: 8,000 is refused."""
+
+PLAIN_SQL = "0" * 16
+"""The origin of what the triggers announce."""
+
+
+class Changed(NamedTuple):
+    """A session was created or updated and is now at `version`."""
+
+    key: bytes
+    version: int
+
+
+class Deleted(NamedTuple):
+    """A session is gone."""
+
+    key: bytes
+
+
+class UserChanged(NamedTuple):
+    """Something about every session of a user: forget them all."""
+
+    user_id: str
+
+
+class GroupChanged(NamedTuple):
+    """Something about every session of a group: forget them all."""
+
+    group_id: str
+
+
+class Everything(NamedTuple):
+    """Forget every session."""
+
+
+class LockReleased(NamedTuple):
+    """A lock became free: whoever waits for it may try."""
+
+    resource: str
+
+
+class LockEnded(NamedTuple):
+    """The holder with this fencing token has lost the lock before its lease was over."""
+
+    resource: str
+    token: int
+
+
+Item = Changed | Deleted | UserChanged | GroupChanged | Everything | LockReleased | LockEnded
+
+
+class Event(NamedTuple):
+    """One parsed notification. A malformed one has `Everything()` as its only item."""
+
+    origin: str
+    items: tuple[Item, ...]
+    malformed: bool = False
+
+
+def _space(schema: str, prefix: str) -> str:
+    return hashlib.sha256(f"{schema}.{prefix}".encode()).hexdigest()[:16]
+
+
+def events_channel(schema: str, prefix: str) -> str:
+    """The channel on which the nodes that share these tables hear of changes."""
+    return f"pgsession_{_space(schema, prefix)}"
+
+
+def proof_channel(schema: str, prefix: str, node: str) -> str:
+    """The channel on which one node's listener hears its own proofs of sync."""
+    return f"{events_channel(schema, prefix)}_{node}"
+
+
+def encode(item: Item) -> str:
+    """The text of one item."""
+    match item:
+        case Changed(key, version):
+            return f"u{key.hex()}:{version}"
+        case Deleted(key):
+            return f"d{key.hex()}"
+        case UserChanged(user_id):
+            return f"U{user_id.encode().hex()}"
+        case GroupChanged(group_id):
+            return f"G{group_id.encode().hex()}"
+        case Everything():
+            return "A"
+        case LockReleased(resource):
+            return f"l{resource.encode().hex()}"
+        case LockEnded(resource, token):
+            return f"L{resource.encode().hex()}:{token}"
+
+
+def payloads(origin: str, items: Iterable[Item]) -> Iterator[str]:
+    """Split items into as few payloads as their order allows, none longer than `MAX_PAYLOAD`."""
+    payload = origin
+    for text in map(encode, items):
+        if len(payload) + 1 + len(text) > MAX_PAYLOAD:
+            yield payload
+            payload = origin
+        payload += " " + text
+    if payload != origin:
+        yield payload
+
+
+def merge(items: Iterable[Item]) -> list[Item]:
+    """The fewest items that say the same to a cache: a deletion outweighs any version, `Everything` all but locks."""
+    sessions: dict[bytes, Item] = {}
+    others: dict[Item, None] = {}
+    for item in items:
+        if isinstance(item, Changed):
+            known = sessions.get(item.key)
+            if known is None or (isinstance(known, Changed) and known.version < item.version):
+                sessions[item.key] = item
+        elif isinstance(item, Deleted):
+            sessions[item.key] = item
+        else:
+            others[item] = None
+    if Everything() not in others:
+        return [*sessions.values(), *others]
+    return [Everything(), *(item for item in others if isinstance(item, LockReleased | LockEnded))]
+
+
+def parse(payload: str) -> Event:
+    """Read a payload; never raises."""
+    origin, *texts = payload.split(" ")
+    try:
+        if len(origin) != 16 or not texts:
+            raise ValueError("no origin or no items")
+        return Event(_node(origin), tuple(map(_item, texts)))
+    except ValueError:  # UnicodeDecodeError included
+        return Event(PLAIN_SQL, (Everything(),), malformed=True)
+
+
+def _node(text: str) -> str:
+    _hex(text)
+    return text
+
+
+def _hex(text: str) -> bytes:
+    # bytes.fromhex skips white space of any kind, which encode() never writes.
+    if not text.isascii() or len(text) != 2 * len(data := bytes.fromhex(text)):
+        raise ValueError("not hexadecimal")
+    return data
+
+
+def _key(text: str) -> bytes:
+    if len(text) != 32:
+        raise ValueError("not a session id")
+    return _hex(text)
+
+
+def _number(text: str) -> int:
+    # int() would also take signs, underscores and white space, and any number of digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise ValueError("not a version or token")
+    return int(text)
+
+
+def _item(text: str) -> Item:
+    kind, rest = text[:1], text[1:]
+    if kind == "u":
+        return Changed(_key(rest[:32]), _number(_after_colon(rest[32:])))
+    if kind == "d":
+        return Deleted(_key(rest))
+    if kind == "U":
+        return UserChanged(_hex(rest).decode())
+    if kind == "G":
+        return GroupChanged(_hex(rest).decode())
+    if kind == "l":
+        return LockReleased(_hex(rest).decode())
+    if kind == "L":
+        resource, colon, token = rest.partition(":")
+        return LockEnded(_hex(resource).decode(), _number(_after_colon(colon + token)))
+    if text == "A":
+        return Everything()
+    raise ValueError("unknown item")
+
+
+def _after_colon(text: str) -> str:
+    if text[:1] != ":":
+        raise ValueError("colon missing")
+    return text[1:]

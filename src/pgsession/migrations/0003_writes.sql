@@ -1,0 +1,482 @@
+-- What the library calls to write. Every function sets pgsession.own for the rest of its transaction, which therefore
+-- must be the library's own. All lock session rows first, in id order or without waiting, so that they never deadlock
+-- with each other. Plans are made once a connection and reach rows by index or by their place: enable_seqscan
+-- and enable_mergejoin are off, for plans made while the tables are nearly empty must serve when they no longer are.
+
+-- The snapshot of one session, as in pgsession._sql: live attributes only, in the order of their keys.
+CREATE FUNCTION {snapshot}(session {sessions}, at timestamptz) RETURNS text
+LANGUAGE sql STABLE AS $pgsession$
+    SELECT {snapshot_of_session}
+$pgsession$;
+
+-- Group commit: see pgsession._sql for the batch and the result.
+CREATE FUNCTION {write}(node text, mark text, batch jsonb) RETURNS text
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
+AS $pgsession$
+DECLARE
+    moment timestamptz;
+    moment_us bigint;
+    idle interval := coalesce((batch->>'inactivity')::bigint, 0) * interval '1 microsecond';
+    waiting boolean := coalesce((batch->>'wait')::boolean, false);
+    asked uuid[];
+    held uuid[];
+    all_held boolean;
+    announced text[] := '{{}}';
+    more text[];
+    created text;
+    updated text;
+    deleted text;
+    behind text[];
+    behind_ids uuid[];
+    refused integer[] := '{{}}';
+    blocked integer[] := '{{}}';
+    full_users text[];
+    excess bigint[];
+BEGIN
+    PERFORM set_config('pgsession.own', 'on', true), set_config('pgsession.batch', mark, false);
+
+    IF batch ? 'create' THEN
+        -- One login of a user at a time, or two would both find room; the count is taken by a later statement (READ COMMITTED).
+        PERFORM pg_advisory_xact_lock(k.key) FROM (
+            SELECT DISTINCT hashtextextended({channel} || (e->>2), 0) AS key
+            FROM jsonb_array_elements(batch->'create') e WHERE (e->>7)::integer > 0 ORDER BY 1) k;
+        moment := clock_timestamp();
+        WITH c AS MATERIALIZED (
+            SELECT (e->>0)::integer AS i, e->>2 AS user_id, (e->>7)::bigint AS most, e->>8 = 'reject' AS reject, e->9 AS touches,
+                   row_number() OVER (PARTITION BY e->>2 ORDER BY ord) AS arrival
+            FROM jsonb_array_elements(batch->'create') WITH ORDINALITY t(e, ord) WHERE (e->>7)::integer > 0
+        ), u AS MATERIALIZED (
+            SELECT c.user_id, max(c.most) AS most, bool_or(c.reject) AS reject, count(*) AS arriving FROM c GROUP BY c.user_id
+        ), n AS MATERIALIZED (
+            SELECT u.*, l.living FROM u CROSS JOIN LATERAL (
+                SELECT count(*) AS living FROM {sessions} s
+                WHERE s.user_id = u.user_id AND s.expires_at > moment
+                AND (NOT s.include_inactivity OR s.last_accessed > moment - idle OR EXISTS (
+                    SELECT FROM c CROSS JOIN jsonb_array_elements(c.touches) t
+                    WHERE c.user_id = u.user_id AND (t->>0)::uuid = s.id
+                    AND timestamptz 'epoch' + (t->>1)::bigint * interval '1 microsecond' > moment - idle))
+                OFFSET 0) l
+        )
+        SELECT (SELECT array_agg(c.i) FROM c JOIN n USING (user_id)
+                WHERE CASE WHEN n.reject THEN c.arrival > n.most - n.living END),
+               (SELECT array_agg(n.user_id) FROM n WHERE NOT n.reject AND n.living + least(n.arriving, n.most) > n.most),
+               (SELECT array_agg(n.living + least(n.arriving, n.most) - n.most) FROM n
+                WHERE NOT n.reject AND n.living + least(n.arriving, n.most) > n.most)
+        INTO refused, full_users, excess;
+
+        IF full_users IS NOT NULL THEN
+            -- A session that somebody writes to at this moment is not the least recently used one: skip it.
+            WITH t AS MATERIALIZED (
+                SELECT (p->>0)::uuid AS id, max((p->>1)::bigint) * interval '1 microsecond' + timestamptz 'epoch' AS at
+                FROM jsonb_array_elements(batch->'create') e CROSS JOIN jsonb_array_elements(e->9) p GROUP BY 1
+            ), v AS MATERIALIZED (
+                SELECT n.user_id, n.excess, l.id FROM unnest(full_users, excess) n(user_id, excess) LEFT JOIN LATERAL (
+                    SELECT s.id FROM {sessions} s LEFT JOIN t ON t.id = s.id
+                    WHERE s.user_id = n.user_id AND s.expires_at > moment
+                    AND (NOT s.include_inactivity OR greatest(s.last_accessed, t.at) > moment - idle)
+                    ORDER BY greatest(s.last_accessed, t.at), s.id LIMIT n.excess FOR UPDATE OF s SKIP LOCKED) l ON true
+            ), w AS (
+                SELECT v.user_id, max(v.excess) > count(v.id) AS short, array_agg(v.id) AS ids FROM v GROUP BY v.user_id
+            )
+            SELECT (SELECT array_agg((e->>0)::integer) FROM jsonb_array_elements(batch->'create') e JOIN w ON w.user_id = e->>2
+                    WHERE w.short AND (e->>7)::integer > 0),
+                   (SELECT array_agg(x) FROM w CROSS JOIN unnest(w.ids) x WHERE NOT w.short)
+            INTO blocked, held;
+            DELETE FROM {sessions} WHERE id = ANY (held);
+            SELECT array_agg('d' || replace(x::text, '-', '')) INTO announced FROM unnest(held) x;
+        END IF;
+
+        moment := clock_timestamp();
+        moment_us := {moment_us};
+        -- More arrivals of one user than max_sessions: the first ones are evicted by the last ones before they exist.
+        WITH c AS MATERIALIZED (
+            SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id, e->>2 AS user_id, e->>3 AS group_id,
+                   timestamptz 'epoch' + (e->>4)::bigint * interval '1 microsecond' AS expires_at, (e->>4)::bigint AS expires_us,
+                   (e->>5)::boolean AS include_inactivity, e->6 AS attributes,
+                   coalesce((e->>0)::integer = ANY (refused), false) AS refused,
+                   coalesce((e->>0)::integer = ANY (blocked), false) AS blocked,
+                   e->>8 <> 'reject' AND (e->>7)::bigint > 0
+                   AND row_number() OVER (PARTITION BY e->>2 ORDER BY ord DESC) > (e->>7)::bigint AS evicted
+            FROM jsonb_array_elements(batch->'create') WITH ORDINALITY x(e, ord)
+        ), s AS (
+            INSERT INTO {sessions} (id, version, created_at, updated_at, last_accessed, expires_at, include_inactivity, user_id, group_id)
+            SELECT c.id, 1, moment, moment, moment, c.expires_at, c.include_inactivity, c.user_id, c.group_id
+            FROM c WHERE NOT c.refused AND NOT c.blocked AND NOT c.evicted
+        ), a AS (
+            INSERT INTO {attributes} (session_id, version, expires_at, key, value)
+            SELECT c.id, 1, timestamptz 'epoch' + (x->>2)::bigint * interval '1 microsecond', x->>0, (x->>1)::json
+            FROM c CROSS JOIN jsonb_array_elements(c.attributes) x WHERE NOT c.refused AND NOT c.blocked AND NOT c.evicted
+        )
+        SELECT string_agg(CASE
+                WHEN c.refused THEN '[' || c.i || ',"too_many"]'
+                WHEN c.blocked THEN '[' || c.i || ',"locked"]'
+                ELSE '[' || c.i || ',"ok",["' || c.id || '",1,' || to_json(c.user_id)::text || ','
+                    || coalesce(to_json(c.group_id)::text, 'null') || ',' || moment_us || ',' || moment_us || ',' || moment_us || ','
+                    || c.expires_us || ',' || CASE WHEN c.include_inactivity THEN 'true' ELSE 'false' END || ',['
+                    || coalesce((SELECT string_agg('[' || (x->0)::text || ',1,' || coalesce(x->>2, 'null') || ',' || (x->>1) || ']', ','
+                                                   ORDER BY (x->>0) COLLATE "C")
+                                 FROM jsonb_array_elements(c.attributes) x WHERE (x->>2)::bigint > moment_us IS NOT FALSE), '')
+                    || ']]]' END, ','),
+               array_agg('d' || replace(c.id::text, '-', '')) FILTER (WHERE c.evicted AND NOT c.refused AND NOT c.blocked)
+        INTO created, more FROM c;
+        announced := announced || more;
+    END IF;
+
+    IF batch ? 'update' THEN
+        SELECT array_agg((e->>1)::uuid) INTO asked FROM jsonb_array_elements(batch->'update') e;
+        IF waiting THEN
+            SELECT array_agg(l.id) INTO held
+            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR NO KEY UPDATE) l;
+        ELSE
+            SELECT array_agg(l.id) INTO held
+            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) l;
+        END IF;
+        all_held := cardinality(held) = cardinality(asked);
+        moment := clock_timestamp();
+        moment_us := {moment_us};
+        -- The second statement, on a snapshot taken when the rows were already locked: after a lock wait the first one's
+        -- would hold the attributes of before. One row an item, judged once; rows are then found by their place.
+        WITH j AS MATERIALIZED (
+            SELECT k.*, v.verdict, s.place, s.version, v.conflicts,
+                   coalesce(k.new_expires, s.expires_at) AS expires_at,
+                   coalesce(k.new_inactivity, s.include_inactivity) AS include_inactivity,
+                   CASE WHEN k.change_group THEN k.new_group ELSE s.group_id END AS group_id,
+                   greatest(s.last_accessed, least(k.accessed, moment)) AS last_accessed,
+                   k.notify OR (k.change_group AND k.new_group IS DISTINCT FROM s.group_id) AS announce
+            FROM (
+                SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id, (e->>2)::bigint AS base, e->>3 AS judged_by, e->4 AS sets,
+                       e->5 AS deletes, timestamptz 'epoch' + (e->>6)::bigint * interval '1 microsecond' AS new_expires,
+                       (e->>7)::boolean AS new_inactivity, (e->>8)::boolean AS change_group, e->>9 AS new_group,
+                       (e->>10)::boolean AS notify, timestamptz 'epoch' + (e->>11)::bigint * interval '1 microsecond' AS accessed,
+                       (e->>12)::boolean AS notify_on_conflict
+                FROM jsonb_array_elements(batch->'update') e OFFSET 0
+            ) k
+            LEFT JOIN LATERAL (
+                SELECT s.ctid AS place, s.version, s.expires_at, s.include_inactivity, s.group_id, s.last_accessed,
+                       s.expires_at > moment AND (NOT s.include_inactivity OR s.last_accessed > moment - idle) AS live
+                FROM {sessions} s WHERE s.id = k.id OFFSET 0
+            ) s ON true
+            LEFT JOIN LATERAL (
+                -- An expired attribute counts as absent, or as its own version.
+                SELECT json_agg(w.key) AS conflicts
+                FROM (SELECT x->>0 AS key, (x->>3)::bigint AS base FROM jsonb_array_elements(k.sets) x
+                      UNION ALL SELECT x->>0, (x->>1)::bigint FROM jsonb_array_elements(k.deletes) x) w
+                LEFT JOIN LATERAL (SELECT a.version, a.expires_at FROM {attributes} a
+                                   WHERE a.session_id = k.id AND a.key = w.key OFFSET 0) a ON true
+                WHERE w.base <> coalesce(a.version, 0) AND NOT (w.base = 0 AND a.expires_at <= moment IS TRUE)
+            ) c ON k.judged_by = 'attributes'
+            CROSS JOIN LATERAL (
+                SELECT c.conflicts, CASE
+                    WHEN s.place IS NULL THEN 'gone'
+                    WHEN NOT (all_held OR k.id = ANY (held)) IS NOT FALSE THEN 'locked'
+                    WHEN NOT s.live THEN 'gone'
+                    WHEN k.judged_by = 'session' AND k.base <> s.version THEN 'session'
+                    WHEN c.conflicts IS NOT NULL THEN 'attributes'
+                    ELSE 'ok' END AS verdict
+            ) v
+        ), s AS (
+            UPDATE {sessions} s SET version = j.version + 1, updated_at = moment, last_accessed = j.last_accessed,
+                expires_at = j.expires_at, include_inactivity = j.include_inactivity, group_id = j.group_id
+            FROM j WHERE s.ctid = j.place AND j.verdict = 'ok'
+        ), d AS (
+            DELETE FROM {attributes} a USING (
+                SELECT p.place FROM j CROSS JOIN jsonb_array_elements(j.deletes) x CROSS JOIN LATERAL (
+                    SELECT a.ctid AS place FROM {attributes} a WHERE a.session_id = j.id AND a.key = x->>0 OFFSET 0) p
+                WHERE j.verdict = 'ok') p
+            WHERE a.ctid = p.place
+        ), a AS (
+            INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
+            SELECT j.id, j.version + 1, timestamptz 'epoch' + (x->>2)::bigint * interval '1 microsecond', x->>0, (x->>1)::json
+            FROM j CROSS JOIN jsonb_array_elements(j.sets) x WHERE j.verdict = 'ok'
+            ON CONFLICT (session_id, key) DO UPDATE
+                SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
+        ), r AS (
+            SELECT j.i, j.id, j.verdict, j.base <> j.version AS behind,
+                '[' || j.i || ',"' || j.verdict || '"' || CASE j.verdict
+                    WHEN 'ok' THEN ',' || j.version + 1 || ',' || moment_us || ',' || (extract(epoch FROM j.last_accessed) * 1000000)::bigint
+                                   || ',' || (extract(epoch FROM j.expires_at) * 1000000)::bigint || ','
+                    WHEN 'session' THEN ',' || j.version || ']'
+                    WHEN 'attributes' THEN ',' || j.conflicts::text || ']'
+                    ELSE ']' END AS answer,
+                CASE WHEN j.verdict = 'ok' AND j.announce THEN 'u' || replace(j.id::text, '-', '') || ':' || j.version + 1
+                     WHEN j.verdict IN ('session', 'attributes') AND j.notify_on_conflict
+                     THEN 'u' || replace(j.id::text, '-', '') || ':' || j.version END AS item
+            FROM j
+        )
+        SELECT string_agg(CASE WHEN r.verdict = 'ok' THEN r.answer || 'null]' ELSE r.answer END, ',')
+                   FILTER (WHERE NOT (r.verdict = 'ok' AND r.behind)),
+               array_agg(r.answer) FILTER (WHERE r.verdict = 'ok' AND r.behind),
+               array_agg(r.id) FILTER (WHERE r.verdict = 'ok' AND r.behind),
+               array_agg(r.item) FILTER (WHERE r.item IS NOT NULL)
+        INTO updated, behind, behind_ids, more FROM r;
+        announced := announced || more;
+        IF behind IS NOT NULL THEN
+            SELECT concat_ws(',', updated, string_agg(b.answer || {snapshot}(s, moment) || ']', ',')) INTO updated
+            FROM unnest(behind, behind_ids) b(answer, id) JOIN {sessions} s ON s.id = b.id;
+        END IF;
+    END IF;
+
+    IF batch ? 'delete' THEN
+        SELECT array_agg((e->>1)::uuid) INTO asked FROM jsonb_array_elements(batch->'delete') e;
+        IF waiting THEN
+            SELECT array_agg(l.id) INTO held
+            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR UPDATE) l;
+        ELSE
+            SELECT array_agg(l.id) INTO held
+            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR UPDATE SKIP LOCKED) l;
+        END IF;
+        moment := clock_timestamp();
+        WITH j AS MATERIALIZED (
+            SELECT k.i, k.id, s.place, k.id = ANY (held) IS TRUE AS held, s.live
+            FROM (SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id FROM jsonb_array_elements(batch->'delete') e OFFSET 0) k
+            LEFT JOIN LATERAL (
+                SELECT s.ctid AS place, s.expires_at > moment AND (NOT s.include_inactivity OR s.last_accessed > moment - idle) AS live
+                FROM {sessions} s WHERE s.id = k.id OFFSET 0
+            ) s ON true
+        ), d AS (
+            DELETE FROM {sessions} s USING j WHERE s.ctid = j.place AND j.held
+        )
+        SELECT string_agg('[' || j.i || CASE WHEN j.place IS NOT NULL AND NOT j.held THEN ',"locked"]'
+                                             WHEN j.live THEN ',"ok"]' ELSE ',"gone"]' END, ','),
+               array_agg('d' || replace(j.id::text, '-', '')) FILTER (WHERE j.held AND j.place IS NOT NULL)
+        INTO deleted, more FROM j;
+        announced := announced || more;
+    END IF;
+
+    IF announced <> '{{}}' THEN
+        PERFORM {announce}(node, announced);
+    END IF;
+    RETURN '{{"incarnation":' || coalesce('"' || (SELECT i.incarnation FROM {incarnation} i
+                                                WHERE i.started_at = pg_postmaster_start_time()) || '"', 'null')
+        || ',"now":' || (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+        || ',"create":[' || coalesce(created, '') || '],"update":[' || coalesce(updated, '')
+        || '],"delete":[' || coalesce(deleted, '') || ']}}';
+END $pgsession$;
+
+-- Accesses noted by a node: never back (C11), never into the future; no version, no event. Returns the ids that somebody
+-- else had locked, 16 bytes each, to be tried again.
+CREATE FUNCTION {touch}(ids uuid[], accessed bigint[]) RETURNS bytea
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
+AS $pgsession$
+DECLARE
+    skipped bytea;
+BEGIN
+    PERFORM set_config('pgsession.own', 'on', true);
+    WITH t AS MATERIALIZED (
+        SELECT x.id, least(timestamptz 'epoch' + x.us * interval '1 microsecond', clock_timestamp()) AS at
+        FROM unnest(ids, accessed) x(id, us)
+    ), l AS MATERIALIZED (
+        SELECT s.id FROM {sessions} s WHERE s.id = ANY (ids) ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED
+    ), u AS (
+        -- By id: a row that changed since this statement's snapshot is not found by its new place.
+        UPDATE {sessions} s SET last_accessed = t.at FROM l JOIN t ON t.id = l.id
+        WHERE s.id = l.id AND s.last_accessed < t.at
+    )
+    SELECT string_agg(uuid_send(t.id), '') INTO skipped FROM t
+    WHERE NOT EXISTS (SELECT FROM l WHERE l.id = t.id)
+    AND EXISTS (SELECT FROM {sessions} s WHERE s.id = t.id);
+    RETURN skipped;
+END $pgsession$;
+
+-- One bounded step through the sessions of a user, a group, or all, in id order from the nil uuid on. last is null when
+-- there are no more; skipped counts those that somebody else had locked, which a second walk with waiting gets.
+CREATE FUNCTION {delete_many}(node text, scope text, subject text, keep uuid, after uuid, size integer, waiting boolean,
+                              OUT last uuid, OUT deleted bigint, OUT skipped bigint)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
+AS $pgsession$
+DECLARE
+    page uuid[];
+    held uuid[];
+BEGIN
+    PERFORM set_config('pgsession.own', 'on', true);
+    page := {page}(scope, subject, keep, after, size);
+    last := page[cardinality(page)];
+    held := {hold}(page, scope, subject, waiting);
+    DELETE FROM {sessions} s WHERE s.id = ANY (held);
+    deleted := coalesce(cardinality(held), 0);
+    skipped := coalesce(cardinality(page), 0) - deleted;
+    PERFORM {announce_many}(node, scope, subject, 'd', held, NULL);
+END $pgsession$;
+
+-- The same walk, for one attribute of a user's sessions: each that had it goes to its next version.
+CREATE FUNCTION {drop_attribute}(node text, subject text, attribute text, after uuid, size integer, waiting boolean,
+                                 OUT last uuid, OUT changed bigint, OUT skipped bigint)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
+AS $pgsession$
+DECLARE
+    page uuid[];
+    held uuid[];
+    had uuid[];
+    versions bigint[];
+BEGIN
+    PERFORM set_config('pgsession.own', 'on', true);
+    page := {page}('user', subject, NULL, after, size);
+    last := page[cardinality(page)];
+    held := {hold}(page, 'user', subject, waiting);
+    skipped := coalesce(cardinality(page), 0) - coalesce(cardinality(held), 0);
+    WITH d AS (
+        DELETE FROM {attributes} a WHERE a.session_id = ANY (held) AND a.key = attribute RETURNING a.session_id, a.expires_at
+    ), u AS (
+        UPDATE {sessions} s SET version = s.version + 1, updated_at = clock_timestamp()
+        FROM d WHERE s.id = d.session_id AND (d.expires_at > clock_timestamp()) IS NOT FALSE RETURNING s.id, s.version
+    )
+    SELECT array_agg(u.id), array_agg(u.version) INTO had, versions FROM u;
+    changed := coalesce(cardinality(had), 0);
+    PERFORM {announce_many}(node, 'user', subject, 'u', had, versions);
+END $pgsession$;
+
+-- The next ids of a walk. Three statements, so that each has a plan of its own.
+CREATE FUNCTION {page}(scope text, subject text, keep uuid, after uuid, size integer) RETURNS uuid[]
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off
+AS $pgsession$
+BEGIN
+    CASE scope
+        WHEN 'user' THEN
+            RETURN (SELECT array_agg(p.id) FROM (SELECT s.id FROM {sessions} s WHERE s.user_id = subject AND s.id > after
+                    AND s.id IS DISTINCT FROM keep ORDER BY s.id LIMIT size) p);
+        WHEN 'group' THEN
+            RETURN (SELECT array_agg(p.id) FROM (SELECT s.id FROM {sessions} s WHERE s.group_id = subject AND s.id > after
+                    ORDER BY s.id LIMIT size) p);
+        WHEN 'all' THEN
+            RETURN (SELECT array_agg(p.id) FROM (SELECT s.id FROM {sessions} s WHERE s.id > after ORDER BY s.id LIMIT size) p);
+    END CASE;
+END $pgsession$;
+
+-- Locks those of a page that still belong to it.
+CREATE FUNCTION {hold}(page uuid[], scope text, subject text, waiting boolean) RETURNS uuid[]
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off
+AS $pgsession$
+BEGIN
+    IF waiting THEN
+        RETURN (SELECT array_agg(l.id) FROM (SELECT s.id FROM {sessions} s WHERE s.id = ANY (page)
+                AND CASE scope WHEN 'user' THEN s.user_id = subject WHEN 'group' THEN s.group_id = subject ELSE true END
+                ORDER BY s.id FOR UPDATE) l);
+    END IF;
+    RETURN (SELECT array_agg(l.id) FROM (SELECT s.id FROM {sessions} s WHERE s.id = ANY (page)
+            AND CASE scope WHEN 'user' THEN s.user_id = subject WHEN 'group' THEN s.group_id = subject ELSE true END
+            ORDER BY s.id FOR UPDATE SKIP LOCKED) l);
+END $pgsession$;
+
+-- One payload: by id while they fit, else by what they have in common.
+CREATE FUNCTION {announce_many}(node text, scope text, subject text, kind text, ids uuid[], versions bigint[]) RETURNS void
+LANGUAGE plpgsql AS $pgsession$
+BEGIN
+    IF cardinality(ids) <= 140 THEN
+        PERFORM {announce}(node, (SELECT array_agg(concat(kind, replace(x.id::text, '-', ''), ':' || x.version))
+                                  FROM unnest(ids, versions) x(id, version)));
+    ELSIF cardinality(ids) > 140 THEN
+        PERFORM pg_notify({channel}, node || CASE scope WHEN 'user' THEN ' U' WHEN 'group' THEN ' G' ELSE ' A' END
+                          || CASE scope WHEN 'all' THEN '' ELSE encode(convert_to(subject, 'UTF8'), 'hex') END);
+    END IF;
+END $pgsession$;
+
+-- One bounded step of the cleanup; busy when another node does one at this moment.
+--   'expired'     sessions past expires_at, by its index
+--   'inactive'    walks the primary key from the nil uuid on, for an index on last_accessed would cost every touch its HOT
+--                 update; last is null when the walk is over
+--   'attributes'  past their expiry: they were invisible already, so no version is raised and nobody is told
+--   'locks'       whose lease ran out
+CREATE FUNCTION {cleanup}(node text, what text, inactivity bigint, after uuid, size integer,
+                          OUT last uuid, OUT removed bigint, OUT busy boolean)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
+AS $pgsession$
+DECLARE
+    moment timestamptz := clock_timestamp();
+    page uuid[];
+    doomed uuid[];
+BEGIN
+    removed := 0;
+    busy := NOT pg_try_advisory_xact_lock(hashtextextended({channel} || ' cleanup', 1));
+    IF busy THEN
+        RETURN;
+    END IF;
+    PERFORM set_config('pgsession.own', 'on', true);
+    CASE what
+        WHEN 'expired' THEN
+            SELECT array_agg(e.id) INTO doomed FROM (
+                SELECT s.id FROM {sessions} s WHERE s.expires_at <= moment ORDER BY s.expires_at LIMIT size
+                FOR UPDATE SKIP LOCKED) e;
+        WHEN 'inactive' THEN
+            page := {page}('all', NULL, NULL, after, size);
+            last := page[cardinality(page)];
+            SELECT array_agg(e.id) INTO doomed FROM (
+                SELECT s.id FROM {sessions} s WHERE s.id = ANY (page) AND s.include_inactivity
+                AND s.last_accessed <= moment - inactivity * interval '1 microsecond' ORDER BY s.id FOR UPDATE SKIP LOCKED) e;
+        WHEN 'attributes' THEN
+            DELETE FROM {attributes} WHERE ctid = ANY (ARRAY(
+                SELECT a.ctid FROM {attributes} a WHERE a.expires_at <= moment ORDER BY a.expires_at LIMIT size
+                FOR UPDATE SKIP LOCKED));
+            GET DIAGNOSTICS removed = ROW_COUNT;
+        WHEN 'locks' THEN
+            DELETE FROM {locks} WHERE ctid = ANY (ARRAY(
+                SELECT l.ctid FROM {locks} l WHERE l.expires_at <= moment ORDER BY l.expires_at LIMIT size
+                FOR UPDATE SKIP LOCKED));
+            GET DIAGNOSTICS removed = ROW_COUNT;
+    END CASE;
+    IF doomed IS NOT NULL THEN
+        DELETE FROM {sessions} s WHERE s.id = ANY (doomed);
+        removed := cardinality(doomed);
+        PERFORM {announce}(node, (SELECT array_agg('d' || replace(x::text, '-', '')) FROM unnest(doomed) x));
+    END IF;
+END $pgsession$;
+
+-- Takes a free or expired lock. Tokens grow with every hand-over: nextval() runs in an UPDATE, which computes its row
+-- again once it holds the row's lock; in an INSERT a loser could come back with a token older than the winner's.
+-- acquired is false while somebody else holds it, and null where session_id names no live session.
+CREATE FUNCTION {acquire}(name text, claimant uuid, lease bigint, session uuid, inactivity bigint,
+                          OUT acquired boolean, OUT fence bigint, OUT until bigint, OUT now bigint)
+LANGUAGE plpgsql AS $pgsession$
+DECLARE
+    ends timestamptz;
+BEGIN
+    PERFORM set_config('pgsession.own', 'on', true);
+    IF session IS NOT NULL THEN
+        -- KEY SHARE: a delete of the session waits for this transaction, and then finds the lock to end it.
+        PERFORM FROM {sessions} s WHERE s.id = session AND s.expires_at > clock_timestamp()
+            AND (NOT s.include_inactivity OR s.last_accessed > clock_timestamp() - inactivity * interval '1 microsecond')
+            FOR KEY SHARE;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    -- A look without a lock, for those who wait by asking again and again.
+    SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name;
+    IF NOT FOUND THEN
+        INSERT INTO {locks} (resource, owner, token, acquired_at, expires_at)
+        VALUES (name, claimant, 0, timestamptz 'epoch', timestamptz 'epoch') ON CONFLICT (resource) DO NOTHING;
+        ends := timestamptz 'epoch';
+    END IF;
+    IF ends <= clock_timestamp() THEN
+        UPDATE {locks} l SET owner = claimant, token = nextval({fencing_literal}), session_id = session, acquired_at = clock_timestamp(),
+            expires_at = clock_timestamp() + lease * interval '1 microsecond'
+        WHERE l.resource = name AND l.expires_at <= clock_timestamp()
+        RETURNING l.token, l.expires_at INTO fence, ends;
+        acquired := FOUND;
+    ELSE
+        acquired := false;
+    END IF;
+    until := (extract(epoch FROM ends) * 1000000)::bigint;
+    now := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+END $pgsession$;
+
+-- The incarnation of this server: a new one where the row is gone or was made before the last start. started is true for
+-- whoever made it.
+CREATE FUNCTION {incarnate}(OUT incarnation text, OUT started boolean)
+LANGUAGE plpgsql AS $pgsession$
+#variable_conflict use_column
+BEGIN
+    started := false;
+    SELECT i.incarnation::text INTO incarnation FROM {incarnation} i JOIN pg_control_system() c USING (system_identifier)
+    WHERE i.started_at = pg_postmaster_start_time();
+    IF NOT FOUND THEN
+        INSERT INTO {incarnation} AS i (incarnation, system_identifier, started_at)
+        SELECT gen_random_uuid(), c.system_identifier, pg_postmaster_start_time() FROM pg_control_system() c
+        ON CONFLICT (single) DO UPDATE SET incarnation = excluded.incarnation, system_identifier = excluded.system_identifier,
+            started_at = excluded.started_at
+        WHERE (i.system_identifier, i.started_at) IS DISTINCT FROM (excluded.system_identifier, excluded.started_at);
+        started := FOUND;
+        SELECT i.incarnation::text INTO incarnation FROM {incarnation} i;
+    END IF;
+END $pgsession$;

@@ -1,0 +1,220 @@
+"""Creates, upgrades and checks the tables, by versioned migrations under an advisory lock.
+
+Everything happens in one transaction: on any error nothing is left half-done. What to do is decided by a generator of
+statements that does no I/O; `create` and `create_async` run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from importlib import resources
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.rows import tuple_row
+
+from pgsession import _events, _sql
+from pgsession.errors import SchemaError
+
+__all__ = ["check", "check_async", "create", "create_async"]
+
+_Rows = list[tuple[Any, ...]]
+_Steps = Generator[sql.Composable, _Rows, list[str]]
+
+
+def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: str = "") -> list[str]:
+    """Create what is missing and upgrade what is older, in one transaction; return what was done, in words.
+
+    Any number of processes may do this at once. The connection must not be in a transaction. Raises `SchemaError` where
+    something that is not ours has the same name, where the schema is newer than this version of the library, and where
+    the role lacks the right to create.
+    """
+    check_names(schema, prefix)
+    steps = _steps(schema, prefix)
+    try:
+        with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+            query = _first(steps)
+            while True:
+                cursor.execute(query)
+                try:
+                    query = steps.send(cursor.fetchall() if cursor.description else [])
+                except StopIteration as done:
+                    return cast("list[str]", done.value)
+    except psycopg.Error as error:
+        raise _explained(error, schema, prefix) from error
+
+
+async def create_async(connection: psycopg.AsyncConnection[Any], schema: str = "public", prefix: str = "") -> list[str]:
+    """`create`, on an asynchronous connection."""
+    check_names(schema, prefix)
+    steps = _steps(schema, prefix)
+    try:
+        async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+            query = _first(steps)
+            while True:
+                await cursor.execute(query)
+                try:
+                    query = steps.send(await cursor.fetchall() if cursor.description else [])
+                except StopIteration as done:
+                    return cast("list[str]", done.value)
+    except psycopg.Error as error:
+        raise _explained(error, schema, prefix) from error
+
+
+def check(connection: psycopg.Connection[Any], statements: _sql.Statements) -> None:
+    """Raise `SchemaError`, which names the command to run, unless the schema is the one this version needs. One cheap query."""
+    try:
+        with connection.cursor(row_factory=tuple_row) as cursor:
+            version = cursor.execute(_query(statements.schema_version)).fetchone()
+    except psycopg.Error as error:
+        raise _explained(error, statements.schema, statements.prefix) from error
+    _judge(version, statements)
+
+
+async def check_async(connection: psycopg.AsyncConnection[Any], statements: _sql.Statements) -> None:
+    """`check`, on an asynchronous connection."""
+    try:
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            version = await (await cursor.execute(_query(statements.schema_version))).fetchone()
+    except psycopg.Error as error:
+        raise _explained(error, statements.schema, statements.prefix) from error
+    _judge(version, statements)
+
+
+def check_names(schema: str, prefix: str) -> None:
+    """Raise `SchemaError` for a schema name or a table prefix that PostgreSQL would cut short or cannot hold."""
+    if not 1 <= len(schema.encode()) <= 63:
+        raise SchemaError(f"schema_name {schema!r} is not 1 to 63 bytes long")
+    longest = 63 - _sql.LONGEST_NAME
+    if len(prefix.encode()) > longest:
+        raise SchemaError(f"table_prefix {prefix!r} is longer than {longest} bytes; PostgreSQL would cut the names of tables short")
+    for name in (schema, prefix):
+        if "\0" in name or "$pgsession$" in name:
+            raise SchemaError(f"{name!r} cannot be part of a name in PostgreSQL")
+
+
+def command(schema: str, prefix: str) -> str:
+    """The command that creates or upgrades the schema, for messages."""
+    options = f" --schema-name {schema}" * (schema != "public") + f" --table-prefix {prefix}" * (prefix != "")
+    return f"python -m pgsession init{options} DSN"
+
+
+def latest_version() -> int:
+    """The schema version that this version of the library needs."""
+    return _migrations()[-1][0]
+
+
+def _query(text: str) -> LiteralString:
+    return cast("LiteralString", text)  # rendered by psycopg.sql, with no user's data in it
+
+
+def _migrations() -> list[tuple[int, str, str]]:
+    """(version, name, SQL template), in order."""
+    folder = resources.files("pgsession") / "migrations"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [(int(file.name[:4]), file.name[:-4], file.read_text(encoding="utf-8")) for file in files]
+
+
+def _first(steps: _Steps) -> sql.Composable:
+    return next(steps)
+
+
+def _steps(schema: str, prefix: str) -> _Steps:
+    # Whatever the default is: what another process did while we waited for the lock must be seen.
+    yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
+    lock = sql.Literal(_events.events_channel(schema, prefix) + " schema")
+    yield sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(lock)
+    if (yield sql.SQL("SELECT current_setting('server_encoding')"))[0][0] != "UTF8":
+        raise SchemaError("pgsession needs a database whose encoding is UTF8")
+    placeholders = _sql.names(schema, prefix)
+    done: list[str] = []
+    if not (yield sql.SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(sql.Literal(schema))):
+        yield sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
+        done.append(f"created schema {schema}")
+    existing = {
+        name: (kind, columns)
+        for name, kind, columns in (yield _SIMILAR.format(schema=sql.Literal(schema), names=_names_array(prefix)))
+    }
+    versions = prefix + "session_schema_version"
+    if versions not in existing:
+        _refuse_foreign(schema, sorted(existing))
+        yield sql.SQL(
+            "CREATE TABLE {versions} (version integer PRIMARY KEY, name text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+        ).format(**placeholders)
+    elif existing[versions] != ("r", "version,name,applied_at"):
+        _refuse_foreign(schema, [versions])
+    applied = {row[0] for row in (yield sql.SQL("SELECT version FROM {versions}").format(**placeholders))}
+    if applied and max(applied) > latest_version():
+        raise SchemaError(_newer(schema, prefix, max(applied)))
+    for version, name, template in _migrations():
+        if version in applied:
+            continue
+        yield sql.SQL(cast("LiteralString", template)).format(**placeholders)
+        yield sql.SQL("INSERT INTO {versions} (version, name) VALUES ({version}, {name})").format(
+            **placeholders, version=sql.Literal(version), name=sql.Literal(name)
+        )
+        done.append(f"applied migration {name}")
+    return done or [f"nothing to do: the schema is at version {latest_version()}"]
+
+
+_SIMILAR = sql.SQL(
+    "SELECT c.relname, c.relkind::text, (SELECT string_agg(a.attname, ',' ORDER BY a.attnum) FROM pg_attribute a"
+    " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relname = ANY ({names})"
+)
+
+
+def _names_array(prefix: str) -> sql.Composable:
+    names = sql.SQL(", ").join(map(sql.Literal, _sql.relation_names(prefix)))
+    return sql.SQL("ARRAY[{}]::name[]").format(names)
+
+
+def _refuse_foreign(schema: str, found: list[str]) -> None:
+    if found:
+        raise SchemaError(
+            f"{', '.join(f'{schema}.{name}' for name in found)} exists already and was not made by pgsession; nothing was changed."
+            " Choose another schema_name or table_prefix"
+        )
+
+
+def _newer(schema: str, prefix: str, version: int) -> str:
+    return (
+        f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version}, and this version of pgsession"
+        f" knows only {latest_version()}: install a newer pgsession"
+    )
+
+
+def _judge(row: tuple[Any, ...] | None, statements: _sql.Statements) -> None:
+    version = row[0] if row else 0
+    schema, prefix = statements.schema, statements.prefix
+    if version > latest_version():
+        raise SchemaError(_newer(schema, prefix, version))
+    if version < latest_version():
+        raise SchemaError(
+            f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version} and must be at"
+            f" {latest_version()}: run `{command(schema, prefix)}`, or set create_schema_if_missing"
+        )
+
+
+def _explained(error: psycopg.Error, schema: str, prefix: str) -> Exception:
+    """A `SchemaError` where the error says something about the schema, else the error itself."""
+    reason = (error.diag.message_primary or str(error)).strip()
+    if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
+        return SchemaError(
+            f"there are no tables of pgsession in schema {schema!r} with prefix {prefix!r} ({reason}): run"
+            f" `{command(schema, prefix)}`, or set create_schema_if_missing"
+        )
+    if isinstance(error, errors.InsufficientPrivilege):
+        return SchemaError(
+            f"the database role may not do this: {reason}; nothing was changed. Run `{command(schema, prefix)}` as a role that may"
+            f" create in schema {schema!r}, or grant that right"
+        )
+    if isinstance(error, errors.DuplicateTable | errors.DuplicateFunction | errors.DuplicateObject):
+        return SchemaError(
+            f"{reason} and was not made by pgsession; nothing was changed. Choose another schema_name or table_prefix"
+        )
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return SchemaError(f"the server is read-only ({reason}): nothing can be created on a standby")
+    return error
