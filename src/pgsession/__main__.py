@@ -31,17 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pgsession", description="Maintenance of pgsession's tables.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pgsession", description="Maintenance of pgsession's tables."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     init = commands.add_parser(
         "init",
         help="create or upgrade the tables",
         description="Create what is missing and upgrade what is older, in one transaction. Running it again changes nothing.",
     )
-    init.add_argument("dsn", nargs="?", help="connection string or URL; default: PGSESSION_DSN, then libpq's PGHOST, PGDATABASE, ...")
+    init.add_argument(
+        "dsn",
+        nargs="?",
+        help="connection string or URL; default: PGSESSION_DSN, then libpq's PGHOST, PGDATABASE, ...",
+    )
     init.add_argument("--conninfo", help="the same, as an option")
-    init.add_argument("--schema-name", default=os.environ.get("PGSESSION_SCHEMA_NAME", "public"), metavar="NAME")
-    init.add_argument("--table-prefix", default=os.environ.get("PGSESSION_TABLE_PREFIX", ""), metavar="PREFIX")
+    init.add_argument(
+        "--schema-name", default=os.environ.get("PGSESSION_SCHEMA_NAME", "public"), metavar="NAME"
+    )
+    init.add_argument(
+        "--table-prefix", default=os.environ.get("PGSESSION_TABLE_PREFIX", ""), metavar="PREFIX"
+    )
     return parser
 
 

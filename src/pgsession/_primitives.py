@@ -454,7 +454,7 @@ class AsyncTurn:
             while self._somebody_waits():
                 await fn()
                 await async_pause()
-        except Exception as error:  # noqa: BLE001 - it is raised again, in everybody who waits
+        except Exception as error:
             self._give_up(error)
         finally:
             # Nothing is awaited between the last look at who waits and this: nobody is overlooked.

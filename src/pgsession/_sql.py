@@ -167,7 +167,9 @@ def _snapshot(row: str, moment: str) -> sql.SQL:
     )
 
 
-_INCARNATION = "(SELECT i.incarnation::text FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time())"
+_INCARNATION = (
+    "(SELECT i.incarnation::text FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time())"
+)
 _NOW = _microseconds("statement_timestamp()").as_string()
 _LIVE = (
     "s.expires_at > statement_timestamp() AND (NOT s.include_inactivity"
@@ -219,7 +221,9 @@ class Statements:
             f" SELECT g.held{_ASYNCHRONOUS} FROM g CROSS JOIN LATERAL pg_notify({{channel}}, %s)"
         )
 
-    def write(self, node: str, mark: str, batch: str, *, commit: Commit = "split", lock_timeout: int = 0) -> str:
+    def write(
+        self, node: str, mark: str, batch: str, *, commit: Commit = "split", lock_timeout: int = 0
+    ) -> str:
         """The group commit."""
         return self._call("write", (node, mark, batch), commit, lock_timeout)
 
@@ -240,7 +244,9 @@ class Statements:
         lock_timeout: int = 0,
     ) -> str:
         """One step through a user's sessions."""
-        return self._call("delete_many", (node, "user", user_id, keep, after, size, waiting), commit, lock_timeout)
+        return self._call(
+            "delete_many", (node, "user", user_id, keep, after, size, waiting), commit, lock_timeout
+        )
 
     def delete_group(
         self,
@@ -254,7 +260,9 @@ class Statements:
         lock_timeout: int = 0,
     ) -> str:
         """One step through a group's sessions."""
-        return self._call("delete_many", (node, "group", group_id, None, after, size, waiting), commit, lock_timeout)
+        return self._call(
+            "delete_many", (node, "group", group_id, None, after, size, waiting), commit, lock_timeout
+        )
 
     def delete_all(
         self,
@@ -267,7 +275,9 @@ class Statements:
         lock_timeout: int = 0,
     ) -> str:
         """One step through all sessions."""
-        return self._call("delete_many", (node, "all", None, None, after, size, waiting), commit, lock_timeout)
+        return self._call(
+            "delete_many", (node, "all", None, None, after, size, waiting), commit, lock_timeout
+        )
 
     def drop_attribute(
         self,
@@ -314,9 +324,13 @@ class Statements:
         """Read, or make, the incarnation of the server."""
         return self._call("incarnate", (), "plain", 0)
 
-    def _call(self, function: str, arguments: tuple[_Argument, ...], commit: Commit, lock_timeout: int) -> str:
+    def _call(
+        self, function: str, arguments: tuple[_Argument, ...], commit: Commit, lock_timeout: int
+    ) -> str:
         call = f"{self._functions[function]}({', '.join(_literals(arguments))})"
-        return _script(f"SELECT f.*{'' if commit == 'plain' else _ASYNCHRONOUS} FROM {call} f", commit, lock_timeout)
+        return _script(
+            f"SELECT f.*{'' if commit == 'plain' else _ASYNCHRONOUS} FROM {call} f", commit, lock_timeout
+        )
 
     def _render(self, template: str) -> str:
         # The driver, and our own formatting, take a single % for a parameter.

@@ -45,7 +45,9 @@ def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: 
         raise _explained(error, schema, prefix) from error
 
 
-async def create_async(connection: psycopg.AsyncConnection[Any], schema: str = "public", prefix: str = "") -> list[str]:
+async def create_async(
+    connection: psycopg.AsyncConnection[Any], schema: str = "public", prefix: str = ""
+) -> list[str]:
     """`create`, on an asynchronous connection."""
     check_names(schema, prefix)
     steps = _steps(schema, prefix)
@@ -88,7 +90,9 @@ def check_names(schema: str, prefix: str) -> None:
         raise SchemaError(f"schema_name {schema!r} is not 1 to 63 bytes long")
     longest = 63 - _sql.LONGEST_NAME
     if len(prefix.encode()) > longest:
-        raise SchemaError(f"table_prefix {prefix!r} is longer than {longest} bytes; PostgreSQL would cut the names of tables short")
+        raise SchemaError(
+            f"table_prefix {prefix!r} is longer than {longest} bytes; PostgreSQL would cut the names of tables short"
+        )
     for name in (schema, prefix):
         if "\0" in name or "$pgsession$" in name:
             raise SchemaError(f"{name!r} cannot be part of a name in PostgreSQL")
@@ -112,7 +116,9 @@ def _query(text: str) -> LiteralString:
 def _migrations() -> list[tuple[int, str, str]]:
     """(version, name, SQL template), in order."""
     folder = resources.files("pgsession") / "migrations"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
+    )
     return [(int(file.name[:4]), file.name[:-4], file.read_text(encoding="utf-8")) for file in files]
 
 
@@ -134,7 +140,9 @@ def _steps(schema: str, prefix: str) -> _Steps:
         done.append(f"created schema {schema}")
     existing = {
         name: (kind, columns)
-        for name, kind, columns in (yield _SIMILAR.format(schema=sql.Literal(schema), names=_names_array(prefix)))
+        for name, kind, columns in (
+            yield _SIMILAR.format(schema=sql.Literal(schema), names=_names_array(prefix))
+        )
     }
     versions = prefix + "session_schema_version"
     if versions not in existing:
