@@ -93,28 +93,44 @@ def pause() -> None:
 
 
 async def async_call(function: Callable[..., object], *args: object) -> None:
-    """Call a plain function or a coroutine function of the user's."""
-    result = function(*args)
-    if inspect.isawaitable(result):
-        await result
+    """Call a plain function or a coroutine function of the user's; whatever it raises is an `Exception`."""
+    try:
+        result = function(*args)
+        if inspect.isawaitable(result):
+            await result
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("cancelled from inside") from error  # something it awaited; nobody cancelled us
 
 
 def call(function: Callable[..., object], *args: object) -> None:
-    """Call a function of the user's."""
-    function(*args)
+    """Call a function of the user's; whatever it raises is an `Exception`."""
+    try:
+        function(*args)
+    except Exception:
+        raise
+    except BaseException as error:  # such as sys.exit(), which in a thread would end only the thread
+        raise RuntimeError(f"{type(error).__name__} raised in a thread") from error
 
 
 class AsyncAlarm:
     """`with` block after whose `seconds` `action` is called, once, unless the block ended before."""
 
     def __init__(self, seconds: float | None, action: Callable[[], object]) -> None:
+        self.rang = False
         self._seconds = seconds
         self._action = action
         self._timer: asyncio.TimerHandle | None = None
 
+    def _ring(self) -> None:
+        self.rang = True
+        self._action()
+
     def __enter__(self) -> None:
         if self._seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._action)
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._ring)
 
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
@@ -125,7 +141,13 @@ class Alarm:
     """`with` block after whose `seconds` `action` is called, once, in a thread, unless the block ended before."""
 
     def __init__(self, seconds: float | None, action: Callable[[], object]) -> None:
-        self._timer = None if seconds is None else threading.Timer(seconds, action)
+        self.rang = False
+        self._action = action
+        self._timer = None if seconds is None else threading.Timer(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self.rang = True
+        self._action()
 
     def __enter__(self) -> None:
         if self._timer is not None:
@@ -475,9 +497,9 @@ class AsyncTurn:
 class Turn:
     """Work done for all who wait at the moment, by one at a time: here the thread of one of those who wait.
 
-    `run(fn, outcome)`: the caller has put what it wants done where `fn` will find it, together with `outcome`. The first
-    caller leads: it calls `fn` until its own outcome is settled, then hands over to the one who has waited longest, and
-    so on. Everybody else sleeps until answered or called to lead: one wake-up each.
+    `run(fn, outcome)`: the caller has put what it wants done where `fn` will find it, together with `outcome`. The
+    first caller leads: it calls `fn` until its own outcome is settled, then hands over to the one who has waited
+    longest, and so on. Everybody else sleeps until answered or called to lead: one wake-up each.
 
     `fn` takes what waits (or a part of it, oldest first) and settles its outcomes; it skips what is `done` already. If
     it raises, the caller who led gets that error and the next one leads. Each outcome has one waiter, its caller.
@@ -488,12 +510,10 @@ class Turn:
         self._rests = threading.Condition(self._guard)
         self._waiting: deque[Outcome[Any]] = deque()
         self._taken = False
+        self._crowded = False  # whether the last leader had followers
 
     def run(self, fn: Thunk[None], outcome: Outcome[T]) -> T:
-        if self._take(outcome):
-            self._lead(fn, outcome)
-        elif self._follow(outcome):
-            pause()  # those just answered come back with more: a third more work in one go at 16 threads
+        if self._take(outcome) or self._follow(outcome):
             self._lead(fn, outcome)
         return outcome.wait()
 
@@ -528,6 +548,8 @@ class Turn:
 
     def _lead(self, fn: Thunk[None], outcome: Outcome[Any]) -> None:
         try:
+            if self._crowded:
+                pause()  # those just answered come back with more: full batches instead of half full ones
             while not outcome.done:
                 fn()
         except BaseException as error:
@@ -538,6 +560,7 @@ class Turn:
 
     def _hand_over(self) -> None:
         with self._guard:
+            self._crowded = bool(self._waiting)
             while self._waiting:
                 successor = self._waiting.popleft()
                 if not successor.done:

@@ -1,0 +1,509 @@
+# Generated from src/pgsession/_async/listener.py by tools/async_to_sync.py: never edit.
+
+"""The listener: many channels on one connection of its own, which it keeps alive."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, LiteralString, Self
+
+import psycopg
+from psycopg import Notify, sql
+
+from .._conninfo import listener_parameters, server_settings
+from .._primitives import (
+    LOGGER,
+    Event,
+    Outcome,
+    SocketWaiter,
+    Thunk,
+    Worker,
+    call,
+)
+from ..errors import ListenerError
+from .link import Command, Link, Row
+
+MAX_CHANNEL_LENGTH = 63  # PostgreSQL's NAMEDATALEN - 1; it would cut a longer name silently
+MAX_PAYLOAD_LENGTH = 7999
+STABLE_SECONDS = 1  # a connection that lasted less counts as one more failure to connect
+
+STANDBY = (
+    "the server is a standby, which cannot LISTEN: give the primary's address, or several hosts, "
+    "of which the listener takes the one that is the primary"
+)
+
+
+class _Subscription:
+    """What one call of `listen` asked for."""
+
+    def __init__(
+        self,
+        channel: str,
+        on_notification: Callable[[Notify], object],
+        on_out_of_sync: Callable[[str], object] | None,
+        on_error: Callable[[str, Exception], object] | None,
+        on_done: Callable[[str], object] | None,
+    ) -> None:
+        self.channel = channel
+        self.on_notification = on_notification
+        self.on_out_of_sync = on_out_of_sync
+        self.on_error = on_error
+        self.on_done = on_done
+        self.listening: Outcome[None] = Outcome()
+        self.left = False
+
+
+class Listener:
+    """Listens to any number of channels on one connection of its own, and makes a new one when it is lost.
+
+    conninfo: where to; TCP keepalive and timeouts are set where it does not set them itself. It has to lead to the
+        primary, and not through a pooler that shares connections between transactions.
+    connect_timeout: seconds for each host, where the conninfo gives no connect_timeout (at least 2).
+    command_timeout: seconds after which a connection that does not answer a command is taken for dead.
+    reconnect_delay: the longest wait between two attempts to reconnect, in seconds; the first come quickly.
+    logger: where errors of callbacks and changes of the connection are logged.
+
+    Callbacks are plain functions or, for asyncio, coroutine functions. They run one after the other, in the listener's
+    own task or thread, so a slow one delays all that follow; they may use the listener. One that raises is logged, and
+    ends nothing.
+
+    A listener is opened once, by `open` or `with`, and closed once. Use after that raises `ListenerError`.
+    """
+
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        connect_timeout: int = 5,
+        command_timeout: float = 10,
+        reconnect_delay: float = 2,
+        logger: logging.Logger = LOGGER,
+    ) -> None:
+        self._parameters = listener_parameters(conninfo, connect_timeout=connect_timeout)
+        self._settings = server_settings(conninfo)
+        self._command_timeout = command_timeout
+        self._reconnect_delay = reconnect_delay
+        self._logger = logger
+        self._worker = Worker(logger)
+        self._lost_hooks: list[Callable[[], object]] = []
+        self._requests: deque[tuple[Thunk[Any], Outcome[Any]]] = deque()
+        self._owner = 0
+        self._waiter: SocketWaiter
+        self._opened: Outcome[None] | None = None
+        self._closing = Event()
+        self._ended = Event()
+        # What follows is changed by the worker only.
+        self._subscriptions: dict[str, list[_Subscription]] = {}
+        self._link: Link | None = None
+        self._connecting = False
+        self._connected_at = 0.0
+        self._failures = 0
+
+    # -- opening and closing ---------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect. Does nothing where that is done.
+
+        Raises `psycopg.OperationalError` where nobody answers, after the time out for connecting, and `ListenerError`
+        where it cannot work. Once it is open, a lost connection raises nothing: it is made anew, as long as that takes.
+        """
+        if self._opened is None:
+            if self._closing.is_set():
+                raise _closed()
+            self._owner = os.getpid()
+            self._waiter = SocketWaiter()
+            self._opened = Outcome()
+            self._worker.start(partial(self._run, self._opened), "pgsession listener")
+        try:
+            self._opened.wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self, timeout: float = 5) -> None:
+        """Stop listening, call every `on_done`, and disconnect. May be called again, and by a callback.
+
+        timeout: seconds to wait for a callback that is running; after that a task is cancelled, a thread left alone.
+        """
+        self._closing.set()
+        if self._opened is None or self._owner != os.getpid():
+            return  # a child of a fork must not touch what it shares with its parent
+        self._waiter.wake()
+        link = self._link
+        if link is not None and link.busy:
+            link.abort()
+        self._worker.stop(0 if self._connecting else timeout)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection that it believes in."""
+        return self._present() is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the server that serves the connection, if there is one."""
+        link = self._present()
+        return None if link is None else link.pid
+
+    def _present(self) -> Link | None:
+        return self._link if self._owner == os.getpid() else None
+
+    # -- channels --------------------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        channel: str,
+        on_notification: Callable[[Notify], object],
+        *,
+        on_out_of_sync: Callable[[str], object] | None = None,
+        on_error: Callable[[str, Exception], object] | None = None,
+        on_done: Callable[[str], object] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Have `on_notification` called for every notification on `channel`; returns once it is listening.
+
+        on_notification(notification): it has a `channel`, a `payload` and the `pid` of the sender's connection.
+        on_out_of_sync(channel): the connection was lost, and this channel is being listened to again. Whatever
+            happened in between went unheard; all that is committed from now on is delivered after this call.
+        on_error(channel, error): the connection was lost, or could not be made anew; it will be tried again.
+        on_done(channel): the last call; `unlisten` or `close` has ended it.
+        timeout: seconds to wait while there is no connection; then `TimeoutError`, and it is as if never asked for.
+
+        A channel may be listened to several times, with different callbacks.
+        """
+        _check_channel(channel)
+        subscription = _Subscription(channel, on_notification, on_out_of_sync, on_error, on_done)
+        try:
+            self._ask(partial(self._subscribe, subscription), timeout)
+            if self._worker.is_current() and not subscription.listening.done:
+                raise _disconnected()  # a callback cannot wait here for what only its return makes possible
+            subscription.listening.wait(timeout)
+        except BaseException:
+            self._forget(subscription)
+            raise
+
+    def unlisten(self, channel: str, on_notification: Callable[[Notify], object] | None = None) -> None:
+        """Stop; returns once no callback of this channel runs or will run any more.
+
+        on_notification: stop calling only this one. None: all of the channel. It is no error if there is none.
+        """
+        _check_channel(channel)
+        self._ask(partial(self._unsubscribe, channel, on_notification), None)
+
+    def notify(self, channel: str, payload: str = "") -> None:
+        """Send a notification, on the listener's connection; raises `psycopg.OperationalError` if that is down."""
+        self.execute(*self.notify_query(channel, payload))
+
+    @staticmethod
+    def notify_query(channel: str, payload: str = "") -> tuple[LiteralString, tuple[str, str]]:
+        """The statement and its parameters that notify when the caller's own transaction commits."""
+        _check_channel(channel)
+        if "\0" in payload or len(payload.encode()) > MAX_PAYLOAD_LENGTH:
+            raise ValueError(f"a payload has at most {MAX_PAYLOAD_LENGTH} bytes in UTF-8, and no NUL")
+        return "SELECT pg_catalog.pg_notify(%s, %s)", (channel, payload)
+
+    # -- the connection, for those who want to prove that it works -------------------------------------------
+
+    def execute(
+        self, query: Command, params: Sequence[Any] | None = None, *, timeout: float | None = None
+    ) -> list[Row]:
+        """Run one short command on the listener's connection, in a transaction of its own, and return its rows.
+
+        Raises `psycopg.OperationalError` at once if there is no connection, and `TimeoutError` after `timeout` seconds
+        (None: `command_timeout`) without an answer: then the connection is given up and made anew. A notification that
+        this command sends to a channel of the listener's own is delivered after the ones committed before it.
+        """
+        if self._opened is not None and not self._ended.is_set() and self._present() is None:
+            raise _disconnected()
+        seconds = self._command_timeout if timeout is None else timeout
+        rows: list[Row] = self._ask(partial(self._execute, query, params, seconds), seconds)
+        return rows
+
+    def reconnect(self) -> None:
+        """Give up the present connection, at once and whatever state it is in, and make a new one."""
+        link = self._present()
+        if link is not None:
+            link.abort()
+
+    def add_lost_hook(self, hook: Callable[[], object]) -> None:
+        """Have a plain function called the moment the connection is known to be lost, before anything else happens."""
+        self._lost_hooks.append(hook)
+
+    def remove_lost_hook(self, hook: Callable[[], object]) -> None:
+        """Undo `add_lost_hook`."""
+        self._lost_hooks.remove(hook)
+
+    # -- what others ask the worker to do --------------------------------------------------------------------
+
+    def _ask(self, action: Thunk[Any], timeout: float | None) -> Any:
+        """Have the worker do something between two notifications; a callback, running in the worker, does it itself."""
+        if self._opened is None or self._ended.is_set() or self._owner != os.getpid():
+            raise _closed()
+        if self._worker.is_current():
+            return action()
+        outcome: Outcome[Any] = Outcome()
+        self._requests.append((action, outcome))
+        self._waiter.wake()
+        if self._ended.is_set():  # perhaps after the worker's last look at the requests
+            outcome.set_error(_closed())
+        try:
+            return outcome.wait(timeout)
+        except BaseException as error:
+            withdrawn = outcome.set_error(error)  # so it is not begun any more
+            if withdrawn and isinstance(error, TimeoutError):
+                raise TimeoutError(f"the listener had no answer within {timeout} s") from None
+            raise
+
+    def _answer_requests(self) -> None:
+        for _ in range(len(self._requests)):  # notifications have their turn in between
+            if self._closing.is_set():
+                return
+            action, outcome = self._requests.popleft()
+            if outcome.done:
+                continue
+            try:
+                outcome.set_result(action())
+            except Exception as error:  # it is raised in the one who asked
+                outcome.set_error(error)
+            except BaseException:
+                outcome.set_error(_closed())
+                raise
+
+    def _execute(self, query: Command, params: Sequence[Any] | None, timeout: float) -> list[Row]:
+        if self._link is None or not self._link.alive:
+            raise _disconnected()
+        return self._link.execute(query, params, timeout)
+
+    def _subscribe(self, subscription: _Subscription) -> None:
+        """Without a connection the subscription waits for the next one, and `listening` is set then."""
+        if subscription.left:
+            return
+        self._subscriptions.setdefault(subscription.channel, []).append(subscription)
+        link = self._link
+        if link is None:
+            return
+        try:
+            self._listen(link, [subscription.channel])
+        except Exception:
+            if link.alive:  # so it is the command's fault
+                self._remove(subscription)
+                raise
+        else:
+            subscription.listening.set_result(None)
+
+    def _unsubscribe(self, channel: str, on_notification: Callable[[Notify], object] | None) -> None:
+        for subscription in list(self._subscriptions.get(channel, ())):
+            if on_notification is None or subscription.on_notification == on_notification:
+                self._remove(subscription)
+                self._say_done(subscription)
+
+    def _remove(self, subscription: _Subscription) -> None:
+        subscription.left = True
+        others = self._subscriptions.get(subscription.channel, [])
+        if subscription not in others:
+            return
+        others.remove(subscription)
+        if others:
+            return
+        del self._subscriptions[subscription.channel]
+        if self._link is not None and self._link.alive:
+            try:
+                self._link.execute(_each("UNLISTEN {}", [subscription.channel]), None, self._command_timeout)
+            except (psycopg.Error, TimeoutError) as error:
+                self._logger.debug(
+                    "UNLISTEN failed: %s", error
+                )  # a lost connection, which the worker will notice
+
+    def _forget(self, subscription: _Subscription) -> None:
+        """`listen` did not come to its end."""
+        subscription.left = True
+        if self._opened is not None and not self._ended.is_set():
+            self._requests.append((partial(self._remove, subscription), Outcome()))
+            self._waiter.wake()
+
+    # -- the worker ------------------------------------------------------------------------------------------
+
+    def _run(self, opened: Outcome[None]) -> None:
+        try:
+            try:
+                self._connect()
+            except Exception as error:
+                opened.set_error(error)
+                return
+            opened.set_result(None)
+            while not self._closing.is_set():
+                try:
+                    self._serve()
+                except Exception as error:
+                    self._lose(error)
+                    self._reconnect()
+        finally:
+            opened.set_error(_closed())
+            self._finish()
+
+    def _serve(self) -> None:
+        """Until it closes, or an error says that the connection is lost."""
+        link = self._link
+        assert link is not None
+        while not self._closing.is_set():
+            self._answer_requests()
+            self._deliver(link)
+            if self._closing.is_set():
+                return
+            if self._waiter.wait(link.fileno):
+                link.receive()
+
+    def _deliver(self, link: Link) -> None:
+        while not self._closing.is_set() and (notification := link.take()) is not None:
+            for subscription in list(self._subscriptions.get(notification.channel, ())):
+                if not subscription.left:
+                    self._call(subscription.on_notification, notification)
+
+    def _connect(self) -> None:
+        self._connecting = True
+        try:
+            link = Link.connect(self._parameters)
+        finally:
+            self._connecting = False
+        try:
+            if link.in_recovery:
+                raise ListenerError(STANDBY)
+            link.execute(self._settings, None, self._command_timeout)
+            if self._subscriptions:
+                self._listen(link, list(self._subscriptions))
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+        self._connected_at = time.monotonic()
+
+    def _listen(self, link: Link, channels: list[str]) -> None:
+        try:
+            link.execute(_each("LISTEN {}", channels), None, self._command_timeout)
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise ListenerError(STANDBY) from error
+
+    def _resume(self) -> None:
+        """LISTEN is active again, and nothing from the new connection has been delivered yet."""
+        for subscription in self._everybody():
+            if not subscription.listening.done:
+                subscription.listening.set_result(None)
+            elif subscription.on_out_of_sync is not None:
+                self._call(subscription.on_out_of_sync, subscription.channel)
+
+    def _lose(self, error: Exception) -> None:
+        link, self._link = self._link, None
+        if self._closing.is_set():
+            return self._part(link)
+        for hook in list(self._lost_hooks):
+            self._call(hook)
+        expected = isinstance(error, (psycopg.Error, TimeoutError))
+        self._logger.warning(
+            "the listener lost its connection: %s", error, exc_info=None if expected else error
+        )
+        self._part(link)
+        if link is not None:
+            self._deliver(link)  # what it had heard before
+        if time.monotonic() - self._connected_at > STABLE_SECONDS:
+            self._failures = 0
+        self._report(error)
+
+    def _reconnect(self) -> None:
+        while not self._closing.is_set():
+            self._rest(_delay(self._failures, self._reconnect_delay))
+            if self._closing.is_set():
+                return
+            self._failures += 1
+            try:
+                self._connect()
+            except Exception as error:
+                self._logger.info("the listener cannot connect: %s", error)
+                self._report(error)
+            else:
+                self._logger.info("the listener is connected again")
+                return self._resume()
+
+    def _rest(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._closing.is_set() and (remaining := end - time.monotonic()) > 0:
+            self._waiter.wait(None, remaining)
+            self._answer_requests()
+
+    def _finish(self) -> None:
+        self._closing.set()
+        link, self._link = self._link, None
+        self._part(link)
+        for subscription in self._everybody():
+            subscription.left = True
+            self._say_done(subscription)
+        self._subscriptions.clear()
+        self._ended.set()
+        while self._requests:
+            self._requests.popleft()[1].set_error(_closed())
+        self._waiter.close()
+
+    def _part(self, link: Link | None) -> None:
+        if link is not None:
+            link.close()
+
+    # -- callbacks -------------------------------------------------------------------------------------------
+
+    def _everybody(self) -> list[_Subscription]:
+        return [subscription for group in self._subscriptions.values() for subscription in group]
+
+    def _report(self, error: Exception) -> None:
+        for subscription in self._everybody():
+            if subscription.on_error is not None and not subscription.left:
+                self._call(subscription.on_error, subscription.channel, error)
+
+    def _say_done(self, subscription: _Subscription) -> None:
+        if subscription.listening.set_error(_closed()):
+            return  # it never began
+        if subscription.on_done is not None:
+            self._call(subscription.on_done, subscription.channel)
+
+    def _call(self, callback: Callable[..., object], *args: object) -> None:
+        try:
+            call(callback, *args)
+        except Exception:
+            self._logger.exception("a callback of the listener failed")
+
+
+def _disconnected() -> psycopg.OperationalError:
+    return psycopg.OperationalError("the listener has no connection at present")
+
+
+def _closed() -> ListenerError:
+    return ListenerError("the listener is not open in this process, or closed")
+
+
+def _check_channel(channel: str) -> None:
+    if not 0 < len(channel.encode()) <= MAX_CHANNEL_LENGTH or "\0" in channel:
+        raise ValueError(
+            f"a channel's name has 1 to {MAX_CHANNEL_LENGTH} bytes in UTF-8, and no NUL: {channel!r}"
+        )
+
+
+def _each(command: LiteralString, channels: list[str]) -> sql.Composed:
+    return sql.SQL("; ").join(sql.SQL(command).format(sql.Identifier(channel)) for channel in channels)
+
+
+def _delay(failures: int, longest: float) -> float:
+    """Exponential, capped, and spread: all nodes lose a restarted server at the same moment."""
+    return min(longest, 0.05 * 2.0 ** min(failures, 20)) * random.uniform(0.5, 1)
