@@ -8,12 +8,13 @@ PIP = $(PY) -m pip --disable-pip-version-check --quiet
 DONE = $(VENV)/.done
 TESTS ?= tests
 ARGS ?=
+SECONDS ?= 60
 
 CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession/*.h)
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check bench chaos check-hot sync wheel clean
+.PHONY: help build demo test check bench chaos check-hot wheel portability sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +30,21 @@ test: build ## every test; TESTS=tests/core ARGS="-x -k name" for some
 check: build ## lint, format, types, layers, generated code
 	$(PY) tools/check.py
 
+bench: $(DONE)/bench build ## compare with what else a service would use, as a table
+	$(PY) -m pytest benchmarks $(ARGS)
+
+chaos: build ## SECONDS=60 of random operations and faults on a real server
+	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
+
+check-hot: build ## instruction counts and Python calls of the hot path
+	$(PY) tools/check_hot.py
+
+wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments
+	$(PY) tools/wheel.py
+
+portability: $(DONE)/wheels build ## compile the core for other systems
+	$(PY) tools/portability.py
+
 sync: build ## generate the sync shells and tests from the async ones
 	$(PY) tools/async_to_sync.py
 
@@ -40,7 +56,7 @@ clean: ## remove everything that make has made
 # The stamps. An old pip knows no dependency groups, so it is brought up to date first.
 
 $(PY):
-	@$(PYTHON) -c 'import sys; sys.exit("pgsession needs Python 3.11 or newer; name one: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11+ is needed; name one: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
 $(DONE)/dependencies: pyproject.toml | $(PY)
@@ -51,4 +67,8 @@ $(DONE)/dependencies: pyproject.toml | $(PY)
 
 $(DONE)/core: $(DONE)/dependencies setup.py $(CORE)
 	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(DONE)/bench $(DONE)/wheels: $(DONE)/dependencies
+	$(PIP) install --group $(@F)
 	@touch $@
