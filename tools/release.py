@@ -1,4 +1,4 @@
-"""Used by the release workflow: `check TAG` refuses a tag that does not fit, `notes TAG` prints its change log entry."""
+"""For the release workflow: `check TAG` refuses a tag that does not fit, `notes TAG` prints its change log entry."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             done = schema.create(connection, options.schema_name, options.table_prefix)
-            where = f"database {connection.info.dbname!r}, schema {options.schema_name!r}, prefix {options.table_prefix!r}"
+            database = connection.info.dbname
+            where = f"database {database!r}, schema {options.schema_name!r}, prefix {options.table_prefix!r}"
     except (SchemaError, psycopg.Error) as error:
         print(f"pgsession init failed: {str(error).strip()}", file=sys.stderr)
         return 1
@@ -38,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser(
         "init",
         help="create or upgrade the tables",
-        description="Create what is missing and upgrade what is older, in one transaction. Running it again changes nothing.",
+        description="Create what is missing and upgrade what is older, in one transaction. "
+        "Running it again changes nothing.",
     )
     init.add_argument(
         "dsn",

@@ -1,7 +1,7 @@
 """The wire format of the notifications between nodes.
 
-A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <item> <item> ...`, where the origin is the node id of the sender,
-or `PLAIN_SQL` for what triggers announce. The items:
+A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <item> <item> ...`, where the origin is the node id of the
+sender, or `PLAIN_SQL` for what triggers announce. The items:
 
     u<32 hex>:<version>   the session is now at this version        Changed(key, version)
     d<32 hex>             the session is gone                       Deleted(key)
@@ -11,8 +11,8 @@ or `PLAIN_SQL` for what triggers announce. The items:
     l<hex>                a lock was released                       LockReleased(resource)
     L<hex>:<token>        a lock was ended by force                 LockEnded(resource, token)
 
-where `<hex>` is the text in UTF-8. `parse` never raises: a payload that it does not understand, from a newer version say, is
-reported as malformed and stands for `Everything`, so that nothing stale can hide in it.
+where `<hex>` is the text in UTF-8. `parse` never raises: a payload that it does not understand, from a newer version
+say, is reported as malformed and stands for `Everything`, so that nothing stale can hide in it.
 """
 
 from __future__ import annotations

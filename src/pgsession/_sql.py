@@ -152,7 +152,7 @@ def relation_names(prefix: str) -> list[str]:
 
 
 def _microseconds(timestamp: str) -> sql.SQL:
-    return sql.SQL(f"(extract(epoch FROM {timestamp}) * 1000000)::bigint")  # type: ignore[arg-type]
+    return sql.SQL(f"(extract(epoch FROM {timestamp}) * 1000000)::bigint")
 
 
 def _snapshot(row: str, moment: str) -> sql.SQL:
@@ -163,7 +163,7 @@ def _snapshot(row: str, moment: str) -> sql.SQL:
     return sql.SQL(
         f"""json_build_array({row}.id, {row}.version, {row}.user_id, {row}.group_id, {times}, {row}.include_inactivity,
         coalesce((SELECT json_agg(json_build_array(a.key, a.version, {_microseconds("a.expires_at").as_string()}, a.value) ORDER BY a.key)
-                  FROM {{attributes}} a WHERE a.session_id = {row}.id AND (a.expires_at > {moment}) IS NOT FALSE), '[]'))::text"""  # type: ignore[arg-type]
+                  FROM {{attributes}} a WHERE a.session_id = {row}.id AND (a.expires_at > {moment}) IS NOT FALSE), '[]'))::text"""
     )
 
 
@@ -334,8 +334,8 @@ class Statements:
 
     def _render(self, template: str) -> str:
         # The driver, and our own formatting, take a single % for a parameter.
-        rendered = {name: sql.SQL(part.as_string().replace("%", "%%")) for name, part in self._names.items()}  # type: ignore[arg-type]
-        return sql.SQL(template).format(**rendered).as_string()  # type: ignore[arg-type]
+        rendered = {name: sql.SQL(part.as_string().replace("%", "%%")) for name, part in self._names.items()}
+        return sql.SQL(template).format(**rendered).as_string()
 
 
 _Argument = str | int | bool | None

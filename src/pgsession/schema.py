@@ -20,7 +20,8 @@ from pgsession.errors import SchemaError
 __all__ = ["check", "check_async", "create", "create_async"]
 
 _Rows = list[tuple[Any, ...]]
-_Steps = Generator[sql.Composable, _Rows, list[str]]
+_Query = sql.SQL | sql.Composed
+_Steps = Generator[_Query, _Rows, list[str]]
 
 
 def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: str = "") -> list[str]:
@@ -65,7 +66,10 @@ async def create_async(
 
 
 def check(connection: psycopg.Connection[Any], statements: _sql.Statements) -> None:
-    """Raise `SchemaError`, which names the command to run, unless the schema is the one this version needs. One cheap query."""
+    """Raise `SchemaError`, which names the command to run, unless the schema is the one this version needs.
+
+    One cheap query.
+    """
     try:
         with connection.cursor(row_factory=tuple_row) as cursor:
             version = cursor.execute(_query(statements.schema_version)).fetchone()
@@ -110,7 +114,7 @@ def latest_version() -> int:
 
 
 def _query(text: str) -> LiteralString:
-    return cast("LiteralString", text)  # rendered by psycopg.sql, with no user's data in it
+    return text  # rendered by psycopg.sql, with no user's data in it
 
 
 def _migrations() -> list[tuple[int, str, str]]:
@@ -122,7 +126,7 @@ def _migrations() -> list[tuple[int, str, str]]:
     return [(int(file.name[:4]), file.name[:-4], file.read_text(encoding="utf-8")) for file in files]
 
 
-def _first(steps: _Steps) -> sql.Composable:
+def _first(steps: _Steps) -> _Query:
     return next(steps)
 
 
@@ -159,7 +163,7 @@ def _steps(schema: str, prefix: str) -> _Steps:
     for version, name, template in _migrations():
         if version in applied:
             continue
-        yield sql.SQL(cast("LiteralString", template)).format(**placeholders)
+        yield sql.SQL(template).format(**placeholders)
         yield sql.SQL("INSERT INTO {versions} (version, name) VALUES ({version}, {name})").format(
             **placeholders, version=sql.Literal(version), name=sql.Literal(name)
         )
@@ -170,11 +174,12 @@ def _steps(schema: str, prefix: str) -> _Steps:
 _SIMILAR = sql.SQL(
     "SELECT c.relname, c.relkind::text, (SELECT string_agg(a.attname, ',' ORDER BY a.attnum) FROM pg_attribute a"
     " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"
-    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {schema} AND c.relname = ANY ({names})"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = {schema} AND c.relname = ANY ({names})"
 )
 
 
-def _names_array(prefix: str) -> sql.Composable:
+def _names_array(prefix: str) -> _Query:
     names = sql.SQL(", ").join(map(sql.Literal, _sql.relation_names(prefix)))
     return sql.SQL("ARRAY[{}]::name[]").format(names)
 
@@ -182,15 +187,15 @@ def _names_array(prefix: str) -> sql.Composable:
 def _refuse_foreign(schema: str, found: list[str]) -> None:
     if found:
         raise SchemaError(
-            f"{', '.join(f'{schema}.{name}' for name in found)} exists already and was not made by pgsession; nothing was changed."
-            " Choose another schema_name or table_prefix"
+            f"{', '.join(f'{schema}.{name}' for name in found)} exists already and was not made by pgsession;"
+            " nothing was changed. Choose another schema_name or table_prefix"
         )
 
 
 def _newer(schema: str, prefix: str, version: int) -> str:
     return (
-        f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version}, and this version of pgsession"
-        f" knows only {latest_version()}: install a newer pgsession"
+        f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version}, and this"
+        f" version of pgsession knows only {latest_version()}: install a newer pgsession"
     )
 
 
@@ -201,8 +206,8 @@ def _judge(row: tuple[Any, ...] | None, statements: _sql.Statements) -> None:
         raise SchemaError(_newer(schema, prefix, version))
     if version < latest_version():
         raise SchemaError(
-            f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version} and must be at"
-            f" {latest_version()}: run `{command(schema, prefix)}`, or set create_schema_if_missing"
+            f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version} and must be"
+            f" at {latest_version()}: run `{command(schema, prefix)}`, or set create_schema_if_missing"
         )
 
 
@@ -216,8 +221,8 @@ def _explained(error: psycopg.Error, schema: str, prefix: str) -> Exception:
         )
     if isinstance(error, errors.InsufficientPrivilege):
         return SchemaError(
-            f"the database role may not do this: {reason}; nothing was changed. Run `{command(schema, prefix)}` as a role that may"
-            f" create in schema {schema!r}, or grant that right"
+            f"the database role may not do this: {reason}; nothing was changed. Run `{command(schema, prefix)}` as a"
+            f" role that may create in schema {schema!r}, or grant that right"
         )
     if isinstance(error, errors.DuplicateTable | errors.DuplicateFunction | errors.DuplicateObject):
         return SchemaError(
