@@ -21,11 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             done = schema.create(connection, options.schema_name, options.table_prefix)
             database = connection.info.dbname
-            where = f"database {database!r}, schema {options.schema_name!r}, prefix {options.table_prefix!r}"
     except (SchemaError, psycopg.Error) as error:
         print(f"pgsession init failed: {str(error).strip()}", file=sys.stderr)
         return 1
-    print(f"pgsession init: {where}")
+    print(f"database {database!r}, schema {options.schema_name!r}, table prefix {options.table_prefix!r}:")
     for line in done:
         print(f"  {line}")
     return 0
@@ -39,13 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser(
         "init",
         help="create or upgrade the tables",
-        description="Create what is missing and upgrade what is older, in one transaction. "
-        "Running it again changes nothing.",
+        description="Create what is missing and upgrade what is older, in one transaction; again changes nothing.",
     )
     init.add_argument(
         "dsn",
         nargs="?",
-        help="connection string or URL; default: PGSESSION_DSN, then libpq's PGHOST, PGDATABASE, ...",
+        help="connection string or URL; default: PGSESSION_DSN, else libpq's PG... variables",
     )
     init.add_argument("--conninfo", help="the same, as an option")
     init.add_argument(

@@ -1,78 +1,86 @@
 """Every statement of the library, rendered once for a schema and a prefix.
 
-Two kinds. All ids are text of 32 hex digits, all times int microseconds (of the Unix epoch, by the database's clock).
+All ids are text of 32 hex digits, all times int microseconds (of the Unix epoch, by the database's clock).
 
-**Reads** are `str` with `%s` parameters, for the extended protocol (they may be prepared). One statement is one snapshot (C4), and
-the answer is always exactly one row:
+**Reads** are `str` with `%s` parameters, for the extended protocol (they may be prepared). One statement is one
+snapshot (C4), and the answer is always exactly one row:
 
-    read              (id, inactivity)            -> (incarnation | None, now, snapshot | None)
-    list_user         (user_id, inactivity)       -> (incarnation | None, now, "[snapshot, ...]")  newest access first
-    list_group        (group_id, inactivity)      -> likewise
-    resync            (ids, versions)             -> (incarnation | None, now, bytes | None)  16 bytes for each id whose version differs
-                                                     or that is gone; ids by `uuid_array`, versions by `integer_array`
-    schema_version    ()                          -> (version,)  see pgsession.schema.check
-    queue_usage       ()                          -> (float,)    how full the notification queue is, 0 to 1
-    proof             (node, payload)             -> (now, incarnation | None)  notifies the node's own proof channel
-    notify            (payload)                   -> (now,)      an event built by _events.payloads
+    read            (id, inactivity)        -> (incarnation | None, now, snapshot | None)
+    list_user       (user_id, inactivity)   -> (incarnation | None, now, "[snapshot, ...]")  newest access first
+    list_group      (group_id, inactivity)  -> likewise
+    resync          (ids, versions)         -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
+                                               version differs or that is gone; parameters by `uuid_array` and
+                                               `integer_array`
+    schema_version  ()                      -> (version,)  see pgsession.schema.check
+    queue_usage     ()                      -> (float,)  how full the notification queue is, 0 to 1
+    proof           (node, payload)         -> (now, incarnation | None)  notifies the node's own proof channel
+    notify          (payload)               -> (now,)  an event built by _events.payloads
 
-A snapshot is JSON text: [id (36 characters), version, user_id, group_id | null, created, updated, accessed, expires, include_inactivity,
-[[key, version, expires | null, <raw value>], ...]], live attributes only, in the order of their keys.
+A snapshot is JSON text: [id (36 characters), version, user_id, group_id | null, created, updated, accessed, expires,
+include_inactivity, [[key, version, expires | null, <raw value>], ...]], live attributes only, in the order of their
+keys.
 
-**Writes** are methods that return a script: several statements as one `str` without parameters, for the simple protocol
-(`cursor.execute(script, prepare=False)` on an autocommit connection: one round trip). Every script is
-`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; [SET LOCAL lock_timeout ...;] SELECT ...; COMMIT` and what `commit` asks for; its answer
-is the first result that returns rows (`while cursor.description is None: cursor.nextset()`), in it these columns, first:
+**Writes** are methods that return a script: several statements as one `str` without parameters, for the simple
+protocol (`cursor.execute(script, prepare=False)` on an autocommit connection: one round trip), always
+`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; [SET LOCAL lock_timeout ...;] SELECT ...; COMMIT` and then what
+`commit` asks for. The answer is the first result that returns rows (`while cursor.description is None:
+cursor.nextset()`); in its row these columns come first:
 
-    write(node, mark, batch)                      -> (text,)  the group commit, below
-    touch(ids, accessed)                          -> (bytes | None,)  16 bytes for each id that somebody else had locked: try again
-    delete_user(node, user_id, keep, after)       -> (last | None, deleted, skipped)   last: UUID
-    delete_group(node, group_id, after)           -> likewise
-    delete_all(node, after)                       -> likewise
-    drop_attribute(node, user_id, key, after)     -> (last | None, changed, skipped)
-    cleanup(node, what, inactivity, after)        -> (last | None, removed, busy)  what: "expired", "inactive", "attributes", "locks"
+    write(node, mark, batch)                   -> (text,)  the group commit, below
+    touch(ids, accessed)                       -> (bytes | None,)  16 bytes for each id that somebody else had
+                                                  locked: try those again
+    delete_user(node, user_id, keep, after)    -> (last | None, deleted, skipped)  last: UUID
+    delete_group(node, group_id, after)        -> likewise
+    delete_all(node, after)                    -> likewise
+    drop_attribute(node, user_id, key, after)  -> (last | None, changed, skipped)
+    cleanup(node, what, inactivity, after)     -> (last | None, removed, busy)
+                                                  what: "expired", "inactive", "attributes", "locks"
     acquire(resource, owner, lease, session_id, inactivity)
-                                                  -> (acquired | None, token, expires, now)  None: no such live session
-    renew(resource, owner, lease)                 -> (expires, now) or no row: not held, or over. Never shortens the lease
-    release(node, resource, owner)                -> (held in time: bool,) or no row: was not held. Announces `l<resource>`
-    incarnate()                                   -> (incarnation, started)  started: it was gone or old and was made anew
+                                               -> (acquired | None, token, expires, now)  None: no such live session
+    renew(resource, owner, lease)              -> (expires, now), or no row: not held, or over. Never shortens
+    release(node, resource, owner)             -> (in_time,), or no row: not held. Announces `l<resource>`
+    incarnate()                                -> (incarnation, started)  started: it was gone and was made anew
 
-`after` starts at `NIL` and goes on with the `last` of the step before, until that is None: bounded steps, a transaction each. If any step
-skipped rows, walk once more with `waiting=True` (and a `lock_timeout`). "expired", "attributes" and "locks" have no walk: repeat while
-`removed` is the `size`.
+A walk is made of bounded steps, a transaction each: `after` is `NIL` at first, then the `last` of the step before,
+until that is None. If any step skipped rows, because others had them locked, walk once more with `waiting=True` and a
+`lock_timeout`. The cleanup of "expired", "attributes" and "locks" does not walk: repeat while `removed` equals `size`.
+`busy`: another node is cleaning up at this moment.
 
 `commit`, of every script:
-    "split"  (default for writes that announce) the commit itself is asynchronous and a second, empty transaction makes it durable, so
-             that the flush does not happen under the lock that notifying commits share. The callers' answer is that of the *last* result:
-             only when the whole script has succeeded is the write durable. After an error, `current_setting('pgsession.batch', true)`
-             equals `mark` if the first commit had happened (not through a transaction pooler).
-    "plain"  one commit, as the server is configured
-    "off"    asynchronous: may be lost in a crash of the server
-`lock_timeout` (ms) bounds every wait for a row; it fails with 55P03.
+    "split"  the commit itself is asynchronous, and a second, empty transaction makes it durable, so that the flush does
+             not happen under the lock that all notifying commits share. Only when the whole script has succeeded is
+             the write durable. After an error `current_setting('pgsession.batch', true)` equals `mark` if the first
+             commit had happened (on the same server connection: not through a transaction pooler).
+    "plain"  one durable commit
+    "off"    asynchronous: a crash of the server may lose it
+`lock_timeout` (ms) bounds every wait for a row; it fails with 55P03. Plain SQL may cause deadlocks (40P01): run the
+script again.
 
-The batch of `write` is JSON, `value` being the *JSON text in a string* (so that psql sees the spelling that the caller encoded):
-    {"inactivity": us, "wait": bool (default false: rows locked by others are skipped and answered "locked"),
+The batch of `write` is JSON, each `value` being *JSON text in a string*, so that psql sees it as the caller encoded it:
+    {"inactivity": us,
+     "wait": bool,  default false: rows locked by others are skipped and answered "locked"; true with a lock_timeout
      "create": [[i, id, user_id, group_id | null, expires, include_inactivity, [[key, value, expires | null], ...],
-                 max_sessions (0: no limit), "evict" | "reject", [[id, us], ...] pending touches of the user's sessions], ...],
-     "update": [[i, id, base_version, null | "session" | "attributes", [[key, value, expires | null, base_attribute_version], ...],
-                 [[key, base_attribute_version], ...], expires | null, include_inactivity | null, change_group: bool, group_id | null,
-                 notify: bool, accessed | null, notify_on_conflict: bool], ...],
+                 max_sessions (0: no limit), "evict" | "reject", [[id, us], ...] pending touches of the user], ...],
+     "update": [[i, id, base_version, null | "session" | "attributes",
+                 [[key, value, expires | null, base_attribute_version], ...], [[key, base_attribute_version], ...],
+                 expires | null, include_inactivity | null, change_group: bool, group_id | null, notify: bool,
+                 accessed | null, notify_on_conflict: bool], ...],
      "delete": [[i, id], ...]}
-A missing list is an empty one. No id twice in a batch; a user may come twice. Answer:
+A missing list is an empty one. No id twice in a batch, no i twice in a list; a user may come twice. The answer:
     {"incarnation": text | null, "now": us,
      "create": [[i, "ok", snapshot] | [i, "too_many"] | [i, "locked"], ...],
      "update": [[i, "ok", version, updated, accessed, expires, snapshot | null] | [i, "gone"] | [i, "locked"]
                 | [i, "session", current_version] | [i, "attributes", [key, ...]], ...],
      "delete": [[i, "ok"] | [i, "gone"] | [i, "locked"], ...]}
-in any order within a list. The snapshot of an update is there iff the version before was not base_version. "gone" includes expired and
-inactive. A create that evicts may be "locked": every session it could evict is being written to. Creates are not announced (nobody can know
-their id yet), evictions are. With "wait" the batch should be one item, and have a lock_timeout.
-Deadlocks are possible only with plain SQL (40P01): run the script again.
+in any order within a list. An update has its snapshot iff the version before was not base_version. "gone" includes
+expired and inactive. A create is "locked" if what it would evict is all being written to at this moment. Creates are
+not announced (nobody can know their id yet); evictions are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from psycopg import sql
 
@@ -83,14 +91,24 @@ NIL = "0" * 32
 
 Commit = Literal["split", "plain", "off"]
 
+
+class Step(TypedDict, total=False):
+    """How a step of a walk is made."""
+
+    size: int
+    waiting: bool
+    commit: Commit
+    lock_timeout: int
+
+
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-_DURABLE = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_logical_emit_message(true, 'pgsession', ''::text), "
-    # A role's or a database's default of "off" must not slip through.
-    "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "
-    "ELSE current_setting('synchronous_commit') END, true); COMMIT"
-)
 _ASYNCHRONOUS = ", set_config('synchronous_commit', 'off', true)"
+# As the server has it; but a role's or a database's default of "off" must not slip through.
+_DURABLY = (
+    ", set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'"
+    " ELSE current_setting('synchronous_commit') END, true)"
+)
+_DURABLE = f"{_BEGIN}; SELECT pg_logical_emit_message(true, 'pgsession', ''::text){_DURABLY}; COMMIT"
 _RELATIONS = {
     "sessions": "sessions",
     "attributes": "session_attributes",
@@ -141,7 +159,7 @@ def names(schema: str, prefix: str) -> dict[str, sql.Composable]:
     placeholders["channel"] = sql.Literal(_events.events_channel(schema, prefix))
     placeholders["plain"] = sql.Literal(_events.PLAIN_SQL)
     placeholders["fencing_literal"] = sql.Literal(placeholders["fencing"].as_string())
-    placeholders["moment_us"] = _microseconds("moment")
+    placeholders["moment_us"] = sql.SQL(_microseconds("moment"))
     placeholders["snapshot_of_session"] = _snapshot("session", "at").format(**placeholders)
     return placeholders
 
@@ -151,33 +169,60 @@ def relation_names(prefix: str) -> list[str]:
     return [prefix + name for name in _RELATIONS.values()]
 
 
-def _microseconds(timestamp: str) -> sql.SQL:
-    return sql.SQL(f"(extract(epoch FROM {timestamp}) * 1000000)::bigint")
+def _microseconds(timestamp: str) -> str:
+    return f"(extract(epoch FROM {timestamp}) * 1000000)::bigint"
 
 
 def _snapshot(row: str, moment: str) -> sql.SQL:
     times = ", ".join(
-        _microseconds(f"{row}.{column}").as_string()
+        _microseconds(f"{row}.{column}")
         for column in ("created_at", "updated_at", "last_accessed", "expires_at")
     )
     return sql.SQL(
-        f"""json_build_array({row}.id, {row}.version, {row}.user_id, {row}.group_id, {times}, {row}.include_inactivity,
-        coalesce((SELECT json_agg(json_build_array(a.key, a.version, {_microseconds("a.expires_at").as_string()}, a.value) ORDER BY a.key)
-                  FROM {{attributes}} a WHERE a.session_id = {row}.id AND (a.expires_at > {moment}) IS NOT FALSE), '[]'))::text"""
+        f"json_build_array({row}.id, {row}.version, {row}.user_id, {row}.group_id, {times},"
+        f" {row}.include_inactivity, coalesce((SELECT json_agg(json_build_array("
+        f"a.key, a.version, {_microseconds('a.expires_at')}, a.value) ORDER BY a.key)"
+        f" FROM {{attributes}} a WHERE a.session_id = {row}.id AND (a.expires_at > {moment}) IS NOT FALSE),"
+        " '[]'))::text"
     )
 
 
 _INCARNATION = (
     "(SELECT i.incarnation::text FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time())"
 )
-_NOW = _microseconds("statement_timestamp()").as_string()
+_NOW = _microseconds("statement_timestamp()")
 _LIVE = (
     "s.expires_at > statement_timestamp() AND (NOT s.include_inactivity"
     " OR s.last_accessed > statement_timestamp() - %s::bigint * interval '1 microsecond')"
 )
+_READ = (
+    f"SELECT {_INCARNATION}, {_NOW},"
+    f" (SELECT {{snapshot_now}} FROM {{sessions}} s WHERE s.id = %s::uuid AND {_LIVE})"
+)
 _LIST = (
-    f"SELECT {_INCARNATION}, {_NOW}, (SELECT '[' || coalesce(string_agg(x.snapshot, ',' ORDER BY x.accessed DESC), '') || ']'"
-    " FROM (SELECT {snapshot_now} AS snapshot, s.last_accessed AS accessed FROM {sessions} s WHERE s.%(column)s = %%s AND "
+    f"SELECT {_INCARNATION}, {_NOW},"
+    " (SELECT '[' || coalesce(string_agg(x.text, ',' ORDER BY x.accessed DESC), '') || ']'"
+    " FROM (SELECT {snapshot_now} AS text, s.last_accessed AS accessed FROM {sessions} s"
+    f" WHERE s.{{column}} = %s AND {_LIVE}) x)"
+)
+_RESYNC = (
+    f"SELECT {_INCARNATION}, {_NOW}, (SELECT string_agg(uuid_send(c.id), '')"
+    " FROM unnest(%s::uuid[], %s::bigint[]) c(id, version) LEFT JOIN {sessions} s ON s.id = c.id"
+    " WHERE s.version IS DISTINCT FROM c.version)"
+)
+_PROOF = f"SELECT {_microseconds('clock_timestamp()')}, {_INCARNATION} FROM pg_notify({{channel}} || '_' || %s, %s)"
+_RENEW = (
+    "UPDATE {locks} l"
+    " SET expires_at = greatest(l.expires_at, clock_timestamp() + %s * interval '1 microsecond')"
+    " WHERE l.resource = %s AND l.owner = %s AND l.expires_at > clock_timestamp()"
+    f" RETURNING {_microseconds('l.expires_at')}, {_microseconds('clock_timestamp()')}{_DURABLY}"
+)
+# The setting keeps the trigger quiet that announces plain SQL; the join makes it true before the row goes.
+_RELEASE = (
+    "WITH o AS MATERIALIZED (SELECT set_config('pgsession.own', 'on', true) AS own),"
+    " g AS (DELETE FROM {locks} l USING o WHERE l.resource = %s AND l.owner = %s AND o.own = 'on'"
+    " RETURNING l.expires_at > clock_timestamp() AS in_time)"
+    f" SELECT g.in_time{_ASYNCHRONOUS} FROM g CROSS JOIN LATERAL pg_notify({{channel}}, %s)"
 )
 
 
@@ -185,114 +230,52 @@ class Statements:
     """The statements for one schema and prefix; see the module for what each takes and answers."""
 
     def __init__(self, schema: str = "public", prefix: str = "") -> None:
-        self._names = names(schema, prefix)
-        self._names["snapshot_now"] = _snapshot("s", "statement_timestamp()").format(**self._names)
-        self.events_channel = _events.events_channel(schema, prefix)
         self.schema = schema
         self.prefix = prefix
-        self.read = self._render(
-            f"SELECT {_INCARNATION}, {_NOW}, (SELECT {{snapshot_now}} FROM {{sessions}} s WHERE s.id = %s::uuid AND {_LIVE})"
-        )
-        self.list_user = self._render(_LIST % {"column": "user_id"} + _LIVE + ") x)")
-        self.list_group = self._render(_LIST % {"column": "group_id"} + _LIVE + ") x)")
-        self.resync = self._render(
-            f"SELECT {_INCARNATION}, {_NOW}, (SELECT string_agg(uuid_send(c.id), '') FROM unnest(%s::uuid[], %s::bigint[]) c(id, version)"
-            " LEFT JOIN {sessions} s ON s.id = c.id WHERE s.version IS DISTINCT FROM c.version)"
-        )
+        self.events_channel = _events.events_channel(schema, prefix)
+        self._names = names(schema, prefix)
+        self._names["snapshot_now"] = _snapshot("s", "statement_timestamp()").format(**self._names)
+        self.read = self._render(_READ)
+        self.list_user = self._render(_LIST, column=sql.Identifier("user_id"))
+        self.list_group = self._render(_LIST, column=sql.Identifier("group_id"))
+        self.resync = self._render(_RESYNC)
         self.schema_version = self._render("SELECT coalesce(max(v.version), 0) FROM {versions} v")
         self.queue_usage = "SELECT pg_notification_queue_usage()"
+        self.proof = self._render(_PROOF)
         self.notify = self._render(f"SELECT {_NOW} FROM pg_notify({{channel}}, %s)")
-        self.proof = self._render(
-            f"SELECT {_NOW}, {_INCARNATION} FROM pg_notify({{channel}} || '_' || %s, %s)".replace(
-                "statement_timestamp()", "clock_timestamp()"
-            )
-        )
+        self._renew = self._render(_RENEW)
+        self._release = self._render(_RELEASE)
         self._functions = {name: self._names[name].as_string() for name in _FUNCTIONS}
-        self._renew = self._render(
-            "UPDATE {locks} l SET expires_at = greatest(l.expires_at, clock_timestamp() + %s * interval '1 microsecond')"
-            " WHERE l.resource = %s AND l.owner = %s AND l.expires_at > clock_timestamp()"
-            f" RETURNING {_microseconds('l.expires_at').as_string()}, {_microseconds('clock_timestamp()').as_string()}"
-        )
-        # The setting keeps the trigger quiet that announces plain SQL; the join makes it true before the row goes.
-        self._release = self._render(
-            "WITH o AS MATERIALIZED (SELECT set_config('pgsession.own', 'on', true) AS own),"
-            " g AS (DELETE FROM {locks} l USING o WHERE l.resource = %s AND l.owner = %s AND o.own = 'on'"
-            " RETURNING l.expires_at > clock_timestamp() AS held)"
-            f" SELECT g.held{_ASYNCHRONOUS} FROM g CROSS JOIN LATERAL pg_notify({{channel}}, %s)"
-        )
 
     def write(
         self, node: str, mark: str, batch: str, *, commit: Commit = "split", lock_timeout: int = 0
     ) -> str:
         """The group commit."""
-        return self._call("write", (node, mark, batch), commit, lock_timeout)
+        return self._scalar("write", (node, mark, batch), commit, lock_timeout)
 
     def touch(self, ids: str, accessed: str, *, commit: Commit = "plain") -> str:
         """The flush of noted accesses; `ids` by `uuid_array`, `accessed` by `integer_array`."""
-        return self._call("touch", (ids, accessed), commit, 0)
+        return self._scalar("touch", (ids, accessed), commit)
 
     def delete_user(
-        self,
-        node: str,
-        user_id: str,
-        keep: str | None = None,
-        after: str = NIL,
-        *,
-        size: int = 2000,
-        waiting: bool = False,
-        commit: Commit = "split",
-        lock_timeout: int = 0,
+        self, node: str, user_id: str, keep: str | None = None, after: str = NIL, **step: Unpack[Step]
     ) -> str:
         """One step through a user's sessions."""
-        return self._call(
-            "delete_many", (node, "user", user_id, keep, after, size, waiting), commit, lock_timeout
-        )
+        return self._walk("delete_many", (node, "user", user_id, keep, after), **step)
 
-    def delete_group(
-        self,
-        node: str,
-        group_id: str,
-        after: str = NIL,
-        *,
-        size: int = 2000,
-        waiting: bool = False,
-        commit: Commit = "split",
-        lock_timeout: int = 0,
-    ) -> str:
+    def delete_group(self, node: str, group_id: str, after: str = NIL, **step: Unpack[Step]) -> str:
         """One step through a group's sessions."""
-        return self._call(
-            "delete_many", (node, "group", group_id, None, after, size, waiting), commit, lock_timeout
-        )
+        return self._walk("delete_many", (node, "group", group_id, None, after), **step)
 
-    def delete_all(
-        self,
-        node: str,
-        after: str = NIL,
-        *,
-        size: int = 2000,
-        waiting: bool = False,
-        commit: Commit = "split",
-        lock_timeout: int = 0,
-    ) -> str:
+    def delete_all(self, node: str, after: str = NIL, **step: Unpack[Step]) -> str:
         """One step through all sessions."""
-        return self._call(
-            "delete_many", (node, "all", None, None, after, size, waiting), commit, lock_timeout
-        )
+        return self._walk("delete_many", (node, "all", None, None, after), **step)
 
     def drop_attribute(
-        self,
-        node: str,
-        user_id: str,
-        key: str,
-        after: str = NIL,
-        *,
-        size: int = 2000,
-        waiting: bool = False,
-        commit: Commit = "split",
-        lock_timeout: int = 0,
+        self, node: str, user_id: str, key: str, after: str = NIL, **step: Unpack[Step]
     ) -> str:
         """One step through a user's sessions, removing one attribute."""
-        return self._call("drop_attribute", (node, user_id, key, after, size, waiting), commit, lock_timeout)
+        return self._walk("drop_attribute", (node, user_id, key, after), **step)
 
     def cleanup(
         self,
@@ -304,38 +287,60 @@ class Statements:
         size: int = 2000,
         commit: Commit = "off",
     ) -> str:
-        """One step of the cleanup. What a crash loses of it is done again by the next one."""
-        return self._call("cleanup", (node, what, inactivity, after, size), commit, 0)
+        """One step of the cleanup. What a crash loses of it the next cleanup does again."""
+        return self._record("cleanup", (node, what, inactivity, after, size), commit)
 
     def acquire(self, resource: str, owner: str, lease: int, session_id: str | None, inactivity: int) -> str:
-        """Take a lock that is free or whose lease is over."""
-        return self._call("acquire", (resource, owner, lease, session_id, inactivity), "plain", 0)
+        """Take a lock that is free or whose lease is over. Durable: a crash must not free it for a second holder."""
+        return self._record("acquire", (resource, owner, lease, session_id, inactivity), "plain")
 
     def renew(self, resource: str, owner: str, lease: int) -> str:
         """Let the lease end `lease` from now, or later where it already does."""
         return _script(self._renew % _literals((lease, resource, owner)), "plain")
 
     def release(self, node: str, resource: str, owner: str) -> str:
-        """Give a lock back. Lost in a crash, it would only last until its lease is over."""
+        """Give a lock back. If a crash loses that, the lock lasts until its lease is over."""
         payload = f"{node} {_events.encode(_events.LockReleased(resource))}"
         return _script(self._release % _literals((resource, owner, payload)), "off")
 
     def incarnate(self) -> str:
         """Read, or make, the incarnation of the server."""
-        return self._call("incarnate", (), "plain", 0)
+        return self._record("incarnate", (), "plain")
 
-    def _call(
-        self, function: str, arguments: tuple[_Argument, ...], commit: Commit, lock_timeout: int
+    def _walk(
+        self,
+        function: str,
+        arguments: tuple[_Argument, ...],
+        *,
+        size: int = 2000,
+        waiting: bool = False,
+        commit: Commit = "split",
+        lock_timeout: int = 0,
+    ) -> str:
+        return self._record(function, (*arguments, size, waiting), commit, lock_timeout)
+
+    def _scalar(
+        self, function: str, arguments: tuple[_Argument, ...], commit: Commit, lock_timeout: int = 0
     ) -> str:
         call = f"{self._functions[function]}({', '.join(_literals(arguments))})"
         return _script(
-            f"SELECT f.*{'' if commit == 'plain' else _ASYNCHRONOUS} FROM {call} f", commit, lock_timeout
+            f"SELECT {call}{_DURABLY if commit == 'plain' else _ASYNCHRONOUS}", commit, lock_timeout
         )
 
-    def _render(self, template: str) -> str:
+    def _record(
+        self, function: str, arguments: tuple[_Argument, ...], commit: Commit, lock_timeout: int = 0
+    ) -> str:
+        call = f"{self._functions[function]}({', '.join(_literals(arguments))})"
+        columns = f"f.*{_DURABLY if commit == 'plain' else _ASYNCHRONOUS}"
+        return _script(f"SELECT {columns} FROM {call} f", commit, lock_timeout)
+
+    def _render(self, template: str, **more: sql.Composable) -> str:
         # The driver, and our own formatting, take a single % for a parameter.
-        rendered = {name: sql.SQL(part.as_string().replace("%", "%%")) for name, part in self._names.items()}
-        return sql.SQL(template).format(**rendered).as_string()
+        parts: dict[str, sql.Composable] = {
+            name: sql.SQL(part.as_string().replace("%", "%%")) for name, part in self._names.items()
+        }
+        parts["snapshot_now"] = self._names["snapshot_now"]
+        return sql.SQL(template).format(**parts, **more).as_string()
 
 
 _Argument = str | int | bool | None

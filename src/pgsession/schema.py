@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from importlib import resources
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 
 import psycopg
 from psycopg import errors, sql
@@ -35,7 +35,7 @@ def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: 
     steps = _steps(schema, prefix)
     try:
         with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
-            query = _first(steps)
+            query = next(steps)
             while True:
                 cursor.execute(query)
                 try:
@@ -54,7 +54,7 @@ async def create_async(
     steps = _steps(schema, prefix)
     try:
         async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
-            query = _first(steps)
+            query = next(steps)
             while True:
                 await cursor.execute(query)
                 try:
@@ -66,13 +66,13 @@ async def create_async(
 
 
 def check(connection: psycopg.Connection[Any], statements: _sql.Statements) -> None:
-    """Raise `SchemaError`, which names the command to run, unless the schema is the one this version needs.
+    """Raise `SchemaError`, which names the command to run, unless the schema is as this version needs it.
 
     One cheap query.
     """
     try:
         with connection.cursor(row_factory=tuple_row) as cursor:
-            version = cursor.execute(_query(statements.schema_version)).fetchone()
+            version = cursor.execute(statements.schema_version).fetchone()
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
     _judge(version, statements)
@@ -82,7 +82,7 @@ async def check_async(connection: psycopg.AsyncConnection[Any], statements: _sql
     """`check`, on an asynchronous connection."""
     try:
         async with connection.cursor(row_factory=tuple_row) as cursor:
-            version = await (await cursor.execute(_query(statements.schema_version))).fetchone()
+            version = await (await cursor.execute(statements.schema_version)).fetchone()
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
     _judge(version, statements)
@@ -94,9 +94,7 @@ def check_names(schema: str, prefix: str) -> None:
         raise SchemaError(f"schema_name {schema!r} is not 1 to 63 bytes long")
     longest = 63 - _sql.LONGEST_NAME
     if len(prefix.encode()) > longest:
-        raise SchemaError(
-            f"table_prefix {prefix!r} is longer than {longest} bytes; PostgreSQL would cut the names of tables short"
-        )
+        raise SchemaError(f"table_prefix {prefix!r} is longer than {longest} bytes: names would be cut short")
     for name in (schema, prefix):
         if "\0" in name or "$pgsession$" in name:
             raise SchemaError(f"{name!r} cannot be part of a name in PostgreSQL")
@@ -113,10 +111,6 @@ def latest_version() -> int:
     return _migrations()[-1][0]
 
 
-def _query(text: str) -> LiteralString:
-    return text  # rendered by psycopg.sql, with no user's data in it
-
-
 def _migrations() -> list[tuple[int, str, str]]:
     """(version, name, SQL template), in order."""
     folder = resources.files("pgsession") / "migrations"
@@ -124,10 +118,6 @@ def _migrations() -> list[tuple[int, str, str]]:
         (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
     )
     return [(int(file.name[:4]), file.name[:-4], file.read_text(encoding="utf-8")) for file in files]
-
-
-def _first(steps: _Steps) -> _Query:
-    return next(steps)
 
 
 def _steps(schema: str, prefix: str) -> _Steps:
@@ -179,7 +169,7 @@ _SIMILAR = sql.SQL(
 )
 
 
-def _names_array(prefix: str) -> _Query:
+def _names_array(prefix: str) -> sql.Composed:
     names = sql.SQL(", ").join(map(sql.Literal, _sql.relation_names(prefix)))
     return sql.SQL("ARRAY[{}]::name[]").format(names)
 
@@ -187,8 +177,8 @@ def _names_array(prefix: str) -> _Query:
 def _refuse_foreign(schema: str, found: list[str]) -> None:
     if found:
         raise SchemaError(
-            f"{', '.join(f'{schema}.{name}' for name in found)} exists already and was not made by pgsession;"
-            " nothing was changed. Choose another schema_name or table_prefix"
+            f"{', '.join(f'{schema}.{name}' for name in found)} exists already and was not made by"
+            " pgsession; nothing was changed. Choose another schema_name or table_prefix"
         )
 
 
@@ -206,8 +196,8 @@ def _judge(row: tuple[Any, ...] | None, statements: _sql.Statements) -> None:
         raise SchemaError(_newer(schema, prefix, version))
     if version < latest_version():
         raise SchemaError(
-            f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version} and must be"
-            f" at {latest_version()}: run `{command(schema, prefix)}`, or set create_schema_if_missing"
+            f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version} and must"
+            f" be at {latest_version()}: run `{command(schema, prefix)}`, or set create_schema_if_missing"
         )
 
 
@@ -221,8 +211,8 @@ def _explained(error: psycopg.Error, schema: str, prefix: str) -> Exception:
         )
     if isinstance(error, errors.InsufficientPrivilege):
         return SchemaError(
-            f"the database role may not do this: {reason}; nothing was changed. Run `{command(schema, prefix)}` as a"
-            f" role that may create in schema {schema!r}, or grant that right"
+            f"the database role may not do this: {reason}; nothing was changed. Run"
+            f" `{command(schema, prefix)}` as a role that may create in schema {schema!r}, or grant that right"
         )
     if isinstance(error, errors.DuplicateTable | errors.DuplicateFunction | errors.DuplicateObject):
         return SchemaError(

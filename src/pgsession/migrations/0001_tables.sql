@@ -13,8 +13,7 @@ CREATE TABLE {sessions} (
     group_id text COLLATE "C",
     PRIMARY KEY (id),
     -- An index row takes no more than 2,700 bytes, and an infinite time has no number of microseconds.
-    CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512 AND version > 0
-           AND isfinite(expires_at) AND isfinite(last_accessed) AND isfinite(updated_at) AND isfinite(created_at))
+    CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512 AND isfinite(expires_at))
 ) WITH (fillfactor = 80);
 
 -- With the id, so that any number of sessions can be walked in bounded steps, in the order in which rows are locked.

@@ -31,8 +31,8 @@ DECLARE
     noted text := coalesce(current_setting('pgsession.noted', true), '');
     sent integer := coalesce(nullif(current_setting('pgsession.noted_payloads', true), ''), '0')::integer;
     item text := CASE TG_OP
-        WHEN 'DELETE' THEN ' d' || replace(OLD.id::text, '-', '')
-        ELSE ' u' || replace(NEW.id::text, '-', '') || ':' || NEW.version END;
+        WHEN 'DELETE' THEN ' d' || encode(uuid_send(OLD.id), 'hex')
+        ELSE ' u' || encode(uuid_send(NEW.id), 'hex') || ':' || NEW.version END;
 BEGIN
     IF sent > 1000 THEN
         RETURN NULL;

@@ -24,6 +24,8 @@ DECLARE
     all_held boolean;
     announced text[] := '{{}}';
     more text[];
+    conflicts jsonb;
+    passed integer[];
     created text;
     updated text;
     deleted text;
@@ -84,7 +86,7 @@ BEGIN
                    (SELECT array_agg(x) FROM w CROSS JOIN unnest(w.ids) x WHERE NOT w.short)
             INTO blocked, held;
             DELETE FROM {sessions} WHERE id = ANY (held);
-            SELECT array_agg('d' || replace(x::text, '-', '')) INTO announced FROM unnest(held) x;
+            announced := ARRAY(SELECT 'd' || encode(uuid_send(x), 'hex') FROM unnest(held) x);
         END IF;
 
         moment := clock_timestamp();
@@ -118,27 +120,52 @@ BEGIN
                                                    ORDER BY (x->>0) COLLATE "C")
                                  FROM jsonb_array_elements(c.attributes) x WHERE (x->>2)::bigint > moment_us IS NOT FALSE), '')
                     || ']]]' END, ','),
-               array_agg('d' || replace(c.id::text, '-', '')) FILTER (WHERE c.evicted AND NOT c.refused AND NOT c.blocked)
+               array_agg('d' || encode(uuid_send(c.id), 'hex')) FILTER (WHERE c.evicted AND NOT c.refused AND NOT c.blocked)
         INTO created, more FROM c;
         announced := announced || more;
     END IF;
 
     IF batch ? 'update' THEN
-        SELECT array_agg((e->>1)::uuid) INTO asked FROM jsonb_array_elements(batch->'update') e;
         IF waiting THEN
-            SELECT array_agg(l.id) INTO held
-            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR NO KEY UPDATE) l;
+            SELECT array_agg(l.id) INTO held FROM (
+                SELECT s.id FROM {sessions} s
+                WHERE s.id = ANY (ARRAY(SELECT (e->>1)::uuid FROM jsonb_array_elements(batch->'update') e))
+                ORDER BY s.id FOR NO KEY UPDATE) l;
         ELSE
-            SELECT array_agg(l.id) INTO held
-            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) l;
+            SELECT array_agg(l.id) INTO held FROM (
+                SELECT s.id FROM {sessions} s
+                WHERE s.id = ANY (ARRAY(SELECT (e->>1)::uuid FROM jsonb_array_elements(batch->'update') e))
+                ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED) l;
         END IF;
-        all_held := cardinality(held) = cardinality(asked);
+        all_held := cardinality(held) = jsonb_array_length(batch->'update');
         moment := clock_timestamp();
         moment_us := {moment_us};
-        -- The second statement, on a snapshot taken when the rows were already locked: after a lock wait the first one's
-        -- would hold the attributes of before. One row an item, judged once; rows are then found by their place.
+        -- From here on each statement has a snapshot that was taken when the rows were already locked: the one of before
+        -- would still hold the attributes of before a lock wait. What only some batches need is a statement of its own.
+        conflicts := NULL;
+        IF jsonb_path_exists(batch, '$.update[*][3] ? (@ == "attributes")') THEN
+            -- An expired attribute counts as absent, or as its own version.
+            SELECT jsonb_object_agg(w.i, w.keys) INTO conflicts FROM (
+                SELECT e->>0 AS i, json_agg(x.key)::text AS keys
+                FROM jsonb_array_elements(batch->'update') e
+                CROSS JOIN LATERAL (
+                    SELECT x->>0 AS key, (x->>3)::bigint AS base FROM jsonb_array_elements(e->4) x
+                    UNION ALL SELECT x->>0, (x->>1)::bigint FROM jsonb_array_elements(e->5) x) x
+                LEFT JOIN LATERAL (SELECT a.version, a.expires_at FROM {attributes} a
+                                   WHERE a.session_id = (e->>1)::uuid AND a.key = x.key OFFSET 0) a ON true
+                WHERE e->>3 = 'attributes' AND x.base <> coalesce(a.version, 0)
+                AND NOT (x.base = 0 AND a.expires_at <= moment IS TRUE)
+                GROUP BY 1) w;
+        END IF;
+        -- One row an item, judged once; the rows are then found by their place.
         WITH j AS MATERIALIZED (
-            SELECT k.*, v.verdict, s.place, s.version, v.conflicts,
+            SELECT k.i, k.id, k.base, k.sets, k.notify_on_conflict, s.place, s.version + 1 AS version, c.keys AS conflicts,
+                   CASE WHEN s.place IS NULL THEN 'gone'
+                        WHEN NOT (all_held OR coalesce(k.id = ANY (held), false)) THEN 'locked'
+                        WHEN NOT s.live THEN 'gone'
+                        WHEN k.judged_by = 'session' AND k.base <> s.version THEN 'session'
+                        WHEN c.keys IS NOT NULL THEN 'attributes'
+                        ELSE 'ok' END AS verdict,
                    coalesce(k.new_expires, s.expires_at) AS expires_at,
                    coalesce(k.new_inactivity, s.include_inactivity) AS include_inactivity,
                    CASE WHEN k.change_group THEN k.new_group ELSE s.group_id END AS group_id,
@@ -146,7 +173,7 @@ BEGIN
                    k.notify OR (k.change_group AND k.new_group IS DISTINCT FROM s.group_id) AS announce
             FROM (
                 SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id, (e->>2)::bigint AS base, e->>3 AS judged_by, e->4 AS sets,
-                       e->5 AS deletes, timestamptz 'epoch' + (e->>6)::bigint * interval '1 microsecond' AS new_expires,
+                       timestamptz 'epoch' + (e->>6)::bigint * interval '1 microsecond' AS new_expires,
                        (e->>7)::boolean AS new_inactivity, (e->>8)::boolean AS change_group, e->>9 AS new_group,
                        (e->>10)::boolean AS notify, timestamptz 'epoch' + (e->>11)::bigint * interval '1 microsecond' AS accessed,
                        (e->>12)::boolean AS notify_on_conflict
@@ -157,62 +184,44 @@ BEGIN
                        s.expires_at > moment AND (NOT s.include_inactivity OR s.last_accessed > moment - idle) AS live
                 FROM {sessions} s WHERE s.id = k.id OFFSET 0
             ) s ON true
-            LEFT JOIN LATERAL (
-                -- An expired attribute counts as absent, or as its own version.
-                SELECT json_agg(w.key) AS conflicts
-                FROM (SELECT x->>0 AS key, (x->>3)::bigint AS base FROM jsonb_array_elements(k.sets) x
-                      UNION ALL SELECT x->>0, (x->>1)::bigint FROM jsonb_array_elements(k.deletes) x) w
-                LEFT JOIN LATERAL (SELECT a.version, a.expires_at FROM {attributes} a
-                                   WHERE a.session_id = k.id AND a.key = w.key OFFSET 0) a ON true
-                WHERE w.base <> coalesce(a.version, 0) AND NOT (w.base = 0 AND a.expires_at <= moment IS TRUE)
-            ) c ON k.judged_by = 'attributes'
-            CROSS JOIN LATERAL (
-                SELECT c.conflicts, CASE
-                    WHEN s.place IS NULL THEN 'gone'
-                    WHEN NOT (all_held OR k.id = ANY (held)) IS NOT FALSE THEN 'locked'
-                    WHEN NOT s.live THEN 'gone'
-                    WHEN k.judged_by = 'session' AND k.base <> s.version THEN 'session'
-                    WHEN c.conflicts IS NOT NULL THEN 'attributes'
-                    ELSE 'ok' END AS verdict
-            ) v
+            CROSS JOIN LATERAL (SELECT conflicts->>(k.i::text) AS keys OFFSET 0) c
         ), s AS (
-            UPDATE {sessions} s SET version = j.version + 1, updated_at = moment, last_accessed = j.last_accessed,
+            UPDATE {sessions} s SET version = j.version, updated_at = moment, last_accessed = j.last_accessed,
                 expires_at = j.expires_at, include_inactivity = j.include_inactivity, group_id = j.group_id
             FROM j WHERE s.ctid = j.place AND j.verdict = 'ok'
-        ), d AS (
-            DELETE FROM {attributes} a USING (
-                SELECT p.place FROM j CROSS JOIN jsonb_array_elements(j.deletes) x CROSS JOIN LATERAL (
-                    SELECT a.ctid AS place FROM {attributes} a WHERE a.session_id = j.id AND a.key = x->>0 OFFSET 0) p
-                WHERE j.verdict = 'ok') p
-            WHERE a.ctid = p.place
         ), a AS (
             INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
-            SELECT j.id, j.version + 1, timestamptz 'epoch' + (x->>2)::bigint * interval '1 microsecond', x->>0, (x->>1)::json
+            SELECT j.id, j.version, timestamptz 'epoch' + (x->>2)::bigint * interval '1 microsecond', x->>0, (x->>1)::json
             FROM j CROSS JOIN jsonb_array_elements(j.sets) x WHERE j.verdict = 'ok'
             ON CONFLICT (session_id, key) DO UPDATE
                 SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
-        ), r AS (
-            SELECT j.i, j.id, j.verdict, j.base <> j.version AS behind,
-                '[' || j.i || ',"' || j.verdict || '"' || CASE j.verdict
-                    WHEN 'ok' THEN ',' || j.version + 1 || ',' || moment_us || ',' || (extract(epoch FROM j.last_accessed) * 1000000)::bigint
-                                   || ',' || (extract(epoch FROM j.expires_at) * 1000000)::bigint || ','
-                    WHEN 'session' THEN ',' || j.version || ']'
-                    WHEN 'attributes' THEN ',' || j.conflicts::text || ']'
-                    ELSE ']' END AS answer,
-                CASE WHEN j.verdict = 'ok' AND j.announce THEN 'u' || replace(j.id::text, '-', '') || ':' || j.version + 1
-                     WHEN j.verdict IN ('session', 'attributes') AND j.notify_on_conflict
-                     THEN 'u' || replace(j.id::text, '-', '') || ':' || j.version END AS item
+        ), r AS MATERIALIZED (
+            SELECT j.i, j.id, j.verdict = 'ok' AS passed, j.verdict = 'ok' AND j.base <> j.version - 1 AS behind,
+                '[' || j.i || ',"' || j.verdict || CASE j.verdict
+                    WHEN 'ok' THEN '",' || j.version || ',' || moment_us || ',' || (extract(epoch FROM j.last_accessed) * 1000000)::bigint
+                                   || ',' || (extract(epoch FROM j.expires_at) * 1000000)::bigint || ',null]'
+                    WHEN 'session' THEN '",' || j.version - 1 || ']'
+                    WHEN 'attributes' THEN '",' || j.conflicts || ']'
+                    ELSE '"]' END AS answer,
+                CASE WHEN CASE WHEN j.verdict = 'ok' THEN j.announce
+                               ELSE j.notify_on_conflict AND j.verdict IN ('session', 'attributes') END
+                     THEN 'u' || encode(uuid_send(j.id), 'hex') || ':' || j.version - (j.verdict <> 'ok')::integer END AS item
             FROM j
         )
-        SELECT string_agg(CASE WHEN r.verdict = 'ok' THEN r.answer || 'null]' ELSE r.answer END, ',')
-                   FILTER (WHERE NOT (r.verdict = 'ok' AND r.behind)),
-               array_agg(r.answer) FILTER (WHERE r.verdict = 'ok' AND r.behind),
-               array_agg(r.id) FILTER (WHERE r.verdict = 'ok' AND r.behind),
-               array_agg(r.item) FILTER (WHERE r.item IS NOT NULL)
-        INTO updated, behind, behind_ids, more FROM r;
+        SELECT string_agg(r.answer, ',') FILTER (WHERE NOT r.behind), array_agg(r.answer) FILTER (WHERE r.behind),
+               array_agg(r.id) FILTER (WHERE r.behind), array_agg(r.item) FILTER (WHERE r.item IS NOT NULL),
+               array_agg(r.i) FILTER (WHERE r.passed)
+        INTO updated, behind, behind_ids, more, passed FROM r;
         announced := announced || more;
+        IF jsonb_path_exists(batch, '$.update[*][5][*]') THEN
+            DELETE FROM {attributes} a USING (
+                SELECT (e->>1)::uuid AS id, x->>0 AS key
+                FROM jsonb_array_elements(batch->'update') e CROSS JOIN jsonb_array_elements(e->5) x
+                WHERE (e->>0)::integer = ANY (passed) OFFSET 0) d
+            WHERE a.session_id = d.id AND a.key = d.key;
+        END IF;
         IF behind IS NOT NULL THEN
-            SELECT concat_ws(',', updated, string_agg(b.answer || {snapshot}(s, moment) || ']', ',')) INTO updated
+            SELECT concat_ws(',', updated, string_agg(left(b.answer, -5) || {snapshot}(s, moment) || ']', ',')) INTO updated
             FROM unnest(behind, behind_ids) b(answer, id) JOIN {sessions} s ON s.id = b.id;
         END IF;
     END IF;
@@ -239,12 +248,14 @@ BEGIN
         )
         SELECT string_agg('[' || j.i || CASE WHEN j.place IS NOT NULL AND NOT j.held THEN ',"locked"]'
                                              WHEN j.live THEN ',"ok"]' ELSE ',"gone"]' END, ','),
-               array_agg('d' || replace(j.id::text, '-', '')) FILTER (WHERE j.held AND j.place IS NOT NULL)
+               array_agg('d' || encode(uuid_send(j.id), 'hex')) FILTER (WHERE j.held AND j.place IS NOT NULL)
         INTO deleted, more FROM j;
         announced := announced || more;
     END IF;
 
-    IF announced <> '{{}}' THEN
+    IF cardinality(announced) BETWEEN 1 AND 140 THEN
+        PERFORM pg_notify({channel}, node || ' ' || array_to_string(announced, ' '));
+    ELSE
         PERFORM {announce}(node, announced);
     END IF;
     RETURN '{{"incarnation":' || coalesce('"' || (SELECT i.incarnation FROM {incarnation} i
@@ -364,7 +375,7 @@ CREATE FUNCTION {announce_many}(node text, scope text, subject text, kind text, 
 LANGUAGE plpgsql AS $pgsession$
 BEGIN
     IF cardinality(ids) <= 140 THEN
-        PERFORM {announce}(node, (SELECT array_agg(concat(kind, replace(x.id::text, '-', ''), ':' || x.version))
+        PERFORM {announce}(node, (SELECT array_agg(concat(kind, encode(uuid_send(x.id), 'hex'), ':' || x.version))
                                   FROM unnest(ids, versions) x(id, version)));
     ELSIF cardinality(ids) > 140 THEN
         PERFORM pg_notify({channel}, node || CASE scope WHEN 'user' THEN ' U' WHEN 'group' THEN ' G' ELSE ' A' END
@@ -418,7 +429,7 @@ BEGIN
     IF doomed IS NOT NULL THEN
         DELETE FROM {sessions} s WHERE s.id = ANY (doomed);
         removed := cardinality(doomed);
-        PERFORM {announce}(node, (SELECT array_agg('d' || replace(x::text, '-', '')) FROM unnest(doomed) x));
+        PERFORM {announce}(node, (SELECT array_agg('d' || encode(uuid_send(x), 'hex')) FROM unnest(doomed) x));
     END IF;
 END $pgsession$;
 
