@@ -1,0 +1,102 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pgsession._clock cimport Clock, recent
+from pgsession._key cimport Key
+from pgsession._record cimport Record
+from pgsession._touches cimport Leftovers
+
+
+cdef extern from "table.h" nogil:
+    enum:
+        PGS_USER, PGS_GROUP, PGS_PENDING, PGS_ASKED
+    ctypedef struct pgs_text:
+        const char *data
+        uint32_t length
+    ctypedef struct pgs_link:
+        uint32_t prev, next
+    ctypedef struct pgs_hot:
+        uint64_t high, low
+        void *record
+        int64_t version, deadline, accessed
+        uint32_t newer, older, tag, flags
+    ctypedef struct pgs_cold:
+        int64_t cached_at, stored, floor
+        pgs_link pending
+        pgs_link member[2]
+    ctypedef struct pgs_table:
+        pgs_hot *hot
+        pgs_cold *cold
+        uint32_t count, room
+        void (*owner_of)(void *record, int which, pgs_text *text) noexcept
+    int pgs_table_init(pgs_table *t, uint64_t seed0, uint64_t seed1)
+    void pgs_table_clear(pgs_table *t)
+    void pgs_table_free(pgs_table *t)
+    uint32_t pgs_key_tag(const pgs_table *t, uint64_t high, uint64_t low)
+    uint32_t pgs_find_tag(const pgs_table *t, uint32_t tag, uint64_t high, uint64_t low)
+    uint32_t pgs_find(const pgs_table *t, uint64_t high, uint64_t low)
+    void pgs_use(pgs_table *t, uint32_t slot)
+    void pgs_pending_add(pgs_table *t, uint32_t slot)
+    void pgs_pending_remove(pgs_table *t, uint32_t slot)
+    uint32_t pgs_text_tag(const pgs_table *t, pgs_text text)
+    uint32_t pgs_members(const pgs_table *t, int which, pgs_text text, uint32_t tag)
+    int pgs_reserve(pgs_table *t, uint32_t capacity)
+    uint32_t pgs_insert(pgs_table *t, uint64_t high, uint64_t low, void *record)
+    void *pgs_replace(pgs_table *t, uint32_t slot, void *record)
+    void *pgs_remove(pgs_table *t, uint32_t slot)
+    bint PGS_UNLIKELY(bint condition)
+
+
+cdef enum Answer:
+    MISS = 0
+    HIT = 1
+    HIT_LATE = 2                # a hit whose access must be written at once
+
+
+cdef class Cache:
+    cdef pgs_table table
+    cdef readonly Clock clock
+    cdef Leftovers leftovers
+    cdef readonly uint32_t capacity
+    cdef readonly int64_t inactivity
+    cdef readonly int64_t touch_interval
+    cdef readonly int64_t lifetime
+    cdef readonly int64_t max_attribute_length
+    cdef public int64_t vouched_until
+    cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
+    cdef uint32_t sweeper
+
+
+cdef Answer judge(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept
+
+
+cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version, bint proven,
+                           pgs_hot **found) noexcept:
+    """The hit path. With `proven` nothing is served beyond the proof of sync (C6)."""
+    cdef pgs_table *table = &cache.table
+    cdef uint32_t slot = pgs_find(table, key.high, key.low)
+    cdef int64_t now = recent(cache.clock)
+    cdef pgs_hot *hot
+    cdef Answer answer = HIT
+    if proven and PGS_UNLIKELY(now + cache.clock.slack >= cache.vouched_until):
+        cache.stale += 1
+        return MISS
+    if slot == 0:
+        cache.misses += 1
+        return MISS
+    now += cache.clock.offset
+    hot = &table.hot[slot]
+    if PGS_UNLIKELY(now + cache.clock.slack >= hot.deadline or hot.version < min_version):
+        answer = judge(cache, slot, now + cache.clock.slack, touch, min_version)
+        if answer == MISS:
+            return MISS
+    if touch and now > hot.accessed:
+        hot.accessed = now
+        if not hot.flags & PGS_PENDING:
+            pgs_pending_add(table, slot)
+    pgs_use(table, slot)
+    cache.hits += 1
+    found[0] = hot
+    return answer
+
+
+cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept

@@ -1,0 +1,1 @@
+cdef object ready(object result)

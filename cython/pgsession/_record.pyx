@@ -1,0 +1,265 @@
+"""Records: the immutable snapshot of one session at one version (C4).
+
+A record is not tracked by the garbage collector: it refers to its shape (strings) and to decoded values that are
+immutable all the way down, so it cannot be part of a cycle. Everything else is in one block of memory:
+
+    int64  version of each attribute
+    int64  expiry of each attribute, 0 for never       only where `expiring`
+    uint32 end of each value in the text
+    text   user id, group id, then the values as JSON, in the order of the keys
+"""
+
+cimport cython
+from libc.string cimport memcpy
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+
+from pgsession._key cimport key_bytes, parse
+
+from operator import itemgetter
+from sys import intern
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *length) except NULL
+    object PyUnicode_FromStringAndSize(const char *data, Py_ssize_t length)
+
+cdef Py_ssize_t SHAPES = 1024         # both tables are bounded, whatever keys a service makes up
+cdef Py_ssize_t INTERNED = 4096
+cdef dict shapes = {}
+cdef dict interned = {}
+cdef object BY_KEY = itemgetter(0)
+
+
+@cython.final
+@cython.no_gc
+cdef class Shape:
+    pass
+
+
+cdef str shared_key(str key):
+    """The key as one object for all records; interned, so that a literal in the caller's code is the same object."""
+    cdef object known = interned.get(key)
+    if known is None:
+        if len(interned) >= INTERNED:
+            return key
+        known = intern(str(key))
+        interned[known] = known
+    return known
+
+
+cdef Shape shape_of(list attributes):
+    cdef tuple keys = tuple([item[0] for item in attributes])
+    cdef Shape shape = shapes.get(keys)
+    cdef Py_ssize_t place
+    if shape is not None:
+        return shape
+    shape = Shape.__new__(Shape)
+    shape.keys = tuple([shared_key(key) for key in keys])
+    shape.places = {key: place for place, key in enumerate(shape.keys)}
+    if len(shape.places) != len(keys):
+        raise ValueError("a key is there twice")
+    if len(shapes) >= SHAPES:       # rather share less for a while than keep what nobody uses
+        shapes.clear()
+    shapes[shape.keys] = shape
+    return shape
+
+
+cdef Py_ssize_t place_by_value(Shape shape, object key) except -2:
+    cdef PyObject *place = PyDict_GetItemWithError(shape.places, key)
+    return -1 if place == NULL else <Py_ssize_t> <object> place
+
+
+@cython.final
+@cython.no_gc
+cdef class Record:
+    """One session as the database held it at one version. Times are microseconds since the epoch."""
+
+    def __init__(self, key, int64_t version, str user_id not None, str group_id, int64_t created_at,
+                 int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
+                 attributes=()):
+        if self.block != NULL:
+            raise TypeError("a record does not change")
+        parse(key, &self.id)
+        self.version = version
+        self.created_at = created_at
+        self.updated_at = updated_at
+        self.last_accessed = last_accessed
+        self.expires_at = expires_at
+        self.include_inactivity = include_inactivity
+        fill(self, user_id, group_id, sorted(attributes, key=BY_KEY))
+
+    def __dealloc__(self):
+        drop_decoded(self)
+        PyMem_Free(self.block)
+
+    @property
+    def key(self):
+        return key_bytes(self.id)
+
+    @property
+    def user_id(self):
+        return owner(self, 0)
+
+    @property
+    def group_id(self):
+        return owner(self, 1)
+
+    def attributes(self):
+        """All attributes as (key, version, expires_at or None, JSON bytes), in the order of their keys."""
+        cdef uint32_t place
+        return [item_at(self, place) for place in range(self.count)]
+
+    def changed(self, *, version, updated_at, last_accessed, expires_at, include_inactivity, group_id, sets, deletes):
+        """The record that these changes make of this one; attributes that are set take the new version."""
+        cdef dict items = {item[0]: item for item in self.attributes()}
+        for key in deletes:
+            items.pop(key, None)
+        for key, value, expiry in sets:
+            items[key] = (key, version, expiry, value)
+        cdef Record record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
+                                    last_accessed, expires_at, include_inactivity, list(items.values()))
+        inherit(record, self)
+        return record
+
+    def __reduce__(self):
+        raise TypeError("a record is not pickled")
+
+    def __repr__(self):
+        return f"<Record of {self.user_id!r} at version {self.version}, {self.count} attributes>"
+
+
+cdef int fill(Record record, str user_id, str group_id, list attributes) except -1:
+    """Lay out the block; `attributes` are sorted by key. All that can fail comes before the first pointer is kept."""
+    cdef Py_ssize_t user_length, group_length = 0, total, place, count = len(attributes)
+    cdef const char *user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
+    cdef const char *group = NULL
+    cdef bint expiring = False
+    if group_id is not None:
+        group = PyUnicode_AsUTF8AndSize(group_id, &group_length)
+    cdef int64_t version
+    if user_length > 0xFFFF or group_length > 0xFFFF:
+        raise ValueError("user_id or group_id is too long")
+    total = user_length + group_length
+    cdef list values = []
+    for _, attribute_version, expiry, value in attributes:
+        expiring = expiring or expiry is not None
+        version = attribute_version
+        values.append((version, 0 if expiry is None else <int64_t> expiry, <bytes?> value))
+        total += len(<bytes> value)
+    if total > 0xFFFF_FFFFLL or count > 0xFFFF_FFFFLL:
+        raise OverflowError("a session of more than 4 GiB")
+    record.shape = shape_of(attributes)
+    cdef char *block = <char *> PyMem_Malloc(count * (20 if expiring else 12) + total)
+    if block == NULL:
+        raise MemoryError
+    record.block = block
+    record.count = <uint32_t> count
+    record.user_length = <uint16_t> user_length
+    record.group_length = <uint16_t> group_length
+    record.grouped = group_id is not None
+    record.expiring = expiring
+    cdef char *text = <char *> text_of(record)
+    if user_length:
+        memcpy(text, user, user_length)
+    if group_length:
+        memcpy(text + user_length, group, group_length)
+    cdef Py_ssize_t at = user_length + group_length, length
+    for place in range(count):
+        attribute_version, expiry, value = values[place]
+        (<int64_t *> block)[place] = attribute_version
+        if expiring:
+            (<int64_t *> block)[count + place] = expiry
+        length = PyBytes_GET_SIZE(value)
+        memcpy(text + at, PyBytes_AS_STRING(value), length)
+        at += length
+        ends_of(record)[place] = <uint32_t> at
+    return 0
+
+
+cdef object owner(Record record, int which):
+    cdef Span span = owner_of(record, which)
+    return None if span.data == NULL else PyUnicode_FromStringAndSize(span.data, span.length)
+
+
+cdef tuple item_at(Record record, uint32_t place):
+    cdef Span span = value_of(record, place)
+    cdef int64_t expires_at = expiry_of(record, place)
+    return (record.shape.keys[place], versions_of(record)[place], expires_at or None,
+            PyBytes_FromStringAndSize(span.data, span.length))
+
+
+# ---- decoded values, shared by every reader ----
+#
+# `decoded` holds three pointers for each attribute: the value read without a type, then a type and the value read as
+# that type. Only what is immutable all the way down is put there; _session decides.
+
+cdef int reserve_decoded(Record record) except -1:
+    if record.decoded == NULL:
+        record.decoded = <PyObject **> PyMem_Calloc(record.count, 3 * sizeof(PyObject *))
+        if record.decoded == NULL:
+            raise MemoryError
+    return 0
+
+
+cdef int share(Record record, uint32_t place, object value) except -1:
+    reserve_decoded(record)
+    cdef PyObject *old = record.decoded[place]
+    Py_INCREF(value)
+    record.decoded[place] = <PyObject *> value
+    Py_XDECREF(old)
+    return 0
+
+
+cdef int share_typed(Record record, uint32_t place, object type_, object value) except -1:
+    reserve_decoded(record)
+    cdef PyObject **pair = record.decoded + record.count + 2 * place
+    cdef PyObject *old_type = pair[0]
+    cdef PyObject *old_value = pair[1]
+    Py_INCREF(type_)
+    Py_INCREF(value)
+    pair[0] = <PyObject *> type_
+    pair[1] = <PyObject *> value
+    Py_XDECREF(old_type)
+    Py_XDECREF(old_value)
+    return 0
+
+
+cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcept:
+    """The value shared for exactly this type, borrowed, or NULL."""
+    if record.decoded == NULL:
+        return NULL
+    cdef PyObject **pair = record.decoded + record.count + 2 * place
+    return pair[1] if pair[0] == <PyObject *> type_ else NULL
+
+
+cdef int inherit(Record record, Record old) except -1:
+    """Take over what is decoded of the attributes that are the same (same version, C4)."""
+    cdef uint32_t place
+    cdef Py_ssize_t before
+    cdef PyObject **pair
+    if old.decoded == NULL:
+        return 0
+    for place in range(record.count):
+        before = place_of(old.shape, record.shape.keys[place])
+        if before < 0 or versions_of(old)[before] != versions_of(record)[place]:
+            continue
+        if old.decoded[before] != NULL:
+            share(record, place, <object> old.decoded[before])
+        pair = old.decoded + old.count + 2 * before
+        if pair[0] != NULL:
+            share_typed(record, place, <object> pair[0], <object> pair[1])
+    return 0
+
+
+cdef void drop_decoded(Record record) noexcept:
+    """Taken off the record first: releasing a value may run code that looks at it."""
+    cdef PyObject **decoded = record.decoded
+    cdef size_t i, count = <size_t> record.count * 3
+    record.decoded = NULL
+    if decoded != NULL:
+        for i in range(count):
+            Py_XDECREF(decoded[i])
+        PyMem_Free(decoded)

@@ -1,0 +1,50 @@
+"""Tokens that were verified on this node before: what they say need not be computed again.
+
+Bounded in two generations: a full young one becomes the old one, whose tokens are forgotten unless they come again
+meanwhile. Only verified tokens enter, so a flood of forged ones drives nothing out.
+"""
+
+cimport cython
+
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.object cimport PyObject
+
+
+@cython.final
+@cython.no_gc
+cdef class Proven:
+    """What a verified token says."""
+
+
+@cython.final
+cdef class Seen:
+    def __cinit__(self, Py_ssize_t limit):
+        self.young = {}
+        self.old = {}
+        self.half = max(1, limit // 2)
+
+    def __len__(self):
+        return len(self.young) + len(self.old)
+
+    cdef Proven find(self, str token):
+        cdef PyObject *found = PyDict_GetItemWithError(self.young, token)
+        cdef Proven proven
+        if found != NULL:
+            return <Proven> found
+        proven = self.old.get(token)
+        if proven is not None:
+            self.keep(token, proven)
+        return proven
+
+    cdef int remember(self, str token, Key key, int64_t version) except -1:
+        cdef Proven proven = Proven.__new__(Proven)
+        proven.key = key
+        proven.version = version
+        return self.keep(token, proven)
+
+    cdef int keep(self, str token, Proven proven) except -1:
+        if len(self.young) >= self.half:
+            self.old = self.young
+            self.young = {}
+        self.young[token] = proven
+        return 0

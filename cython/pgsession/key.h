@@ -1,0 +1,171 @@
+/* A session id as two 64-bit halves, from each of its forms. */
+#ifndef PGSESSION_KEY_H
+#define PGSESSION_KEY_H
+
+#include <Python.h>
+#include <structmember.h>
+#include <stdint.h>
+#include <string.h>
+
+/* ---- 16 bytes, most significant first; compilers make one load and one swap of it ---- */
+
+static inline uint64_t pgs_load_big(const unsigned char *p) {
+    return (uint64_t)p[0] << 56 | (uint64_t)p[1] << 48 | (uint64_t)p[2] << 40 | (uint64_t)p[3] << 32 |
+           (uint64_t)p[4] << 24 | (uint64_t)p[5] << 16 | (uint64_t)p[6] << 8 | (uint64_t)p[7];
+}
+
+static inline void pgs_store_big(unsigned char *p, uint64_t value) {
+    int i;
+    for (i = 7; i >= 0; i--, value >>= 8)
+        p[i] = (unsigned char)value;
+}
+
+/* ---- the text form: 36 characters, hexadecimal in both cases, hyphens where they belong ---- */
+
+#define PGS_EACH(byte) ((uint64_t)(byte)*0x0101010101010101ULL)
+
+static inline uint64_t pgs_load_4(const unsigned char *p) {
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24;
+}
+
+/* Eight characters at once, the first in the lowest byte; whatever is wrong leaves bits in *wrong. */
+static inline uint64_t pgs_hex_8(uint64_t text, uint64_t *wrong) {
+    uint64_t letter = text >> 6 & PGS_EACH(0x01);
+    uint64_t nibble = (text & PGS_EACH(0x0F)) + letter * 9;
+    *wrong |= (text & PGS_EACH(0xD0)) ^ (PGS_EACH(0x10) + letter * 0x30); /* 3x a digit, 4x or 6x a letter */
+    *wrong |= ~(text | letter << 5) & PGS_EACH(0x20);                     /* not 1x */
+    *wrong |= ((nibble + PGS_EACH(0x06)) >> 4 & PGS_EACH(0x01)) ^ letter; /* 0 to 9 a digit, 10 to 15 a letter */
+    *wrong |= nibble & PGS_EACH(0xF0);
+    nibble = (nibble << 4 | nibble >> 8) & 0x00FF00FF00FF00FFULL;
+    nibble = (nibble | nibble >> 8) & 0x0000FFFF0000FFFFULL;
+    nibble = (nibble | nibble >> 16) & 0x00000000FFFFFFFFULL;
+    return (nibble & 0xFF) << 24 | (nibble & 0xFF00) << 8 | (nibble >> 8 & 0xFF00) | nibble >> 24;
+}
+
+static inline int pgs_parse_text(const unsigned char *s, uint64_t *high, uint64_t *low) {
+    uint64_t wrong = (uint64_t)((s[8] ^ '-') | (s[13] ^ '-') | (s[18] ^ '-') | (s[23] ^ '-'));
+    uint64_t a = pgs_hex_8(pgs_load_4(s) | pgs_load_4(s + 4) << 32, &wrong);
+    uint64_t b = pgs_hex_8(pgs_load_4(s + 9) | pgs_load_4(s + 14) << 32, &wrong);
+    uint64_t c = pgs_hex_8(pgs_load_4(s + 19) | pgs_load_4(s + 24) << 32, &wrong);
+    uint64_t d = pgs_hex_8(pgs_load_4(s + 28) | pgs_load_4(s + 32) << 32, &wrong);
+    *high = a << 32 | b;
+    *low = c << 32 | d;
+    return wrong == 0;
+}
+
+/* The text behind a str of 36 ASCII characters, or NULL. */
+static inline const unsigned char *pgs_text_36(PyObject *text) {
+    if (PyUnicode_GET_LENGTH(text) != 36 || !PyUnicode_IS_COMPACT_ASCII(text))
+        return NULL;
+    return (const unsigned char *)PyUnicode_DATA(text);
+}
+
+/* ---- a Python int of up to 128 bits ---- */
+
+/* The slow way, right on every build of Python: int.to_bytes. Returns -1 with an exception set. */
+static inline int pgs_int_portable(PyObject *number, uint64_t *high, uint64_t *low) {
+    PyObject *bytes = PyObject_CallMethod(number, "to_bytes", "is", 16, "big");
+    if (bytes == NULL)
+        return -1;
+    *high = pgs_load_big((const unsigned char *)PyBytes_AS_STRING(bytes));
+    *low = pgs_load_big((const unsigned char *)PyBytes_AS_STRING(bytes) + 8);
+    Py_DECREF(bytes);
+    return 0;
+}
+
+/* Five digits of 30 bits, lowest first, make 128 bits where the fifth has at most 8. */
+static inline int pgs_join_digits(const uint32_t *digit, Py_ssize_t count, uint64_t *high, uint64_t *low) {
+    uint64_t d[5] = {0, 0, 0, 0, 0};
+    Py_ssize_t i;
+    if (count == 5) {
+        d[0] = digit[0], d[1] = digit[1], d[2] = digit[2], d[3] = digit[3], d[4] = digit[4];
+    } else {
+        if (count > 5)
+            return 0;
+        for (i = 0; i < count; i++)
+            d[i] = digit[i];
+    }
+    *low = d[0] | d[1] << 30 | d[2] << 60;
+    *high = d[2] >> 4 | d[3] << 26 | d[4] << 56;
+    return d[4] < 256;
+}
+
+#if PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030C0000
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    if (Py_SIZE(number) < 0)
+        return 0;
+    return pgs_join_digits(((PyLongObject *)number)->ob_digit, Py_SIZE(number), high, low);
+}
+
+#elif PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030E0000
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    const _PyLongValue *value = &((PyLongObject *)number)->long_value;
+    if ((value->lv_tag & 3) == 2) /* negative */
+        return 0;
+    return pgs_join_digits(value->ob_digit, (Py_ssize_t)(value->lv_tag >> 3), high, low);
+}
+
+#elif PY_VERSION_HEX >= 0x030E0000
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    PyLongExport parts;
+    int fits = 0;
+    if (PyLong_Export(number, &parts) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (parts.digits == NULL) {
+        if (parts.value >= 0) {
+            *high = 0;
+            *low = (uint64_t)parts.value;
+            fits = 1;
+        }
+    } else if (!parts.negative && PyLong_GetNativeLayout()->bits_per_digit == 30) {
+        fits = pgs_join_digits((const uint32_t *)parts.digits, parts.ndigits, high, low);
+    }
+    PyLong_FreeExport(&parts);
+    return fits;
+}
+
+#else
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    (void)number, (void)high, (void)low;
+    return 0;
+}
+
+#endif
+
+static inline int pgs_int_halves(PyObject *number, uint64_t *high, uint64_t *low) {
+    if (PyLong_CheckExact(number) && pgs_int_direct(number, high, low))
+        return 0;
+    return pgs_int_portable(number, high, low);
+}
+
+/* ---- uuid.UUID keeps its int in a slot; the slot's member descriptor knows where ---- */
+
+/* The offset of the slot `name` of `type`, or 0 where it is not an object slot. */
+static inline Py_ssize_t pgs_slot_offset(PyObject *type, const char *name) {
+    Py_ssize_t offset = 0;
+    PyObject *descriptor = PyObject_GetAttrString(type, name);
+    if (descriptor == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+        if (member->type == 16 /* T_OBJECT_EX */)
+            offset = member->offset;
+    }
+    Py_DECREF(descriptor);
+    return offset;
+}
+
+/* The object in that slot, borrowed, or NULL. */
+static inline PyObject *pgs_slot(PyObject *instance, Py_ssize_t offset) {
+    return *(PyObject **)((char *)instance + offset);
+}
+
+#endif
