@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgsession._async.listener import AsyncListener
-from pgsession._primitives import AsyncEvent
+from pgsession._primitives import AsyncEvent, async_sleep
 from pgsession.errors import ListenerError
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
@@ -579,6 +579,22 @@ async def test_close_while_reconnecting(dsn: str, recorder: AsyncRecorder) -> No
         await recorder.until(("error", "news"), 3)
         await listener.close(timeout=PATIENCE)
         assert recorder.seen[-1] == ("done", "news")
+
+
+async def test_close_while_a_server_does_not_let_it_in(dsn: str, recorder: AsyncRecorder) -> None:
+    with FaultProxy(dsn) as proxy:
+        listener = AsyncListener(proxy.conninfo, connect_timeout=3600)
+        await listener.open()
+        await listener.listen("news", recorder.on_notification, **recorder.callbacks)
+        proxy.freeze()
+        proxy.cut()
+        await recorder.until(("error", "news"))
+        while not proxy.connections:
+            await async_sleep(0.001)
+        await listener.close(timeout=3600)
+        proxy.cut()  # for a thread, which cannot be cancelled
+        await recorder.until(("done", "news"))
+        assert recorder.seen[1:] == [("done", "news")]
 
 
 async def test_close_while_a_command_gets_no_answer(dsn: str, recorder: AsyncRecorder) -> None:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgsession._primitives import Event
+from pgsession._primitives import Event, sleep
 from pgsession._sync.listener import Listener
 from pgsession.errors import ListenerError
 from tests.crew import Crew
@@ -569,6 +569,22 @@ def test_close_while_reconnecting(dsn: str, recorder: Recorder) -> None:
         recorder.until(("error", "news"), 3)
         listener.close(timeout=PATIENCE)
         assert recorder.seen[-1] == ("done", "news")
+
+
+def test_close_while_a_server_does_not_let_it_in(dsn: str, recorder: Recorder) -> None:
+    with FaultProxy(dsn) as proxy:
+        listener = Listener(proxy.conninfo, connect_timeout=3600)
+        listener.open()
+        listener.listen("news", recorder.on_notification, **recorder.callbacks)
+        proxy.freeze()
+        proxy.cut()
+        recorder.until(("error", "news"))
+        while not proxy.connections:
+            sleep(0.001)
+        listener.close(timeout=3600)
+        proxy.cut()  # for a thread, which cannot be cancelled
+        recorder.until(("done", "news"))
+        assert recorder.seen[1:] == [("done", "news")]
 
 
 def test_close_while_a_command_gets_no_answer(dsn: str, recorder: Recorder) -> None:

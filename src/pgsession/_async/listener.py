@@ -129,6 +129,8 @@ class AsyncListener:
         """Stop listening, call every `on_done`, and disconnect. May be called again, and by a callback.
 
         timeout: seconds to wait for a callback that is running; after that a task is cancelled, a thread left alone.
+
+        A thread that is just connecting ends within its connect timeout, and calls `on_done` then.
         """
         self._closing.set()
         if self._opened is None or self._owner != os.getpid():
@@ -227,7 +229,8 @@ class AsyncListener:
         (None: `command_timeout`) without an answer: then the connection is given up and made anew. A notification that
         this command sends to a channel of the listener's own is delivered after the ones committed before it.
         """
-        if self._opened is not None and not self._ended.is_set() and self._present() is None:
+        self._check_open()
+        if self._link is None:
             raise _disconnected()
         seconds = self._command_timeout if timeout is None else timeout
         rows: list[Row] = await self._ask(partial(self._execute, query, params, seconds), seconds)
@@ -249,10 +252,13 @@ class AsyncListener:
 
     # -- what others ask the worker to do --------------------------------------------------------------------
 
-    async def _ask(self, action: AsyncThunk[Any], timeout: float | None) -> Any:
-        """Have the worker do something between two notifications; a callback, running in the worker, does it itself."""
+    def _check_open(self) -> None:
         if self._opened is None or self._ended.is_set() or self._owner != os.getpid():
             raise _closed()
+
+    async def _ask(self, action: AsyncThunk[Any], timeout: float | None) -> Any:
+        """Have the worker do something between two notifications; a callback, running in the worker, does it itself."""
+        self._check_open()
         if self._worker.is_current():
             return await action()
         outcome: AsyncOutcome[Any] = AsyncOutcome()
@@ -382,6 +388,8 @@ class AsyncListener:
         finally:
             self._connecting = False
         try:
+            if self._closing.is_set():
+                raise _closed()
             if link.in_recovery:
                 raise ListenerError(STANDBY)
             await link.execute(self._settings, None, self._command_timeout)
@@ -433,8 +441,9 @@ class AsyncListener:
             try:
                 await self._connect()
             except Exception as error:
-                self._logger.info("the listener cannot connect: %s", error)
-                await self._report(error)
+                if not self._closing.is_set():
+                    self._logger.info("the listener cannot connect: %s", error)
+                    await self._report(error)
             else:
                 self._logger.info("the listener is connected again")
                 return await self._resume()

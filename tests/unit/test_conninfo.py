@@ -1,0 +1,60 @@
+"""What the listener's connection is opened with."""
+
+from __future__ import annotations
+
+import pytest
+
+from pgsession._conninfo import listener_parameters, server_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGCONNECT_TIMEOUT", "PGTARGETSESSIONATTRS", "PGOPTIONS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_dead_peer_is_noticed_by_default() -> None:
+    parameters = listener_parameters("postgresql://app@db/app", connect_timeout=5)
+    assert (parameters["host"], parameters["user"], parameters["dbname"]) == ("db", "app", "app")
+    assert parameters["keepalives"] == 1
+    assert parameters["keepalives_idle"] == 5
+    assert parameters["tcp_user_timeout"] == 10_000
+    assert parameters["connect_timeout"] == 5
+    assert parameters["client_encoding"] == "utf8"
+    assert "target_session_attrs" not in parameters
+
+
+def test_the_conninfo_comes_first() -> None:
+    given = {
+        "keepalives_idle": "60",
+        "tcp_user_timeout": "0",
+        "connect_timeout": "3",
+        "application_name": "app",
+    }
+    text = " ".join(f"{name}={value}" for name, value in given.items())
+    parameters = listener_parameters(text, connect_timeout=5)
+    assert given.items() <= parameters.items()
+
+
+def test_the_environment_comes_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "7")
+    monkeypatch.setenv("PGHOST", "a,b")
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "read-write")
+    parameters = listener_parameters("", connect_timeout=5)
+    assert "connect_timeout" not in parameters
+    assert "target_session_attrs" not in parameters
+
+
+@pytest.mark.parametrize("conninfo", ["host=a,b", "hostaddr=10.0.0.1,10.0.0.2", "postgresql://a,b/app"])
+def test_of_several_hosts_the_primary_is_wanted(conninfo: str) -> None:
+    assert listener_parameters(conninfo, connect_timeout=5)["target_session_attrs"] == "primary"
+    asked = conninfo + ("?" if "//" in conninfo else " ") + "target_session_attrs=any"
+    assert listener_parameters(asked, connect_timeout=5)["target_session_attrs"] == "any"
+
+
+def test_the_servers_end_is_set_where_the_options_do_not() -> None:
+    assert "'tcp_user_timeout'" in server_settings("")
+    assert "'idle_session_timeout'" in server_settings("")
+    ours = server_settings("options='-c tcp_user_timeout=1000'")
+    assert "'tcp_user_timeout'" not in ours
+    assert "'tcp_keepalives_idle'" in ours
