@@ -241,12 +241,17 @@ cdef class Cache:
         return self.leftovers.of_user(user_id) + list(zip(keys, times))
 
     def stats(self):
-        """Counters since the start, and `size`, `capacity`, `leftovers` as they are now."""
+        """Counters since the start, and `size`, `capacity`, `pending_touches` as they are now."""
+        cdef Py_ssize_t pending = len(self.leftovers)
+        cdef uint32_t slot = self.table.cold[0].pending.next
+        while slot:
+            pending += 1
+            slot = self.table.cold[slot].pending.next
         return {
             "hits": self.hits, "misses": self.misses, "stale": self.stale, "inserts": self.inserts,
             "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
             "refused": self.refused, "size": self.table.count, "capacity": self.capacity,
-            "leftovers": len(self.leftovers),
+            "pending_touches": pending,
         }
 
     def __reduce__(self):

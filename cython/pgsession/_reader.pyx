@@ -63,7 +63,7 @@ cdef Proven prove(object manager, Seen seen, object token):
 
 cdef class Reader:
     """Base of SessionManager. Subclasses have `_load(key, touch, refresh, min_version)`, which reads the database,
-    `_touch_now(key)` and `_verify_token(token)`."""
+    `_touch_now(key)`, `_verify_token(token)` and `_check_open()`."""
 
     def __cinit__(self, *args, **kwargs):
         self._cache = NOTHING
@@ -94,7 +94,10 @@ cdef class Reader:
         """The session of this id if it is in memory, in sync and live, else None; never a query."""
         cdef Key key
         parse(session_id, &key)
-        return hit(self, self._cache, key, touch, 0)
+        cdef Session session = hit(self, self._cache, key, touch, 0)
+        if session is None:
+            self._check_open()
+        return session
 
     def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
         """As `get_session`, by a signed token; a bad token is None, and costs no query."""
@@ -142,7 +145,10 @@ cdef class AsyncReader:
         """The session of this id if it is in memory, in sync and live, else None; never a query, not awaited."""
         cdef Key key
         parse(session_id, &key)
-        return hit(self, self._cache, key, touch, 0)
+        cdef Session session = hit(self, self._cache, key, touch, 0)
+        if session is None:
+            self._check_open()
+        return session
 
     def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
         """As `get_session`, by a signed token; a bad token is None, and costs no query."""

@@ -1,1 +1,76 @@
-"""Distributed server-side sessions on PostgreSQL alone, read at the speed of a dictionary."""
+"""Distributed server-side sessions on PostgreSQL alone, read at the speed of a dictionary.
+
+`SessionManager` (threads) and `AsyncSessionManager` (asyncio) keep sessions in PostgreSQL and answer reads from this
+process's memory; LISTEN/NOTIFY tells every node what to drop. Only the names in `__all__` are public.
+"""
+
+from __future__ import annotations
+
+from pgsession._async.listener import AsyncListener
+from pgsession._async.lock import AsyncLock
+from pgsession._async.manager import AsyncSessionManager
+from pgsession._session import Session
+from pgsession._sync.listener import Listener
+from pgsession._sync.lock import Lock
+from pgsession._sync.manager import SessionManager
+from pgsession._version import __version__
+from pgsession.attribute import Attribute
+from pgsession.config import Config
+from pgsession.errors import (
+    AttributeTooLargeError,
+    AttributeTypeError,
+    AttributeVersionConflict,
+    ConfigError,
+    ConflictError,
+    InvalidTokenError,
+    ListenerError,
+    LockError,
+    LockExpiredError,
+    LockNotAcquiredError,
+    LockNotHeldError,
+    ManagerClosedError,
+    PgSessionError,
+    SchemaError,
+    SessionInvalidatedError,
+    SessionNotFoundError,
+    SessionVersionConflict,
+    TooManySessionsError,
+    WriteOutcomeUnknown,
+)
+from pgsession.stats import Health, Stats
+from pgsession.tokens import Signer
+
+__all__ = [
+    "AsyncListener",
+    "AsyncLock",
+    "AsyncSessionManager",
+    "Attribute",
+    "AttributeTooLargeError",
+    "AttributeTypeError",
+    "AttributeVersionConflict",
+    "Config",
+    "ConfigError",
+    "ConflictError",
+    "Health",
+    "InvalidTokenError",
+    "Listener",
+    "ListenerError",
+    "Lock",
+    "LockError",
+    "LockExpiredError",
+    "LockNotAcquiredError",
+    "LockNotHeldError",
+    "ManagerClosedError",
+    "PgSessionError",
+    "SchemaError",
+    "Session",
+    "SessionInvalidatedError",
+    "SessionManager",
+    "SessionNotFoundError",
+    "SessionVersionConflict",
+    "Signer",
+    "Stats",
+    "TooManySessionsError",
+    "WriteOutcomeUnknown",
+    "__version__",
+]

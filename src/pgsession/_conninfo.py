@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
+
+from .errors import ConfigError
 
 # A listener mostly waits, so only these tell it that the other end is gone: after some 11 s of silence.
 _CLIENT_SIDE = {
@@ -54,3 +57,36 @@ def server_settings(conninfo: str) -> str:
         "SELECT pg_catalog.set_config(name, value, false)"
         f" FROM pg_catalog.pg_settings JOIN (VALUES {values or '(NULL, NULL)'}) AS wanted (name, value) USING (name)"
     )
+
+
+def pool_parameters(conninfo: str, *, connect_timeout: int) -> dict[str, Any]:
+    """What the manager's own pool connects with beyond the conninfo, where that (or the environment) says nothing."""
+    given = conninfo_to_dict(conninfo)
+    parameters: dict[str, Any] = {}
+    if "application_name" not in given:
+        parameters["fallback_application_name"] = "pgsession"
+    if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
+        parameters["connect_timeout"] = connect_timeout
+    if (
+        "target_session_attrs" not in given
+        and "PGTARGETSESSIONATTRS" not in os.environ
+        and _many_hosts(given)
+    ):
+        parameters["target_session_attrs"] = "read-write"
+    return parameters
+
+
+def of_database(database: Any) -> str:
+    """The conninfo of what a manager was given: the text itself, or what a pool connects with."""
+    if isinstance(database, str):
+        return database
+    conninfo, kwargs = database.conninfo, database.kwargs
+    if not isinstance(conninfo, str) or (kwargs is not None and not isinstance(kwargs, dict)):
+        raise ConfigError(
+            "listener_conninfo: is needed, since the pool computes its own conninfo for each connection"
+        )
+    known = {name: value for name, value in (kwargs or {}).items() if name in _CONNINFO_KEYWORDS}
+    return make_conninfo(conninfo, **known)
+
+
+_CONNINFO_KEYWORDS = {option.keyword.decode() for option in Conninfo.get_defaults()}

@@ -74,6 +74,14 @@ class Mutex:
         return self._lock.locked()
 
 
+class AsyncSemaphore(asyncio.Semaphore):
+    """Room for so many at once, by `async with`."""
+
+
+class Semaphore(threading.BoundedSemaphore):
+    """Room for so many at once, by `with`."""
+
+
 async def async_sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
 

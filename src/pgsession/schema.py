@@ -1,7 +1,7 @@
 """Creates, upgrades and checks the tables, by versioned migrations under an advisory lock.
 
 Everything happens in one transaction: on any error nothing is left half-done. What to do is decided by a generator of
-statements that does no I/O; `create` and `create_async` run it.
+statements that does no I/O; `create` and `async_create` run it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from pgsession import _events, _sql
 from pgsession.errors import SchemaError
 
-__all__ = ["check", "check_async", "create", "create_async"]
+__all__ = ["async_check", "async_create", "check", "create"]
 
 _Rows = list[tuple[Any, ...]]
 _Query = sql.SQL | sql.Composed
@@ -46,7 +46,7 @@ def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: 
         raise _explained(error, schema, prefix) from error
 
 
-async def create_async(
+async def async_create(
     connection: psycopg.AsyncConnection[Any], schema: str = "public", prefix: str = ""
 ) -> list[str]:
     """`create`, on an asynchronous connection."""
@@ -78,7 +78,7 @@ def check(connection: psycopg.Connection[Any], statements: _sql.Statements) -> N
     _judge(version, statements)
 
 
-async def check_async(connection: psycopg.AsyncConnection[Any], statements: _sql.Statements) -> None:
+async def async_check(connection: psycopg.AsyncConnection[Any], statements: _sql.Statements) -> None:
     """`check`, on an asynchronous connection."""
     try:
         async with connection.cursor(row_factory=tuple_row) as cursor:

@@ -1,0 +1,117 @@
+"""What a node does from time to time: write noted accesses, delete what has ended."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Final
+
+import psycopg
+
+from pgsession._cache import Cache
+from pgsession._primitives import AsyncEvent, AsyncMutex, AsyncWorker, async_pause
+from pgsession._sql import NIL
+from pgsession.errors import PgSessionError
+
+from .store import STEP, AsyncStore
+
+_KINDS: Final = ("expired", "inactive", "attributes", "locks")
+
+
+class AsyncHousekeeping:
+    """The two loops. Intervals in seconds; a `cleanup_interval` of 0 means none by this node."""
+
+    def __init__(
+        self,
+        store: AsyncStore,
+        cache: Cache,
+        *,
+        touch_interval: float,
+        touch_batch: int,
+        cleanup_interval: float,
+        logger: logging.Logger,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._touch_interval = touch_interval
+        self._touch_batch = touch_batch
+        self._cleanup_interval = cleanup_interval
+        self._logger = logger
+        self._stopping = AsyncEvent()
+        self._urgent = AsyncEvent()
+        self._flushing = AsyncMutex()
+        self._toucher = AsyncWorker(logger)
+        self._cleaner = AsyncWorker(logger)
+        self.written_touches = 0
+        self.failed_touch_batches = 0
+        self.cleanups = 0
+        self.deleted_sessions = 0
+
+    def start(self) -> None:
+        """Starts the loops."""
+        self._toucher.start(self._touch_loop, "pgsession last access")
+        if self._cleanup_interval:
+            self._cleaner.start(self._cleanup_loop, "pgsession cleanup")
+
+    async def stop(self, timeout: float | None) -> None:
+        """Ends the loops, and writes what was noted."""
+        self._stopping.set()
+        self._urgent.set()
+        await self._toucher.stop(timeout)
+        await self._cleaner.stop(timeout)
+
+    def touch_soon(self) -> None:
+        """An access is so late that another node could call its session inactive before the next flush."""
+        self._urgent.set()
+
+    async def _touch_loop(self) -> None:
+        while not self._stopping.is_set():
+            await self._urgent.wait(self._touch_interval)
+            self._urgent.clear()
+            while self._cache.expire(1000):
+                await async_pause()
+            await self.flush_touches()
+
+    async def flush_touches(self) -> None:
+        """Writes the noted accesses, in batches. What fails is kept for the next time; nothing moves back (C11)."""
+        async with self._flushing:
+            while touched := self._cache.take_touched(self._touch_batch):
+                try:
+                    skipped = await self._store.touch(touched)
+                except (psycopg.Error, PgSessionError) as error:
+                    self._cache.restore_touched(touched)
+                    self.failed_touch_batches += 1
+                    self._logger.warning("%d last accesses could not be written yet: %s", len(touched), error)
+                    return
+                except BaseException:
+                    self._cache.restore_touched(touched)
+                    raise
+                written = [touch for touch in touched if touch[0] not in skipped]
+                self._cache.confirm_touched(written)
+                self.written_touches += len(written)
+                if skipped:
+                    self._cache.restore_touched([touch for touch in touched if touch[0] in skipped])
+                    return
+
+    async def _cleanup_loop(self) -> None:
+        # Nodes that started together need not all try at the same moment.
+        while not await self._stopping.wait(self._cleanup_interval * random.uniform(0.9, 1.1)):
+            try:
+                await self.clean_up()
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.warning("the cleanup failed and is tried again later: %s", error)
+
+    async def clean_up(self) -> bool:
+        """Deletes what has ended, in bounded steps; False if another node is at it."""
+        for what in _KINDS:
+            after: str | None = NIL
+            while after is not None and not self._stopping.is_set():
+                after, removed, busy = await self._store.cleanup(what, after)
+                if busy:
+                    return False
+                if what in ("expired", "inactive"):
+                    self.deleted_sessions += removed
+                if what != "inactive":
+                    after = NIL if removed >= STEP else None
+        self.cleanups += 1
+        return True

@@ -1,0 +1,284 @@
+"""The database as the library sees it: every statement goes through here, and every failure gets its meaning here."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg_pool import AsyncConnectionPool
+
+from pgsession import _events
+from pgsession._connections import is_stale, lost_durability
+from pgsession._record import Record
+from pgsession._sql import NIL, Commit, Statements, integer_array, uuid_array
+from pgsession._writes import Batch, record_of, records_of
+from pgsession.errors import WriteOutcomeUnknown
+
+LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
+STEP: Final = 2_000  # sessions a transaction of a bulk operation
+
+
+class Acquired(NamedTuple):
+    """What the attempt to take a lock gave; times by the database's clock."""
+
+    acquired: bool | None
+    """None: the session that it was to live with is gone."""
+    token: int
+    expires_at: int
+    now: int
+
+
+class AsyncStore:
+    """Runs the library's statements on the connections of a pool.
+
+    `commit` says how writes become durable (see `_sql`); `inactivity` is in microseconds.
+    """
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        statements: Statements,
+        *,
+        node: str,
+        inactivity: int,
+        commit: Commit,
+    ) -> None:
+        self._pool = pool
+        self._sql = statements
+        self._node = node
+        self._inactivity = inactivity
+        self._commit = commit
+
+    # Reads
+
+    async def read(self, key: bytes) -> tuple[Record | None, str | None]:
+        """One live session, or None, as one snapshot (C4); and the server's incarnation."""
+        incarnation, _, snapshot = await self.query(self._sql.read, (key.hex(), self._inactivity))
+        return None if snapshot is None else record_of(snapshot), incarnation
+
+    async def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
+        """A user's live sessions, newest access first."""
+        incarnation, _, snapshots = await self.query(self._sql.list_user, (user_id, self._inactivity))
+        return records_of(snapshots), incarnation
+
+    async def list_group(self, group_id: str) -> tuple[list[Record], str | None]:
+        """A group's live sessions, newest access first."""
+        incarnation, _, snapshots = await self.query(self._sql.list_group, (group_id, self._inactivity))
+        return records_of(snapshots), incarnation
+
+    async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
+        """Those of the sessions whose version in the database is another, or that are gone from it."""
+        incarnation, _, differing = await self.query(
+            self._sql.resync, (uuid_array(keys), integer_array(versions))
+        )
+        packed = bytes(differing or b"")
+        return [packed[start : start + 16] for start in range(0, len(packed), 16)], incarnation
+
+    async def prove(self, payload: str) -> tuple[int, str | None]:
+        """Sends a proof to this node's listener through the pool: (the database's time, the incarnation)."""
+        now, incarnation = await self.query(self._sql.proof, (self._node, payload), again=False)
+        return now, incarnation
+
+    async def queue_usage(self) -> float:
+        """How full the notification queue is, from 0 to 1."""
+        (usage,) = await self.query(self._sql.queue_usage, ())
+        return float(usage)
+
+    async def notify(self, items: list[_events.Item]) -> None:
+        """Tells every node."""
+        for payload in _events.payloads(self._node, items):
+            await self.query(self._sql.notify, (payload,), again=False)
+
+    async def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
+        """The one row that a statement gives; `again`: it only reads, so a lost connection is replaced and it is
+        run once more."""
+        try:
+            return await self._query(statement, parameters)
+        except psycopg.OperationalError as error:
+            # No SQLSTATE: it was the connection that failed, not the statement.
+            if not again or (error.sqlstate is not None and not error.sqlstate.startswith(("57P0", "08"))):
+                raise
+        return await self._query(statement, parameters)
+
+    async def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+        async with self.connection() as connection:
+            return await (await connection.execute(statement, parameters)).fetchone()
+
+    # Writes
+
+    async def write(self, batch: Batch, *, wait: bool = False) -> str:
+        """A batch in one transaction and one round trip; the answer is for `Batch.settle`.
+
+        Raises:
+            WriteOutcomeUnknown: it was sent, and whether it was done cannot be known.
+            psycopg.Error: it is known not to have been done.
+        """
+        mark = secrets.token_hex(8)
+        script = self._sql.write(
+            self._node, mark, batch.encode(self._inactivity, wait),
+            commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else 0,
+        )  # fmt: skip
+        row = await self._run(script, mark)
+        return str(row[0])
+
+    async def touch(self, touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        """Writes last accesses; returns the sessions that somebody has locked, for the next time."""
+        script = self._sql.touch(
+            uuid_array(key for key, _ in touched), integer_array(at for _, at in touched)
+        )
+        packed = _binary((await self._run(script))[0])
+        return {packed[start : start + 16] for start in range(0, len(packed), 16)}
+
+    async def delete_user(self, user_id: str, keep: bytes | None) -> int:
+        """Ends a user's sessions, all but one if asked; any number, in bounded steps."""
+        kept = None if keep is None else keep.hex()
+        return await self._walk(
+            lambda after, options: self._sql.delete_user(self._node, user_id, kept, after, **options)
+        )
+
+    async def delete_group(self, group_id: str) -> int:
+        """Ends a group's sessions."""
+        return await self._walk(
+            lambda after, options: self._sql.delete_group(self._node, group_id, after, **options)
+        )
+
+    async def delete_all(self) -> int:
+        """Ends every session."""
+        return await self._walk(lambda after, options: self._sql.delete_all(self._node, after, **options))
+
+    async def drop_attribute(self, user_id: str, key: str) -> int:
+        """Removes an attribute from a user's sessions; returns how many had it."""
+        return await self._walk(
+            lambda after, options: self._sql.drop_attribute(self._node, user_id, key, after, **options)
+        )
+
+    async def _walk(self, script: Callable[[str, dict[str, Any]], str]) -> int:
+        """Bounded steps, a transaction each, past rows that others hold; then once more, waiting for those."""
+        changed, skipped = await self._walk_once(script, {})
+        if skipped:
+            more, _ = await self._walk_once(script, {"waiting": True, "lock_timeout": LOCK_TIMEOUT})
+            changed += more
+        return changed
+
+    async def _walk_once(
+        self, script: Callable[[str, dict[str, Any]], str], options: dict[str, Any]
+    ) -> tuple[int, int]:
+        after: str | None = NIL
+        changed = skipped = 0
+        while after is not None:
+            last, done, passed, *_ = await self._run(
+                script(after, {"commit": self._commit, "size": STEP, **options})
+            )
+            after = None if last is None else UUID(str(last)).hex
+            changed += int(done)
+            skipped += int(passed)
+        return changed, skipped
+
+    async def cleanup(self, what: Any, after: str) -> tuple[str | None, int, bool]:
+        """One bounded step of the cleanup: (where to go on, removed, another node is at it)."""
+        row = await self._run(self._sql.cleanup(self._node, what, self._inactivity, after, size=STEP))
+        last, removed, busy, *_ = row
+        return None if last is None else UUID(str(last)).hex, int(removed), busy in (True, "t")
+
+    async def incarnate(self) -> str:
+        """The incarnation of the server, made if there is none."""
+        row = await self._run(self._sql.incarnate())
+        return str(row[0])
+
+    # Locks
+
+    async def acquire(self, resource: str, owner: str, lease: int, session_id: bytes | None) -> Acquired:
+        """Takes a lock that is free or whose lease is over."""
+        session = None if session_id is None else session_id.hex()
+        row = await self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity))
+        acquired, token, expires_at, now, *_ = row
+        return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now))
+
+    async def renew(self, resource: str, owner: str, lease: int) -> int | None:
+        """Lets a held lock's lease end later: at this time of the database; None: it is not held any more."""
+        row = await self._run(self._sql.renew(resource, owner, lease))
+        return None if row is None else int(row[0])
+
+    async def release(self, resource: str, owner: str) -> bool | None:
+        """Gives a lock back: whether that was in time, or None if it was not held."""
+        row = await self._run(self._sql.release(self._node, resource, owner))
+        return None if row is None else bool(row[0])
+
+    # Connections
+
+    async def _run(self, script: str, mark: str | None = None) -> Any:
+        """The row that a script answers with: one round trip.
+
+        Its callers' answer is that of its last statement, the commit that is durable.
+        """
+        async with self.connection() as connection:
+            doubts: list[str] = []
+
+            def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
+                if lost_durability(diagnostic):
+                    doubts.append(diagnostic.message_primary or "")
+
+            connection.add_notice_handler(notice)
+            try:
+                cursor = await connection.execute(script, prepare=False)
+                while cursor.description is None:
+                    cursor.nextset()
+                row = await cursor.fetchone()
+            except psycopg.Error as error:
+                await self._judge(connection, error, mark)
+                raise
+            finally:
+                connection.remove_notice_handler(notice)
+            if doubts:
+                raise WriteOutcomeUnknown(
+                    f"committed, but perhaps not where it was to be replicated: {doubts[0]}"
+                )
+            return row
+
+    async def _judge(self, connection: AsyncConnection[Any], error: psycopg.Error, mark: str | None) -> None:
+        """Returns if the script is known not to have been committed, else raises `WriteOutcomeUnknown`."""
+        if connection.closed:
+            raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
+        try:
+            cursor: AsyncCursor[Any] = await connection.execute(
+                "ROLLBACK; SELECT current_setting('pgsession.batch', true)", prepare=False
+            )
+            cursor.nextset()
+            row = await cursor.fetchone()
+        except psycopg.Error:
+            raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
+        if mark is not None and row is not None and row[0] == mark:
+            raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection of the pool, in autocommit mode, that the server has not ended in the meantime."""
+        while True:
+            connection = await self._pool.getconn()
+            if not is_stale(connection.pgconn):
+                break
+            await connection.close()
+            await self._pool.putconn(connection)
+        ours = connection.autocommit
+        try:
+            if not ours:
+                await connection.set_autocommit(True)
+            yield connection
+        finally:
+            if not ours and not connection.closed:
+                if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                    await connection.execute("ROLLBACK")
+                await connection.set_autocommit(False)
+            await self._pool.putconn(connection)
+
+
+def _binary(value: object) -> bytes:
+    """A bytea, which the simple protocol sends as text."""
+    if value is None:
+        return b""
+    return bytes.fromhex(value[2:]) if isinstance(value, str) else bytes(value)  # type: ignore[call-overload]

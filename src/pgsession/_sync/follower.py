@@ -1,0 +1,214 @@
+# Generated from src/pgsession/_async/follower.py by tools/async_to_sync.py: never edit.
+
+"""Keeps a node in step with the database: hears of changes, and proves again and again that it would."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import psycopg
+from psycopg import Notify
+
+from pgsession._coherence import Coherence, LockNews
+from pgsession._primitives import Event, Worker
+from pgsession._sql import Statements
+from pgsession.errors import ListenerError, PgSessionError
+
+from .listener import Listener
+from .store import Store
+
+_SECOND = 1_000_000
+_QUEUE_WARNING = (
+    0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
+)
+
+
+class Follower:
+    """Ties a listener to the cache's coherence.
+
+    One worker does everything that takes a round trip: after each (re)connection of the listener the resync, then a
+    proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        store: Store,
+        coherence: Coherence,
+        statements: Statements,
+        *,
+        node: str,
+        clock_now: Callable[[], int],
+        max_staleness: float,
+        on_locks: Callable[[LockNews], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._listener = listener
+        self._store = store
+        self._coherence = coherence
+        self._sql = statements
+        self._node = node
+        self._now = clock_now
+        self._patience = max_staleness
+        self._on_locks = on_locks
+        self._logger = logger
+        self._proofs = f"{statements.events_channel}_{node}"
+        self._worker = Worker(logger)
+        self._stopping = Event()
+        self._wake = Event()
+        self._proved = Event()
+        self._started = False
+        self._connected = False
+        self._synced = -1  # the epoch for which the cache was compared with the database
+        self.queue_usage = 0.0
+
+    def start(self) -> None:
+        """Listens, and returns in sync.
+
+        Raises:
+            ListenerError: notifications that the pool sends do not reach the listener; says why that may be.
+            psycopg.Error: no connection to the listener's server.
+        """
+        self._started = True
+        self._listener.add_lost_hook(self._on_lost)
+        self._listener.listen(self._proofs, self._on_proof)
+        self._listener.listen(self._sql.events_channel, self._on_event, on_out_of_sync=self._on_connected)
+        self._connected = True
+        self._refuse_what_cannot_work()
+        self._synchronize()
+        if not self._prove_once(self._patience):
+            raise ListenerError(
+                "a notification sent through the pool did not reach the listener: they must be connected to the same "
+                "database, and the listener must not go through a transaction pooler (set Config.listener_conninfo "
+                "to the server itself)"
+            )
+        self._worker.start(self._follow, "pgsession follower")
+
+    def stop(self, timeout: float | None) -> None:
+        """Ends the worker; the listener stays its owner's."""
+        if not self._started:
+            return
+        self._started = False
+        self._stopping.set()
+        self._wake.set()
+        self._worker.stop(timeout)
+        self._listener.remove_lost_hook(self._on_lost)
+        self._coherence.on_lost()
+        try:
+            self._listener.unlisten(self._sql.events_channel, self._on_event)
+            self._listener.unlisten(self._proofs, self._on_proof)
+        except (psycopg.Error, PgSessionError):
+            pass  # it has no connection, so it does not listen
+
+    def reconnect(self) -> None:
+        """What is read is not what is listened to: connect the listener again."""
+        self._coherence.on_lost()
+        self._connected = False
+        self._listener.reconnect()
+
+    # What the listener tells
+
+    def _on_event(self, notification: Notify) -> None:
+        news = self._coherence.on_event(notification.payload)
+        if news.released or news.ended:
+            self._on_locks(news)
+
+    def _on_proof(self, notification: Notify) -> None:
+        if self._coherence.proof_returned(notification.payload):
+            self._proved.set()
+
+    def _on_lost(self) -> None:
+        self._connected = False
+        self._coherence.on_lost()
+
+    def _on_connected(self, channel: str) -> None:
+        """LISTEN is active again, and no notification has been delivered yet."""
+        self._coherence.on_lost()
+        self._connected = True
+        self._wake.set()
+
+    # What takes round trips
+
+    def _follow(self) -> None:
+        delay = 0.05
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._step()
+                delay = 0.05
+                pause = self._coherence.proof_interval / _SECOND
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.warning("not in sync with the database, trying again: %s", error)
+                pause, delay = delay, min(delay * 2, 1.0, self._patience)
+            except TimeoutError:
+                self._logger.warning("the listener did not answer, connecting it again")
+                self.reconnect()
+                pause = delay
+            self._wake.wait(pause)
+
+    def _step(self) -> None:
+        if not self._connected:
+            return
+        if self._coherence.listener_silent:
+            raise TimeoutError
+        if self._synced == self._coherence.epoch:
+            self._prove()
+        else:
+            self._synchronize()
+
+    def _synchronize(self) -> None:
+        """LISTEN is active: learn where, compare what is cached, and prove that events arrive."""
+        incarnation = self._store.incarnate()
+        _, theirs = self._ask_listener()
+        if theirs != incarnation:
+            self._listener.reconnect()
+            raise ListenerError("the listener and the pool are not connected to the same database")
+        self._coherence.on_listening(incarnation)
+        resync = self._coherence.resync_started()
+        differing, seen = self._store.resync(resync.keys, resync.versions)
+        if seen != incarnation:
+            raise ListenerError("the database server changed during the resync")
+        if self._coherence.resynced(resync, differing):
+            self._synced = resync.epoch
+            self._prove()
+
+    def _refuse_what_cannot_work(self) -> None:
+        in_recovery = self._listener.execute("SELECT pg_is_in_recovery()", (), timeout=self._patience)
+        if in_recovery[0][0]:
+            raise ListenerError(
+                "the listener's server is a standby in recovery, where LISTEN cannot work: name the primary in "
+                "Config.listener_conninfo, or add target_session_attrs=read-write"
+            )
+
+    def _prove(self) -> None:
+        proof = self._coherence.next_proof()
+        try:
+            asked = self._now()
+            if proof.through_pool:
+                database_time, _ = self._store.prove(proof.payload)
+            else:
+                database_time, _ = self._ask_listener(proof.payload)
+            self._coherence.clock_sample(asked, self._now(), database_time)
+        except BaseException:
+            self._coherence.proof_failed(proof)
+            raise
+        self._watch_queue()
+
+    def _prove_once(self, timeout: float) -> bool:
+        """Whether a proof has come back."""
+        return self._proved.wait(timeout)
+
+    def _ask_listener(self, payload: str = "") -> tuple[int, str | None]:
+        rows = self._listener.execute(self._sql.proof, (self._node, payload), timeout=self._patience)
+        return rows[0][0], rows[0][1]
+
+    def _watch_queue(self) -> None:
+        rows = self._listener.execute(self._sql.queue_usage, (), timeout=self._patience)
+        self.queue_usage = float(rows[0][0])
+        if self.queue_usage > _QUEUE_WARNING:
+            self._logger.warning(
+                "PostgreSQL's notification queue is %d %% full; a session that listens inside a long transaction "
+                "holds it, and once it is full every write fails",
+                self.queue_usage * 100,
+            )

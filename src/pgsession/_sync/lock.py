@@ -1,0 +1,262 @@
+# Generated from src/pgsession/_async/lock.py by tools/async_to_sync.py: never edit.
+
+"""Distributed locks: one holder at a time among all nodes, for as long as it renews its lease."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from types import TracebackType
+from typing import Self
+
+from pgsession import _arguments
+from pgsession._primitives import Event
+from pgsession.errors import (
+    ConfigError,
+    LockError,
+    LockExpiredError,
+    LockNotAcquiredError,
+    LockNotHeldError,
+    SessionNotFoundError,
+    WriteOutcomeUnknown,
+)
+
+from .keeper import Keeper
+from .store import Acquired
+
+_SECOND = 1_000_000
+_LONGEST_POLL = 0.5  # seconds between two looks while waiting for a notification
+
+
+class Lost:
+    """Tells the holder of a lock that it has lost it; shaped like an event.
+
+    `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
+    it acts. It is true before anybody else can have acquired the lock: the lease is counted here from before it was
+    asked for, on a clock that goes on while the host sleeps.
+    """
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._ended = Event()
+
+    def is_set(self) -> bool:
+        """Whether the lock is lost."""
+        return self._ended.is_set() or self._left() <= 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the lock is lost, or `timeout` seconds have passed; returns whether it is lost."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left = self._left() / _SECOND
+            if end is not None:
+                left = min(left, end - time.monotonic())
+                if left <= 0:
+                    break
+            self._ended.wait(left)
+        return self.is_set()
+
+    def _left(self) -> int:
+        return self._lock._deadline - self._lock._keeper.clock.now()
+
+
+class Lock:
+    """A lock on a resource. `async with manager.lock("rebuild-index") as lock:` holds it for the block.
+
+    Made by `SessionManager.lock`. Each lock object is an owner of its own: two objects never share a lock, and
+    none can release another's. It is not re-entrant.
+
+    While it is held, its lease is renewed in the background. Where that fails for as long as the lease lasts, or the
+    session that it was tied to is deleted, it is `lost`. `token` is a fencing token (M. Kleppmann, "How to do
+    distributed locking", 2016): it grows with each hand-over, for ever, so that a store that remembers the highest
+    one it has seen can refuse a holder who has lost the lock without knowing.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        resource: str,
+        session_id: bytes | None,
+        *,
+        lease_time: float,
+        heartbeat_interval: float,
+        max_retries: int | None,
+        retry_delay: float,
+    ) -> None:
+        if heartbeat_interval >= lease_time:
+            raise ConfigError(
+                f"heartbeat_interval: must be less than lease_time ({lease_time}), not {heartbeat_interval}"
+            )
+        if max_retries is not None and (
+            not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
+        ):
+            raise ConfigError(f"max_retries: an int of at least 0 or None is needed, not {max_retries!r}")
+        self._keeper = keeper
+        self._resource = resource
+        self._session_id = session_id
+        self._lease = int(lease_time * _SECOND)
+        self._heartbeat = int(heartbeat_interval * _SECOND)
+        self._max_retries = max_retries
+        self._retry_delay = retry_delay
+        self._owner = uuid.uuid4().hex
+        self._token: int | None = None
+        self._deadline = 0
+        self._renew_at = 0
+        self._lost = Lost(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
+
+    @property
+    def resource(self) -> str:
+        """What is locked."""
+        return self._resource
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the lock at this moment, as far as its clock can tell."""
+        return self._token is not None and not self._lost.is_set()
+
+    @property
+    def token(self) -> int | None:
+        """The fencing token of the holding, None before the first and after the release."""
+        return self._token
+
+    @property
+    def lost(self) -> Lost:
+        """Set once the lock is lost, before anybody else can have it."""
+        return self._lost
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Takes the lock; returns whether it did.
+
+        Args:
+            blocking: False: one try.
+            timeout: seconds to wait for it, woken by its release; None: `max_retries` more tries, `retry_delay` apart.
+
+        Raises:
+            SessionNotFoundError: the session that it is tied to is not live.
+            WriteOutcomeUnknown: the connection was lost at the wrong moment. If the lock was taken, nobody holds it,
+                and it is free again after the lease time.
+            psycopg.Error: the database failed. Never taken for success.
+        """
+        if self._token is not None:
+            raise LockNotAcquiredError(
+                f"this object has taken the lock on {self._resource!r} already: release it first"
+            )
+        end = None if timeout is None else time.monotonic() + max(timeout, 0)
+        acquired = self._try()
+        if acquired.acquired or not blocking:
+            return bool(acquired.acquired)
+        released = Event()
+        self._keeper.await_release(self._resource, released)
+        try:
+            return self._keep_trying(acquired, released, end)
+        finally:
+            self._keeper.stop_waiting(self._resource, released)
+
+    def _keep_trying(self, acquired: Acquired, released: Event, end: float | None) -> bool:
+        tries = 0
+        delay = self._retry_delay
+        while True:
+            if end is None:
+                if self._max_retries is not None and tries >= self._max_retries:
+                    return False
+                pause = delay
+                if self._max_retries is None:
+                    delay = min(delay * 2, _LONGEST_POLL)
+            else:
+                left = end - time.monotonic()
+                if left <= 0:
+                    return False
+                pause = min(left, delay, max(0.0, (acquired.expires_at - acquired.now) / _SECOND) + 0.001)
+                delay = min(delay * 2, _LONGEST_POLL)
+            released.wait(pause)
+            released.clear()
+            tries += 1
+            acquired = self._try()
+            if acquired.acquired:
+                return True
+
+    def _try(self) -> Acquired:
+        sent = self._keeper.clock.now()
+        try:
+            acquired = self._keeper.store.acquire(self._resource, self._owner, self._lease, self._session_id)
+        except WriteOutcomeUnknown:
+            self._owner = uuid.uuid4().hex  # if it was taken, it is nobody's
+            raise
+        if acquired.acquired is None:
+            assert self._session_id is not None
+            raise SessionNotFoundError(uuid.UUID(bytes=self._session_id))
+        if acquired.acquired:
+            self._lost = Lost(self)
+            self._deadline = sent + self._lease
+            self._renew_at = sent + self._heartbeat
+            self._token = acquired.token
+            self._keeper.hold(self)
+        return acquired
+
+    def release(self) -> None:
+        """Gives the lock back, and wakes who waits for it.
+
+        Raises:
+            LockNotHeldError: this object does not hold it.
+            LockExpiredError: it was lost before; whatever was done since was done without it.
+            psycopg.Error: the database failed: the lock ends with its lease. Calling this again is possible.
+        """
+        if self._token is None:
+            raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
+        self._keeper.let_go(self)
+        lost = self._lost.is_set()
+        in_time = self._keeper.store.release(self._resource, self._owner)
+        self._token = None
+        self._deadline = 0
+        if lost or not in_time:
+            raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was released")
+
+    def extend(self, seconds: float) -> None:
+        """Lets the lease last for at least this long from now; the renewal goes on as before.
+
+        Raises:
+            LockNotHeldError: this object does not hold the lock.
+            LockExpiredError: it was lost before.
+            psycopg.Error: the database failed; the lease is as it was.
+        """
+        length = int(_arguments.seconds("seconds", seconds) * _SECOND)
+        if self._token is None:
+            raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
+        self._renew(length)
+        if self._lost.is_set():
+            raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was extended")
+
+    def _renew(self, length: int | None = None) -> None:
+        """Asks for a lease of this length from now; without one, for a heartbeat's."""
+        length = self._lease if length is None else length
+        sent = self._keeper.clock.now()
+        ends = self._keeper.store.renew(self._resource, self._owner, length)
+        if ends is None:
+            self._end()
+            return
+        self._deadline = max(self._deadline, sent + length)
+        self._renew_at = sent + self._heartbeat
+
+    def _end(self) -> None:
+        """It is lost, whatever the clock says."""
+        self._deadline = 0
+        self._lost._ended.set()
+
+    def __enter__(self) -> Self:
+        if not self.acquire():
+            raise LockNotAcquiredError(f"somebody else holds the lock on {self._resource!r}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._token is None:
+            return  # released in the block
+        try:
+            self.release()
+        except LockError:
+            if error is None:
+                raise

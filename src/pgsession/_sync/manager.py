@@ -1,0 +1,644 @@
+# Generated from src/pgsession/_async/manager.py by tools/async_to_sync.py: never edit.
+
+"""The manager: what a service calls. It checks arguments and puts the parts together; the parts do the work."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+from uuid import UUID
+
+import psycopg
+from msgspec import UNSET, UnsetType
+from psycopg_pool import ConnectionPool
+
+from pgsession import _arguments, _events, _fork
+from pgsession._arguments import microseconds
+from pgsession._cache import Cache
+from pgsession._clock import Clock
+from pgsession._coherence import Coherence, Fill, satisfies
+from pgsession._key import to_bytes
+from pgsession._primitives import Mutex, Outcome, Work, call
+from pgsession._reader import Reader
+from pgsession._record import Record
+from pgsession._session import Session
+from pgsession._writes import Create, Delete, Operation, Update
+from pgsession.config import Config
+from pgsession.errors import (
+    ConfigError,
+    ConflictError,
+    InvalidTokenError,
+    ManagerClosedError,
+    SessionNotFoundError,
+    SessionVersionConflict,
+    WriteOutcomeUnknown,
+)
+from pgsession.stats import Health, Stats
+from pgsession.tokens import Signer
+
+from .listener import Listener
+from .lock import Lock
+from .parts import Parts
+
+SessionId = UUID | str | bytes
+Check = Literal["session", "attributes"]
+Change = Callable[[Session], Awaitable[object] | object]
+
+_AGAIN = object()  # the outcome of a fill whose record came from a server that is not listened to
+
+
+class SessionManager(Reader):
+    """Sessions kept in PostgreSQL, answered from this process's memory, in step with every other node.
+
+    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager.
+
+    Args:
+        database: a conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
+            own, or an `ConnectionPool` that stays the caller's.
+        config: see `Config`.
+        listener: a `Listener` shared with others; without it the manager has its own, connected as
+            `Config.listener_conninfo` or else `database` says.
+        signer: what `get_session_by_token` verifies tokens with.
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ConfigError: `database` says too little to connect a listener.
+    """
+
+    def __init__(
+        self,
+        database: str | ConnectionPool[Any],
+        config: Config | None = None,
+        *,
+        listener: Listener | None = None,
+        signer: Signer | None = None,
+    ) -> None:
+        if not isinstance(database, str | ConnectionPool):
+            raise TypeError(
+                f"database: a conninfo or an ConnectionPool is needed, not {type(database).__name__}"
+            )
+        if config is not None and not isinstance(config, Config):
+            raise TypeError(f"config: a Config is needed, not {type(config).__name__}")
+        if listener is not None and not isinstance(listener, Listener):
+            raise TypeError(f"listener: an Listener is needed, not {type(listener).__name__}")
+        if signer is not None and not isinstance(signer, Signer):
+            raise TypeError(f"signer: a Signer is needed, not {type(signer).__name__}")
+        self._config = config = config or Config()
+        self._database = database
+        self._shared_listener = listener
+        self._signer = signer
+        self._logger = config.logger or logging.getLogger("pgsession")
+        self._clock = Clock()
+        super().__init__(
+            Cache(
+                config.cache_size,
+                self._clock,
+                inactivity=microseconds(config.inactivity_duration),
+                touch_interval=microseconds(config.last_access_update_interval),
+                lifetime=microseconds(config.max_session_lifetime_in_cache),
+                max_attribute_length=config.max_attribute_length,
+            )
+        )
+        self._node = secrets.token_hex(8)
+        self._coherence = Coherence(
+            self._cache,
+            self._clock,
+            node=self._node,
+            max_staleness=microseconds(config.max_staleness),
+            stale_if_error=microseconds(config.stale_if_error),
+            logger=self._logger,
+        )
+        self._parts: Parts | None = None
+        self._state: Literal["new", "open", "closed", "forked"] = "new"
+        self._opening = Mutex()
+        self._work = Work(self._logger)
+        _fork.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
+
+    # Opening and closing
+
+    def open(self) -> None:
+        """Connects, checks (or creates) the schema, listens, and returns once reads can be answered from memory.
+
+        Does nothing where that is done.
+
+        Raises:
+            SchemaError: the tables are missing or of another version; says which command creates them.
+            ListenerError: notifications cannot reach the listener where it was pointed; says what to do.
+            ManagerClosedError: the manager was closed before.
+            psycopg.Error: the database cannot be reached, within its connect timeout, or refuses.
+        """
+        with self._opening:
+            if self._state == "open":
+                return
+            if self._state == "closed":
+                raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
+            if self._state == "forked" and not isinstance(self._database, str):
+                raise ManagerClosedError(
+                    "this process is a fork, and the pool belongs to its parent: make a new manager"
+                )
+            parts = Parts(
+                self._database,
+                self._config,
+                node=self._node,
+                cache=self._cache,
+                clock=self._clock,
+                coherence=self._coherence,
+                listener=self._shared_listener if self._state == "new" else None,
+                logger=self._logger,
+            )
+            parts.open()
+            self._parts = parts
+            self._state = "open"
+
+    def close(self, timeout: float | None = 30) -> None:
+        """Finishes what was accepted, writes noted accesses, and disconnects. Idempotent.
+
+        `timeout` in seconds bounds each of these steps; what is not done by then is given up.
+        """
+        with self._opening:
+            parts, self._parts = self._parts, None
+            self._state = "closed"
+            if parts is not None:
+                self._work.drain(timeout)
+                parts.close(timeout)
+            self._coherence.on_lost()
+            self._cache.clear()
+
+    def __enter__(self) -> Self:
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ready(self) -> Parts:
+        if self._state == "forked" and isinstance(self._database, str):
+            self.open()
+        return self._open_parts()
+
+    def _open_parts(self) -> Parts:
+        if self._parts is None:
+            raise ManagerClosedError(_WHY_CLOSED[self._state])
+        return self._parts
+
+    def _after_fork(self) -> None:
+        """In the child: the parent's connections, cache and node id are not ours. Nothing of them is closed here."""
+        if self._state == "closed":
+            return
+        _fork.inherited.append((self._parts, self._work, self._shared_listener))
+        if self._parts is not None:
+            self._parts.keeper.disown()
+        self._parts = None
+        if self._state == "open":
+            self._state = "forked"
+        self._opening = Mutex()
+        self._work = Work(self._logger)
+        self._node = secrets.token_hex(8)
+        self._coherence.forked(self._node)
+
+    # Reading: the compiled base class answers what is in memory, and calls these for the rest
+
+    def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Session | None:
+        parts = self._ready()
+        try:
+            record = self._fetch(parts, key, refresh, min_version)
+        except psycopg.Error:
+            stale = None if refresh else self._coherence.degraded(key, min_version=min_version, touch=touch)
+            if stale is None:
+                raise
+            return self._cache.session(stale, from_cache=True)
+        return None if record is None else self._session(record, touch)
+
+    def _fetch(self, parts: Parts, key: bytes, refresh: bool, min_version: int) -> Record | None:
+        """The session as the database has it, by a fill of our own or by one that is under way."""
+        while True:
+            fill, leads = self._coherence.open_fill(key, refresh=refresh, new_outcome=Outcome)
+            if leads:
+                self._work.run(partial(self._fill, parts, fill, min_version), "pgsession fill")
+            record = fill.outcome.wait()
+            if record is not _AGAIN and (leads or satisfies(record, min_version)):
+                return cast("Record | None", record)
+
+    def _fill(self, parts: Parts, fill: Fill, min_version: int) -> None:
+        """One read for all who wait for it (C10); its callers may come and go."""
+        try:
+            record, incarnation = parts.store.read(fill.key)
+        except BaseException as error:
+            self._coherence.fail_fill(fill)
+            fill.outcome.set_error(
+                error if isinstance(error, Exception) else ManagerClosedError("the manager is closed")
+            )
+            if not isinstance(error, Exception):
+                raise
+            return
+        verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
+        if verdict.reconnect:
+            parts.follower.reconnect()
+        fill.outcome.set_result(_AGAIN if verdict.again else record)
+
+    def _session(self, record: Record, touch: bool) -> Session:
+        """A session that was just read from the database; the access is noted, whether or not it is cached."""
+        accessed = self._clock.database_now() if touch else None
+        if accessed is not None:
+            self._cache.restore_touched([(record.key, accessed)])
+        return self._cache.session(record, from_cache=False, accessed=accessed)
+
+    def _check_open(self) -> None:
+        if self._state != "forked":
+            self._open_parts()
+
+    def _touch_now(self, key: bytes) -> None:
+        if self._parts is not None:
+            self._parts.housekeeping.touch_soon()
+
+    def _verify_token(self, token: str) -> tuple[bytes, int] | None:
+        if self._signer is None:
+            raise ConfigError("signer: get_session_by_token needs the manager to have been given a signer")
+        try:
+            return self._signer._session(token)
+        except InvalidTokenError:
+            return None
+
+    # Writing one session
+
+    def create_session(
+        self,
+        user_id: str | int | UUID,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        group_id: str | int | UUID | None = None,
+        include_inactivity: bool = True,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+    ) -> Session:
+        """Logs a user in.
+
+        Args:
+            user_id: kept as text of at most 512 bytes.
+            attributes: values that msgspec encodes as JSON, or `Attribute(value, expires_at=)` for those that expire.
+            group_id: an account or tenant, likewise kept as text.
+            include_inactivity: whether the session also ends when it is not accessed for `Config.inactivity_duration`.
+            expires_at, expires_in: when it ends at the latest (aware datetime), or after how long (timedelta or
+                seconds); otherwise after `Config.session_expiration`.
+
+        Raises:
+            TooManySessionsError: the user has `Config.max_sessions` and the policy is "reject".
+            TypeError, ValueError: an argument is not usable; names it.
+            WriteOutcomeUnknown: the connection was lost at the wrong moment; the session may exist.
+        """
+        parts = self._ready()
+        config = self._config
+        user = _arguments.identifier("user_id", user_id)
+        group = _arguments.optional_identifier("group_id", group_id)
+        inactivity = _arguments.boolean("include_inactivity", include_inactivity)
+        now = self._clock.database_now
+        ends = _arguments.expiry(now, expires_at, expires_in)
+        if ends is None:
+            ends = now() + microseconds(config.session_expiration)
+        key = uuid.uuid4().bytes
+        operation = Create(
+            key, user, group, ends, inactivity,
+            self._new_attributes(key, user, ends, attributes),
+            config.max_sessions, config.max_sessions_policy,
+            self._cache.touched_of_user(user) if config.max_sessions else [],
+        )  # fmt: skip
+        record = self._write(parts, operation)
+        return self._cache.session(record, from_cache=False)
+
+    def _new_attributes(
+        self, key: bytes, user: str, ends: int, attributes: Mapping[str, Any] | None
+    ) -> list[tuple[str, bytes, int | None]]:
+        """The attributes of a new session, checked and encoded as those of any session are."""
+        if not attributes and attributes is not None:
+            _arguments.mapping("attributes", attributes)
+        if not attributes:
+            return []
+        draft = self._cache.session(Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
+        for name, value in _arguments.mapping("attributes", attributes).items():
+            draft[name] = value
+        changes = draft._changes()
+        return [] if changes is None else [(name, text, until) for name, text, until, _ in changes.sets]
+
+    def update_session(
+        self,
+        session: Session,
+        *,
+        check: Check | None = None,
+        notify: bool = True,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        include_inactivity: bool | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+    ) -> Session:
+        """Saves what changed in a session, nested changes included, and returns the session at its new version.
+
+        Without `check`, what others changed meanwhile in other attributes is kept, and is in the session afterwards.
+        On any error the session keeps its pending changes.
+
+        Args:
+            check: `"session"`: only if nobody has updated the session since it was read. `"attributes"`: only if
+                nobody has changed the attributes that are to be written. All or nothing.
+            notify: False: the other nodes are not told, and go on serving what they have until it expires there.
+            expires_at, expires_in, include_inactivity, group_id: change these too.
+
+        Raises:
+            SessionNotFoundError: the session is gone: deleted, expired or inactive.
+            SessionVersionConflict, AttributeVersionConflict: the check failed; nothing was written.
+            SessionInvalidatedError: the session object was invalidated.
+            WriteOutcomeUnknown: the connection was lost at the wrong moment; the changes may have been written.
+        """
+        parts = self._ready()
+        if not isinstance(session, Session):
+            raise TypeError(f"session: a Session is needed, not {type(session).__name__}")
+        session._check_usable()
+        _arguments.choice("check", check, (None, "session", "attributes"))
+        if include_inactivity is not None:
+            _arguments.boolean("include_inactivity", include_inactivity)
+        changes = session._changes()
+        ends = _arguments.expiry(self._clock.database_now, expires_at, expires_in)
+        notify = _arguments.boolean("notify", notify) and self._config.notify_on_updates
+        group = None if group_id is UNSET else (_arguments.optional_identifier("group_id", group_id),)
+        if changes is None and ends is None and include_inactivity is None and group is None:
+            return self._confirm(parts, session, check)
+        operation = Update(
+            session._record,
+            check=check,
+            sets=changes.sets if changes is not None else [],
+            deletes=changes.deletes if changes is not None else [],
+            expires_at=ends,
+            include_inactivity=include_inactivity,
+            group=group,
+            notify=notify,
+            notify_on_conflict=self._config.notify_on_failed_updates,
+            accessed=None,
+        )
+        record = self._write(parts, operation)
+        session._saved(changes, record, 0)
+        return session
+
+    def _confirm(self, parts: Parts, session: Session, check: Check | None) -> Session:
+        """An update that changes nothing writes nothing, and still tells whether the session is there, and newer."""
+        based_on = session._record
+        record = self._fetch(parts, based_on.key, True, 0)
+        if record is None:
+            raise SessionNotFoundError(session.id)
+        if check == "session" and record.version != based_on.version:
+            raise SessionVersionConflict(session.id, based_on.version, record.version)
+        session._saved(None, record, 0)
+        return session
+
+    def modify_session(
+        self,
+        session_id: SessionId,
+        change: Change,
+        *,
+        check: Check | None = "attributes",
+        retries: int = 3,
+        **options: Any,
+    ) -> Session:
+        """Reads a session, lets `change(session)` change it, and saves it; on a conflict reads and tries again.
+
+        Args:
+            change: a function or coroutine function; called once for each try, so it should do nothing else.
+            retries: how often to try again after a conflict.
+            options: as for `update_session`.
+
+        Raises:
+            SessionNotFoundError: there is no such session (any more).
+            ConflictError: others were faster each time.
+        """
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+            raise ValueError(f"retries: an int of at least 0 is needed, not {retries!r}")
+        refresh = False
+        while True:
+            session = self.get_session(session_id, refresh=refresh)
+            if session is None:
+                raise SessionNotFoundError(UUID(bytes=to_bytes(session_id)))
+            call(change, session)
+            try:
+                return self.update_session(session, check=check, **options)
+            except ConflictError:
+                if not retries:
+                    raise
+                retries -= 1
+                refresh = True
+
+    def delete_session(self, session_id: SessionId) -> bool:
+        """Ends a session, on every node; False if there was no live one. Its locks end with it."""
+        parts = self._ready()
+        try:
+            self._write(parts, Delete(to_bytes(session_id)))
+        except SessionNotFoundError:
+            return False
+        return True
+
+    def _write(self, parts: Parts, operation: Operation) -> Any:
+        operation.lease = self._coherence.open_write(operation.key)
+        return parts.writer.write(operation)
+
+    # Many sessions
+
+    def list_user_sessions(self, user_id: str | int | UUID) -> list[Session]:
+        """A user's live sessions, newest access first: the "your devices" page. Not an access to them."""
+        parts = self._ready()
+        user = _arguments.identifier("user_id", user_id)
+        return self._listed(*parts.store.list_user(user), dict(self._cache.touched_of_user(user)))
+
+    def list_group_sessions(self, group_id: str | int | UUID) -> list[Session]:
+        """A group's live sessions, newest access first."""
+        parts = self._ready()
+        return self._listed(*parts.store.list_group(_arguments.identifier("group_id", group_id)), {})
+
+    def _listed(
+        self, records: list[Record], incarnation: str | None, touched: dict[bytes, int]
+    ) -> list[Session]:
+        """Sessions with what this node knows of their last access. Listing does not fill the cache."""
+        self._coherence.observed([(record.key, record.version) for record in records], incarnation)
+        accessed = {record.key: max(record.last_accessed, touched.get(record.key, 0)) for record in records}
+        records.sort(key=lambda record: accessed[record.key], reverse=True)
+        return [
+            self._cache.session(record, from_cache=False, accessed=accessed[record.key]) for record in records
+        ]
+
+    def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:
+        """Logs a user out everywhere, but for the session `keep`; returns how many sessions ended."""
+        parts = self._ready()
+        user = _arguments.identifier("user_id", user_id)
+        kept = None if keep is None else to_bytes(keep)
+        with self._forgetting(_events.UserChanged(user)):
+            return parts.store.delete_user(user, kept)
+
+    def delete_group_sessions(self, group_id: str | int | UUID) -> int:
+        """Ends every session of a group; returns how many."""
+        parts = self._ready()
+        group = _arguments.identifier("group_id", group_id)
+        with self._forgetting(_events.GroupChanged(group)):
+            return parts.store.delete_group(group)
+
+    def delete_all_sessions(self) -> int:
+        """Ends every session; returns how many."""
+        parts = self._ready()
+        with self._forgetting(_events.Everything()):
+            return parts.store.delete_all()
+
+    def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
+        """Removes an attribute from each of a user's sessions, to be computed anew; returns how many had it."""
+        parts = self._ready()
+        user = _arguments.identifier("user_id", user_id)
+        name = _arguments.attribute_key("key", key)
+        with self._forgetting(_events.UserChanged(user)):
+            return parts.store.drop_attribute(user, name)
+
+    def evict_user_sessions(self, user_id: str | int | UUID) -> None:
+        """Drops a user's sessions from every node's memory; the database keeps them."""
+        self._forget_everywhere(_events.UserChanged(_arguments.identifier("user_id", user_id)))
+
+    def clear_cache(self) -> None:
+        """Empties every node's memory; the database keeps the sessions."""
+        self._forget_everywhere(_events.Everything())
+
+    def _forget_everywhere(self, item: _events.UserChanged | _events.Everything) -> None:
+        parts = self._ready()
+        with self._forgetting(item):
+            parts.store.notify([item])
+
+    def _forgetting(
+        self, item: _events.UserChanged | _events.GroupChanged | _events.Everything
+    ) -> _Forgetting:
+        return _Forgetting(self._coherence, item)
+
+    # Locks, and what it is like
+
+    def lock(
+        self,
+        resource: str,
+        *,
+        session_id: SessionId | None = None,
+        lease_time: timedelta | float = 60,
+        heartbeat_interval: timedelta | float = 10,
+        max_retries: int | None = 2,
+        retry_delay: timedelta | float = 0.001,
+    ) -> Lock:
+        """A distributed lock: one holder among all nodes, for as long as its lease is renewed. See `Lock`.
+
+        Args:
+            resource: what is locked; text of at most 512 bytes.
+            session_id: a live session that the lock ends with.
+            lease_time: seconds (or timedelta) after which a holder that stopped renewing has lost it.
+            heartbeat_interval: how often the lease is renewed; less than `lease_time`.
+            max_retries: how often `acquire` without a timeout tries again; None: until it succeeds.
+            retry_delay: how long to wait before trying again, unless a release wakes it earlier.
+        """
+        parts = self._open_parts()
+        return Lock(
+            parts.keeper,
+            _arguments.identifier("resource", resource),
+            None if session_id is None else to_bytes(session_id),
+            lease_time=_arguments.seconds("lease_time", lease_time),
+            heartbeat_interval=_arguments.seconds("heartbeat_interval", heartbeat_interval),
+            max_retries=max_retries,
+            retry_delay=_arguments.seconds("retry_delay", retry_delay),
+        )
+
+    def stats(self) -> Stats:
+        """Counters since the manager was made, and gauges of this moment; costs no query."""
+        parts = self._open_parts()
+        counters, cached = self._coherence.counters, self._cache.stats()
+        return Stats(
+            cached_sessions=len(self._cache),
+            cache_capacity=self._cache.capacity,
+            hits=cached["hits"],
+            misses=cached["misses"],
+            evictions=cached["evictions"],
+            expirations=cached["expirations"],
+            fills=counters.fills,
+            joined_fills=counters.joined_fills,
+            discarded_fills=counters.discarded_fills,
+            stale_served=counters.stale_served,
+            writes=parts.writer.writes,
+            batches=parts.writer.batches,
+            conflicts=parts.writer.conflicts,
+            failed_writes=parts.writer.failures,
+            events=counters.events,
+            malformed_events=counters.malformed_events,
+            invalidations=counters.invalidations,
+            proofs=counters.proofs,
+            listener_losses=counters.listener_losses,
+            resyncs=counters.resyncs,
+            pending_touches=cached["pending_touches"],
+            written_touches=parts.housekeeping.written_touches,
+            failed_touch_batches=parts.housekeeping.failed_touch_batches,
+            cleanups=parts.housekeeping.cleanups,
+            deleted_sessions=parts.housekeeping.deleted_sessions,
+            held_locks=len(parts.keeper),
+            notification_queue_usage=parts.follower.queue_usage,
+            nodes=self._coherence.nodes,
+        )
+
+    def check_health(self) -> Health:
+        """Asks the database, and tells whether this node can do its work."""
+        parts = self._ready()
+        age = self._coherence.proof_age
+        started = time.perf_counter()
+        failure: str | None = None
+        try:
+            parts.store.queue_usage()
+        except psycopg.Error as error:
+            failure = str(error) or type(error).__name__
+        took = time.perf_counter() - started
+        pool = parts.pool.get_stats()
+        in_sync, listening = self._coherence.in_sync, self._coherence.listening
+        return Health(
+            healthy=failure is None and in_sync and listening,
+            in_sync=in_sync,
+            proof_age=None if age is None else age / 1_000_000,
+            listening=listening,
+            database=failure,
+            round_trip=took if failure is None else None,
+            pool_size=pool.get("pool_size", 0),
+            pool_waiting=pool.get("requests_waiting", 0),
+            queued_writes=len(parts.writer),
+        )
+
+
+class _Forgetting:
+    """Around an own statement about many sessions: once it returned, or its outcome is unknown, nothing that was
+    cached or under way before is served any more (C3, C7)."""
+
+    def __init__(
+        self, coherence: Coherence, item: _events.UserChanged | _events.GroupChanged | _events.Everything
+    ) -> None:
+        self._coherence = coherence
+        self._item = item
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._coherence.forget(self._item)
+
+
+_WHY_CLOSED = {
+    "new": "the manager is not open: call open(), or use it in a with block",
+    "open": "the manager is not open",
+    "closed": "the manager is closed",
+    "forked": "this process is a fork, and the manager's pool belongs to its parent: make a new manager",
+}
+
+__all__ = ["SessionManager", "WriteOutcomeUnknown"]

@@ -1,0 +1,139 @@
+# Generated from src/pgsession/_async/parts.py by tools/async_to_sync.py: never edit.
+
+"""What an open manager consists of, put together and taken apart in the right order."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from psycopg_pool import ConnectionPool
+
+from pgsession import _arguments as arguments
+from pgsession import _conninfo
+from pgsession._cache import Cache
+from pgsession._clock import Clock
+from pgsession._coherence import Coherence
+from pgsession._sql import Commit, Statements
+from pgsession.config import Config
+from pgsession.schema import check, create
+
+from .follower import Follower
+from .housekeeping import Housekeeping
+from .keeper import Keeper
+from .listener import Listener
+from .store import Store
+from .writer import Writer
+
+POOL_SIZE = 8
+CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
+
+
+class Parts:
+    """The parts of one open manager. A listener that is given is shared: it is used, not opened or closed."""
+
+    def __init__(
+        self,
+        database: str | ConnectionPool[Any],
+        config: Config,
+        *,
+        node: str,
+        cache: Cache,
+        clock: Clock,
+        coherence: Coherence,
+        listener: Listener | None,
+        logger: logging.Logger,
+    ) -> None:
+        self._config = config
+        self._owns_pool = isinstance(database, str)
+        self._owns_listener = listener is None
+        self.statements = Statements(config.schema_name, config.table_prefix)
+        self.pool = _pool(database) if isinstance(database, str) else database
+        self.listener = listener or Listener(
+            config.listener_conninfo or _conninfo.of_database(database), logger=logger
+        )
+        self.store = Store(
+            self.pool,
+            self.statements,
+            node=node,
+            inactivity=arguments.microseconds(config.inactivity_duration),
+            commit=_commit(config),
+        )
+        self.keeper = Keeper(self.store, clock, logger)
+        self.follower = Follower(
+            self.listener,
+            self.store,
+            coherence,
+            self.statements,
+            node=node,
+            clock_now=clock.now,
+            max_staleness=_seconds(config.max_staleness),
+            on_locks=self.keeper.on_news,
+            logger=logger,
+        )
+        self.writer = Writer(self.store, coherence, self.follower.reconnect, logger)
+        self.housekeeping = Housekeeping(
+            self.store,
+            cache,
+            touch_interval=_seconds(config.last_access_update_interval),
+            touch_batch=config.last_access_update_batch_size,
+            cleanup_interval=_seconds(config.cleanup_interval),
+            logger=logger,
+        )
+
+    def open(self) -> None:
+        """Connects everything, or nothing: on an error what was begun is taken back."""
+        try:
+            # The listener first: where nobody answers, it says so and within its time; a pool would try on.
+            if self._owns_listener:
+                self.listener.open()
+            if self._owns_pool:
+                self.pool.open(wait=True, timeout=2 * CONNECT_TIMEOUT)
+            self._check_schema()
+            self.follower.start()
+            self.housekeeping.start()
+        except BaseException:
+            self.close(5)
+            raise
+
+    def close(self, timeout: float | None) -> None:
+        """Writes first, while there is still a database, then the connections."""
+        self.writer.close(timeout)
+        self.keeper.close(timeout)
+        self.housekeeping.stop(timeout)
+        self.follower.stop(timeout)
+        if self._owns_listener:
+            self.listener.close()
+        if self._owns_pool:
+            self.pool.close()
+
+    def _check_schema(self) -> None:
+        config = self._config
+        with self.store.connection() as connection:
+            if config.create_schema_if_missing:
+                create(connection, config.schema_name, config.table_prefix)
+            else:
+                check(connection, self.statements)
+
+
+def _pool(conninfo: str) -> ConnectionPool[Any]:
+    return ConnectionPool(
+        conninfo,
+        kwargs={"autocommit": True, **_conninfo.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)},
+        min_size=1,
+        max_size=POOL_SIZE,
+        timeout=CONNECT_TIMEOUT,
+        name="pgsession",
+        open=False,
+    )
+
+
+def _commit(config: Config) -> Commit:
+    if not config.synchronous_commit:
+        return "off"
+    return "split" if config.notify_before_flush else "plain"
+
+
+def _seconds(duration: timedelta | float) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration

@@ -1,0 +1,329 @@
+"""Plans batches of writes and tells each caller its own outcome. Decides; does no I/O.
+
+Writes wait in one queue; `Queue.take` makes a batch of what waits. `Batch.settle` reads the server's answer and gives
+every operation its own result or error: one caller's conflict changes nothing for the others. No batch has two
+operations of one session (PostgreSQL would apply one of them silently).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from pgsession._record import Record
+from pgsession.errors import (
+    AttributeVersionConflict,
+    SessionNotFoundError,
+    SessionVersionConflict,
+    TooManySessionsError,
+)
+
+MAX_OPERATIONS = 256
+MAX_BYTES = 4 << 20
+
+Snapshot = tuple[
+    UUID, int, str, str | None, int, int, int, int, bool, list[tuple[str, int, int | None, msgspec.Raw]]
+]
+_snapshot_decoder = msgspec.json.Decoder(Snapshot)
+_snapshots_decoder = msgspec.json.Decoder(list[Snapshot])
+
+
+def record_of(snapshot: bytes | str | msgspec.Raw) -> Record:
+    """The record that one snapshot text of the database (see `_sql`) stands for."""
+    return _record(_snapshot_decoder.decode(snapshot))
+
+
+def records_of(snapshots: bytes | str) -> list[Record]:
+    """The records that a list of snapshots stands for."""
+    return [_record(snapshot) for snapshot in _snapshots_decoder.decode(snapshots)]
+
+
+def _record(snapshot: Snapshot) -> Record:
+    key, version, user_id, group_id, created, updated, accessed, expires, inactivity, attributes = snapshot
+    return Record(
+        key.bytes, version, user_id, group_id, created, updated, accessed, expires, inactivity,
+        [(name, at, ends, bytes(value)) for name, at, ends, value in attributes],
+    )  # fmt: skip
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """What the server's write function says of one operation (see `_sql`)."""
+
+    index: int
+    status: str
+
+
+class _CreateAnswer(Answer, array_like=True):
+    created: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _UpdateAnswer(Answer, array_like=True):
+    detail: int | list[str] = 0
+    updated_at: int = 0
+    last_accessed: int = 0
+    expires_at: int = 0
+    snapshot: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Answers(msgspec.Struct):
+    """What the server's write function says of a batch."""
+
+    incarnation: str | None
+    now: int
+    create: list[_CreateAnswer] = []
+    update: list[_UpdateAnswer] = []
+    delete: list[Answer] = []
+
+
+_answers_decoder = msgspec.json.Decoder(Answers)
+
+
+class Operation:
+    """One caller's write on its way: what is asked, and `outcome`, where its caller waits (opaque here).
+
+    `lease` is the write's lease on its id (see `_coherence`); `previous` the same session's operation before this one;
+    `ended` where the one after it waits for `finished`; `locked` counts how often a batch found the row locked by
+    somebody else.
+    """
+
+    kind = ""
+    __slots__ = ("ended", "finished", "key", "lease", "locked", "outcome", "previous", "size")
+
+    def __init__(self, key: bytes, size: int) -> None:
+        self.key = key
+        self.size = size
+        self.locked = 0
+        self.lease: Any = None
+        self.previous: Operation | None = None
+        self.ended: Any = None
+        self.finished = False
+        self.outcome: Any = None
+
+    def item(self, index: int) -> list[Any]:
+        """This operation in the language of the server's write function."""
+        raise NotImplementedError
+
+    def result(self, answer: Answer) -> Record | Exception | None:
+        """What its caller gets for the server's answer: a value, or the exception to raise."""
+        raise NotImplementedError
+
+
+class Create(Operation):
+    """A new session."""
+
+    kind = "create"
+    __slots__ = (
+        "attributes",
+        "expires_at",
+        "group_id",
+        "include_inactivity",
+        "limit",
+        "policy",
+        "touched",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        key: bytes,
+        user_id: str,
+        group_id: str | None,
+        expires_at: int,
+        include_inactivity: bool,
+        attributes: list[tuple[str, bytes, int | None]],
+        limit: int,
+        policy: str,
+        touched: list[tuple[bytes, int]],
+    ) -> None:
+        super().__init__(key, 256 + sum(len(name) + len(value) for name, value, _ in attributes))
+        self.user_id = user_id
+        self.group_id = group_id
+        self.expires_at = expires_at
+        self.include_inactivity = include_inactivity
+        self.attributes = attributes
+        self.limit = limit
+        self.policy = policy
+        self.touched = touched
+
+    def item(self, index: int) -> list[Any]:
+        return [
+            index, self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
+            [(name, value.decode(), ends) for name, value, ends in self.attributes],
+            self.limit, self.policy, [(key.hex(), at) for key, at in self.touched],
+        ]  # fmt: skip
+
+    def result(self, answer: Answer) -> Record | Exception:
+        if answer.status == "ok":
+            assert isinstance(answer, _CreateAnswer)
+            return record_of(answer.created)
+        return TooManySessionsError(self.user_id, self.limit)
+
+
+class Update(Operation):
+    """Changes of one session: of its attributes, its expiry, its inactivity rule, its group."""
+
+    kind = "update"
+    __slots__ = (
+        "accessed", "check", "deletes", "expires_at", "group", "include_inactivity", "notify",
+        "notify_on_conflict", "record", "sets",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        record: Record,
+        *,
+        check: str | None,
+        sets: list[tuple[str, bytes, int | None, int]],
+        deletes: list[tuple[str, int]],
+        expires_at: int | None,
+        include_inactivity: bool | None,
+        group: tuple[str | None] | None,
+        notify: bool,
+        notify_on_conflict: bool,
+        accessed: int | None,
+    ) -> None:
+        super().__init__(record.key, 128 + sum(len(change[0]) + len(change[1]) for change in sets))
+        self.record = record
+        self.check = check
+        self.sets = sets
+        self.deletes = deletes
+        self.expires_at = expires_at
+        self.include_inactivity = include_inactivity
+        self.group = group
+        self.notify = notify
+        self.notify_on_conflict = notify_on_conflict
+        self.accessed = accessed
+
+    def item(self, index: int) -> list[Any]:
+        group = self.group
+        return [
+            index, self.key.hex(), self.record.version, self.check,
+            [(name, value.decode(), ends, base) for name, value, ends, base in self.sets],
+            self.deletes, self.expires_at, self.include_inactivity,
+            group is not None, group[0] if group else None, self.notify, self.accessed, self.notify_on_conflict,
+        ]  # fmt: skip
+
+    def result(self, answer: Answer) -> Record | Exception:
+        assert isinstance(answer, _UpdateAnswer)
+        session_id = UUID(bytes=self.key)
+        if answer.status == "ok":
+            return self._saved(answer)
+        if answer.status == "session":
+            assert isinstance(answer.detail, int)
+            return SessionVersionConflict(session_id, self.record.version, answer.detail)
+        if answer.status == "attributes":
+            assert isinstance(answer.detail, list)
+            return AttributeVersionConflict(session_id, tuple(answer.detail))
+        return SessionNotFoundError(session_id)
+
+    def _saved(self, answer: _UpdateAnswer) -> Record:
+        """The new record. Where the caller's copy was not the newest version, copy plus changes would be a record
+        that never was: then the server sends the whole snapshot (C4)."""
+        if bytes(answer.snapshot) != b"null":
+            return record_of(answer.snapshot)
+        assert isinstance(answer.detail, int)
+        return self.record.changed(
+            version=answer.detail,
+            updated_at=answer.updated_at,
+            last_accessed=answer.last_accessed,
+            expires_at=answer.expires_at,
+            include_inactivity=(
+                self.record.include_inactivity if self.include_inactivity is None else self.include_inactivity
+            ),
+            group_id=self.group[0] if self.group else self.record.group_id,
+            sets=[(name, value, ends) for name, value, ends, _ in self.sets],
+            deletes=[name for name, _ in self.deletes],
+        )
+
+
+class Delete(Operation):
+    """The end of one session. Its result is an error where there was no such session."""
+
+    kind = "delete"
+    __slots__ = ()
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key, 64)
+
+    def item(self, index: int) -> list[Any]:
+        return [index, self.key.hex()]
+
+    def result(self, answer: Answer) -> Exception | None:
+        return None if answer.status == "ok" else SessionNotFoundError(UUID(bytes=self.key))
+
+
+class Batch:
+    """Operations that share a transaction, no two of them of one session."""
+
+    def __init__(self, operations: list[Operation]) -> None:
+        self.operations = operations
+
+    def encode(self, inactivity: int, wait: bool) -> str:
+        """The batch as the argument of the server's write function; `inactivity` in microseconds.
+
+        `wait`: for rows that others have locked, instead of leaving them for the next batch.
+        """
+        batch: dict[str, Any] = {"inactivity": inactivity, "wait": wait}
+        for index, operation in enumerate(self.operations):
+            batch.setdefault(operation.kind, []).append(operation.item(index))
+        return msgspec.json.encode(batch).decode()
+
+    def settle(self, text: str | bytes) -> tuple[str | None, list[tuple[Operation, Any]], list[Operation]]:
+        """Reads the server's answer: (incarnation, results by operation, operations whose row somebody has locked).
+
+        Raises:
+            msgspec.DecodeError, LookupError: the answer does not fit the batch; the server runs other functions
+                than this version of the library.
+        """
+        answers = _answers_decoder.decode(text)
+        results: list[tuple[Operation, Any]] = []
+        locked: list[Operation] = []
+        given: Iterable[Answer] = (*answers.create, *answers.update, *answers.delete)
+        for answer in given:
+            operation = self.operations[answer.index]
+            if answer.status == "locked":
+                operation.locked += 1
+                locked.append(operation)
+            else:
+                results.append((operation, operation.result(answer)))
+        if len(results) + len(locked) != len(self.operations):
+            raise LookupError(
+                f"{len(self.operations)} operations were sent, {len(results) + len(locked)} answered"
+            )
+        return answers.incarnation, results, locked
+
+
+class Queue:
+    """Operations that wait to be written, in order of arrival, no two of one session (its owner sees to that).
+
+    Not safe for threads: its owner locks.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Operation] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, operation: Operation) -> None:
+        """Lets an operation wait for its batch."""
+        self._waiting.append(operation)
+
+    def again(self, operations: list[Operation]) -> None:
+        """Puts operations back in front of all others: nothing of theirs has been done."""
+        self._waiting.extendleft(reversed(operations))
+
+    def take(self) -> Batch:
+        """The next batch: the longest-waiting operations, within the bounds of a batch. Empty if nothing waits."""
+        operations: list[Operation] = []
+        size = 0
+        while self._waiting and len(operations) < MAX_OPERATIONS:
+            if operations and size + self._waiting[0].size > MAX_BYTES:
+                break
+            operations.append(self._waiting.popleft())
+            size += operations[-1].size
+        return Batch(operations)
