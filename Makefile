@@ -15,7 +15,7 @@ CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check bench chaos check-hot wheel portability sync clean
+.PHONY: help build demo test check bench chaos check-hot wheel portability wheel-aarch64 sanitize sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,12 @@ wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their test
 
 portability: $(DONE)/portability build ## compile the core for other systems
 	$(PY) tools/portability.py
+
+wheel-aarch64: ## as root: an ARM64 wheel, tested under emulation
+	tools/wheel_aarch64.sh
+
+sanitize: build ## the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(PY) tools/sanitize.py $(ARGS)
 
 sync: build ## generate the sync shells and tests from the async ones
 	$(PY) tools/async_to_sync.py
