@@ -214,7 +214,8 @@ cdef class Session:
         cdef list keys = live_keys(self)
         if not keys:
             raise KeyError("the session has no attributes")
-        return keys[-1], self.pop(keys[-1])
+        key = keys[len(keys) - 1]
+        return key, self.pop(key)
 
     def setdefault(self, key, default=None):
         """The value of `key`, which is set to `default` where there is none."""
