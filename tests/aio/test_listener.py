@@ -384,6 +384,21 @@ async def test_a_silent_connection_is_found_out_by_a_command(dsn: str, recorder:
             await recorder.until("found")
 
 
+async def test_a_silent_connection_is_found_out_by_the_health_check(
+    dsn: str, recorder: AsyncRecorder
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        async with AsyncListener(proxy.conninfo, health_check_interval=0.05, command_timeout=1) as listener:
+            await listener.listen("news", recorder.on_notification, on_out_of_sync=recorder.on_out_of_sync)
+            pid = listener.pid
+            await async_sleep(0.2)
+            assert listener.pid == pid
+            proxy.lose()
+            await recorder.until(("out of sync", "news"))
+            notify(dsn, "news", "found")
+            await recorder.until("found")
+
+
 async def test_a_silent_connection_can_be_given_up(dsn: str, recorder: AsyncRecorder) -> None:
     with FaultProxy(dsn) as proxy:
         async with AsyncListener(proxy.conninfo) as listener:

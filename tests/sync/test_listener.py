@@ -376,6 +376,19 @@ def test_a_silent_connection_is_found_out_by_a_command(dsn: str, recorder: Recor
             recorder.until("found")
 
 
+def test_a_silent_connection_is_found_out_by_the_health_check(dsn: str, recorder: Recorder) -> None:
+    with FaultProxy(dsn) as proxy:
+        with Listener(proxy.conninfo, health_check_interval=0.05, command_timeout=1) as listener:
+            listener.listen("news", recorder.on_notification, on_out_of_sync=recorder.on_out_of_sync)
+            pid = listener.pid
+            sleep(0.2)
+            assert listener.pid == pid
+            proxy.lose()
+            recorder.until(("out of sync", "news"))
+            notify(dsn, "news", "found")
+            recorder.until("found")
+
+
 def test_a_silent_connection_can_be_given_up(dsn: str, recorder: Recorder) -> None:
     with FaultProxy(dsn) as proxy:
         with Listener(proxy.conninfo) as listener:

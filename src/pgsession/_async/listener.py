@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, LiteralString, Self
 
 import psycopg
-from psycopg import Notify, sql
+from psycopg import Notify
 
+from .._channels import check_channel, check_payload, for_each
 from .._conninfo import listener_parameters, server_settings
 from .._primitives import (
     LOGGER,
@@ -27,35 +28,14 @@ from .._primitives import (
 )
 from ..errors import ListenerError
 from .link import AsyncLink, Command, Row
+from .subscription import AsyncSubscription
 
-MAX_CHANNEL_LENGTH = 63  # PostgreSQL's NAMEDATALEN - 1; it would cut a longer name silently
-MAX_PAYLOAD_LENGTH = 7999
 STABLE_SECONDS = 1  # a connection that lasted less counts as one more failure to connect
 
 STANDBY = (
     "the server is a standby, which cannot LISTEN: give the primary's address, or several hosts, "
     "of which the listener takes the one that is the primary"
 )
-
-
-class _Subscription:
-    """What one call of `listen` asked for."""
-
-    def __init__(
-        self,
-        channel: str,
-        on_notification: Callable[[Notify], object],
-        on_out_of_sync: Callable[[str], object] | None,
-        on_error: Callable[[str, Exception], object] | None,
-        on_done: Callable[[str], object] | None,
-    ) -> None:
-        self.channel = channel
-        self.on_notification = on_notification
-        self.on_out_of_sync = on_out_of_sync
-        self.on_error = on_error
-        self.on_done = on_done
-        self.listening: AsyncOutcome[None] = AsyncOutcome()
-        self.left = False
 
 
 class AsyncListener:
@@ -65,6 +45,8 @@ class AsyncListener:
         primary, and not through a pooler that shares connections between transactions.
     connect_timeout: seconds for each host, where the conninfo gives no connect_timeout (at least 2).
     command_timeout: seconds after which a connection that does not answer a command is taken for dead.
+    health_check_interval: seconds of silence after which the server is asked whether it is still there (None: never;
+        for those who send commands regularly themselves).
     reconnect_delay: the longest wait between two attempts to reconnect, in seconds; the first come quickly.
     logger: where errors of callbacks and changes of the connection are logged.
 
@@ -81,12 +63,14 @@ class AsyncListener:
         *,
         connect_timeout: int = 5,
         command_timeout: float = 10,
+        health_check_interval: float | None = 30,
         reconnect_delay: float = 2,
         logger: logging.Logger = LOGGER,
     ) -> None:
         self._parameters = listener_parameters(conninfo, connect_timeout=connect_timeout)
         self._settings = server_settings(conninfo)
         self._command_timeout = command_timeout
+        self._health_check_interval = health_check_interval
         self._reconnect_delay = reconnect_delay
         self._logger = logger
         self._worker = AsyncWorker(logger)
@@ -98,7 +82,7 @@ class AsyncListener:
         self._closing = AsyncEvent()
         self._ended = AsyncEvent()
         # What follows is changed by the worker only.
-        self._subscriptions: dict[str, list[_Subscription]] = {}
+        self._subscriptions: dict[str, list[AsyncSubscription]] = {}
         self._link: AsyncLink | None = None
         self._connecting = False
         self._connected_at = 0.0
@@ -187,8 +171,8 @@ class AsyncListener:
 
         A channel may be listened to several times, with different callbacks.
         """
-        _check_channel(channel)
-        subscription = _Subscription(channel, on_notification, on_out_of_sync, on_error, on_done)
+        check_channel(channel)
+        subscription = AsyncSubscription(channel, on_notification, on_out_of_sync, on_error, on_done)
         try:
             await self._ask(partial(self._subscribe, subscription), timeout)
             if self._worker.is_current() and not subscription.listening.done:
@@ -203,7 +187,7 @@ class AsyncListener:
 
         on_notification: stop calling only this one. None: all of the channel. It is no error if there is none.
         """
-        _check_channel(channel)
+        check_channel(channel)
         await self._ask(partial(self._unsubscribe, channel, on_notification), None)
 
     async def notify(self, channel: str, payload: str = "") -> None:
@@ -213,9 +197,8 @@ class AsyncListener:
     @staticmethod
     def notify_query(channel: str, payload: str = "") -> tuple[LiteralString, tuple[str, str]]:
         """The statement and its parameters that notify when the caller's own transaction commits."""
-        _check_channel(channel)
-        if "\0" in payload or len(payload.encode()) > MAX_PAYLOAD_LENGTH:
-            raise ValueError(f"a payload has at most {MAX_PAYLOAD_LENGTH} bytes in UTF-8, and no NUL")
+        check_channel(channel)
+        check_payload(payload)
         return "SELECT pg_catalog.pg_notify(%s, %s)", (channel, payload)
 
     # -- the connection, for those who want to prove that it works -------------------------------------------
@@ -294,7 +277,7 @@ class AsyncListener:
             raise _disconnected()
         return await self._link.execute(query, params, timeout)
 
-    async def _subscribe(self, subscription: _Subscription) -> None:
+    async def _subscribe(self, subscription: AsyncSubscription) -> None:
         """Without a connection the subscription waits for the next one, and `listening` is set then."""
         if subscription.left:
             return
@@ -317,7 +300,7 @@ class AsyncListener:
                 await self._remove(subscription)
                 await self._say_done(subscription)
 
-    async def _remove(self, subscription: _Subscription) -> None:
+    async def _remove(self, subscription: AsyncSubscription) -> None:
         subscription.left = True
         others = self._subscriptions.get(subscription.channel, [])
         if subscription not in others:
@@ -329,14 +312,14 @@ class AsyncListener:
         if self._link is not None and self._link.alive:
             try:
                 await self._link.execute(
-                    _each("UNLISTEN {}", [subscription.channel]), None, self._command_timeout
+                    for_each("UNLISTEN {}", [subscription.channel]), None, self._command_timeout
                 )
             except (psycopg.Error, TimeoutError) as error:
                 self._logger.debug(
                     "UNLISTEN failed: %s", error
                 )  # a lost connection, which the worker will notice
 
-    def _forget(self, subscription: _Subscription) -> None:
+    def _forget(self, subscription: AsyncSubscription) -> None:
         """`listen` did not come to its end."""
         subscription.left = True
         if self._opened is not None and not self._ended.is_set():
@@ -372,8 +355,10 @@ class AsyncListener:
             await self._deliver(link)
             if self._closing.is_set():
                 return
-            if await self._waiter.wait(link.fileno):
+            if await self._waiter.wait(link.fileno, self._health_check_interval):
                 link.receive()
+            elif not self._requests and not self._closing.is_set():
+                await link.execute("SELECT", None, self._command_timeout)
 
     async def _deliver(self, link: AsyncLink) -> None:
         while not self._closing.is_set() and (notification := link.take()) is not None:
@@ -403,7 +388,7 @@ class AsyncListener:
 
     async def _listen(self, link: AsyncLink, channels: list[str]) -> None:
         try:
-            await link.execute(_each("LISTEN {}", channels), None, self._command_timeout)
+            await link.execute(for_each("LISTEN {}", channels), None, self._command_timeout)
         except psycopg.errors.ReadOnlySqlTransaction as error:
             raise ListenerError(STANDBY) from error
 
@@ -473,7 +458,7 @@ class AsyncListener:
 
     # -- callbacks -------------------------------------------------------------------------------------------
 
-    def _everybody(self) -> list[_Subscription]:
+    def _everybody(self) -> list[AsyncSubscription]:
         return [subscription for group in self._subscriptions.values() for subscription in group]
 
     async def _report(self, error: Exception) -> None:
@@ -481,7 +466,7 @@ class AsyncListener:
             if subscription.on_error is not None and not subscription.left:
                 await self._call(subscription.on_error, subscription.channel, error)
 
-    async def _say_done(self, subscription: _Subscription) -> None:
+    async def _say_done(self, subscription: AsyncSubscription) -> None:
         if subscription.listening.set_error(_closed()):
             return  # it never began
         if subscription.on_done is not None:
@@ -500,17 +485,6 @@ def _disconnected() -> psycopg.OperationalError:
 
 def _closed() -> ListenerError:
     return ListenerError("the listener is not open in this process, or closed")
-
-
-def _check_channel(channel: str) -> None:
-    if not 0 < len(channel.encode()) <= MAX_CHANNEL_LENGTH or "\0" in channel:
-        raise ValueError(
-            f"a channel's name has 1 to {MAX_CHANNEL_LENGTH} bytes in UTF-8, and no NUL: {channel!r}"
-        )
-
-
-def _each(command: LiteralString, channels: list[str]) -> sql.Composed:
-    return sql.SQL("; ").join(sql.SQL(command).format(sql.Identifier(channel)) for channel in channels)
 
 
 def _delay(failures: int, longest: float) -> float:

@@ -1,0 +1,143 @@
+"""Events, mutexes, semaphores, pauses, alarms, and calling what the user gave us."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Callable
+
+
+class AsyncEvent(asyncio.Event):
+    """A flag to wait for; `wait` tells whether it is set, as that of threads does."""
+
+    async def wait(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        if self.is_set():
+            return True
+        try:
+            async with asyncio.timeout(timeout):
+                await super().wait()
+        except TimeoutError:
+            pass
+        return self.is_set()
+
+
+class Event(threading.Event):
+    """A flag to wait for."""
+
+
+class AsyncMutex(asyncio.Lock):
+    """Mutual exclusion, fair, by `async with`."""
+
+
+class Mutex:
+    """Mutual exclusion, by `with`."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+
+class AsyncSemaphore(asyncio.Semaphore):
+    """Room for so many at once, by `async with`."""
+
+
+class Semaphore(threading.BoundedSemaphore):
+    """Room for so many at once, by `with`."""
+
+
+async def async_sleep(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def async_pause() -> None:
+    """Let everybody who can run do so before going on."""
+    await asyncio.sleep(0)
+
+
+def pause() -> None:
+    """Let others have the interpreter before going on."""
+    time.sleep(0)
+
+
+async def async_call(function: Callable[..., object], *args: object) -> None:
+    """Call a plain function or a coroutine function of the user's; whatever it raises is an `Exception`."""
+    try:
+        result = function(*args)
+        if inspect.isawaitable(result):
+            await result
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("cancelled from inside") from error  # something it awaited; nobody cancelled us
+
+
+def call(function: Callable[..., object], *args: object) -> None:
+    """Call a function of the user's; whatever it raises is an `Exception`."""
+    try:
+        function(*args)
+    except Exception:
+        raise
+    except BaseException as error:  # such as sys.exit(), which in a thread would end only the thread
+        raise RuntimeError(f"{type(error).__name__} raised in a thread") from error
+
+
+class AsyncAlarm:
+    """`with` block after whose `seconds` `action` is called, once, unless the block ended before."""
+
+    def __init__(self, seconds: float | None, action: Callable[[], object]) -> None:
+        self.rang = False
+        self._seconds = seconds
+        self._action = action
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _ring(self) -> None:
+        self.rang = True
+        self._action()
+
+    def __enter__(self) -> None:
+        if self._seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._ring)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Alarm:
+    """`with` block after whose `seconds` `action` is called, once, in a thread, unless the block ended before."""
+
+    def __init__(self, seconds: float | None, action: Callable[[], object]) -> None:
+        self.rang = False
+        self._action = action
+        self._timer = None if seconds is None else threading.Timer(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self.rang = True
+        self._action()
+
+    def __enter__(self) -> None:
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
