@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 MAX_PAYLOAD = 7999
 """The longest payload PostgreSQL takes, in bytes: 8,000 is refused."""
@@ -28,42 +29,42 @@ PLAIN_SQL = "0" * 16
 """The origin of what the triggers announce."""
 
 
-class Changed(NamedTuple):
+class Changed(Struct, frozen=True, gc=False):
     """A session was created or updated and is now at `version`."""
 
     key: bytes
     version: int
 
 
-class Deleted(NamedTuple):
+class Deleted(Struct, frozen=True, gc=False):
     """A session is gone."""
 
     key: bytes
 
 
-class UserChanged(NamedTuple):
+class UserChanged(Struct, frozen=True, gc=False):
     """Something about every session of a user: forget them all."""
 
     user_id: str
 
 
-class GroupChanged(NamedTuple):
+class GroupChanged(Struct, frozen=True, gc=False):
     """Something about every session of a group: forget them all."""
 
     group_id: str
 
 
-class Everything(NamedTuple):
+class Everything(Struct, frozen=True, gc=False):
     """Forget every session."""
 
 
-class LockReleased(NamedTuple):
+class LockReleased(Struct, frozen=True, gc=False):
     """A lock became free: whoever waits for it may try."""
 
     resource: str
 
 
-class LockEnded(NamedTuple):
+class LockEnded(Struct, frozen=True, gc=False):
     """The holder with this fencing token has lost the lock before its lease was over."""
 
     resource: str
@@ -73,7 +74,7 @@ class LockEnded(NamedTuple):
 Item = Changed | Deleted | UserChanged | GroupChanged | Everything | LockReleased | LockEnded
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True):
     """One parsed notification. A malformed one has `Everything()` as its only item."""
 
     origin: str

@@ -137,7 +137,7 @@ BEGIN
                 WHERE s.id = ANY (ARRAY(SELECT (e->>1)::uuid FROM jsonb_array_elements(batch->'update') e))
                 ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED) l;
         END IF;
-        all_held := cardinality(held) = jsonb_array_length(batch->'update');
+        all_held := coalesce(cardinality(held), 0) = jsonb_array_length(batch->'update');
         moment := clock_timestamp();
         moment_us := {moment_us};
         -- From here on each statement has a snapshot that was taken when the rows were already locked: the one of before
@@ -161,7 +161,7 @@ BEGIN
         WITH j AS MATERIALIZED (
             SELECT k.i, k.id, k.base, k.sets, k.notify_on_conflict, s.place, s.version + 1 AS version, c.keys AS conflicts,
                    CASE WHEN s.place IS NULL THEN 'gone'
-                        WHEN NOT (all_held OR coalesce(k.id = ANY (held), false)) THEN 'locked'
+                        WHEN (all_held OR k.id = ANY (held)) IS NOT TRUE THEN 'locked'
                         WHEN NOT s.live THEN 'gone'
                         WHEN k.judged_by = 'session' AND k.base <> s.version THEN 'session'
                         WHEN c.keys IS NOT NULL THEN 'attributes'

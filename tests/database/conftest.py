@@ -1,0 +1,226 @@
+"""A schema of pgsession for each test, and short ways to use its statements."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgsession import _events, _sql
+from pgsession import schema as schema_module
+
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+
+
+def run_all(connection: psycopg.Connection[Any], script: str) -> list[tuple[Any, ...]]:
+    """The first row of every result that has one."""
+    cursor = connection.cursor()
+    cursor.execute(script, prepare=False)
+    rows = []
+    while True:
+        if cursor.description is not None and (row := cursor.fetchone()) is not None:
+            rows.append(row)
+        if not cursor.nextset():
+            return rows
+
+
+def run(connection: psycopg.Connection[Any], script: str) -> tuple[Any, ...] | None:
+    """The row that a script answers with; every later result is read, too."""
+    cursor = connection.cursor()
+    cursor.execute(script, prepare=False)
+    while cursor.description is None:
+        cursor.nextset()
+    row: tuple[Any, ...] | None = cursor.fetchone()
+    while cursor.nextset():
+        pass
+    return row
+
+
+class Ear:
+    """A listening connection of a node."""
+
+    def __init__(self, connection: psycopg.Connection[Any], channel: str) -> None:
+        self._connection = connection
+        self._channel = channel
+        connection.execute(f"LISTEN {channel}")
+
+    def payloads(self) -> list[str]:
+        """All that was committed before this call and not yet taken: a notification of our own ends the wait."""
+        marker = secrets.token_hex(8)
+        self._connection.execute("SELECT pg_notify(%s, %s)", (self._channel, marker))
+        heard: list[str] = []
+        for notification in self._connection.notifies(timeout=60):
+            if notification.payload == marker:
+                return heard
+            heard.append(notification.payload)
+        raise AssertionError("the marker never came back")
+
+    def items(self) -> list[_events.Item]:
+        events = [_events.parse(payload) for payload in self.payloads()]
+        assert not any(event.malformed for event in events)
+        return [item for event in events for item in event.items]
+
+
+class Database:
+    """One schema of ours, and connections to it."""
+
+    def __init__(self, dsn: str, schema: str, prefix: str) -> None:
+        self.dsn = dsn
+        self.statements = _sql.Statements(schema, prefix)
+        self.schema = schema
+        self.prefix = prefix
+        self.node = secrets.token_hex(8)
+        self.inactivity = DAY
+        self._connections: list[psycopg.Connection[Any]] = []
+        self.connection = self.connect()
+        schema_module.create(self.connection, schema, prefix)
+        self.incarnation = self.run(self.statements.incarnate())[0]
+
+    def connect(self, **settings: str) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(self.dsn, autocommit=True)
+        for name, value in ({"search_path": self.schema} | settings).items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        self._connections.append(connection)
+        return connection
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def ear(self) -> Ear:
+        return Ear(self.connect(), self.statements.events_channel)
+
+    def run(self, script: str, connection: psycopg.Connection[Any] | None = None) -> Any:
+        return run(connection or self.connection, script)
+
+    def execute(self, query: Any, *parameters: Any) -> list[tuple[Any, ...]]:
+        cursor = self.connection.execute(query, parameters or None)
+        return cursor.fetchall() if cursor.description is not None else []
+
+    def now(self) -> int:
+        return int(self.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")[0][0])
+
+    def write(self, connection: psycopg.Connection[Any] | None = None, /, **batch: Any) -> dict[str, Any]:
+        options = {name: batch.pop(name) for name in ("commit", "lock_timeout", "mark") if name in batch}
+        mark = options.pop("mark", str(uuid.uuid4()))
+        batch.setdefault("inactivity", self.inactivity)
+        answer = self.run(self.statements.write(self.node, mark, json.dumps(batch), **options), connection)
+        decoded: dict[str, Any] = json.loads(answer[0])
+        assert decoded["incarnation"] == self.incarnation
+        for kind in ("create", "update", "delete"):
+            decoded[kind].sort(key=lambda item: item[0])
+        return decoded
+
+    def new(self, user: str = "ann", attributes: dict[str, Any] | None = None, **options: Any) -> list[Any]:
+        """A create item with i = 0."""
+        values = [[key, json.dumps(value), None] for key, value in (attributes or {}).items()]
+        return [
+            options.get("i", 0),
+            options.get("id", uuid.uuid4().hex),
+            user,
+            options.get("group"),
+            options.get("expires", time.time_ns() // 1000 + 30 * DAY),
+            options.get("include_inactivity", True),
+            options.get("values", values),
+            options.get("limit", 0),
+            options.get("policy", "evict"),
+            options.get("touches", []),
+        ]
+
+    def create(self, user: str = "ann", attributes: dict[str, Any] | None = None, **options: Any) -> str:
+        """A session; its id."""
+        item = self.new(user, attributes, **options)
+        answer = self.write(create=[item])["create"]
+        assert answer[0][1] == "ok", answer
+        return str(item[1])
+
+    def change(
+        self, session: str, base: int, sets: dict[str, Any] | None = None, **options: Any
+    ) -> list[Any]:
+        """An update item; `bases` are the versions of the attributes (default: of the session)."""
+        bases = options.get("bases", {})
+        values = [
+            [key, json.dumps(value), options.get("attribute_expires"), bases.get(key, base)]
+            for key, value in (sets or {}).items()
+        ]
+        return [
+            options.get("i", 0),
+            session,
+            base,
+            options.get("check"),
+            options.get("values", values),
+            [[key, bases.get(key, base)] for key in options.get("deletes", ())],
+            options.get("expires"),
+            options.get("include_inactivity"),
+            "group" in options,
+            options.get("group"),
+            options.get("notify", True),
+            options.get("accessed"),
+            options.get("notify_on_conflict", False),
+        ]
+
+    def update(self, session: str, base: int, sets: dict[str, Any] | None = None, **options: Any) -> Any:
+        """The answer to one update, without its i."""
+        connection = options.pop("connection", None)
+        return self.write(connection, update=[self.change(session, base, sets, **options)])["update"][0][1:]
+
+    def read(self, session: str, inactivity: int | None = None) -> list[Any] | None:
+        """The decoded snapshot."""
+        inactivity = self.inactivity if inactivity is None else inactivity
+        rows = self.execute(self.statements.read, session, inactivity)
+        assert len(rows) == 1 and rows[0][0] == self.incarnation
+        return json.loads(rows[0][2]) if rows[0][2] is not None else None
+
+    def attributes(self, session: str) -> dict[str, Any]:
+        snapshot = self.read(session)
+        assert snapshot is not None
+        return {key: value for key, _version, _expires, value in snapshot[9]}
+
+    def version(self, session: str) -> int:
+        return int(self.execute(f'SELECT version FROM "{self.prefix}sessions" WHERE id = %s', session)[0][0])
+
+    def fill(self, sessions: int, users: int = 1, group: str | None = None, attributes: int = 1) -> None:
+        """Many sessions at once, unannounced, with analysed tables."""
+        self.execute("SET pgsession.own = 'on'")
+        self.execute(
+            f'INSERT INTO "{self.prefix}sessions" (user_id, group_id, expires_at) SELECT %s || g %% %s, %s,'
+            " now() + interval '30 days' FROM generate_series(1, %s) g",
+            "user",
+            users,
+            group,
+            sessions,
+        )
+        self.execute(
+            f'INSERT INTO "{self.prefix}session_attributes" (session_id, version, key, value)'
+            f" SELECT id, 1, 'key' || k, '\"value\"' FROM \"{self.prefix}sessions\", generate_series(1, %s) k",
+            attributes,
+        )
+        self.execute("RESET pgsession.own")
+        self.execute(f'VACUUM ANALYZE "{self.prefix}sessions", "{self.prefix}session_attributes"')
+
+
+@pytest.fixture
+def open_database(dsn: str, schema: str) -> Iterator[Callable[..., Database]]:
+    """Makes the tables under a prefix of the test's choice."""
+    made: list[Database] = []
+
+    def make(prefix: str = "", dsn: str = dsn) -> Database:
+        made.append(Database(dsn, schema, prefix))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.close()
+
+
+@pytest.fixture
+def database(open_database: Callable[..., Database]) -> Database:
+    """The tables, in a schema of the test's own."""
+    return open_database("app_")

@@ -1,0 +1,172 @@
+"""Two nodes at once, over many seeds: what the checks promise under READ COMMITTED."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any, Literal
+
+import psycopg
+import pytest
+
+from .conftest import Database
+
+SEEDS = 25
+
+
+def at_once(*workers: Callable[[], None]) -> None:
+    """Run each in a thread, started together; the first error is raised."""
+    barrier = threading.Barrier(len(workers))
+    errors: list[BaseException] = []
+
+    def guarded(worker: Callable[[], None]) -> None:
+        try:
+            barrier.wait(30)
+            worker()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    if errors:
+        raise errors[0]
+
+
+def insist(database: Database, connection: psycopg.Connection[Any], item: list[Any], wait: bool) -> list[Any]:
+    """What a node does with "locked": once more."""
+    while True:
+        answer = database.write(
+            connection, update=[item], **({"wait": True, "lock_timeout": 5000} if wait else {})
+        )
+        if answer["update"][0][1] != "locked":
+            return list(answer["update"][0])
+
+
+@pytest.mark.parametrize("wait", [False, True])
+@pytest.mark.parametrize("check", ["attributes", "session"])
+def test_no_increment_is_lost(
+    database: Database, check: Literal["attributes", "session"], wait: bool
+) -> None:
+    """[run] Judged in one statement, a check of k@1 passed over k@2 after a lock wait."""
+    connections = [database.connect() for _ in range(2)]
+    for seed in range(SEEDS):
+        session = database.create(attributes={"k": 0, "other": 0})
+
+        def increment(
+            connection: psycopg.Connection[Any], choice: random.Random, session: str = session
+        ) -> None:
+            for _ in range(4):
+                while True:
+                    row = connection.execute(
+                        database.statements.read, (session, database.inactivity)
+                    ).fetchone()
+                    assert row is not None
+                    snapshot = json.loads(row[2])
+                    values = {key: (version, value) for key, version, _expires, value in snapshot[9]}
+                    bases = {key: version for key, (version, _value) in values.items()}
+                    sets = {"k": values["k"][1] + 1}
+                    if choice.random() < 0.3:
+                        sets["other"] = choice.random()  # makes conflicts on one key and not on the other
+                    item = database.change(session, snapshot[1], sets, check=check, bases=bases)
+                    if insist(database, connection, item, wait)[1] == "ok":
+                        break
+
+        at_once(
+            *(
+                lambda connection=connection, n=n, seed=seed: increment(
+                    connection, random.Random(f"{seed}-{n}")
+                )
+                for n, connection in enumerate(connections)
+            )
+        )
+        assert database.attributes(session)["k"] == 8, f"seed {seed}"
+        assert database.version(session) == 9
+
+
+def test_a_check_after_a_lock_wait_sees_the_attributes_that_were_committed_meanwhile(
+    database: Database,
+) -> None:
+    """The [run] trap itself, step by step: the second update waits for the first one's row."""
+    session = database.create(attributes={"k": 0})
+    first, second = database.connect(), database.connect()
+    begin = database.statements.write(
+        database.node,
+        "",
+        json.dumps({"inactivity": database.inactivity, "update": [database.change(session, 1, {"k": 1})]}),
+        commit="off",
+    ).removesuffix("; COMMIT")
+    first.execute(begin, prepare=False)
+    answers: list[Any] = []
+    item = database.change(session, 1, {"k": 2}, check="attributes")
+
+    def wait_and_judge() -> None:
+        answers.append(database.write(second, update=[item], wait=True)["update"][0])
+
+    waiter = threading.Thread(target=wait_and_judge)
+    waiter.start()
+    while not database.execute(
+        "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s", second.info.backend_pid
+    ):
+        pass
+    first.execute("COMMIT")
+    waiter.join(30)
+    assert answers == [[0, "attributes", ["k"]]]
+    assert database.attributes(session) == {"k": 1}
+
+
+def test_two_logins_of_one_user_never_pass_the_limit(database: Database) -> None:
+    """[run] Without the lock on the user: limit 1, two logins, 2 sessions."""
+    connections = [database.connect() for _ in range(3)]
+    for seed in range(SEEDS):
+        user = f"user{seed}"
+
+        def login(connection: psycopg.Connection[Any], user: str = user) -> None:
+            for _ in range(3):
+                item = database.new(user, {"a": 1}, limit=2)
+                while database.write(connection, create=[item])["create"][0][1] == "locked":
+                    pass
+
+        at_once(*(lambda connection=connection: login(connection) for connection in connections))
+        rows = database.execute("SELECT count(*) FROM app_sessions WHERE user_id = %s", user)
+        assert rows == [(2,)], f"seed {seed}"
+    orphans = (
+        "SELECT count(*) FROM app_session_attributes WHERE session_id NOT IN (SELECT id FROM app_sessions)"
+    )
+    assert database.execute(orphans) == [(0,)]
+
+
+def test_nodes_do_not_deadlock(database: Database) -> None:
+    """Same ids in opposite orders, updates, deletes, logins, bulk work and touches at once."""
+    sessions = [database.create(f"user{i % 3}", group="g") for i in range(30)]
+
+    def batches(connection: psycopg.Connection[Any], seed: int) -> None:
+        choice = random.Random(seed)
+        for round_ in range(12):
+            ids = choice.sample(sessions, 20)
+            database.write(
+                connection,
+                create=[
+                    database.new(f"user{choice.randrange(3)}", {"a": 1}, i=i, limit=12) for i in range(3)
+                ],
+                update=[database.change(s, 1, {"a": round_, "b": 1}, i=i) for i, s in enumerate(ids[:18])],
+                delete=[[i, s] for i, s in enumerate(ids[18:])],
+            )
+            walk = database.statements.drop_attribute(database.node, f"user{round_ % 3}", "b", waiting=True)
+            database.run(walk, connection)
+            pairs = "{" + ",".join(ids) + "}", "{" + ",".join(["1"] * len(ids)) + "}"
+            database.run(database.statements.touch(*pairs), connection)
+            database.run(
+                database.statements.cleanup(database.node, "inactive", database.inactivity), connection
+            )
+
+    workers = [(database.connect(), seed) for seed in range(3)]
+    at_once(*(lambda c=c, seed=seed: batches(c, seed) for c, seed in workers))
+    for session in sessions:
+        snapshot = database.read(session)
+        assert snapshot is None or uuid.UUID(snapshot[0]).hex == session

@@ -1,0 +1,137 @@
+"""The wire format of notifications: what is built is read back, what is not ours is never trusted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgsession import _events
+from pgsession._events import (
+    MAX_PAYLOAD,
+    PLAIN_SQL,
+    Changed,
+    Deleted,
+    Everything,
+    GroupChanged,
+    LockEnded,
+    LockReleased,
+    UserChanged,
+    encode,
+    merge,
+    parse,
+    payloads,
+)
+
+NODE = "0123456789abcdef"
+keys = st.binary(min_size=16, max_size=16)
+versions = st.integers(0, 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=512).filter(
+    lambda t: len(t.encode()) <= 512
+)
+items = st.one_of(
+    st.builds(Changed, keys, versions),
+    st.builds(Deleted, keys),
+    st.builds(UserChanged, texts),
+    st.builds(GroupChanged, texts),
+    st.just(Everything()),
+    st.builds(LockReleased, texts),
+    st.builds(LockEnded, texts, versions),
+)
+
+
+@given(st.lists(items, max_size=200))
+def test_what_is_built_is_read_back(written: list[_events.Item]) -> None:
+    sent = list(payloads(NODE, written))
+    assert all(len(payload.encode("ascii")) <= MAX_PAYLOAD for payload in sent)
+    events = [parse(payload) for payload in sent]
+    assert [item for event in events for item in event.items] == written
+    assert all(event.origin == NODE and not event.malformed for event in events)
+
+
+@pytest.mark.parametrize("count", [1, 2, 145, 146, 147, 1000, 100_000])
+def test_payloads_are_full_but_never_too_long(count: int) -> None:
+    sent = list(payloads(NODE, (Changed(number.to_bytes(16, "big"), 2**63 - 1) for number in range(count))))
+    assert max(map(len, sent)) <= MAX_PAYLOAD
+    assert all(len(payload) > MAX_PAYLOAD - 60 for payload in sent[:-1])
+    assert sum(len(parse(payload).items) for payload in sent) == count
+
+
+@given(st.text(max_size=300))
+def test_garbage_is_reported_and_never_raises(payload: str) -> None:
+    event = parse(payload)
+    if event.malformed:
+        assert event.items == (Everything(),)
+    else:
+        assert (
+            " ".join([event.origin, *map(encode, event.items)]) == payload.lower()
+            or payload != payload.lower()
+        )
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "",
+        " ",
+        NODE,
+        f"{NODE} ",
+        f"{NODE}  A",
+        f"{NODE} A ",
+        f"{NODE} B",
+        f"{NODE} AA",
+        f"{NODE} u{'0' * 32}",
+        f"{NODE} u{'0' * 32}:",
+        f"{NODE} u{'0' * 32}:-1",
+        f"{NODE} u{'0' * 32}:1_0",
+        f"{NODE} u{'0' * 32}:\u0661",
+        f"{NODE} u{'0' * 32}:{'9' * 20}",
+        f"{NODE} u{'0' * 31}:1",
+        f"{NODE} u{'g' * 32}:1",
+        f"{NODE} d{'0' * 30}",
+        f"{NODE} d{'0' * 15}\t{'0' * 16}",
+        f"{NODE} Uff",
+        f"{NODE} U0",
+        f"{NODE} L61",
+        f"{NODE} L61:",
+        f"{NODE[:-1]} A",
+        f"{'x' * 16} A",
+        "A",
+    ],
+)
+def test_every_way_of_being_malformed_means_everything(payload: str) -> None:
+    assert parse(payload) == _events.Event(PLAIN_SQL, (Everything(),), malformed=True)
+
+
+@given(st.lists(items, max_size=30))
+def test_merging_keeps_what_a_cache_must_know(written: list[_events.Item]) -> None:
+    merged = merge(written)
+    if Everything() in written:
+        assert merged[0] == Everything()
+        assert {item for item in merged if isinstance(item, LockReleased | LockEnded)} == {
+            item for item in written if isinstance(item, LockReleased | LockEnded)
+        }
+        return
+    for item in written:
+        if isinstance(item, Changed):
+            assert Deleted(item.key) in merged or any(
+                isinstance(other, Changed) and other.key == item.key and other.version >= item.version
+                for other in merged
+            )
+        else:
+            assert item in merged
+    assert len({getattr(item, "key", item) for item in merged}) == len(merged)
+
+
+def test_a_user_and_a_group_of_one_name_are_two_things() -> None:
+    assert len({UserChanged("x"), GroupChanged("x"), LockReleased("x")}) == 3
+
+
+def test_channels_differ_by_schema_and_prefix_and_fit_an_identifier() -> None:
+    channels = {
+        _events.events_channel(*names)
+        for names in [("public", ""), ("public", "a_"), ("a", ""), ("b" * 63, "c" * 40)]
+    }
+    assert len(channels) == 4
+    assert _events.proof_channel("public", "", NODE) == f"{_events.events_channel('public', '')}_{NODE}"
+    assert len(_events.proof_channel("public", "", NODE)) <= 63
