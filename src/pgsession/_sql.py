@@ -234,7 +234,6 @@ class Statements:
         self.prefix = prefix
         self.events_channel = _events.events_channel(schema, prefix)
         self._names = names(schema, prefix)
-        self._names["snapshot_now"] = _snapshot("s", "statement_timestamp()").format(**self._names)
         self.read = self._render(_READ)
         self.list_user = self._render(_LIST, column=sql.Identifier("user_id"))
         self.list_group = self._render(_LIST, column=sql.Identifier("group_id"))
@@ -339,7 +338,7 @@ class Statements:
         parts: dict[str, sql.Composable] = {
             name: sql.SQL(part.as_string().replace("%", "%%")) for name, part in self._names.items()
         }
-        parts["snapshot_now"] = self._names["snapshot_now"]
+        parts["snapshot_now"] = _snapshot("s", "statement_timestamp()").format(**parts)
         return sql.SQL(template).format(**parts, **more).as_string()
 
 

@@ -1,0 +1,156 @@
+"""C12: a change by plain SQL reaches every node, and no version stands for two contents (C4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgsession._events import PLAIN_SQL, Changed, Deleted, Everything, parse
+
+from .conftest import Database
+
+
+def raised(database: Database, ear: Any, *sessions: str) -> None:
+    """Each session is at a new version, and the last thing said about it is that version."""
+    last: dict[bytes, int] = {}
+    for item in ear.items():
+        assert isinstance(item, Changed)
+        last[item.key] = item.version
+    assert last == {bytes.fromhex(session): database.version(session) for session in sessions}
+    assert all(version > 1 for version in last.values())
+
+
+@pytest.mark.parametrize("role", ["origin", "replica"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE app_sessions SET expires_at = now() + interval '1 hour' WHERE id = '{0}'",
+        "UPDATE app_sessions SET last_accessed = now() WHERE id = '{0}'",
+        "UPDATE app_sessions SET user_id = 'bob' WHERE id = '{0}'",
+        "UPDATE app_sessions SET group_id = 'other' WHERE id = '{0}'",
+        "UPDATE app_sessions SET version = 1 WHERE id = '{0}'",
+        "INSERT INTO app_sessions (id, user_id, expires_at) VALUES ('{0}', 'bob', now() + interval '1 day')"
+        " ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id",
+        "UPDATE app_session_attributes SET value = '2' WHERE session_id = '{0}' AND key = 'a'",
+        "UPDATE app_session_attributes SET expires_at = now() WHERE session_id = '{0}'",
+        "UPDATE app_session_attributes SET key = 'z' WHERE session_id = '{0}' AND key = 'a'",
+        "INSERT INTO app_session_attributes (session_id, key, value) VALUES ('{0}', 'new', '1')",
+        "INSERT INTO app_session_attributes (session_id, key, value) VALUES ('{0}', 'a', '3')"
+        " ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value",
+        "DELETE FROM app_session_attributes WHERE session_id = '{0}' AND key = 'a'",
+    ],
+)
+def test_an_edit_raises_the_version_and_is_announced(database: Database, edit: str, role: str) -> None:
+    session, other = database.create(attributes={"a": 1, "b": 1}), database.create(attributes={"a": 1})
+    ear = database.ear()
+    database.execute(f"SET session_replication_role = {role}")
+    database.execute(edit.format(session))
+    raised(database, ear, session)
+    assert database.version(other) == 1
+    # The attributes that were written carry the version that wrote them, so that old checks fail.
+    written = "SELECT max(version) FROM app_session_attributes WHERE session_id = %s"
+    if "INTO app_session_attributes" in edit or "UPDATE app_session_attributes" in edit:
+        assert database.execute(written, session) == [(database.version(session),)]
+    database.execute("RESET session_replication_role")
+    assert database.update(session, 1, check="session") == ["session", database.version(session)]
+
+
+@pytest.mark.parametrize("role", ["origin", "replica"])
+def test_a_delete_takes_the_attributes_and_locks_along(database: Database, role: str) -> None:
+    sessions = [database.create(attributes={"a": 1}) for _ in range(3)]
+    ear = database.ear()
+    database.execute(f"SET session_replication_role = {role}")
+    database.execute("DELETE FROM app_sessions WHERE user_id = 'ann'")
+    assert set(ear.items()) == {Deleted(bytes.fromhex(session)) for session in sessions}
+    assert database.execute("SELECT count(*) FROM app_session_attributes") == [(0,)]
+
+
+def test_truncate(database: Database) -> None:
+    session = database.create(attributes={"a": 1})
+    ear = database.ear()
+    database.execute("TRUNCATE app_session_attributes")
+    assert ear.items() == [Everything()]
+    assert database.version(session) == 2 and database.attributes(session) == {}
+    database.update(session, 2, {"a": 1})
+    ear.items()
+    database.execute("TRUNCATE app_sessions")
+    assert ear.items() == [Everything()]
+    assert database.execute("SELECT count(*) FROM app_session_attributes") == [(0,)]
+
+
+def test_an_edit_of_many_rows_fits_its_payloads(database: Database) -> None:
+    database.fill(1000, attributes=2)
+    ear = database.ear()
+    database.execute("UPDATE app_sessions SET group_id = 'x'")
+    payloads = ear.payloads()
+    assert len(payloads) <= 9 and max(map(len, payloads)) <= 7999
+    events = [parse(payload) for payload in payloads]
+    assert all(event.origin == PLAIN_SQL and not event.malformed for event in events)
+    assert {item.version for event in events for item in event.items} == {2}  # type: ignore[union-attr]
+    assert sum(len(event.items) for event in events) == 1000
+    with database.connection.transaction():
+        database.execute("DELETE FROM app_sessions WHERE id IN (SELECT id FROM app_sessions LIMIT 500)")
+        database.execute("DELETE FROM app_sessions")
+    assert len(ear.items()) == 1000
+
+
+def test_an_edit_of_very_many_rows_is_told_shortly(database: Database) -> None:
+    database.fill(1000)
+    ear = database.ear()
+    with database.connection.transaction():
+        database.execute(
+            "SELECT set_config('pgsession.noted_payloads', '499', true)"
+        )  # as if so many were sent
+        database.execute("UPDATE app_sessions SET group_id = 'x'")
+        database.execute("UPDATE app_sessions SET group_id = 'y'")
+    payloads = ear.payloads()
+    assert len(payloads) == 2 and parse(payloads[1]).items == (Everything(),)
+    database.execute(
+        "UPDATE app_sessions SET group_id = 'z' WHERE id = (SELECT id FROM app_sessions LIMIT 1)"
+    )
+    assert len(ear.items()) == 1  # the next transaction counts anew
+
+
+def test_what_is_rolled_back_is_not_told(database: Database) -> None:
+    first, second = database.create(), database.create()
+    ear = database.ear()
+    with database.connection.transaction():
+        database.execute("UPDATE app_sessions SET group_id = 'x' WHERE id = %s", first)
+        with database.connection.transaction():
+            database.execute("UPDATE app_sessions SET group_id = 'x' WHERE id = %s", second)
+            raise psycopg.Rollback
+    assert ear.items() == [Changed(bytes.fromhex(first), 2)]
+
+
+def test_what_cannot_be_is_refused(database: Database) -> None:
+    session = database.create(attributes={"a": 1})
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        database.execute(
+            "INSERT INTO app_session_attributes (session_id, key, value) VALUES (gen_random_uuid(), 'a', '1')"
+        )
+    with pytest.raises(psycopg.errors.IntegrityError):
+        database.execute("UPDATE app_sessions SET id = gen_random_uuid() WHERE id = %s", session)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        database.execute("UPDATE app_sessions SET expires_at = 'infinity' WHERE id = %s", session)
+
+
+def test_our_own_writes_are_told_once_by_ourselves(database: Database) -> None:
+    session = database.create(attributes={"a": 1, "b": 2})
+    ear = database.ear()
+    database.update(session, 1, {"a": 2, "c": 1}, deletes=["b"])
+    payloads = ear.payloads()
+    assert [parse(payload).origin for payload in payloads] == [database.node]
+    # The setting that keeps the triggers quiet ends with the transaction.
+    database.execute("UPDATE app_sessions SET group_id = 'x'")
+    assert len(ear.payloads()) == 1 and database.version(session) == 3
+
+
+def test_a_copy_in_is_announced(database: Database, open_database: Callable[..., Database]) -> None:
+    ear = database.ear()
+    session = "ab" * 16
+    with database.connection.cursor().copy("COPY app_sessions (id, user_id, expires_at) FROM STDIN") as copy:
+        copy.write_row((session, "ann", "2100-01-01"))
+    assert ear.items() == [Changed(bytes.fromhex(session), 1)]
