@@ -14,7 +14,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -185,7 +185,7 @@ def log_in_and_read(a: Remote, b: Remote, table: Table) -> tuple[str, int]:
     table.add_row("log in", "A", f"cookie token of {len(token)} characters", took)
 
     first, took = timed(lambda: b("read", token))
-    check(first is not None and first["attributes"]["role"] == "admin", f"B read {first}")
+    check(bool(first) and first["attributes"]["role"] == "admin", f"B read {first}")
     check(not first["from_cache"], "B's first read must come from the database")
     table.add_row("read by token, first time", "B", "from the database", took)
 
@@ -200,7 +200,7 @@ def log_in_and_read(a: Remote, b: Remote, table: Table) -> tuple[str, int]:
 
 
 def change_and_see(a: Remote, b: Remote, table: Table, token: str, version: int) -> None:
-    delays = []
+    delays: list[float] = []
     for visit in range(1, CHANGES + 1):
         b.send("see", token, version + visit)
         changed, returned = a("change", token, "visits", visit)
@@ -261,11 +261,11 @@ def run(a: Remote, b: Remote, table: Table) -> None:
 
 
 @contextmanager
-def nodes(conninfo: str) -> Iterator[tuple[Remote, Remote]]:
+def nodes(conninfo: str) -> Generator[tuple[Remote, Remote]]:
     """Two nodes, ended in whatever way the demo ends."""
     with ExitStack() as stack:
         key = secrets.token_bytes(32)
-        started = []
+        started: list[Remote] = []
         for name in ("node A", "node B"):
             remote = Remote(name, conninfo, key)
             stack.callback(remote.stop)
@@ -278,13 +278,17 @@ def nodes(conninfo: str) -> Iterator[tuple[Remote, Remote]]:
             remote.process.join(STEP_TIMEOUT)
 
 
+def end(*_: object) -> NoReturn:
+    sys.exit(143)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--conninfo", help="a PostgreSQL to use instead of an embedded one (tables demo_*)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, end)
     console = Console()
     table = Table(title="pgsession: two processes, one PostgreSQL", title_style="bold")
     for column, style in (("step", ""), ("node", "cyan"), ("what happened", ""), ("took", "green")):
