@@ -40,7 +40,8 @@ class SchemaError(PgSessionError):
 
 
 class ListenerError(PgSessionError):
-    """The listener cannot do its work where it was pointed (a standby, a transaction pooler, another database)."""
+    """The listener cannot do its work: where it was pointed (a standby, a transaction pooler, another database), or
+    because it is closed, was never opened, or belongs to the parent of this forked process."""
 
 
 class ManagerClosedError(PgSessionError, RuntimeError):

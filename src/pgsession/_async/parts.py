@@ -49,7 +49,9 @@ class AsyncParts:
         self.statements = Statements(config.schema_name, config.table_prefix)
         self.pool = _pool(database) if isinstance(database, str) else database
         self.listener = listener or AsyncListener(
-            config.listener_conninfo or _conninfo.of_database(database), logger=logger
+            config.listener_conninfo or _conninfo.of_database(database),
+            health_check_interval=None,  # the proofs of sync are better ones
+            logger=logger,
         )
         self.store = AsyncStore(
             self.pool,
