@@ -37,7 +37,7 @@ def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: 
         with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
             query = next(steps)
             while True:
-                cursor.execute(query)
+                cursor.execute(query, prepare=False)  # several statements cannot be prepared
                 try:
                     query = steps.send(cursor.fetchall() if cursor.description else [])
                 except StopIteration as done:
@@ -56,7 +56,7 @@ async def async_create(
         async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
             query = next(steps)
             while True:
-                await cursor.execute(query)
+                await cursor.execute(query, prepare=False)
                 try:
                     query = steps.send(await cursor.fetchall() if cursor.description else [])
                 except StopIteration as done:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from pgsession import _events
@@ -20,6 +21,7 @@ from pgsession._writes import Batch, record_of, records_of
 from pgsession.errors import WriteOutcomeUnknown
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
+_ENCODING: Final = b"UTF8"
 STEP: Final = 2_000  # sessions a transaction of a bulk operation
 
 
@@ -107,7 +109,7 @@ class AsyncStore:
 
     async def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         async with self.connection() as connection:
-            return await (await connection.execute(statement, parameters)).fetchone()
+            return await (await _cursor(connection).execute(statement, parameters)).fetchone()
 
     # Writes
 
@@ -225,7 +227,7 @@ class AsyncStore:
 
             connection.add_notice_handler(notice)
             try:
-                cursor = await connection.execute(script, prepare=False)
+                cursor = await _cursor(connection).execute(script, prepare=False)
                 while cursor.description is None:
                     cursor.nextset()
                 row = await cursor.fetchone()
@@ -245,7 +247,7 @@ class AsyncStore:
         if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:
-            cursor: AsyncCursor[Any] = await connection.execute(
+            cursor = await _cursor(connection).execute(
                 "ROLLBACK; SELECT current_setting('pgsession.batch', true)", prepare=False
             )
             cursor.nextset()
@@ -264,17 +266,40 @@ class AsyncStore:
                 break
             await connection.close()
             await self._pool.putconn(connection)
-        ours = connection.autocommit
         try:
-            if not ours:
-                await connection.set_autocommit(True)
-            yield connection
+            theirs = await _adapt(connection)
+            try:
+                yield connection
+            finally:
+                if theirs is not None and not connection.closed:
+                    await _restore(connection, *theirs)
         finally:
-            if not ours and not connection.closed:
-                if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                    await connection.execute("ROLLBACK")
-                await connection.set_autocommit(False)
             await self._pool.putconn(connection)
+
+
+def _cursor(connection: AsyncConnection[Any]) -> AsyncCursor[tuple[Any, ...]]:
+    """Whatever cursors and rows the pool's owner likes, ours are plain."""
+    return AsyncCursor(connection, row_factory=tuple_row)
+
+
+async def _adapt(connection: AsyncConnection[Any]) -> tuple[bool, bytes] | None:
+    """Lets a connection of the caller's pool work in our way; how it was, if otherwise."""
+    encoding = connection.pgconn.parameter_status(b"client_encoding") or _ENCODING
+    if connection.autocommit and encoding == _ENCODING:
+        return None
+    theirs = connection.autocommit, encoding
+    await connection.set_autocommit(True)
+    if encoding != _ENCODING:
+        await _cursor(connection).execute(b"SET client_encoding TO " + _ENCODING)
+    return theirs
+
+
+async def _restore(connection: AsyncConnection[Any], autocommit: bool, encoding: bytes) -> None:
+    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        await _cursor(connection).execute("ROLLBACK")
+    if encoding != _ENCODING:
+        await _cursor(connection).execute(b"SET client_encoding TO " + encoding)
+    await connection.set_autocommit(autocommit)
 
 
 def _binary(value: object) -> bytes:

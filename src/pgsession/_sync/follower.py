@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import psycopg
 from psycopg import Notify
+from psycopg import errors as pg
 
 from pgsession._coherence import Coherence, LockNews
 from pgsession._primitives import Event, Worker
@@ -160,8 +161,7 @@ class Follower:
     def _synchronize(self) -> None:
         """LISTEN is active: learn where, compare what is cached, and prove that events arrive."""
         incarnation = self._store.incarnate()
-        _, theirs = self._ask_listener()
-        if theirs != incarnation:
+        if self._incarnation_of_listener() != incarnation:
             self._listener.reconnect()
             raise ListenerError("the listener and the pool are not connected to the same database")
         self._coherence.on_listening(incarnation)
@@ -202,6 +202,12 @@ class Follower:
     def _ask_listener(self, payload: str = "") -> tuple[int, str | None]:
         rows = self._listener.execute(self._sql.proof, (self._node, payload), timeout=self._patience)
         return rows[0][0], rows[0][1]
+
+    def _incarnation_of_listener(self) -> str | None:
+        try:
+            return (self._ask_listener())[1]
+        except (pg.UndefinedTable, pg.InvalidSchemaName):
+            return None  # another database, where there are no tables of ours
 
     def _watch_queue(self) -> None:
         rows = self._listener.execute(self._sql.queue_usage, (), timeout=self._patience)

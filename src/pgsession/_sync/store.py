@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import Connection, Cursor
+from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool
 
 from pgsession import _events
@@ -22,6 +23,7 @@ from pgsession._writes import Batch, record_of, records_of
 from pgsession.errors import WriteOutcomeUnknown
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
+_ENCODING: Final = b"UTF8"
 STEP: Final = 2_000  # sessions a transaction of a bulk operation
 
 
@@ -107,7 +109,7 @@ class Store:
 
     def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         with self.connection() as connection:
-            return (connection.execute(statement, parameters)).fetchone()
+            return (_cursor(connection).execute(statement, parameters)).fetchone()
 
     # Writes
 
@@ -225,7 +227,7 @@ class Store:
 
             connection.add_notice_handler(notice)
             try:
-                cursor = connection.execute(script, prepare=False)
+                cursor = _cursor(connection).execute(script, prepare=False)
                 while cursor.description is None:
                     cursor.nextset()
                 row = cursor.fetchone()
@@ -245,7 +247,7 @@ class Store:
         if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:
-            cursor: Cursor[Any] = connection.execute(
+            cursor = _cursor(connection).execute(
                 "ROLLBACK; SELECT current_setting('pgsession.batch', true)", prepare=False
             )
             cursor.nextset()
@@ -264,17 +266,40 @@ class Store:
                 break
             connection.close()
             self._pool.putconn(connection)
-        ours = connection.autocommit
         try:
-            if not ours:
-                connection.set_autocommit(True)
-            yield connection
+            theirs = _adapt(connection)
+            try:
+                yield connection
+            finally:
+                if theirs is not None and not connection.closed:
+                    _restore(connection, *theirs)
         finally:
-            if not ours and not connection.closed:
-                if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                    connection.execute("ROLLBACK")
-                connection.set_autocommit(False)
             self._pool.putconn(connection)
+
+
+def _cursor(connection: Connection[Any]) -> Cursor[tuple[Any, ...]]:
+    """Whatever cursors and rows the pool's owner likes, ours are plain."""
+    return Cursor(connection, row_factory=tuple_row)
+
+
+def _adapt(connection: Connection[Any]) -> tuple[bool, bytes] | None:
+    """Lets a connection of the caller's pool work in our way; how it was, if otherwise."""
+    encoding = connection.pgconn.parameter_status(b"client_encoding") or _ENCODING
+    if connection.autocommit and encoding == _ENCODING:
+        return None
+    theirs = connection.autocommit, encoding
+    connection.set_autocommit(True)
+    if encoding != _ENCODING:
+        _cursor(connection).execute(b"SET client_encoding TO " + _ENCODING)
+    return theirs
+
+
+def _restore(connection: Connection[Any], autocommit: bool, encoding: bytes) -> None:
+    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        _cursor(connection).execute("ROLLBACK")
+    if encoding != _ENCODING:
+        _cursor(connection).execute(b"SET client_encoding TO " + encoding)
+    connection.set_autocommit(autocommit)
 
 
 def _binary(value: object) -> bytes:
