@@ -1,0 +1,103 @@
+"""The public surface as mypy and pyright see it; never run. `make check` fails where a type is not what is said here.
+
+The lines marked `type: ignore` are mistakes that have to be found: mypy reports an `ignore` that nothing needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, assert_type
+from uuid import UUID
+
+import msgspec
+
+import pgsession
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    theme: str = "light"
+
+
+class Cart(TypedDict):
+    items: list[str]
+
+
+def managers(session_id: UUID, token: str) -> None:
+    config = pgsession.Config(max_sessions=10, session_expiration=timedelta(days=1), inactivity_duration=3600)
+    signer = pgsession.Signer([b"k" * 32])
+    with pgsession.SessionManager("postgresql:///app", config, signer=signer) as sessions:
+        assert_type(sessions, pgsession.SessionManager)
+        created = sessions.create_session(
+            7, {"role": "admin"}, group_id=session_id, expires_in=timedelta(hours=1)
+        )
+        assert_type(created, pgsession.Session)
+        assert_type(sessions.get_session(session_id), pgsession.Session | None)
+        assert_type(
+            sessions.get_session(str(session_id), touch=False, refresh=True, min_version=3),
+            pgsession.Session | None,
+        )
+        assert_type(sessions.get_cached_session(session_id.bytes), pgsession.Session | None)
+        assert_type(sessions.get_session_by_token(token), pgsession.Session | None)
+        assert_type(sessions.update_session(created, check="attributes"), pgsession.Session)
+        assert_type(sessions.list_user_sessions("7"), list[pgsession.Session])
+        assert_type(sessions.delete_session(session_id), bool)
+        assert_type(sessions.delete_user_sessions(7, keep=session_id), int)
+        assert_type(sessions.delete_attribute_from_user_sessions(7, "role"), int)
+        assert_type(sessions.stats(), pgsession.Stats)
+        assert_type(sessions.check_health(), pgsession.Health)
+        with sessions.lock("rebuild") as lock:
+            assert_type(lock, pgsession.Lock)
+            assert_type(lock.token, int | None)
+            assert_type(lock.acquire(timeout=1), bool)
+        sessions.get_session(7)  # type: ignore[arg-type]
+        sessions.update_session(created, check="everything")  # type: ignore[arg-type]
+        pgsession.Config(max_session=1)  # type: ignore[call-arg]
+
+
+async def async_managers(session_id: UUID, token: str) -> None:
+    async with pgsession.AsyncSessionManager("postgresql:///app") as sessions:
+        assert_type(sessions, pgsession.AsyncSessionManager)
+        created = await sessions.create_session("u", {})
+        assert_type(created, pgsession.Session)
+        assert_type(await sessions.get_session(session_id), pgsession.Session | None)
+        assert_type(sessions.get_cached_session(session_id), pgsession.Session | None)
+        assert_type(await sessions.get_session_by_token(token), pgsession.Session | None)
+        assert_type(await sessions.update_session(created), pgsession.Session)
+        assert_type(await sessions.delete_group_sessions("g"), int)
+        async with sessions.lock("rebuild") as lock:
+            assert_type(lock, pgsession.AsyncLock)
+        found = sessions.get_cached_session(session_id) or await sessions.get_session(session_id)
+        assert_type(found, pgsession.Session | None)
+
+
+def session(session: pgsession.Session) -> None:
+    mapping: MutableMapping[str, Any] = session
+    assert_type(session.id, UUID)
+    assert_type(session.user_id, str)
+    assert_type(session.group_id, str | None)
+    assert_type(session.expires_at, datetime)
+    assert_type(session.version, int)
+    assert_type(session.get("preferences", type=Preferences), Preferences | None)
+    assert_type(session.get("preferences", Preferences(), type=Preferences), Preferences)
+    assert_type(session.get("cart", type=Cart), Cart | None)
+    assert_type(session.get("roles", type=list[str]), list[str] | None)
+    assert_type(session.attribute("role"), pgsession.Attribute)
+    assert_type(session.attribute("role").expires_at, datetime | None)
+    session.set("code", 1, expires_in=timedelta(minutes=5))
+    session["role"] = mapping["role"]
+    session.id = UUID(int=0)  # type: ignore[misc]
+    session[1] = "a key is text"  # type: ignore[index]
+
+
+def tokens(signer: pgsession.Signer, session_id: UUID) -> None:
+    assert_type(signer.sign(b"message"), str)
+    assert_type(signer.verify("token"), bytes)
+    assert_type(signer.sign_session(session_id, 4), str)
+    assert_type(signer.verify_session("token"), tuple[UUID, int])
+
+
+def errors(error: pgsession.PgSessionError) -> None:
+    if isinstance(error, pgsession.AttributeVersionConflict):
+        assert_type(error.keys, tuple[str, ...])
+        assert_type(error.session_id, UUID)
