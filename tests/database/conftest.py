@@ -186,7 +186,14 @@ class Database:
     def version(self, session: str) -> int:
         return int(self.execute(f'SELECT version FROM "{self.prefix}sessions" WHERE id = %s', session)[0][0])
 
-    def fill(self, sessions: int, users: int = 1, group: str | None = None, attributes: int = 1) -> None:
+    def fill(
+        self,
+        sessions: int,
+        users: int = 1,
+        group: str | None = None,
+        attributes: int = 1,
+        analyze: bool = True,
+    ) -> None:
         """Many sessions at once, unannounced, with analysed tables."""
         self.execute("SET pgsession.own = 'on'")
         self.execute(
@@ -203,7 +210,8 @@ class Database:
             attributes,
         )
         self.execute("RESET pgsession.own")
-        self.execute(f'VACUUM ANALYZE "{self.prefix}sessions", "{self.prefix}session_attributes"')
+        if analyze:
+            self.execute(f'VACUUM ANALYZE "{self.prefix}sessions", "{self.prefix}session_attributes"')
 
 
 @pytest.fixture

@@ -214,11 +214,12 @@ BEGIN
         INTO updated, behind, behind_ids, more, passed FROM r;
         announced := announced || more;
         IF jsonb_path_exists(batch, '$.update[*][5][*]') THEN
-            DELETE FROM {attributes} a USING (
-                SELECT (e->>1)::uuid AS id, x->>0 AS key
-                FROM jsonb_array_elements(batch->'update') e CROSS JOIN jsonb_array_elements(e->5) x
-                WHERE (e->>0)::integer = ANY (passed) OFFSET 0) d
-            WHERE a.session_id = d.id AND a.key = d.key;
+            DELETE FROM {attributes} WHERE ctid = ANY (ARRAY(
+                SELECT p.place FROM jsonb_array_elements(batch->'update') e CROSS JOIN jsonb_array_elements(e->5) x
+                CROSS JOIN LATERAL (
+                    SELECT a.ctid AS place FROM {attributes} a
+                    WHERE a.session_id = (e->>1)::uuid AND a.key = x->>0 OFFSET 0) p
+                WHERE (e->>0)::integer = ANY (passed)));
         END IF;
         IF behind IS NOT NULL THEN
             SELECT concat_ws(',', updated, string_agg(left(b.answer, -5) || {snapshot}(s, moment) || ']', ',')) INTO updated
