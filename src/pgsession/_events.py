@@ -169,14 +169,16 @@ def _hex(text: str) -> bytes:
 
 
 def _key(text: str) -> bytes:
-    if len(text) != 32:
+    # Sixteen bytes from 32 characters leave no room for the white space that fromhex skips.
+    key = bytes.fromhex(text)
+    if len(key) != 16 or len(text) != 32:
         raise ValueError("not a session id")
-    return _hex(text)
+    return key
 
 
-def _number(text: str) -> int:
-    # int() would also take signs, underscores and white space, and any number of digits.
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+def _number(colon: str, text: str) -> int:
+    # int() would also take signs, underscores, white space, other alphabets' digits, and any number of them.
+    if not (colon and text.isdecimal() and text.isascii() and len(text) <= 19):
         raise ValueError("not a version or token")
     return int(text)
 
@@ -184,7 +186,8 @@ def _number(text: str) -> int:
 def _item(text: str) -> Item:
     kind, rest = text[:1], text[1:]
     if kind == "u":
-        return Changed(_key(rest[:32]), _number(_after_colon(rest[32:])))
+        key, colon, version = rest.partition(":")
+        return Changed(_key(key), _number(colon, version))
     if kind == "d":
         return Deleted(_key(rest))
     if kind == "U":
@@ -195,13 +198,7 @@ def _item(text: str) -> Item:
         return LockReleased(_hex(rest).decode())
     if kind == "L":
         resource, colon, token = rest.partition(":")
-        return LockEnded(_hex(resource).decode(), _number(_after_colon(colon + token)))
+        return LockEnded(_hex(resource).decode(), _number(colon, token))
     if text == "A":
         return Everything()
     raise ValueError("unknown item")
-
-
-def _after_colon(text: str) -> str:
-    if text[:1] != ":":
-        raise ValueError("colon missing")
-    return text[1:]
