@@ -18,6 +18,7 @@ How a shell reads a session that is not in the cache:
         if verdict.reconnect: listener.reconnect()
         if verdict.again:                                       # from a server that is not listened to
             fill.outcome.set_result(AGAIN); continue            # its joiners read again as well
+        record = unexpired(record, clock.database_now())
         fill.outcome.set_result(record); return record
 
 and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none;
@@ -44,7 +45,18 @@ if TYPE_CHECKING:
     from pgsession._clock import Clock
     from pgsession._record import Record
 
-__all__ = ["Coherence", "Counters", "Fill", "Lease", "LockNews", "Proof", "Resync", "Verdict", "satisfies"]
+__all__ = [
+    "Coherence",
+    "Counters",
+    "Fill",
+    "Lease",
+    "LockNews",
+    "Proof",
+    "Resync",
+    "Verdict",
+    "satisfies",
+    "unexpired",
+]
 
 
 class Verdict(enum.Enum):
@@ -129,6 +141,11 @@ def satisfies(record: Record | None, min_version: int) -> bool:
     return min_version <= 0 or (record is not None and record.version >= min_version)
 
 
+def unexpired(record: Record | None, database_now: int) -> Record | None:
+    """What a fill gives its callers: the session may have expired while the answer was under way (C8)."""
+    return None if record is None or record.expires_at <= database_now else record
+
+
 class Coherence:
     """Decides what enters and leaves the cache of one node, and until when it may be served.
 
@@ -155,6 +172,7 @@ class Coherence:
         self._leases = Leases()
         self._state = _State.LOST
         self._incarnation: str | None = None
+        self._losses = 0
         self._start()
 
     def _start(self) -> None:
@@ -345,18 +363,24 @@ class Coherence:
 
     # Reconnect and resync
 
-    def on_lost(self) -> None:
-        """The listener's connection is gone, or is not trusted any more: nothing is served, nothing enters
-        (C6).
+    def on_lost(self) -> int:
+        """The listener's connection is gone, or is not trusted any more: nothing is served, nothing enters (C6).
+
+        Returns a number for `on_listening`. Call it as soon as LISTEN is active again, too: no harm is done by twice.
         """
         with self._lock:
             self._lose()
+            return self._losses
 
-    def on_listening(self, incarnation: str) -> int:
-        """LISTEN has committed, and this is the incarnation of the server where it did. Returns the new
-        epoch.
+    def on_listening(self, incarnation: str, *, since: int | None = None) -> int | None:
+        """LISTEN has committed, and this is the incarnation of the server where it did. Returns the new epoch.
+
+        `since` is what `on_lost` returned when LISTEN became active. If the connection was lost again while the
+        incarnation was being asked for, which another thread may have noticed, nothing changes, and None is returned.
         """
         with self._lock:
+            if since not in (None, self._losses):
+                return None
             self._new_epoch(_State.LISTENING)
             self._offset.start()
             if self._incarnation not in (None, incarnation):
@@ -526,6 +550,7 @@ class Coherence:
     def _lose(self) -> None:
         if self._state is not _State.LOST:
             self._counters.listener_losses += 1
+        self._losses += 1
         self._new_epoch(_State.LOST)
 
     def _new_epoch(self, state: _State) -> None:
