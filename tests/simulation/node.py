@@ -1,0 +1,514 @@
+"""A node: a real `Coherence` and a real cache in a model of the manager, its calls cut where a real one may wait.
+
+Whatever a node has under way is an `Operation`, which the world moves on: the server executes it, the node takes the
+answer, or the connection breaks at any of these moments. Decisions are all in `Coherence`; what is here is what the
+shells do.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pgsession import _events
+from pgsession._cache import Cache
+from pgsession._clock import Clock
+from pgsession._reader import Reader
+from tests.simulation.model import EPOCH, Commit, Connection
+from tests.simulation.oracle import Call, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgsession._record import Record
+    from tests.simulation.world import World
+
+LOGGER = logging.getLogger("pgsession.simulation")
+LOGGER.addHandler(logging.NullHandler())
+LOGGER.propagate = False
+LOGGER.disabled = True
+
+_MISS: Any = object()
+
+
+class _Hits(Reader):
+    """The compiled read path, with a miss told from an answer."""
+
+    def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Any:
+        return _MISS
+
+    def _touch_now(self, key: bytes) -> None:
+        pass
+
+
+class Outcome:
+    """What the callers of one fill wait on, and what the oracle knows of it."""
+
+    __slots__ = ("began", "disturbed", "waiting")
+
+    def __init__(self, began: int) -> None:
+        self.began = began
+        self.disturbed = False
+        self.waiting: list[Call] = []
+
+
+class Operation:
+    """Something that a node asked the database for."""
+
+    stages = 2
+    """Execute, answer; a write is flushed in between."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.stage = 0
+        self.broken = False
+        self.began = node.world.now
+        self.incarnation: str | None = None
+        self.server = node.world.server
+
+    def step(self) -> None:
+        """Move on by one stage."""
+        world = self.node.world
+        if self.broken or (self.stage == 0 and world.down):
+            self.node.operations.remove(self)
+            self.fail(executed=self.stage > 0)
+        elif self.stage == 0:
+            self.server = world.server
+            self.incarnation = world.server.incarnation
+            self.execute()
+            self.stage = 1
+        elif self.stage < self.stages - 1:
+            world.server.flush()
+            self.stage += 1
+        else:
+            self.node.operations.remove(self)
+            self.answer()
+
+    def execute(self) -> None:
+        raise NotImplementedError
+
+    def answer(self) -> None:
+        raise NotImplementedError
+
+    def fail(self, executed: bool) -> None:
+        """The connection broke, or the database is down."""
+
+
+class Read(Operation):
+    """A fill."""
+
+    def __init__(self, node: Node, call: Call) -> None:
+        super().__init__(node)
+        self.call = call
+        self.key = call.key
+        self.fill, self.leads = node.coherence.open_fill(
+            call.key, refresh=call.refresh, new_outcome=lambda: Outcome(node.world.now)
+        )
+
+    def execute(self) -> None:
+        self.record, self.serial = self.node.world.read(self.call.key)
+
+    def answer(self) -> None:
+        node, fill = self.node, self.fill
+        verdict = node.coherence.close_fill(
+            fill, self.record, self.incarnation, min_version=self.call.min_version
+        )
+        node.closed(fill)
+        if verdict.reconnect:
+            node.drop_listener()
+        if verdict.again:
+            for call in (self.call, *fill.outcome.waiting):
+                node.load(call)
+            return
+        if verdict is node.verdicts.CACHED:
+            node.entered(self, self.serial)
+            if self.record.expires_at > EPOCH + node.world.now + node.world.max_staleness:
+                node.expect_hit(self.call)
+        record = node.module.unexpired(self.record, node.clock.database_now())
+        node.finish(self.call, record, self.serial, "database")
+        for call in fill.outcome.waiting:
+            if node.module.satisfies(record, call.min_version):
+                node.finish(call, record, self.serial, "joined")
+            else:
+                node.load(call)
+
+    def fail(self, executed: bool) -> None:
+        node = self.node
+        node.coherence.fail_fill(self.fill)
+        node.fills[self.call.key].remove(self.fill)
+        for call in (self.call, *self.fill.outcome.waiting):
+            if not call.refresh:
+                record = node.coherence.degraded(call.key, min_version=call.min_version)
+                if record is not None:
+                    node.finish(call, record, 0, "degraded")
+
+
+class Write(Operation):
+    """One create, update or delete of one session, as it goes through a batch."""
+
+    stages = 3
+
+    def __init__(self, node: Node, key: bytes, kind: str, base: int = 0, *, notify: bool = True) -> None:
+        super().__init__(node)
+        self.key = key
+        self.kind = kind
+        self.base = base
+        self.notify = notify
+        self.result = ""
+        self.commit: Commit | None = None
+        self.record: Record | None = None
+        self.lease = node.coherence.open_write(key)
+
+    def execute(self) -> None:
+        world = self.node.world
+        row = world.server.live(self.key, world.now)
+        if self.kind == "create":
+            self.result = "saved"
+            self.commit = world.create(self.key, origin=self.node.name)
+        elif row is None:
+            self.result = "gone"
+            self.commit = world.server.rows.get(self.key)
+        elif self.kind == "delete":
+            self.result = "gone"
+            self.commit = world.delete(row, origin=self.node.name)
+        elif self.base not in (0, row.version):
+            self.result = "conflict"
+            self.commit = row
+        else:
+            self.result = "saved"
+            self.commit = world.update(
+                row, origin=self.node.name, announced=self.notify, regroup=self.kind == "regroup"
+            )
+        if self.result == "saved" and self.commit is not None:
+            accessed = world.server.accessed
+            accessed[self.key] = max(EPOCH + world.now, accessed.get(self.key, 0))
+            self.record = self.commit.record(accessed[self.key])
+
+    def answer(self) -> None:
+        node, coherence, lease = self.node, self.node.coherence, self.lease
+        node.disturb(self.key)
+        if self.result == "saved":
+            assert self.commit is not None
+            verdict = coherence.write_saved(lease, self.record, self.incarnation)
+            if verdict.reconnect:
+                node.drop_listener()
+            if verdict is node.verdicts.CACHED:
+                node.entered(self, self.commit.serial)
+            node.held[self.key] = self.commit.version
+            node.world.token(self.commit)
+        elif self.result == "conflict":
+            coherence.write_conflicted(lease)
+            node.held.pop(self.key, None)
+        else:
+            coherence.write_gone(lease)
+        self._returned()
+
+    def fail(self, executed: bool) -> None:
+        self.node.disturb(self.key)
+        if executed or self.node.world.coin():
+            self.node.coherence.write_unknown(self.lease)
+            if not executed and self.node.world.coin():
+                # The server has it all in its buffer and will do it later.
+                self.node.world.orphans.append(self)
+        else:
+            self.node.coherence.write_failed(self.lease)
+        self._returned()
+
+    def _returned(self) -> None:
+        """C2 and C3 also after a conflict, or where the outcome is unknown and the change was made before."""
+        if self.commit is not None:
+            self.node.world.oracle.returned(self.node, self.key, self.commit.serial)
+
+
+class Wide(Operation):
+    """A statement about a user, a group or everything."""
+
+    stages = 3
+
+    def __init__(self, node: Node, kind: str, item: _events.Item) -> None:
+        super().__init__(node)
+        self.kind = kind
+        self.item = item
+        self.effects: Sequence[Commit] = ()
+
+    def execute(self) -> None:
+        self.effects = self.node.world.wide(self.kind, self.item, origin=self.node.name)
+
+    def answer(self) -> None:
+        node = self.node
+        node.coherence.forget(self.item)
+        node.disturb(None)
+        for commit in self.effects:
+            node.world.oracle.returned(node, commit.key, commit.serial)
+
+    def fail(self, executed: bool) -> None:
+        self.answer()
+
+
+class Listing(Operation):
+    """list_user_sessions: returns versions and fills nothing."""
+
+    def __init__(self, node: Node, user: str) -> None:
+        super().__init__(node)
+        self.user = user
+
+    def execute(self) -> None:
+        world = self.node.world
+        rows = [world.server.live(key, world.now) for key in world.keys]
+        self.rows = [row for row in rows if row is not None and row.user == self.user]
+
+    def answer(self) -> None:
+        node = self.node
+        node.coherence.observed([(row.key, row.version) for row in self.rows], self.incarnation)
+        for row in self.rows:
+            node.disturb(row.key)
+            node.world.oracle.returned(node, row.key, row.serial)
+
+
+class Prove(Operation):
+    """A proof of sync on its way to the server."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.proof = node.coherence.next_proof()
+        self.listener = node.listener
+        self.asked = node.clock.now()
+
+    def execute(self) -> None:
+        world, listener = self.node.world, self.listener
+        if self.proof.through_pool:
+            world.server.prove(self.node.name, self.proof.payload, by=None)
+        elif listener is not None and not listener.dead and not listener.frozen:
+            listener.server.prove(self.node.name, self.proof.payload, by=listener)
+        self.database_time = EPOCH + world.now
+
+    def answer(self) -> None:
+        self.node.coherence.clock_sample(self.asked, self.node.clock.now(), self.database_time)
+
+    def fail(self, executed: bool) -> None:
+        self.node.coherence.proof_failed(self.proof)
+
+
+class Compare(Operation):
+    """The resync."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.resync = node.coherence.resync_started()
+
+    def execute(self) -> None:
+        world, differing = self.node.world, []
+        for key, version in zip(self.resync.keys, self.resync.versions, strict=True):
+            row = world.server.live(key, world.now)
+            if row is None or row.version != version:
+                differing.append(key)
+        self.differing = differing
+
+    def answer(self) -> None:
+        self.node.comparing = False
+        if self.node.coherence.resynced(self.resync, self.differing):
+            self.node.compared = True
+
+    def fail(self, executed: bool) -> None:
+        self.node.comparing = False
+
+
+class Touches(Operation):
+    """A batch of noted accesses."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.batch = node.cache.take_touched(100)
+
+    def execute(self) -> None:
+        accessed = self.node.world.server.accessed
+        for key, at in self.batch:
+            accessed[key] = max(accessed.get(key, 0), at)
+
+    def answer(self) -> None:
+        self.node.cache.confirm_touched(self.batch)
+
+    def fail(self, executed: bool) -> None:
+        self.node.cache.restore_touched(self.batch)
+
+
+class Node:
+    """One manager in one process."""
+
+    def __init__(self, world: World, number: int, module: Any) -> None:
+        self.world = world
+        self.name = f"{number + 1:016x}"
+        self.module = module
+        self.verdicts = module.Verdict
+        start = (number + 1) * 10**9
+        self.clock = Clock(manual=start)
+        # The machine's wall clock is wrong by seconds, until the database was asked.
+        self.clock.offset = EPOCH - start + (number - 1) * 2_000_000
+        self.cache = Cache(
+            world.capacity,
+            self.clock,
+            inactivity=10**13,
+            touch_interval=10**12,
+            lifetime=0,
+            max_attribute_length=16384,
+        )
+        self.coherence = module.Coherence(
+            self.cache,
+            self.clock,
+            node=self.name,
+            max_staleness=world.max_staleness,
+            stale_if_error=world.stale_if_error,
+            logger=LOGGER,
+        )
+        self.hits = _Hits(self.cache)
+        self.paused = False
+        self.operations: list[Operation] = []
+        self.listener: Connection | None = None
+        self.old_listener: Connection | None = None
+        self.identified = self.compared = self.comparing = False
+        self.proved_at = self.listening_since = 0
+        # What the oracle knows of this node.
+        self.fills: dict[bytes, list[Any]] = {}
+        self.inserted: dict[bytes, int] = {}
+        self.returned: dict[bytes, list[int]] = {}
+        self.arrived: dict[bytes, list[int]] = {}
+        self.held: dict[bytes, int] = {}
+        self.touched: dict[bytes, int] = {}
+
+    # Reads
+
+    def get(self, key: bytes, *, refresh: bool = False, token: Commit | None = None) -> None:
+        call = self.world.oracle.begin(self, key)
+        call.refresh = refresh
+        if token is not None:
+            call.token, call.min_version = token, token.version
+        session = self.hits.get_session(key, refresh=refresh, min_version=call.min_version)
+        if session is _MISS:
+            self.load(call)
+        else:
+            self.touched[key] = EPOCH + self.world.now
+            assert session is not None
+            self.finish(call, session._record, 0, "memory")
+
+    def load(self, call: Call) -> None:
+        read = Read(self, call)
+        if read.leads:
+            if not call.refresh:
+                self.world.oracle.check_lead(self, call.key)
+            self.fills.setdefault(call.key, []).append(read.fill)
+            self.operations.append(read)
+        else:
+            read.fill.outcome.waiting.append(call)
+
+    def finish(self, call: Call, record: Record | None, serial: int, source: str) -> None:
+        self.world.oracle.finish(call, record, serial, source)
+        if record is not None:
+            commit = self.world.oracle.commit_of(record)
+            self.held[call.key] = commit.version
+            self.world.token(commit)
+
+    def entered(self, operation: Read | Write, serial: int) -> None:
+        """A record is in the cache now: it must be from the server whose events arrive here (C6)."""
+        listener = self.listener
+        heard = listener is not None and listener.server is operation.server
+        expect(heard, f"C6: {self.name} keeps #{serial} of a server that it does not hear")
+        self.inserted[operation.key] = serial
+
+    def expect_hit(self, call: Call) -> None:
+        """What has just entered the cache is served, also to a token whose version was lost (floors)."""
+        if self.coherence.in_sync:
+            again = self.hits.get_session(call.key, touch=False, min_version=call.min_version)
+            expect(again is not _MISS, f"{self.name} would read {call.key[-1]} again and again")
+
+    def closed(self, fill: Any) -> None:
+        self.fills[fill.key].remove(fill)
+        self.disturb(fill.key)
+
+    def disturb(self, key: bytes | None) -> None:
+        """From now on the fills of this session (None: all) may lack something that is known here."""
+        for fills in (self.fills.get(key, ()),) if key is not None else self.fills.values():
+            for fill in fills:
+                fill.outcome.disturbed = True
+
+    # The listener
+
+    def tend_listener(self) -> None:
+        """The next thing a listener has to do."""
+        if self.listener is None:
+            self.listener = Connection(self.world.listener_server(), self.name)
+            self.listener.deaf = self.world.pooler
+            self.listening_since = self.coherence.on_lost()
+            self.disturb(None)
+            self.listener.server.connections.append(self.listener)
+        elif self.listener.dead or self.coherence.listener_silent:
+            self.drop_listener()
+        elif not self.identified:
+            self.disturb(None)
+            epoch = self.coherence.on_listening(self.listener.server.identify(), since=self.listening_since)
+            expect(epoch is not None, "nothing was lost, yet the listener is refused")
+            self.identified = True
+            self._prove()
+        elif not self.compared and not self.comparing:
+            self.comparing = True
+            self.operations.append(Compare(self))
+        elif self.world.now - self.proved_at >= self.coherence.proof_interval:
+            self._prove()
+        else:
+            self.deliver(len(self.listener.queue))
+
+    def _prove(self) -> None:
+        self.proved_at = self.world.now
+        self.operations.append(Prove(self))
+
+    def drop_listener(self) -> None:
+        """Its connection is gone, or is given up."""
+        if self.listener is not None:
+            if self.listener in self.listener.server.connections:
+                self.listener.server.connections.remove(self.listener)
+            self.old_listener, self.listener = self.listener, None
+        self.identified = self.compared = self.comparing = False
+        self.disturb(None)
+        self.coherence.on_lost()
+        stale = self.coherence.on_listening("i0", since=self.listening_since)
+        expect(stale is None, "a listener that was lost meanwhile is believed to listen")
+
+    def deliver(self, count: int) -> None:
+        """Hand on the next notifications, once the listener is set up."""
+        listener = self.listener
+        if listener is None or not self.identified or listener.frozen:
+            return
+        for _ in range(min(count, len(listener.queue))):
+            self._hear(listener, again=False)
+
+    def deliver_late(self) -> None:
+        """A notification of the connection before this one, or one that has been heard already."""
+        if self.old_listener is not None and self.old_listener.queue:
+            self._hear(self.old_listener, again=False)
+        elif (
+            self.listener is not None and self.listener.queue and self.identified and not self.listener.frozen
+        ):
+            self._hear(self.listener, again=True)
+
+    def _hear(self, listener: Connection, *, again: bool) -> None:
+        notice = listener.queue[0] if again else listener.queue.popleft()
+        if notice.is_proof:
+            # Out of its order a proof would be a lie, which no connection tells.
+            if not again:
+                self.coherence.proof_returned(notice.payload)
+            return
+        self.coherence.on_event(notice.payload)
+        for commit in notice.effects:
+            self.disturb(commit.key)
+        if not _all_by_id(notice.payload):
+            self.disturb(None)
+        self.world.oracle.arrived(self, notice.effects)
+
+
+def _all_by_id(payload: str) -> bool:
+    return all(item[0] in "ud" for item in payload.split(" ")[1:])
+
+
+def expect(condition: bool, message: str) -> None:
+    """One of the final checks."""
+    if not condition:
+        raise Violation(message)

@@ -1,0 +1,654 @@
+"""One history: nodes, the model database, a virtual clock, and what bytes make of them.
+
+A history is a byte string. Its first four bytes choose the configuration and the kinds of trouble; each further four
+are one action and its three arguments. So a seed, a failing history cut down to what matters, and what hypothesis
+draws are all the same thing, and every one can be replayed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+
+from pgsession import _coherence, _events
+from tests.simulation.model import EPOCH, Commit, Server
+from tests.simulation.node import Compare, Listing, Node, Prove, Read, Touches, Wide, Write, expect
+from tests.simulation.oracle import SECOND, Oracle
+
+MAX_STALENESS: Final = 10 * SECOND
+HEADER: Final = 4
+STEP: Final = 4
+
+_KEYS: Final = tuple(bytes([0] * 15 + [number]) for number in range(1, 10))
+_USERS: Final = ("ann", "bob")
+_GROUPS: Final = (None, "red", "blue")
+_TIMES: Final = (0.001, 0.05, 0.3, 1, 2, 3.3, 3.4, 5, 9, 10.1, 12, 21)
+_PLAIN: Final = _events.PLAIN_SQL
+
+
+class World:
+    """Everything there is, and what can happen to it: the actions are the methods of `_ACTIONS`."""
+
+    def __init__(self, history: bytes, *, module: Any = _coherence, trace: bool = False) -> None:
+        header = history[:HEADER].ljust(HEADER, b"\0")
+        self.history = history
+        self.trace: list[str] | None = [] if trace else None
+        self.capacity = (1, 2, 4, 16)[header[0] & 3]
+        self.stale_if_error = (0, 0, 20 * SECOND, 60 * SECOND)[header[0] >> 2 & 3]
+        self.max_staleness = MAX_STALENESS
+        self.keys = _KEYS[: 2 + (header[0] >> 4 & 3)]
+        self.hot = header[0] >> 6
+        self.actions = actions(header[1] | header[2] << 8, (header[3] >> 2) % 10)
+        self.oracle = Oracle(self.max_staleness, self.stale_if_error)
+        self.now = 0
+        self.down = self.pooler = self.astray = self.garbled = False
+        self.server = Server({}, {})
+        self.server.identify()
+        self.elsewhere = Server({}, {})
+        self.orphans: list[Write] = []
+        self.tokens: list[Commit] = []
+        self.chance = 0
+        self.nodes = [Node(self, number, module) for number in range((1, 2, 2, 3)[header[3] & 3])]
+        for key in self.keys[:2]:
+            self.create(key, origin=_PLAIN)
+        self.server.flush()
+        for node in self.nodes:
+            for _ in range(4):
+                node.tend_listener()
+                while node.operations:
+                    node.operations[0].step()
+
+    def run(self) -> None:
+        """Live through the history, then let all trouble end and see that everything is well."""
+        history = self.history
+        for at in range(HEADER, len(history) - STEP + 1, STEP):
+            number, a, b, c = history[at : at + STEP]
+            node = self.nodes[a % len(self.nodes)]
+            action = self.actions[number]
+            self.chance = c
+            if self.trace is not None:
+                self._note(f"{action.__name__} {node.name[-1]} {b} {c}")
+            action(self, node, b, c)
+            self._advance(1)  # no two things happen in the same moment
+            self.oracle.check_cache(node)
+        self.settle()
+
+    def _note(self, what: str) -> None:
+        assert self.trace is not None
+        self.trace.append(f"{self.now / SECOND:8.3f}  {what}")
+
+    def coin(self) -> bool:
+        self.chance = self.chance * 5 + 113 & 255
+        return self.chance & 64 != 0
+
+    def token(self, commit: Commit) -> None:
+        """A caller has seen this version, and may carry it to any node."""
+        if not self.tokens or self.tokens[-1] is not commit:
+            self.tokens.append(commit)
+
+    def listener_server(self) -> Server:
+        return self.elsewhere if self.astray else self.server
+
+    # The database's side
+
+    def read(self, key: bytes) -> tuple[Any, int]:
+        row = self.server.live(key, self.now)
+        if row is None:
+            last = self.server.rows.get(key)
+            return None, last.serial if last else 0
+        return row.record(self.server.accessed.get(key, EPOCH)), row.serial
+
+    def _commit(self, key: bytes, version: int, user: str, group: str | None, **more: Any) -> Commit:
+        before = self.server.rows.get(key)
+        expires = before.expires_at if before else EPOCH + self.now + 1000 * SECOND
+        expires = more.pop("expires", expires)
+        commit = Commit(
+            len(self.oracle.commits), self.now, key, version, user, group, expires, before, **more
+        )
+        self.oracle.committed(commit)
+        return self.server.commit(commit)
+
+    def _announce(self, origin: str, item: _events.Item, *effects: Commit) -> None:
+        payload = f"{origin} {_events.encode(item)}"
+        if self.garbled:
+            payload = f"{origin} n{payload[18:]}"
+        self.server.notify(payload, effects)
+
+    def create(self, key: bytes, *, origin: str) -> Commit:
+        row = self.server.rows.get(key)
+        if row is not None:
+            return row  # Ids are random: never created twice.
+        commit = self._commit(key, 1, _USERS[key[-1] % 2], _GROUPS[key[-1] % 3])
+        self._announce(origin, _events.Changed(key, 1), commit)
+        return commit
+
+    def update(
+        self,
+        row: Commit,
+        *,
+        origin: str,
+        announced: bool = True,
+        regroup: bool = False,
+        expires: int | None = None,
+    ) -> Commit:
+        group = _GROUPS[(_GROUPS.index(row.group) + 1) % 3] if regroup else row.group
+        announced = announced or regroup
+        more = {} if expires is None else {"expires": expires}
+        commit = self._commit(row.key, row.version + 1, row.user, group, announced=announced, **more)
+        if announced:
+            self._announce(origin, _events.Changed(row.key, commit.version), commit)
+        return commit
+
+    def _bury(self, row: Commit) -> Commit:
+        return self._commit(row.key, row.version, row.user, row.group, deleted=True)
+
+    def delete(self, row: Commit, *, origin: str) -> Commit:
+        commit = self._bury(row)
+        self._announce(origin, _events.Deleted(row.key), commit)
+        return commit
+
+    def wide(self, kind: str, item: _events.Item, *, origin: str) -> list[Commit]:
+        rows = [row for row in self.server.rows.values() if not row.deleted and _matches(item, row)]
+        effects = rows
+        if kind == "delete":
+            effects = [self._bury(row) for row in rows]
+        elif kind == "attribute":
+            effects = [self._commit(row.key, row.version + 1, row.user, row.group) for row in rows]
+        self._announce(origin, item, *effects)
+        return effects
+
+    # Time, and what moves on
+
+    def pass_time(self, node: Node, b: int, c: int) -> None:
+        self._advance(int(_TIMES[b % len(_TIMES)] * SECOND))
+
+    def pass_long(self, node: Node, b: int, c: int) -> None:
+        self._advance((10 + b % 80) * SECOND)
+
+    def pass_moment(self, node: Node, b: int, c: int) -> None:
+        self._advance(1000 * (1 + b))
+
+    def _advance(self, amount: int) -> None:
+        self.now += amount
+        self.oracle.now = self.now
+        for node in self.nodes:
+            node.clock.advance(amount)
+
+    def step(self, node: Node, b: int, c: int) -> None:
+        """One operation of the node moves on; a stopped process takes no answers, but the server goes on."""
+        if node.operations:
+            operation = node.operations[b % len(node.operations)]
+            last = operation.broken or operation.stage == operation.stages - 1
+            if not node.paused or not (last or self.down):
+                operation.step()
+
+    def finish(self, node: Node, b: int, c: int) -> None:
+        """One operation of the node comes to its end."""
+        if node.operations and not node.paused:
+            operation = node.operations[b % len(node.operations)]
+            while operation in node.operations:
+                operation.step()
+
+    def tend(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.tend_listener()
+
+    def keep_in_sync(self, node: Node, b: int, c: int) -> None:
+        """What a healthy listener does without being noticed."""
+        for _ in range(0 if node.paused else 6):
+            node.tend_listener()
+            for operation in [o for o in node.operations if isinstance(o, Prove | Compare)]:
+                while operation in node.operations:
+                    operation.step()
+        self.deliver_all(node, b, c)
+
+    def deliver(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.deliver(1 + b % 3)
+
+    def deliver_all(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.deliver(1000)
+
+    # What callers do
+
+    def _key(self, b: int) -> bytes:
+        """Mostly the same one: troubles of different sessions seldom meet."""
+        return self.keys[0 if b & 3 < self.hot else (b >> 2) % len(self.keys)]
+
+    def get(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.get(self._key(b))
+
+    def get_at_once(self, node: Node, b: int, c: int) -> None:
+        """As most reads are: with nothing else meanwhile."""
+        self._at_once(node, self.get, b, c)
+
+    def update_at_once(self, node: Node, b: int, c: int) -> None:
+        self._at_once(node, self.update_session, b, c)
+
+    def _at_once(self, node: Node, action: Callable[[Node, int, int], None], b: int, c: int) -> None:
+        count = len(node.operations)
+        action(node, b, c)
+        while len(node.operations) > count:
+            node.operations[-1].step()
+
+    def get_slowly(self, node: Node, b: int, c: int) -> None:
+        """The answer is under way for seconds, and outdated when it comes."""
+        self.get(node, b, c)
+        if node.operations and isinstance(node.operations[-1], Read) and node.operations[-1].stage == 0:
+            node.operations[-1].step()
+            self._advance(1)
+            self.plain_sql(node, b, 2)
+            self._advance((1 + c % 16) * SECOND)
+
+    def refresh(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.get(self._key(b), refresh=True)
+
+    def get_by_token(self, node: Node, b: int, c: int) -> None:
+        if not node.paused and self.tokens:
+            token = self.tokens[-1 - b % min(len(self.tokens), 6)]
+            node.get(token.key, token=token)
+
+    def _write(self, node: Node, key: bytes, kind: str, base: int = 0, *, notify: bool = True) -> None:
+        if not node.paused:
+            node.operations.append(Write(node, key, kind, base, notify=notify))
+
+    def create_session(self, node: Node, b: int, c: int) -> None:
+        key = self._key(b)
+        if key not in self.server.rows and not any(
+            isinstance(o, Write) and o.key == key for o in _under_way(self)
+        ):
+            self._write(node, key, "create")
+
+    def update_session(self, node: Node, b: int, c: int) -> None:
+        self._write(node, self._key(b), "update")
+
+    def update_checked(self, node: Node, b: int, c: int) -> None:
+        key = self._key(b)
+        self._write(node, key, "update", node.held.get(key, 0))
+
+    def update_quietly(self, node: Node, b: int, c: int) -> None:
+        self._write(node, self._key(b), "update", notify=False)
+
+    def regroup(self, node: Node, b: int, c: int) -> None:
+        self._write(node, self._key(b), "regroup", notify=False)
+
+    def delete_session(self, node: Node, b: int, c: int) -> None:
+        self._write(node, self._key(b), "delete")
+
+    def wide_statement(self, node: Node, b: int, c: int) -> None:
+        """delete_user, delete_group, delete_all, delete_attribute_from_user, evict_user, clear_cache."""
+        user, group = _events.UserChanged(_USERS[b % 2]), _events.GroupChanged(str(_GROUPS[1 + b % 2]))
+        kind, item = (
+            ("delete", user),
+            ("delete", group),
+            ("delete", _events.Everything()),
+            ("attribute", user),
+            ("attribute", user),
+            ("evict", user),
+            ("evict", _events.Everything()),
+        )[c % 7]
+        if not node.paused:
+            node.operations.append(Wide(node, kind, item))
+
+    def list_user(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.operations.append(Listing(node, _USERS[b % 2]))
+
+    def flush_touches(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.operations.append(Touches(node))
+
+    def plain_sql(self, node: Node, b: int, c: int) -> None:
+        """An operator with psql: another session of the database, and no node at all."""
+        row = self.server.live(self._key(b), self.now)
+        if row is None:
+            return
+        if c % 4 == 0:
+            self.delete(row, origin=_PLAIN)
+        elif c % 4 == 1:
+            self.update(row, origin=_PLAIN, expires=EPOCH + self.now + (1 + c) * SECOND // 4)
+        else:
+            self.update(row, origin=_PLAIN)
+
+    # Trouble
+
+    def flush_log(self, node: Node, b: int, c: int) -> None:
+        self.server.flush()
+
+    def break_operation(self, node: Node, b: int, c: int) -> None:
+        if node.operations:
+            operation = node.operations[b % len(node.operations)]
+            operation.broken = True
+            if c % 2 and not node.paused:
+                operation.step()
+
+    def run_orphan(self, node: Node, b: int, c: int) -> None:
+        if self.orphans:
+            self.orphans.pop(b % len(self.orphans)).execute()
+
+    def end_listener(self, node: Node, b: int, c: int) -> None:
+        """Noticed at once, or by the next look at the connection."""
+        if node.listener is not None:
+            if b % 2 and not node.paused:
+                node.drop_listener()
+            else:
+                node.listener.dead = True
+                if node.listener in node.listener.server.connections:
+                    node.listener.server.connections.remove(node.listener)
+
+    def freeze_listener(self, node: Node, b: int, c: int) -> None:
+        if node.listener is not None:
+            node.listener.frozen = not node.listener.frozen
+
+    def deliver_late(self, node: Node, b: int, c: int) -> None:
+        if not node.paused:
+            node.deliver_late()
+
+    def stop_or_continue(self, node: Node, b: int, c: int) -> None:
+        node.paused = not node.paused
+
+    def toggle_pooler(self, node: Node, b: int, c: int) -> None:
+        self.pooler = not self.pooler
+
+    def toggle_astray(self, node: Node, b: int, c: int) -> None:
+        self.astray = not self.astray
+
+    def toggle_down(self, node: Node, b: int, c: int) -> None:
+        self.down = not self.down
+
+    def toggle_garbled(self, node: Node, b: int, c: int) -> None:
+        """Nodes of a newer version announce changes in items that the others cannot read."""
+        self.garbled = not self.garbled
+
+    def crash(self, node: Node, b: int, c: int) -> None:
+        """The server crashes and recovers; it may have lost what was not flushed."""
+        lost = self.server.lose(b % 4)
+        self.server.end_connections()
+        self.server.incarnation = None
+        self._break_all(lost)
+
+    def seen_and_lost(self, node: Node, b: int, c: int) -> None:
+        """A node shows a change that is then lost, and a caller keeps its token."""
+        row = self.server.live(self._key(b), self.now)
+        if row is not None and not node.paused and not self.down:
+            self.update(row, origin=_PLAIN)
+            node.deliver(1000)
+            self._at_once(node, self.get, b, c)
+            (self.fail_over if c & 3 == 0 else self.crash)(node, 1, c)
+            row = self.server.live(row.key, self.now)
+            if c & 4 and row is not None:
+                self.update(row, origin=_PLAIN)  # the lost version number is given out again
+
+    def blink(self, node: Node, b: int, c: int) -> None:
+        """The listener is away for a moment, in which something changes."""
+        if not node.paused:
+            node.drop_listener()
+            self.plain_sql(node, b, 2)
+            node.tend_listener()
+            node.tend_listener()
+            if c & 1:  # answers from before may be read after
+                while node.operations:
+                    node.operations[0].step()
+            if c & 2:  # and a comparison may be made that is answered after the next time
+                node.tend_listener()
+                if node.operations and node.operations[-1].stage == 0:
+                    node.operations[-1].step()
+
+    def prove(self, node: Node, b: int, c: int) -> None:
+        """A proof that is sent at once, and on its way back."""
+        if node.identified and not node.paused:
+            node.deliver(1000)
+            node.operations.append(Prove(node))
+            node.operations[-1].step()
+            if c & 1:  # a change right behind it, and the proof alone comes back, late
+                self._advance(1)
+                self.plain_sql(node, b, 2)
+                self._advance((b >> 2 & 7) * SECOND)
+                node.deliver(1)
+
+    def fail_over(self, node: Node, b: int, c: int) -> None:
+        """Another server takes over; listeners stay with the old one, which is alive and alone."""
+        rows, accessed = self.server.rows, self.server.accessed
+        lost = self.server.lose(b % 4)
+        self.server = Server(rows, accessed)
+        self._break_all(lost)
+
+    def _break_all(self, lost: list[Commit]) -> None:
+        self.oracle.crashed(lost, self.nodes)
+        self.orphans.clear()
+        for node in self.nodes:
+            for operation in node.operations:
+                if operation.stage < operation.stages - 1 or self.coin():
+                    operation.broken = True
+
+    # The end
+
+    def settle(self) -> None:
+        """All trouble ends. Every node must find its way back, and hold nothing but what the rows say (C5, C11)."""
+        self.down = self.pooler = self.astray = self.garbled = False
+        if self.trace is not None:
+            self._note("settle")
+        while self.orphans:
+            self.orphans.pop().execute()
+        for node in self.nodes:
+            node.paused = False
+            if node.listener is not None:
+                node.listener.frozen = False
+        for _ in range(8):  # long enough for the last proof before the trouble to wear off
+            for node in self.nodes:
+                self._work_off(node)
+            self._advance(self.max_staleness // 3)
+        for node in self.nodes:
+            self._work_off(node)
+            node.deliver(1000)
+            expect(node.coherence.in_sync, f"C5: {node.name} does not get in sync again")
+        for node in self.nodes:
+            self._check_settled(node)
+
+    def _work_off(self, node: Node) -> None:
+        for _ in range(3):
+            # Perhaps twice: then what was under way is answered when the node listens again.
+            for _ in range(1 + self.coin()):
+                node.tend_listener()
+            while node.operations:
+                node.operations[0].step()
+            self.oracle.check_cache(node)
+
+    def _check_settled(self, node: Node) -> None:
+        keys, _ = node.cache.versions()
+        for key in keys:
+            held = node.inserted[key]
+            rows = self.oracle.timeline[key]
+            announced = next((row.serial for row in reversed(rows) if row.announced), 0)
+            expect(held >= announced, f"C5: {node.name} holds #{held}, the row is {rows[-1]}")
+            expect(
+                not self.oracle.commits[held].lost and not rows[-1].deleted,  # type: ignore[union-attr]
+                f"C5: {node.name} holds #{held}, which is no more",
+            )
+        while batch := node.cache.take_touched(100):
+            for key, at in batch:
+                self.server.accessed[key] = max(at, self.server.accessed.get(key, 0))
+            node.cache.confirm_touched(batch)
+        for key, at in node.touched.items():
+            row = self.server.live(key, self.now)
+            if row is not None:
+                expect(
+                    self.server.accessed.get(key, 0) >= at - self.max_staleness // 2,
+                    f"C11: {node.name} forgot an access to {key[-1]}",
+                )
+        for key in self.keys:
+            node.get(key)
+        self._work_off(node)
+
+
+def _under_way(world: World) -> list[Any]:
+    return [*world.orphans, *(operation for node in world.nodes for operation in node.operations)]
+
+
+def _matches(item: _events.Item, row: Commit) -> bool:
+    if isinstance(item, _events.UserChanged):
+        return row.user == item.user_id
+    if isinstance(item, _events.GroupChanged):
+        return row.group == item.group_id
+    return True
+
+
+Action = Callable[[World, Node, int, int], None]
+
+_ALWAYS: Final[tuple[tuple[int, Action], ...]] = (
+    (8, World.pass_time),
+    (6, World.pass_moment),
+    (28, World.step),
+    (14, World.finish),
+    (8, World.tend),
+    (18, World.keep_in_sync),
+    (10, World.deliver),
+    (8, World.deliver_all),
+    (24, World.get),
+    (8, World.get_at_once),
+    (6, World.update_session),
+    (4, World.update_at_once),
+    (3, World.create_session),
+)
+"""What every history is made of, by weight."""
+
+_SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
+    ((10, World.refresh), (6, World.get_by_token)),
+    ((6, World.update_checked), (6, World.update_quietly)),
+    ((3, World.delete_session), (4, World.plain_sql)),
+    ((6, World.wide_statement), (5, World.regroup)),
+    ((6, World.list_user), (3, World.flush_touches)),
+    ((6, World.break_operation), (4, World.run_orphan)),
+    ((4, World.end_listener), (2, World.blink), (4, World.deliver_late)),
+    ((4, World.freeze_listener), (3, World.get_slowly)),
+    ((5, World.stop_or_continue),),
+    ((3, World.toggle_pooler), (3, World.end_listener)),
+    ((3, World.toggle_astray), (3, World.end_listener)),
+    ((3, World.toggle_down), (2, World.toggle_garbled)),
+    ((4, World.crash), (2, World.seen_and_lost), (2, World.flush_log)),
+    ((4, World.fail_over), (2, World.flush_log)),
+    ((6, World.get_by_token), (6, World.plain_sql)),
+    ((12, World.get), (12, World.update_session)),
+)
+"""What a history may be made of as well: each has some of these, so that every two meet without all others about."""
+
+
+_THEMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
+    (  # one node, few slots: fills, writes and evictions of one session
+        (30, World.step),
+        (10, World.finish),
+        (16, World.get),
+        (8, World.refresh),
+        (8, World.update_session),
+        (8, World.update_quietly),
+        (3, World.update_checked),
+        (6, World.list_user),
+        (4, World.plain_sql),
+        (2, World.delete_session),
+        (3, World.wide_statement),
+        (6, World.deliver_all),
+    ),
+    (  # deletions of every kind
+        (30, World.step),
+        (10, World.finish),
+        (16, World.get),
+        (6, World.refresh),
+        (6, World.delete_session),
+        (8, World.wide_statement),
+        (6, World.create_session),
+        (4, World.plain_sql),
+        (4, World.break_operation),
+        (6, World.deliver_all),
+        (3, World.keep_in_sync),
+    ),
+    (  # listeners come and go
+        (30, World.step),
+        (24, World.tend),
+        (6, World.deliver_all),
+        (6, World.end_listener),
+        (6, World.blink),
+        (8, World.get),
+        (4, World.get_slowly),
+        (8, World.plain_sql),
+        (4, World.update_session),
+        (4, World.deliver_late),
+        (4, World.pass_time),
+    ),
+    (  # servers come and go
+        (16, World.keep_in_sync),
+        (10, World.finish),
+        (10, World.step),
+        (8, World.get),
+        (16, World.get_at_once),
+        (6, World.get_by_token),
+        (5, World.update_session),
+        (5, World.update_at_once),
+        (8, World.plain_sql),
+        (6, World.pass_time),
+        (4, World.fail_over),
+        (3, World.crash),
+        (6, World.seen_and_lost),
+        (2, World.list_user),
+        (2, World.deliver_late),
+    ),
+    (  # tokens carried from node to node
+        (24, World.step),
+        (8, World.finish),
+        (14, World.get),
+        (14, World.get_by_token),
+        (4, World.refresh),
+        (8, World.update_at_once),
+        (6, World.update_checked),
+        (4, World.update_quietly),
+        (3, World.deliver),
+        (2, World.keep_in_sync),
+        (2, World.seen_and_lost),
+    ),
+    (  # the database does not answer, memory may
+        (10, World.keep_in_sync),
+        (10, World.finish),
+        (10, World.get),
+        (20, World.get_at_once),
+        (12, World.plain_sql),
+        (4, World.update_session),
+        (4, World.pass_time),
+        (4, World.pass_long),
+        (8, World.toggle_down),
+        (4, World.end_listener),
+        (3, World.fail_over),
+        (4, World.seen_and_lost),
+    ),
+    (  # proofs late, lost, and sent by a stopped process
+        (12, World.step),
+        (8, World.tend),
+        (8, World.prove),
+        (8, World.keep_in_sync),
+        (8, World.deliver),
+        (4, World.deliver_all),
+        (10, World.get),
+        (16, World.get_at_once),
+        (10, World.plain_sql),
+        (14, World.pass_time),
+        (4, World.freeze_listener),
+        (3, World.stop_or_continue),
+    ),
+)
+"""Other histories are about one thing, and about nothing else."""
+
+
+@functools.cache
+def actions(mask: int, theme: int) -> tuple[Action, ...]:
+    """What each value of an action's byte means in a history of this theme, or with these kinds of trouble."""
+    chosen = [*_ALWAYS]
+    if 0 <= theme < len(_THEMES):
+        chosen = [*_THEMES[theme]]
+    else:
+        for number, group in enumerate(_SOMETIMES):
+            if mask >> number & 1:
+                chosen.extend(group)
+    weighted = [action for weight, action in chosen for _ in range(weight)]
+    return tuple(weighted[number * len(weighted) // 256] for number in range(256))
