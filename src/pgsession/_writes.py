@@ -85,13 +85,13 @@ _answers_decoder = msgspec.json.Decoder(Answers)
 class Operation:
     """One caller's write on its way: what is asked, and `outcome`, where its caller waits (opaque here).
 
-    `lease` is the write's lease on its id (see `_coherence`); `previous` the same session's operation before this one;
-    `ended` where the one after it waits for `finished`; `locked` counts how often a batch found the row locked by
-    somebody else.
+    `lease` is the write's lease on its id (see `_coherence`); `previous` the same session's operation before this one,
+    `ended` where the one after it waits for `finished`; `sent`: a batch has it, or had it; `locked` counts how often a
+    batch found the row locked by somebody else.
     """
 
     kind = ""
-    __slots__ = ("ended", "finished", "key", "lease", "locked", "outcome", "previous", "size")
+    __slots__ = ("ended", "finished", "key", "lease", "locked", "outcome", "previous", "sent", "size")
 
     def __init__(self, key: bytes, size: int) -> None:
         self.key = key
@@ -100,6 +100,7 @@ class Operation:
         self.lease: Any = None
         self.previous: Operation | None = None
         self.ended: Any = None
+        self.sent = False
         self.finished = False
         self.outcome: Any = None
 
@@ -316,6 +317,13 @@ class Queue:
     def again(self, operations: list[Operation]) -> None:
         """Puts operations back in front of all others: nothing of theirs has been done."""
         self._waiting.extendleft(reversed(operations))
+
+    def remove(self, operation: Operation) -> None:
+        """Takes one out, if it is here."""
+        try:
+            self._waiting.remove(operation)
+        except ValueError:
+            pass
 
     def take(self) -> Batch:
         """The next batch: the longest-waiting operations, within the bounds of a batch. Empty if nothing waits."""

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgsession import _events
 from pgsession._connections import is_stale, lost_durability
@@ -101,6 +101,8 @@ class AsyncStore:
         run once more."""
         try:
             return await self._query(statement, parameters)
+        except PoolTimeout:
+            raise
         except psycopg.OperationalError as error:
             # No SQLSTATE: it was the connection that failed, not the statement.
             if not again or (error.sqlstate is not None and not error.sqlstate.startswith(("57P0", "08"))):

@@ -65,17 +65,25 @@ class AsyncWriter:
             WriteOutcomeUnknown: the connection was lost between sending and answer.
             psycopg.Error: the operation was not done.
         """
-        async with self._room:
-            outcome = operation.outcome = AsyncOutcome()
-            try:
+        outcome = operation.outcome = AsyncOutcome()
+        try:
+            async with self._room:
                 await self._after_previous(operation)
-            except BaseException:
-                self._finish(operation, ManagerClosedError("given up before it was sent"), None)
-                raise
-            with self._guard:
-                self._queue.add(operation)
-            result = await self._turn.run(self._write_batch, outcome)
-            return await result.wait() if isinstance(result, AsyncOutcome) else result
+                with self._guard:
+                    self._queue.add(operation)
+                result = await self._turn.run(self._write_batch, outcome)
+                return await result.wait() if isinstance(result, AsyncOutcome) else result
+        except BaseException:
+            self._withdraw(operation)
+            raise
+
+    def _withdraw(self, operation: Operation) -> None:
+        """Its caller is gone. What is not sent yet is not sent any more; what is sent comes to its end."""
+        with self._guard:
+            if operation.sent or operation.finished:
+                return
+            self._queue.remove(operation)
+        self._finish(operation, ManagerClosedError("given up before it was sent"), None)
 
     async def close(self, timeout: float | None) -> None:
         """Waits until what was accepted is done; refuses what comes later."""
@@ -111,6 +119,8 @@ class AsyncWriter:
     async def _write_batch(self) -> None:
         with self._guard:
             batch = self._queue.take()
+            for operation in batch.operations:
+                operation.sent = True
         if batch.operations:
             await self._run(batch)
 

@@ -67,17 +67,25 @@ class Writer:
             WriteOutcomeUnknown: the connection was lost between sending and answer.
             psycopg.Error: the operation was not done.
         """
-        with self._room:
-            outcome = operation.outcome = Outcome()
-            try:
+        outcome = operation.outcome = Outcome()
+        try:
+            with self._room:
                 self._after_previous(operation)
-            except BaseException:
-                self._finish(operation, ManagerClosedError("given up before it was sent"), None)
-                raise
-            with self._guard:
-                self._queue.add(operation)
-            result = self._turn.run(self._write_batch, outcome)
-            return result.wait() if isinstance(result, Outcome) else result
+                with self._guard:
+                    self._queue.add(operation)
+                result = self._turn.run(self._write_batch, outcome)
+                return result.wait() if isinstance(result, Outcome) else result
+        except BaseException:
+            self._withdraw(operation)
+            raise
+
+    def _withdraw(self, operation: Operation) -> None:
+        """Its caller is gone. What is not sent yet is not sent any more; what is sent comes to its end."""
+        with self._guard:
+            if operation.sent or operation.finished:
+                return
+            self._queue.remove(operation)
+        self._finish(operation, ManagerClosedError("given up before it was sent"), None)
 
     def close(self, timeout: float | None) -> None:
         """Waits until what was accepted is done; refuses what comes later."""
@@ -113,6 +121,8 @@ class Writer:
     def _write_batch(self) -> None:
         with self._guard:
             batch = self._queue.take()
+            for operation in batch.operations:
+                operation.sent = True
         if batch.operations:
             self._run(batch)
 
