@@ -134,7 +134,6 @@ _FUNCTIONS = {
     "page": "session_page",
     "raise_version": "session_raise_version",
     "send_noted": "session_send_noted",
-    "snapshot": "session_snapshot",
     "touch": "session_touch",
     "write": "session_write",
 }
@@ -160,7 +159,7 @@ def names(schema: str, prefix: str) -> dict[str, sql.Composable]:
     placeholders["plain"] = sql.Literal(_events.PLAIN_SQL)
     placeholders["fencing_literal"] = sql.Literal(placeholders["fencing"].as_string())
     placeholders["moment_us"] = sql.SQL(_microseconds("moment"))
-    placeholders["snapshot_of_session"] = _snapshot("session", "at").format(**placeholders)
+    placeholders["snapshot_at_moment"] = _snapshot("s", "moment").format(**placeholders)
     return placeholders
 
 

@@ -3,12 +3,6 @@
 -- with each other. Plans are made once a connection and reach rows by index or by their place: enable_seqscan
 -- and enable_mergejoin are off, for plans made while the tables are nearly empty must serve when they no longer are.
 
--- The snapshot of one session, as in pgsession._sql: live attributes only, in the order of their keys.
-CREATE FUNCTION {snapshot}(session {sessions}, at timestamptz) RETURNS text
-LANGUAGE sql STABLE AS $pgsession$
-    SELECT {snapshot_of_session}
-$pgsession$;
-
 -- Group commit: see pgsession._sql for the batch and the result.
 CREATE FUNCTION {write}(node text, mark text, batch jsonb) RETURNS text
 LANGUAGE plpgsql
@@ -222,7 +216,7 @@ BEGIN
                 WHERE (e->>0)::integer = ANY (passed)));
         END IF;
         IF behind IS NOT NULL THEN
-            SELECT concat_ws(',', updated, string_agg(left(b.answer, -5) || {snapshot}(s, moment) || ']', ',')) INTO updated
+            SELECT concat_ws(',', updated, string_agg(left(b.answer, -5) || {snapshot_at_moment} || ']', ',')) INTO updated
             FROM unnest(behind, behind_ids) b(answer, id) JOIN {sessions} s ON s.id = b.id;
         END IF;
     END IF;
