@@ -1,0 +1,122 @@
+"""What happened: one line of JSON for each call, written by the process that made it, read by the judge.
+
+Times are microseconds of the machine's monotonic clock, which all processes share. `began` is taken before a call and
+`ended` after it, so a process that is frozen in between makes the interval longer, never wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+
+
+def now() -> int:
+    """Microseconds, the same in every process of the machine."""
+    return time.monotonic_ns() // 1000
+
+
+class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One call and what came of it."""
+
+    kind: str
+    """get, cached, list, update, create, delete, delete_user, delete_group, drop, sql_set, sql_delete, final"""
+    node: int
+    began: int
+    ended: int = 0
+    who: str = ""
+    """The caller: node and task. It writes only its own attribute, and counts in it."""
+    session: str = ""
+    outcome: str = "ok"
+    """ok, none (no such session), conflict, unknown (may have been done, now or later), error (was not done)"""
+    version: int = 0
+    content: dict[str, Any] | None = None
+    """The attributes that a read returned, or the caller knew after its write."""
+    from_cache: bool = False
+    floor: int = 0
+    """The `min_version` of a read; the version that a write with check="session" was based on."""
+    wrote: dict[str, Any] | None = None
+    """What a write set; None for an attribute that it removed."""
+    user: str = ""
+    group: str = ""
+    keep: str = ""
+    overdue: int = 0
+    """How long, in microseconds, an attribute that was returned had been expired."""
+    error: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.began / 1e6:.6f} +{(self.ended - self.began) / 1e6:.6f} s", f"node {self.node} {self.who}"]
+        parts += [self.kind, self.session[:8] or self.user or self.group, self.outcome]
+        parts += [f"{name}={value}" for name, value in self._details().items() if value]
+        return "  ".join(parts)
+
+    def _details(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "floor": self.floor,
+            "cached": self.from_cache,
+            "content": self.content,
+            "wrote": self.wrote,
+            "error": self.error,
+        }
+
+
+class State(msgspec.Struct, kw_only=True):
+    """A node went in or out of sync."""
+
+    node: int
+    at: int
+    in_sync: bool
+
+
+class Fault(msgspec.Struct, kw_only=True):
+    """What was done to the system. `began` is before the first effect, `ended` when its cause was gone again."""
+
+    kind: str
+    began: int
+    ended: int = 0
+    lossy: bool = False
+    """Whether the server may have lost commits that nobody had been told of yet."""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        took = (self.ended - self.began) / 1e6
+        return f"{self.began / 1e6:.6f} +{took:.6f} s  FAULT {self.kind} {self.detail}"
+
+
+class Writer:
+    """Appends to a file; usable from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("w")
+        self._lock = threading.Lock()
+        self._encode = msgspec.json.Encoder().encode
+
+    def add(self, entry: Call | State) -> None:
+        text = ("C" if isinstance(entry, Call) else "S") + self._encode(entry).decode() + "\n"
+        with self._lock:
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._file.flush()
+
+
+def read(path: Path) -> Iterator[Call | State]:
+    """What one process wrote; a last line that is not whole is left out."""
+    call = msgspec.json.Decoder(Call)
+    state = msgspec.json.Decoder(State)
+    with path.open() as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield (call if line[0] == "C" else state).decode(line[1:])
+
+
+def dump(value: Any) -> str:
+    """For the line protocol between the processes."""
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,285 @@
+"""One run: the cluster, the processes and the faults, from the start to the last of them gone."""
+
+from __future__ import annotations
+
+import json
+import queue
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgsession import schema
+from tests.chaos import history
+from tests.chaos.cluster import Cluster
+from tests.chaos.faults import Faults, Ways
+from tests.chaos.history import Call, Fault, State
+from tests.chaos.judge import Judge, Row, Verdict
+from tests.chaos.worker import Task
+from tests.fault_proxy import FaultProxy
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = "chaos"
+PATIENCE = 60.0
+"""Seconds in which a process must answer when nothing is wrong any more."""
+
+
+class Options(msgspec.Struct, kw_only=True):
+    seconds: float = 60
+    seed: int = 0
+    max_staleness: float = 2
+    callers: int = 3
+    kinds: tuple[str, ...] = ()
+    """The faults to inject, part of a name being enough; all where there are none."""
+    quiet: bool = False
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What the report is made of."""
+
+    options: Options
+    verdict: Verdict
+    faults: list[Fault]
+    states: list[State]
+    calls: list[Call]
+    took: float
+    trouble: str = ""
+    """Logs of servers and processes, where there were violations."""
+
+
+class Worker:
+    """A process of the run, seen from its parent."""
+
+    def __init__(self, task: Task, errors: Path) -> None:
+        self.node = task.node
+        self.errors = errors
+        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        command = [sys.executable, "-m", "tests.chaos.worker", msgspec.json.encode(task).decode()]
+        with errors.open("w") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+            )
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(json.loads(line))
+
+    def say(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+
+    def wait_for(self, key: str, timeout: float = PATIENCE) -> Any:
+        """The next answer that has this key."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                answer = self._answers.get(timeout=min(0.2, max(0.0, end - time.monotonic())))
+            except queue.Empty:
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"node {self.node} ended by itself:\n{self.log()}") from None
+                if time.monotonic() >= end:
+                    raise TimeoutError(f"node {self.node} did not say {key!r} within {timeout:g} s") from None
+            else:
+                if key in answer:
+                    return answer[key]
+
+    def stacks(self) -> str:
+        """Where its threads are; for one that is stuck."""
+        self._process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        return self.log()
+
+    def log(self) -> str:
+        return f"--- node {self.node}\n" + self.errors.read_text(errors="replace")[-6000:]
+
+    def end(self, timeout: float = PATIENCE) -> int:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        return self._process.wait(timeout)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(5)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+
+def run(options: Options, *, programs: str | None = None) -> Outcome:
+    """Everything, and the judgement. Leaves nothing behind, but the history of a run that went wrong."""
+    began = time.monotonic()
+    with ExitStack() as after:
+        folder = Path(tempfile.mkdtemp(prefix="pgsession-chaos-", dir="/tmp"))
+        after.callback(shutil.rmtree, folder, ignore_errors=True)
+        cluster = after.enter_context(Cluster(programs=programs))
+        with psycopg.connect(cluster.primary.conninfo, autocommit=True) as connection:
+            schema.create(connection, SCHEMA)
+        scene = Scene(options, cluster, folder, after)
+        scene.play()
+        return scene.judge(time.monotonic() - began)
+
+
+class Scene:
+    """The processes and the ways between them and the servers."""
+
+    KINDS = ("async", "sync", "async", "sync", "sql")
+
+    def __init__(self, options: Options, cluster: Cluster, folder: Path, after: ExitStack) -> None:
+        self._options = options
+        self._cluster = cluster
+        self._folder = folder
+        self._random = random.Random(options.seed)
+        self._ways = [self._way(node, after) for node in range(len(self.KINDS))]
+        self._workers: list[Worker] = []
+        for node, kind in enumerate(self.KINDS):
+            worker = Worker(self._task(node, kind), folder / f"{node}.log")
+            after.callback(worker.kill)
+            self._workers.append(worker)
+        self._faults = Faults(
+            cluster,
+            self._ways[:-1],
+            [worker.pid for worker in self._workers],
+            chance=self._random,
+            max_staleness=options.max_staleness,
+        )
+        self._stuck: list[str] = []
+
+    def _way(self, node: int, after: ExitStack) -> Ways:
+        """The listeners of all nodes and the pools of half of them go through proxies."""
+
+        def proxies() -> list[FaultProxy]:
+            return [after.enter_context(FaultProxy(server.conninfo)) for server in self._cluster.servers]
+
+        is_manager = self.KINDS[node] != "sql"
+        return Ways(proxies() if is_manager else [], proxies() if is_manager and node % 4 < 2 else [])
+
+    def _task(self, node: int, kind: str) -> Task:
+        direct = [server.conninfo for server in self._cluster.servers]
+        ways = self._ways[node]
+        return Task(
+            node=node,
+            kind=kind,
+            seed=self._random.getrandbits(60),
+            database=_one_of([proxy.conninfo for proxy in ways.pool] or direct),
+            listener=_one_of([proxy.conninfo for proxy in ways.listener] or direct),
+            schema=SCHEMA,
+            folder=str(self._folder),
+            nodes=len(self.KINDS),
+            callers=self._options.callers,
+            max_staleness=self._options.max_staleness,
+        )
+
+    def play(self) -> None:
+        for worker in self._workers:
+            worker.wait_for("ready")
+        self._inject(time.monotonic() + self._options.seconds)
+        for worker in self._workers:
+            worker.say("stop")
+        self._everybody("idle")
+        self._settle()
+        for worker in self._workers:
+            worker.say("dump")
+        self._everybody("dumped")
+        self._rows = dict(self._read_rows())
+        for worker in self._workers:
+            self._try(worker, worker.end)
+
+    def _inject(self, end: float) -> None:
+        """One after the other, sometimes before the one before is got over."""
+        wanted = self._options.kinds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, self._random.choice([0.1, 0.5, 1, 1.5])))
+            kind = self._faults.next_kind()
+            if wanted:
+                matching = [kind for kind in self._faults.kinds if any(part in kind for part in wanted)]
+                kind = self._random.choice(matching)
+            if time.monotonic() < end:
+                fault = self._faults.do(kind)
+                if not self._options.quiet:
+                    took = (fault.ended - fault.began) / 1e6
+                    print(f"  {kind} {fault.detail} ({took:.1f} s)", flush=True)
+
+    def _settle(self) -> None:
+        """Until every node is in sync, and has had the time to hear of the last write."""
+        end = time.monotonic() + PATIENCE
+        waiting = list(self._workers)
+        while waiting and time.monotonic() < end:
+            time.sleep(0.1)
+            for worker in waiting:
+                worker.say("status")
+            waiting = [worker for worker in waiting if self._try(worker, worker.wait_for, "in_sync") is False]
+        self._stuck += [f"node {worker.node} does not get in sync again" for worker in waiting]
+        time.sleep(0.5)
+
+    def _everybody(self, key: str) -> None:
+        for worker in self._workers:
+            self._try(worker, worker.wait_for, key)
+
+    def _try(self, worker: Worker, step: Any, *arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except (TimeoutError, subprocess.TimeoutExpired, OSError, RuntimeError) as error:
+            self._stuck.append(f"{error}\n{worker.stacks() if isinstance(error, TimeoutError) else ''}")
+            return None
+
+    def _read_rows(self) -> Iterator[tuple[str, Row]]:
+        query = sql.SQL(
+            "SELECT s.id::text, s.version, (SELECT coalesce(json_object_agg(a.key, a.value), '{{}}') FROM {attributes} a"
+            " WHERE a.session_id = s.id AND a.expires_at IS NULL)::text FROM {sessions} s"
+        ).format(
+            sessions=sql.Identifier(SCHEMA, "sessions"), attributes=sql.Identifier(SCHEMA, "session_attributes")
+        )
+        with psycopg.connect(self._cluster.primary.conninfo, autocommit=True) as connection:
+            for key, version, content in connection.execute(query):
+                yield key.replace("-", ""), Row(version, json.loads(content))
+
+    def judge(self, took: float) -> Outcome:
+        calls: list[Call] = []
+        states: list[State] = []
+        for worker in self._workers:
+            for entry in history.read(self._folder / f"{worker.node}.history"):
+                (calls if isinstance(entry, Call) else states).append(entry)  # type: ignore[arg-type]
+        bound = int(self._options.max_staleness * 1e6)
+        verdict = Judge(calls, self._faults.done, self._rows, max_staleness=bound).judge()
+        verdict.add_stuck(self._stuck)
+        trouble = ""
+        if verdict.violations:
+            trouble = "\n".join([self._cluster.logs(), *(worker.log() for worker in self._workers)])
+        return Outcome(
+            options=self._options,
+            verdict=verdict,
+            faults=self._faults.done,
+            states=states,
+            calls=calls,
+            took=took,
+            trouble=trouble,
+        )
+
+
+def _one_of(conninfos: list[str]) -> str:
+    """One conninfo with several hosts: libpq takes the one that is the primary."""
+    parts = [conninfo_to_dict(conninfo) for conninfo in conninfos]
+    together = {name: ",".join(str(part[name]) for part in parts) for name in ("host", "port")}
+    rest = {name: value for name, value in parts[0].items() if name not in ("host", "port", "hostaddr")}
+    return make_conninfo("", **rest, **together)

@@ -1,0 +1,632 @@
+"""One process of the run: a manager of either kind, or an operator with plain SQL, doing random things.
+
+    python -m tests.chaos.worker '{"node": 0, "kind": "async", ...}'
+
+Commands come on standard input, a word a line, and each is answered with a line of JSON: `stop` ends the random calls,
+`status` says whether the node is in sync, `dump` records what its cache holds. The process ends when the input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+import pgsession
+from tests.chaos.history import Call, State, Writer, dump, now
+
+SIGNER_KEY = b"chaos" * 8
+MOST_SESSIONS = 48
+"""Sessions that a process deals with at a time; fewer than that fit into a cache."""
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """What a process is told to be."""
+
+    node: int
+    kind: str
+    """async, sync or sql"""
+    seed: int
+    database: str
+    listener: str = ""
+    schema: str
+    folder: str
+    nodes: int
+    callers: int
+    max_staleness: float
+    users: int = 6
+    pause: float = 0.004
+
+
+class Peers:
+    """Tells the other processes of sessions, by datagrams that may be lost."""
+
+    def __init__(self, folder: Path, node: int, nodes: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(str(folder / f"{node}.peer"))
+        self._others = [str(folder / f"{other}.peer") for other in range(nodes) if other != node]
+
+    def tell(self, text: str) -> None:
+        for other in self._others:
+            try:
+                self._socket.sendto(text.encode(), other)
+            except OSError:
+                pass  # full, since it is frozen, or not there yet
+
+    def heard(self) -> list[str]:
+        heard = []
+        while True:
+            try:
+                heard.append(self._socket.recv(65536).decode())
+            except OSError:
+                return heard
+
+
+class Known(msgspec.Struct):
+    """A session as far as this process knows."""
+
+    key: str
+    user: str
+    group: str
+    version: int
+
+
+class Process:
+    """What all kinds have in common: the sessions they know of, and the history."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.random = random.Random(task.seed)
+        folder = Path(task.folder)
+        self.history = Writer(folder / f"{task.node}.history")
+        self.peers = Peers(folder, task.node, task.nodes)
+        self.known: dict[str, Known] = {}
+        self.gone: set[str] = set()
+        self.tokens: list[tuple[str, int]] = []
+        self.stopping = False
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def number(self) -> int:
+        """Grows; so what one caller writes into one attribute does as well."""
+        with self._lock:
+            self._next += 1
+            return self._next
+
+    def learn(self, key: str, user: str, group: str, version: int, *, tell: bool = False) -> None:
+        if key in self.gone:
+            return
+        with self._lock:
+            known = self.known.get(key)
+            if user and (known is None or known.version < version):
+                self.known[key] = Known(key, user, group, version)
+            while len(self.known) > MOST_SESSIONS:
+                del self.known[next(iter(self.known))]
+        if tell:
+            self.peers.tell(dump([key, user, group, version]))
+
+    def forget(self, key: str) -> None:
+        with self._lock:
+            self.gone.add(key)
+            self.known.pop(key, None)
+
+    def listen_to_peers(self) -> None:
+        for text in self.peers.heard():
+            key, user, group, version = json.loads(text)
+            self.learn(key, user, group, version)
+            self.tokens.append((key, version))
+        del self.tokens[:-100]
+
+    def choose(self) -> Known | None:
+        """Some are chosen far more often than others, so that their readers and writers meet."""
+        with self._lock:
+            entries = list(self.known.values())
+        if not entries:
+            return None
+        return entries[min(int(self.random.expovariate(0.15)), len(entries) - 1)]
+
+    def user(self) -> str:
+        return f"user {self.random.randrange(self.task.users)}"
+
+    def begin(self, kind: str, who: str, **fields: Any) -> Call:
+        return Call(kind=kind, node=self.task.node, who=who, began=now(), **fields)
+
+    def end(self, call: Call, outcome: str = "ok", **fields: Any) -> None:
+        call.ended = now()
+        call.outcome = outcome
+        for name, value in fields.items():
+            setattr(call, name, value)
+        self.history.add(call)
+
+
+def content_of(session: pgsession.Session) -> tuple[dict[str, Any], int]:
+    """The attributes that do not expire, and how long the one that does should have been gone."""
+    content = dict(session)
+    ends = content.pop("expiring", None)
+    return content, max(0, time.time_ns() // 1000 - ends) if ends else 0
+
+
+class Callers:
+    """The random calls on a manager. For threads as well: there the facade's coroutines never wait (`run_now`)."""
+
+    def __init__(self, process: Process, manager: Any, pause: Callable[[float], Awaitable[None]]) -> None:
+        self.process = process
+        self.manager = manager
+        self._pause = pause
+        self._choices: dict[Callable[[str], Awaitable[None]], float] = {
+            self.get: 55,
+            self.get_cached: 6,
+            self.get_fresh: 2,
+            self.get_at_least: 8,
+            self.list_user: 1,
+            self.update: 12,
+            self.count_up: 6,
+            self.update_checked: 4,
+            self.expire_attribute: 1,
+            self.change_group: 0.6,
+            self.create: 1.6,
+            self.delete: 0.8,
+            self.delete_user: 0.1,
+            self.delete_group: 0.05,
+            self.drop_attribute: 0.5,
+            self.evict: 0.3,
+            self.clear: 0.05,
+        }
+
+    async def run(self, number: int) -> None:
+        process = self.process
+        who = f"{process.task.node}.{number}"
+        actions, weights = list(self._choices), list(self._choices.values())
+        while not process.stopping:
+            process.listen_to_peers()
+            action = self.create if len(process.known) < 8 else process.random.choices(actions, weights)[0]
+            await action(who)
+            await self._pause(process.random.random() * 2 * process.task.pause)
+
+    # Reads
+
+    async def get(self, who: str) -> None:
+        await self._read("get", who)
+
+    async def get_fresh(self, who: str) -> None:
+        await self._read("get", who, refresh=True)
+
+    async def get_at_least(self, who: str) -> None:
+        """A version that another process was told of."""
+        if not self.process.tokens:
+            return
+        key, version = self.process.random.choice(self.process.tokens)
+        call = self.process.begin("get", who, session=key, floor=version)
+        token = pgsession.Signer([SIGNER_KEY]).sign_session(UUID(key), version)
+        await self._finish(call, self.manager.get_session_by_token(token), self._saw)
+
+    async def get_cached(self, who: str) -> None:
+        known = self.process.choose()
+        if known is not None:
+            call = self.process.begin("get", who, session=known.key)
+            session = self.manager.get_cached_session(known.key)
+            if session is not None:
+                self._saw(call, session)
+
+    async def list_user(self, who: str) -> None:
+        call = self.process.begin("list", who, user=self.process.user())
+        await self._finish(call, self.manager.list_user_sessions(call.user), self._listed)
+
+    async def _read(self, kind: str, who: str, **options: Any) -> None:
+        known = self.process.choose()
+        if known is not None:
+            call = self.process.begin(kind, who, session=known.key)
+            await self._finish(call, self.manager.get_session(known.key, **options), self._saw)
+
+    def _saw(self, call: Call, session: pgsession.Session | None) -> None:
+        if session is None:
+            self.process.end(call, "none")
+            return
+        content, overdue = content_of(session)
+        self.process.end(
+            call, version=session.version, content=content, from_cache=session.from_cache, overdue=overdue
+        )
+        self.process.learn(call.session, session.user_id, session.group_id or "", session.version)
+
+    def _listed(self, call: Call, sessions: list[pgsession.Session]) -> None:
+        for session in sessions:
+            one = msgspec.structs.replace(call, session=session.id.hex)
+            content, overdue = content_of(session)
+            self.process.end(one, version=session.version, content=content, overdue=overdue)
+            self.process.learn(one.session, session.user_id, session.group_id or "", session.version)
+
+    # Writes
+
+    async def update(self, who: str) -> None:
+        """Its own attribute, and one that everybody writes to, sometimes removing that."""
+        wrote: dict[str, Any] = {who: self.process.number()}
+        if self.process.random.random() < 0.4:
+            removed = self.process.random.random() < 0.2
+            wrote["shared"] = None if removed else f"{who}:{wrote[who]}"
+        await self._update(who, wrote)
+
+    async def update_checked(self, who: str) -> None:
+        await self._update(who, {who: self.process.number()}, check="session")
+
+    async def expire_attribute(self, who: str) -> None:
+        lifetime = self.process.random.random() * 2
+        ends = time.time_ns() // 1000 + int(lifetime * 1e6)
+        value = pgsession.Attribute(ends, expires_at=_moment(ends))
+        await self._update(who, {who: self.process.number()}, extra={"expiring": value})
+
+    async def change_group(self, who: str) -> None:
+        group = f"group {self.process.random.randrange(3)}"
+        await self._update(who, {who: self.process.number()}, group_id=group)
+
+    async def _update(
+        self, who: str, wrote: dict[str, Any], *, extra: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        known = self.process.choose()
+        session = None if known is None else await self._quietly(self.manager.get_session(known.key))
+        if known is None or session is None:
+            return
+        for name, value in ({**wrote, **(extra or {})}).items():
+            if value is None:
+                session.pop(name, None)
+            elif isinstance(value, pgsession.Attribute):
+                session.set(name, value.value, expires_at=value.expires_at)
+            else:
+                session[name] = value
+        call = self.process.begin("update", who, session=known.key, wrote=wrote)
+        call.floor = session.version if options.get("check") == "session" else 0
+        await self._finish(call, self.manager.update_session(session, **options), self._wrote)
+
+    async def count_up(self, who: str) -> None:
+        """A counter that everybody increments, by optimistic locking."""
+        known = self.process.choose()
+        if known is None:
+            return
+        call = self.process.begin("update", who, session=known.key)
+
+        def change(session: pgsession.Session) -> None:
+            session["count"] = session.get("count", 0) + 1
+            call.wrote = {"count": session["count"]}
+
+        await self._finish(call, self.manager.modify_session(known.key, change, retries=2), self._wrote)
+
+    def _wrote(self, call: Call, session: pgsession.Session) -> None:
+        content, _ = content_of(session)
+        self.process.end(call, version=session.version, content=content)
+        self.process.learn(
+            call.session, session.user_id, session.group_id or "", session.version, tell=True
+        )
+
+    async def create(self, who: str) -> None:
+        group = f"group {self.process.random.randrange(3)}"
+        number = self.process.number()
+        attributes = {who: number, "shared": f"{who}:{number}"}
+        call = self.process.begin("create", who, user=self.process.user(), group=group, wrote=attributes)
+        work = self.manager.create_session(call.user, attributes, group_id=group)
+        await self._finish(call, work, self._created)
+
+    def _created(self, call: Call, session: pgsession.Session) -> None:
+        call.session = session.id.hex
+        self._wrote(call, session)
+
+    async def delete(self, who: str) -> None:
+        known = self.process.choose()
+        if known is not None:
+            call = self.process.begin("delete", who, session=known.key)
+            await self._finish(call, self.manager.delete_session(known.key), self._deleted)
+            self.process.forget(known.key)
+
+    def _deleted(self, call: Call, was_there: bool) -> None:
+        self.process.end(call, "ok" if was_there else "none")
+
+    async def delete_user(self, who: str) -> None:
+        known = self.process.choose()
+        if known is not None:
+            call = self.process.begin("delete_user", who, user=known.user, keep=known.key)
+            work = self.manager.delete_user_sessions(known.user, keep=known.key)
+            await self._finish(call, work, self._done)
+
+    async def delete_group(self, who: str) -> None:
+        call = self.process.begin("delete_group", who, group=f"group {self.process.random.randrange(3)}")
+        await self._finish(call, self.manager.delete_group_sessions(call.group), self._done)
+
+    async def drop_attribute(self, who: str) -> None:
+        call = self.process.begin("drop", who, user=self.process.user())
+        work = self.manager.delete_attribute_from_user_sessions(call.user, "shared")
+        await self._finish(call, work, self._done)
+
+    async def evict(self, who: str) -> None:
+        await self._quietly(self.manager.evict_user_sessions(self.process.user()))
+
+    async def clear(self, who: str) -> None:
+        await self._quietly(self.manager.clear_cache())
+
+    def _done(self, call: Call, _: Any) -> None:
+        self.process.end(call)
+
+    # What may come of a call
+
+    async def _finish(
+        self, call: Call, work: Awaitable[Any], done: Callable[[Call, Any], None]
+    ) -> None:
+        try:
+            result = await work
+        except pgsession.SessionNotFoundError:
+            self.process.end(call, "none")
+        except pgsession.ConflictError as error:
+            self.process.end(call, "conflict", error=str(error))
+        except pgsession.WriteOutcomeUnknown as error:
+            self.process.end(call, "unknown", error=str(error)[:200])
+        except (psycopg.Error, TimeoutError) as error:
+            self.process.end(call, "error", error=f"{type(error).__name__}: {error}"[:200])
+        except Exception as error:
+            logging.getLogger("chaos").exception("a call failed as none should")
+            self.process.end(call, "surprise", error=f"{type(error).__name__}: {error}"[:500])
+        else:
+            done(call, result)
+
+    async def _quietly(self, work: Awaitable[Any]) -> Any:
+        """A call that is not judged, but for errors that none should raise."""
+        try:
+            return await work
+        except (psycopg.Error, pgsession.WriteOutcomeUnknown, TimeoutError):
+            return None
+
+
+def _moment(microseconds: int) -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)
+
+
+class Facade:
+    """A `SessionManager` whose calls look like those of an `AsyncSessionManager`."""
+
+    def __init__(self, manager: pgsession.SessionManager) -> None:
+        self._manager = manager
+        self.get_cached_session = manager.get_cached_session
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._manager, name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            return method(*args, **options)
+
+        return call
+
+
+def run_now(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a coroutine that never waits."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+# The three kinds of processes
+
+
+def _config(task: Task) -> pgsession.Config:
+    return pgsession.Config(
+        max_sessions=0,
+        cache_size=40,
+        max_staleness=task.max_staleness,
+        last_access_update_interval=1,
+        inactivity_duration=3600,
+        cleanup_interval=2,
+        schema_name=task.schema,
+        listener_conninfo=task.listener,
+    )
+
+
+async def be_async(task: Task, process: Process) -> None:
+    async with pgsession.AsyncSessionManager(
+        task.database, _config(task), signer=pgsession.Signer([SIGNER_KEY])
+    ) as manager:
+        callers = Callers(process, manager, asyncio.sleep)
+        console = Console(process, manager)
+        console.say({"ready": True})
+        watch = asyncio.create_task(_watch(console, asyncio.sleep))
+        async with asyncio.TaskGroup() as group:
+            for number in range(task.callers):
+                group.create_task(callers.run(number))
+        console.say({"idle": True})
+        await asyncio.to_thread(console.ended.wait)
+        watch.cancel()
+
+
+def be_sync(task: Task, process: Process) -> None:
+    async def pause(seconds: float) -> None:
+        time.sleep(seconds)
+
+    with pgsession.SessionManager(
+        task.database, _config(task), signer=pgsession.Signer([SIGNER_KEY])
+    ) as manager:
+        callers = Callers(process, Facade(manager), pause)
+        console = Console(process, manager)
+        console.say({"ready": True})
+        threading.Thread(target=run_now, args=[_watch(console, pause)], daemon=True).start()
+        threads = [
+            threading.Thread(target=lambda number=number: run_now(callers.run(number)), daemon=True)
+            for number in range(task.callers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        console.say({"idle": True})
+        console.ended.wait()
+
+
+class Operator:
+    """Somebody with psql: changes rows as nothing of pgsession does (C12)."""
+
+    def __init__(self, task: Task, process: Process) -> None:
+        self._task = task
+        self._process = process
+        self._connection: psycopg.Connection[Any] | None = None
+        self._sessions = psycopg.sql.Identifier(task.schema, "sessions")
+        self._attributes = psycopg.sql.Identifier(task.schema, "session_attributes")
+
+    def run(self) -> None:
+        process, who = self._process, f"{self._task.node}.0"
+        actions = [self._set_attribute, self._touch_row, self._delete]
+        while not process.stopping:
+            process.listen_to_peers()
+            known = process.choose()
+            if known is not None:
+                process.random.choices(actions, [10, 4, 0.5])[0](known, who)
+            time.sleep(process.random.random() * 10 * self._task.pause)
+
+    def _set_attribute(self, known: Known, who: str) -> None:
+        """Attribute first, session second: the other way round than pgsession locks them."""
+        number = self._process.number()
+        call = self._process.begin("sql_set", who, session=known.key, wrote={who: number})
+        statement = psycopg.sql.SQL(
+            "INSERT INTO {} AS a (session_id, key, value) VALUES (%s, %s, %s::json)"
+            " ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value RETURNING version"
+        ).format(self._attributes)
+        self._execute(call, statement, (known.key, who, str(number)))
+
+    def _touch_row(self, known: Known, who: str) -> None:
+        call = self._process.begin("sql_set", who, session=known.key, wrote={})
+        statement = psycopg.sql.SQL(
+            "UPDATE {} SET expires_at = expires_at + interval '1 second' WHERE id = %s RETURNING version"
+        ).format(self._sessions)
+        self._execute(call, statement, (known.key,))
+
+    def _delete(self, known: Known, who: str) -> None:
+        call = self._process.begin("sql_delete", who, session=known.key)
+        statement = psycopg.sql.SQL("DELETE FROM {} WHERE id = %s RETURNING version").format(self._sessions)
+        self._execute(call, statement, (known.key,))
+        self._process.forget(known.key)
+
+    def _execute(self, call: Call, statement: Any, parameters: tuple[Any, ...]) -> None:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(
+                    self._task.database, autocommit=True, connect_timeout=5,
+                    target_session_attrs="read-write", application_name="operator",
+                )  # fmt: skip
+            row = self._connection.execute(statement, parameters).fetchone()
+        except psycopg.errors.ForeignKeyViolation:
+            self._process.end(call, "none")
+        except psycopg.Error as error:
+            self._process.end(call, "unknown", error=f"{type(error).__name__}: {error}"[:200])
+        else:
+            version = row[0] if row and call.kind == "sql_set" else 0
+            self._process.end(call, "ok" if row else "none", version=version)
+            if version:
+                self._process.peers.tell(dump([call.session, "", "", version]))
+
+
+def be_operator(task: Task, process: Process) -> None:
+    console = Console(process, None)
+    console.say({"ready": True})
+    Operator(task, process).run()
+    console.say({"idle": True})
+    console.ended.wait()
+
+
+class Console:
+    """The conversation with whoever started this process."""
+
+    def __init__(self, process: Process, manager: Any) -> None:
+        self.ended = threading.Event()
+        self._process = process
+        self._manager = manager
+        self._output = threading.Lock()
+        threading.Thread(target=self._listen, name="console", daemon=True).start()
+
+    def say(self, answer: dict[str, Any]) -> None:
+        with self._output:
+            print(dump(answer), flush=True)
+
+    def in_sync(self) -> bool:
+        return self._manager is None or self._manager._coherence.in_sync
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            command = line.strip()
+            if command == "stop":
+                self._process.stopping = True
+            elif command == "status":
+                self.say({"in_sync": self.in_sync()})
+            elif command == "dump":
+                self._dump()
+                self.say({"dumped": True})
+        self._process.stopping = True
+        self._process.history.flush()
+        self.ended.set()
+
+    def _dump(self) -> None:
+        """What memory holds when everything is quiet."""
+        if self._manager is not None:
+            for record in self._cached():
+                content = {key: json.loads(text) for key, _, ends, text in record.attributes() if ends is None}
+                call = self._process.begin("final", "", session=record.key.hex())
+                self._process.end(call, version=record.version, content=content)
+        self._process.history.flush()
+
+    def _cached(self) -> list[Any]:
+        cache = self._manager._cache
+        records = [cache.get(key, False) for key in cache.versions()[0]]
+        return [record for record in records if record is not None]
+
+
+async def _watch(console: Console, pause: Callable[[float], Awaitable[None]]) -> None:
+    """Notes when the node goes in and out of sync, and writes the history away."""
+    process = console._process
+    before = None
+    written = now()
+    while not console.ended.is_set():
+        in_sync = console.in_sync()
+        if in_sync != before:
+            process.history.add(State(node=process.task.node, at=now(), in_sync=in_sync))
+            before = in_sync
+        if now() - written > 500_000:
+            process.history.flush()
+            written = now()
+        await pause(0.01)
+
+
+def _die_with_parent() -> None:
+    """Also when the parent is killed, and this process is stopped."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            raise SystemExit
+
+
+def main() -> None:
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends us
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    task = msgspec.json.decode(sys.argv[1], type=Task)
+    process = Process(task)
+    if task.kind == "async":
+        asyncio.run(be_async(task, process))
+    else:
+        {"sync": be_sync, "sql": be_operator}[task.kind](task, process)
+
+
+if __name__ == "__main__":
+    main()
