@@ -83,6 +83,8 @@ class Worker:
 
     def say(self, command: str) -> None:
         assert self._process.stdin is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"node {self.node} ended by itself:\n{self.log()}")
         self._process.stdin.write(command + "\n")
         self._process.stdin.flush()
 
@@ -194,13 +196,9 @@ class Scene:
         for worker in self._workers:
             worker.wait_for("ready")
         self._inject(time.monotonic() + self._options.seconds)
-        for worker in self._workers:
-            worker.say("stop")
-        self._everybody("idle")
+        self._everybody("stop", "idle")
         self._settle()
-        for worker in self._workers:
-            worker.say("dump")
-        self._everybody("dumped")
+        self._everybody("dump", "dumped")
         self._rows = dict(self._read_rows())
         for worker in self._workers:
             self._try(worker, worker.end)
@@ -227,14 +225,16 @@ class Scene:
         while waiting and time.monotonic() < end:
             time.sleep(0.1)
             for worker in waiting:
-                worker.say("status")
+                self._try(worker, worker.say, "status")
             waiting = [worker for worker in waiting if self._try(worker, worker.wait_for, "in_sync") is False]
         self._stuck += [f"node {worker.node} does not get in sync again" for worker in waiting]
         time.sleep(0.5)
 
-    def _everybody(self, key: str) -> None:
+    def _everybody(self, command: str, answer: str) -> None:
         for worker in self._workers:
-            self._try(worker, worker.wait_for, key)
+            self._try(worker, worker.say, command)
+        for worker in self._workers:
+            self._try(worker, worker.wait_for, answer)
 
     def _try(self, worker: Worker, step: Any, *arguments: Any) -> Any:
         try:
@@ -252,7 +252,7 @@ class Scene:
         )
         with psycopg.connect(self._cluster.primary.conninfo, autocommit=True) as connection:
             for key, version, content in connection.execute(query):
-                yield key.replace("-", ""), Row(version, json.loads(content))
+                yield key, Row(version, json.loads(content))
 
     def judge(self, took: float) -> Outcome:
         calls: list[Call] = []

@@ -247,7 +247,7 @@ class Callers:
 
     def _listed(self, call: Call, sessions: list[pgsession.Session]) -> None:
         for session in sessions:
-            one = msgspec.structs.replace(call, session=session.id.hex)
+            one = msgspec.structs.replace(call, session=str(session.id))
             content, overdue = content_of(session)
             self.process.end(one, version=session.version, content=content, overdue=overdue)
             self.process.learn(one.session, session.user_id, session.group_id or "", session.version)
@@ -322,7 +322,7 @@ class Callers:
         await self._finish(call, work, self._created)
 
     def _created(self, call: Call, session: pgsession.Session) -> None:
-        call.session = session.id.hex
+        call.session = str(session.id)
         self._wrote(call, session)
 
     async def delete(self, who: str) -> None:
@@ -581,7 +581,7 @@ class Console:
         if self._manager is not None:
             for record in self._cached():
                 content = {key: json.loads(text) for key, _, ends, text in record.attributes() if ends is None}
-                call = self._process.begin("final", "", session=record.key.hex())
+                call = self._process.begin("final", "", session=str(UUID(bytes=record.key)))
                 self._process.end(call, version=record.version, content=content)
         self._process.history.flush()
 
