@@ -91,12 +91,12 @@ class Cluster:
         _until(lambda: self._recovered_since(started), "the crash recovery")
         self._wait_for_standby()
 
-    def fail_over(self) -> None:
-        """The primary dies at once; the standby takes over, and the dead one becomes its standby."""
+    def fail_over(self) -> EmbeddedServer:
+        """The primary dies at once, and the standby takes over. Returns the dead one, to `rebuild`."""
         old, new = self.primary, self.standby
         old.run("pg_ctl", "-D", old.folder, "-m", "immediate", "-w", "stop")
         self.promote(new)
-        self.rebuild(old)
+        return old
 
     def promote(self, server: EmbeddedServer) -> None:
         """Make the standby a primary; the old one may be alive."""

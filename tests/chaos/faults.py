@@ -1,4 +1,4 @@
-"""What goes wrong in a run: each fault is done, and its cause is gone when it returns."""
+"""What goes wrong in a run: each fault is done, and its cause is gone when `Faults.do` returns."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Faults:
         try:
             self.kinds[kind][1](fault)
         finally:
-            fault.ended = now()
+            fault.ended = fault.ended or now()
         return fault
 
     # Connections
@@ -158,7 +158,9 @@ class Faults:
 
     def _fail_over(self, fault: Fault) -> None:
         fault.lossy = True
-        self._cluster.fail_over()
+        old = self._cluster.fail_over()
+        fault.ended = now()  # there is a server again; that it has no standby yet concerns nobody
+        self._cluster.rebuild(old)
 
     def _node(self, fault: Fault) -> Ways:
         number = self._random.randrange(len(self._ways))

@@ -48,16 +48,16 @@ def _row(title: str, value: str) -> str:
 
 def _recoveries(outcome: Outcome) -> Iterator[str]:
     """How long after the cause was gone the last node wrote, and answered from memory, again."""
-    yield f"{'fault':<32}{'times':>6}{'writes again after':>22}{'in sync again after':>22}"
-    kinds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    yield f"{'fault':<32}{'times':>6}{'lasted':>22}{'writes again after':>22}{'in sync again after':>22}"
+    kinds: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for number, fault in enumerate(outcome.faults):
         end = outcome.faults[number + 1].began if number + 1 < len(outcome.faults) else 1 << 62
         writes = max(_writes_again(outcome.calls, fault).values(), default=0)
-        kinds[fault.kind].append((writes, _in_sync_again(outcome.states, fault, end)))
+        lasted = fault.ended - fault.began
+        kinds[fault.kind].append((lasted, writes, _in_sync_again(outcome.states, fault, end)))
     for kind in sorted(kinds):
-        writes_after = [each[0] / 1e6 for each in kinds[kind]]
-        sync_after = [each[1] / 1e6 for each in kinds[kind]]
-        yield f"{kind:<32}{len(kinds[kind]):>6}{_spread(writes_after):>22}{_spread(sync_after):>22}"
+        columns = [_spread([times / 1e6 for times in column]) for column in zip(*kinds[kind], strict=True)]
+        yield f"{kind:<32}{len(kinds[kind]):>6}" + "".join(f"{column:>22}" for column in columns)
 
 
 def _spread(seconds: list[float]) -> str:
