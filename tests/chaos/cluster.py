@@ -200,7 +200,9 @@ class Cluster:
     def _recovered_since(self, started: Any) -> bool:
         return bool(self._started() != started)
 
-    def _ask(self, server: EmbeddedServer, query: Any, parameters: tuple[Any, ...] | None = None) -> list[Any]:
+    def _ask(
+        self, server: EmbeddedServer, query: Any, parameters: tuple[Any, ...] | None = None
+    ) -> list[Any]:
         with psycopg.connect(
             server.conninfo, autocommit=True, connect_timeout=5, application_name="control"
         ) as connection:

@@ -50,7 +50,10 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     error: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.began / 1e6:.6f} +{(self.ended - self.began) / 1e6:.6f} s", f"node {self.node} {self.who}"]
+        parts = [
+            f"{self.began / 1e6:.6f} +{(self.ended - self.began) / 1e6:.6f} s",
+            f"node {self.node} {self.who}",
+        ]
         parts += [self.kind, self.session[:8] or self.user or self.group, self.outcome]
         parts += [f"{name}={value}" for name, value in self._details().items() if value]
         return "  ".join(parts)

@@ -4,8 +4,8 @@ It uses what the callers saw, and the order of their calls by one clock. A call 
 before it; calls that overlap may have happened in either order, and the judge believes the better one.
 
 One exception is in the promise (C2): when the server lost commits that it had acknowledged to nobody, in a crash or a
-failover, what was read of them may be gone. An *era* is the time between two such faults. What was seen in one era binds
-a later one only as far as it was acknowledged by then.
+failover, what was read of them may be gone. An *era* is the time between two such faults. What was seen in one era
+binds a later one only as far as it was acknowledged by then.
 """
 
 from __future__ import annotations
@@ -271,7 +271,9 @@ class Story:
         best = max((call.version for call in self._acknowledged), default=0)
         for call in self._seen:
             if is_read(call) and call.version < min(call.floor, best):
-                acknowledged = [a for a in self._acknowledged if a.version >= call.floor and a.ended < call.began]
+                acknowledged = [
+                    a for a in self._acknowledged if a.version >= call.floor and a.ended < call.began
+                ]
                 if acknowledged:
                     text = f"version {call.version} where at least {call.floor} was asked for"
                     yield Violation("own", text, [acknowledged[0], call])
@@ -349,7 +351,14 @@ class Story:
             if call.content is not None and call.version:
                 shown.setdefault((call.version, repr(sorted(call.content.items()))), call)
         if row is not None:
-            end = Call(kind="database", node=-1, began=1 << 61, ended=1 << 61, version=row.version, content=row.content)
+            end = Call(
+                kind="database",
+                node=-1,
+                began=1 << 61,
+                ended=1 << 61,
+                version=row.version,
+                content=row.content,
+            )
             shown[(-1, "")] = end
         newest: dict[str, Call] = {}
         writes = sorted(self._acknowledged, key=lambda call: call.version)
@@ -463,7 +472,11 @@ class Story:
                 patience = 0 if call.node == drop.node else self._max_staleness
                 if write is not None and write.ended < drop.began and call.began > drop.ended + patience:
                     yield Violation("resurrected", "a dropped attribute is back", [write, drop, call])
-            if row is not None and (write := written.get(row.content.get("shared"))) and write.ended < drop.began:
+            if (
+                row is not None
+                and (write := written.get(row.content.get("shared")))
+                and write.ended < drop.began
+            ):
                 yield Violation("resurrected", "a dropped attribute is in the database", [write, drop])
 
     # C5

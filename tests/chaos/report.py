@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median
 
 from tests.chaos.history import Call, Fault, State
@@ -80,7 +81,7 @@ def _in_sync_again(states: list[State], fault: Fault, end: int) -> float:
     nodes = {state.node for state in states}
     for node in nodes:
         mine = [state for state in states if state.node == node]
-        for lost, again in zip(mine, mine[1:], strict=False):
+        for lost, again in pairwise(mine):
             if not lost.in_sync and again.in_sync and fault.began <= lost.at < end:
                 latest = max(latest, again.at - fault.ended)
     return latest
@@ -88,7 +89,9 @@ def _in_sync_again(states: list[State], fault: Fault, end: int) -> float:
 
 def failures(outcome: Outcome) -> str:
     """Each violation with the history that led to it."""
-    lines = [f"\nFAILED. Again: make chaos SECONDS={outcome.options.seconds:g} ARGS='--seed {outcome.options.seed}'"]
+    lines = [
+        f"\nFAILED. Again: make chaos SECONDS={outcome.options.seconds:g} ARGS='--seed {outcome.options.seed}'"
+    ]
     for kind, title in KINDS.items():
         of_kind = [violation for violation in outcome.verdict.violations if violation.kind == kind]
         for violation in of_kind[:MOST_SHOWN]:

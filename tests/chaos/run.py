@@ -219,7 +219,8 @@ class Scene:
                     print(f"  {kind} {fault.detail} ({took:.1f} s)", flush=True)
 
     def _settle(self) -> None:
-        """Until every node is in sync, and has had the time to hear of the last write."""
+        """Until every node is in sync by a proof that it sent after the last write."""
+        time.sleep(self._options.max_staleness)
         end = time.monotonic() + PATIENCE
         waiting = list(self._workers)
         while waiting and time.monotonic() < end:
@@ -228,7 +229,6 @@ class Scene:
                 self._try(worker, worker.say, "status")
             waiting = [worker for worker in waiting if self._try(worker, worker.wait_for, "in_sync") is False]
         self._stuck += [f"node {worker.node} does not get in sync again" for worker in waiting]
-        time.sleep(0.5)
 
     def _everybody(self, command: str, answer: str) -> None:
         for worker in self._workers:
@@ -245,10 +245,11 @@ class Scene:
 
     def _read_rows(self) -> Iterator[tuple[str, Row]]:
         query = sql.SQL(
-            "SELECT s.id::text, s.version, (SELECT coalesce(json_object_agg(a.key, a.value), '{{}}') FROM {attributes} a"
-            " WHERE a.session_id = s.id AND a.expires_at IS NULL)::text FROM {sessions} s"
+            "SELECT s.id::text, s.version, (SELECT coalesce(json_object_agg(a.key, a.value), '{{}}')"
+            " FROM {attributes} a WHERE a.session_id = s.id AND a.expires_at IS NULL)::text FROM {sessions} s"
         ).format(
-            sessions=sql.Identifier(SCHEMA, "sessions"), attributes=sql.Identifier(SCHEMA, "session_attributes")
+            sessions=sql.Identifier(SCHEMA, "sessions"),
+            attributes=sql.Identifier(SCHEMA, "session_attributes"),
         )
         with psycopg.connect(self._cluster.primary.conninfo, autocommit=True) as connection:
             for key, version, content in connection.execute(query):

@@ -309,9 +309,7 @@ class Callers:
     def _wrote(self, call: Call, session: pgsession.Session) -> None:
         content, _ = content_of(session)
         self.process.end(call, version=session.version, content=content)
-        self.process.learn(
-            call.session, session.user_id, session.group_id or "", session.version, tell=True
-        )
+        self.process.learn(call.session, session.user_id, session.group_id or "", session.version, tell=True)
 
     async def create(self, who: str) -> None:
         group = f"group {self.process.random.randrange(3)}"
@@ -362,9 +360,7 @@ class Callers:
 
     # What may come of a call
 
-    async def _finish(
-        self, call: Call, work: Awaitable[Any], done: Callable[[Call, Any], None]
-    ) -> None:
+    async def _finish(self, call: Call, work: Awaitable[Any], done: Callable[[Call, Any], None]) -> None:
         try:
             result = await work
         except pgsession.SessionNotFoundError:
@@ -454,7 +450,7 @@ async def be_async(task: Task, process: Process) -> None:
 
 def be_sync(task: Task, process: Process) -> None:
     async def pause(seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 - a thread's
 
     with pgsession.SessionManager(
         task.database, _config(task), signer=pgsession.Signer([SIGNER_KEY])
@@ -580,7 +576,9 @@ class Console:
         """What memory holds when everything is quiet."""
         if self._manager is not None:
             for record in self._cached():
-                content = {key: json.loads(text) for key, _, ends, text in record.attributes() if ends is None}
+                content = {
+                    key: json.loads(text) for key, _, ends, text in record.attributes() if ends is None
+                }
                 call = self._process.begin("final", "", session=str(UUID(bytes=record.key)))
                 self._process.end(call, version=record.version, content=content)
         self._process.history.flush()

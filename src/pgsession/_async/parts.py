@@ -90,6 +90,7 @@ class AsyncParts:
                 await self.listener.open()
             if self._owns_pool:
                 await self.pool.open(wait=True, timeout=2 * CONNECT_TIMEOUT)
+            await self.store.look_for_pooler()
             await self._check_schema()
             await self.follower.start()
             self.housekeeping.start()

@@ -55,6 +55,18 @@ class AsyncStore:
         self._node = node
         self._inactivity = inactivity
         self._commit = commit
+        self._prepare: bool | None = None  # as psycopg sees fit
+
+    async def look_for_pooler(self) -> None:
+        """Prepares no statements where a pooler shares the server's connections between clients.
+
+        There a prepared statement may be missing, or be another client's of the same name. Such a pooler gives its
+        clients process ids of its own making.
+        """
+        async with self.connection() as connection:
+            cursor = await _cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
+            row = await cursor.fetchone()
+            self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
 
     # Reads
 
@@ -111,7 +123,8 @@ class AsyncStore:
 
     async def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         async with self.connection() as connection:
-            return await (await _cursor(connection).execute(statement, parameters)).fetchone()
+            cursor = _cursor(connection)
+            return await (await cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
 
     # Writes
 

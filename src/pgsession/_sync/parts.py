@@ -92,6 +92,7 @@ class Parts:
                 self.listener.open()
             if self._owns_pool:
                 self.pool.open(wait=True, timeout=2 * CONNECT_TIMEOUT)
+            self.store.look_for_pooler()
             self._check_schema()
             self.follower.start()
             self.housekeeping.start()

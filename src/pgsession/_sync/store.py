@@ -57,6 +57,18 @@ class Store:
         self._node = node
         self._inactivity = inactivity
         self._commit = commit
+        self._prepare: bool | None = None  # as psycopg sees fit
+
+    def look_for_pooler(self) -> None:
+        """Prepares no statements where a pooler shares the server's connections between clients.
+
+        There a prepared statement may be missing, or be another client's of the same name. Such a pooler gives its
+        clients process ids of its own making.
+        """
+        with self.connection() as connection:
+            cursor = _cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
+            row = cursor.fetchone()
+            self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
 
     # Reads
 
@@ -111,7 +123,8 @@ class Store:
 
     def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         with self.connection() as connection:
-            return (_cursor(connection).execute(statement, parameters)).fetchone()
+            cursor = _cursor(connection)
+            return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
 
     # Writes
 
