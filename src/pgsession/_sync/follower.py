@@ -23,6 +23,11 @@ _SECOND = 1_000_000
 _QUEUE_WARNING = (
     0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
 )
+_WHERE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid()"
+_PAST_THE_POOLER = (
+    ", and the listener must not go through a transaction pooler, which passes no notifications on: set "
+    "Config.listener_conninfo to the server itself"
+)
 
 
 class Follower:
@@ -76,13 +81,11 @@ class Follower:
         self._listener.listen(self._proofs, self._on_proof)
         self._listener.listen(self._sql.events_channel, self._on_event, on_out_of_sync=self._on_connected)
         self._connected = True
-        self._refuse_what_cannot_work()
         self._synchronize()
         if not self._prove_once(self._patience):
             raise ListenerError(
                 "a notification sent through the pool did not reach the listener: they must be connected to the same "
-                "database, and the listener must not go through a transaction pooler (set Config.listener_conninfo "
-                "to the server itself)"
+                "database" + _PAST_THE_POOLER
             )
         self._worker.start(self._follow, "pgsession follower")
 
@@ -155,11 +158,17 @@ class Follower:
             raise TimeoutError
         if self._synced == self._coherence.epoch:
             self._prove()
+            self._watch_queue()
         else:
             self._synchronize()
 
     def _synchronize(self) -> None:
-        """LISTEN is active: learn where, compare what is cached, and prove that events arrive."""
+        """LISTEN is active: learn where, compare what is cached, and prove that events arrive.
+
+        The proof goes through the pool, and nothing else through the listener meanwhile: a transaction pooler passes
+        notifications on together with the answer to a query.
+        """
+        self._refuse_what_cannot_work()
         incarnation = self._store.incarnate()
         if self._incarnation_of_listener() != incarnation:
             self._listener.reconnect()
@@ -174,12 +183,17 @@ class Follower:
             self._prove()
 
     def _refuse_what_cannot_work(self) -> None:
-        in_recovery = self._listener.execute("SELECT pg_is_in_recovery()", (), timeout=self._patience)
-        if in_recovery[0][0]:
+        pid = self._listener.pid
+        rows = self._listener.execute(_WHERE, (), timeout=self._patience)
+        in_recovery, server_process = rows[0]
+        if in_recovery:
             raise ListenerError(
                 "the listener's server is a standby in recovery, where LISTEN cannot work: name the primary in "
                 "Config.listener_conninfo, or add target_session_attrs=read-write"
             )
+        # A pooler that shares connections gives its clients process ids of its own making.
+        if server_process != pid and pid == self._listener.pid:
+            raise ListenerError("the listener is connected to a pooler" + _PAST_THE_POOLER)
 
     def _prove(self) -> None:
         proof = self._coherence.next_proof()
@@ -193,7 +207,6 @@ class Follower:
         except BaseException:
             self._coherence.proof_failed(proof)
             raise
-        self._watch_queue()
 
     def _prove_once(self, timeout: float) -> bool:
         """Whether a proof has come back."""
