@@ -22,6 +22,8 @@ MAX_QUEUED = 8192
 ATTEMPTS = 3  # of a batch that the server gave up to end a deadlock
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
+# What one member of a batch can cause by its content: values, constraints and triggers of the user's.
+_MEMBERS_OWN = (psycopg.DataError, psycopg.IntegrityError, pg.RaiseException, pg.ProgramLimitExceeded)
 
 
 class AsyncWriter:
@@ -128,7 +130,7 @@ class AsyncWriter:
         """One batch: every operation in it ends, or waits in the queue again."""
         try:
             answer = await self._send(batch)
-        except psycopg.DataError as error:
+        except _MEMBERS_OWN as error:
             await self._one_by_one(batch, error)
         except Exception as error:
             self._fail(batch.operations, error)
