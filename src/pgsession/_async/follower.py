@@ -64,6 +64,7 @@ class AsyncFollower:
         self._proved = AsyncEvent()
         self._started = False
         self._connected = False
+        self._since = 0  # the loss of the listener after which it was connected
         self._synced = -1  # the epoch for which the cache was compared with the database
         self.queue_usage = 0.0
 
@@ -77,6 +78,7 @@ class AsyncFollower:
         self._started = True
         self._listener.add_lost_hook(self._on_lost)
         await self._listener.listen(self._proofs, self._on_proof)
+        self._since = self._coherence.on_lost()
         await self._listener.listen(
             self._sql.events_channel, self._on_event, on_out_of_sync=self._on_connected
         )
@@ -128,7 +130,7 @@ class AsyncFollower:
 
     def _on_connected(self, channel: str) -> None:
         """LISTEN is active again, and no notification has been delivered yet."""
-        self._coherence.on_lost()
+        self._since = self._coherence.on_lost()
         self._connected = True
         self._wake.set()
 
@@ -168,12 +170,14 @@ class AsyncFollower:
         The proof goes through the pool, and nothing else through the listener meanwhile: a transaction pooler passes
         notifications on together with the answer to a query.
         """
+        since = self._since
         await self._refuse_what_cannot_work()
         incarnation = await self._store.incarnate()
         if await self._incarnation_of_listener() != incarnation:
             self._listener.reconnect()
             raise ListenerError("the listener and the pool are not connected to the same database")
-        self._coherence.on_listening(incarnation)
+        if self._coherence.on_listening(incarnation, since=since) is None:
+            raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
         differing, seen = await self._store.resync(resync.keys, resync.versions)
         if seen != incarnation:

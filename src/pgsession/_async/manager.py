@@ -21,7 +21,7 @@ from pgsession import _arguments, _events, _fork
 from pgsession._arguments import microseconds
 from pgsession._cache import Cache
 from pgsession._clock import Clock
-from pgsession._coherence import Coherence, Fill, satisfies
+from pgsession._coherence import Coherence, Fill, satisfies, unexpired
 from pgsession._key import to_bytes
 from pgsession._primitives import AsyncMutex, AsyncOutcome, AsyncWork, async_call
 from pgsession._reader import AsyncReader
@@ -248,6 +248,7 @@ class AsyncSessionManager(AsyncReader):
         verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
         if verdict.reconnect:
             parts.follower.reconnect()
+        record = unexpired(record, self._clock.database_now())
         fill.outcome.set_result(_AGAIN if verdict.again else record)
 
     def _session(self, record: Record, touch: bool) -> Session:

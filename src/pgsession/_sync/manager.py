@@ -23,7 +23,7 @@ from pgsession import _arguments, _events, _fork
 from pgsession._arguments import microseconds
 from pgsession._cache import Cache
 from pgsession._clock import Clock
-from pgsession._coherence import Coherence, Fill, satisfies
+from pgsession._coherence import Coherence, Fill, satisfies, unexpired
 from pgsession._key import to_bytes
 from pgsession._primitives import Mutex, Outcome, Work, call
 from pgsession._reader import Reader
@@ -250,6 +250,7 @@ class SessionManager(Reader):
         verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
         if verdict.reconnect:
             parts.follower.reconnect()
+        record = unexpired(record, self._clock.database_now())
         fill.outcome.set_result(_AGAIN if verdict.again else record)
 
     def _session(self, record: Record, touch: bool) -> Session:
