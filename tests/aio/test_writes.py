@@ -77,7 +77,7 @@ async def test_each_caller_gets_its_own_result(manager: pgsession.AsyncSessionMa
     async with AsyncCrew() as crew:
         for number in range(30):
             crew.start(update, number)
-    assert {outcomes[number] for number in range(0, 10)} == {pgsession.AttributeVersionConflict}
+    assert {outcomes[number] for number in range(10)} == {pgsession.AttributeVersionConflict}
     assert {outcomes[number] for number in range(10, 20)} == {pgsession.SessionNotFoundError}
     assert {outcomes[number] for number in range(20, 30)} == {type(None)}
     for number in range(10):
