@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import select
+import socket
 import sys
 
 import psycopg
 from psycopg import pq
 
-__all__ = ["is_stale", "lost_durability"]
+__all__ = ["cut", "is_stale", "lost_durability"]
 
 
 def is_stale(connection: pq.abc.PGconn) -> bool:
@@ -26,6 +27,15 @@ def is_stale(connection: pq.abc.PGconn) -> bool:
     except psycopg.Error:
         return True
     return connection.status != pq.ConnStatus.OK
+
+
+def cut(connection: pq.abc.PGconn) -> None:
+    """Ends a connection at this end while somebody waits for its answer, who gets an error at once."""
+    with socket.fromfd(connection.socket, socket.AF_INET, socket.SOCK_STREAM) as handle:
+        try:
+            handle.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
 
 
 if sys.platform == "win32":

@@ -256,6 +256,9 @@ class AsyncSessionManager(AsyncReader):
         accessed = self._clock.database_now() if touch else None
         if accessed is not None:
             self._cache.restore_touched([(record.key, accessed)])
+            late = accessed - record.last_accessed > self._cache.inactivity - self._cache.touch_interval
+            if late and record.include_inactivity:
+                self._touch_now(record.key)
         return self._cache.session(record, from_cache=False, accessed=accessed)
 
     def _check_open(self) -> None:
@@ -590,14 +593,18 @@ class AsyncSessionManager(AsyncReader):
             nodes=self._coherence.nodes,
         )
 
-    async def check_health(self) -> Health:
-        """Asks the database, and tells whether this node can do its work."""
+    async def check_health(self, *, timeout: timedelta | float = 5) -> Health:
+        """Asks the database, and tells whether this node can do its work; never raises for a database that is down.
+
+        `timeout`: seconds (or timedelta) after which a database that has not answered counts as down.
+        """
         parts = await self._ready()
+        patience = _arguments.seconds("timeout", timeout)
         age = self._coherence.proof_age
         started = time.perf_counter()
         failure: str | None = None
         try:
-            await parts.store.queue_usage()
+            await parts.store.ping(patience)
         except psycopg.Error as error:
             failure = str(error) or type(error).__name__
         took = time.perf_counter() - started

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgsession import _events
-from pgsession._connections import is_stale, lost_durability
+from pgsession._connections import cut, is_stale, lost_durability
+from pgsession._primitives import AsyncAlarm
 from pgsession._record import Record
 from pgsession._sql import NIL, Commit, Statements, integer_array, uuid_array
 from pgsession._writes import Batch, record_of, records_of
@@ -98,10 +100,21 @@ class AsyncStore:
         now, incarnation = await self.query(self._sql.proof, (self._node, payload), again=False)
         return now, incarnation
 
-    async def queue_usage(self) -> float:
-        """How full the notification queue is, from 0 to 1."""
-        (usage,) = await self.query(self._sql.queue_usage, ())
-        return float(usage)
+    async def ping(self, timeout: float) -> None:
+        """Asks the database for a sign of life.
+
+        Raises:
+            psycopg.OperationalError: there was none within `timeout` seconds; the connection is given up.
+        """
+        async with self.connection(timeout) as connection:
+            alarm = AsyncAlarm(timeout, partial(cut, connection.pgconn))
+            try:
+                with alarm:
+                    await _cursor(connection).execute("SELECT 1")
+            except psycopg.OperationalError as error:
+                if alarm.rang:
+                    raise psycopg.OperationalError(f"no answer within {timeout} s") from error
+                raise
 
     async def notify(self, items: list[_events.Item]) -> None:
         """Tells every node."""
@@ -273,10 +286,13 @@ class AsyncStore:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection of the pool, in autocommit mode, that the server has not ended in the meantime."""
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection of the pool, in autocommit mode, that the server has not ended in the meantime.
+
+        `timeout` in seconds; None: as the pool says.
+        """
         while True:
-            connection = await self._pool.getconn()
+            connection = await self._pool.getconn(timeout)
             if not is_stale(connection.pgconn):
                 break
             await connection.close()

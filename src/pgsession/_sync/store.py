@@ -7,6 +7,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pgsession import _events
-from pgsession._connections import is_stale, lost_durability
+from pgsession._connections import cut, is_stale, lost_durability
+from pgsession._primitives import Alarm
 from pgsession._record import Record
 from pgsession._sql import NIL, Commit, Statements, integer_array, uuid_array
 from pgsession._writes import Batch, record_of, records_of
@@ -98,10 +100,21 @@ class Store:
         now, incarnation = self.query(self._sql.proof, (self._node, payload), again=False)
         return now, incarnation
 
-    def queue_usage(self) -> float:
-        """How full the notification queue is, from 0 to 1."""
-        (usage,) = self.query(self._sql.queue_usage, ())
-        return float(usage)
+    def ping(self, timeout: float) -> None:
+        """Asks the database for a sign of life.
+
+        Raises:
+            psycopg.OperationalError: there was none within `timeout` seconds; the connection is given up.
+        """
+        with self.connection(timeout) as connection:
+            alarm = Alarm(timeout, partial(cut, connection.pgconn))
+            try:
+                with alarm:
+                    _cursor(connection).execute("SELECT 1")
+            except psycopg.OperationalError as error:
+                if alarm.rang:
+                    raise psycopg.OperationalError(f"no answer within {timeout} s") from error
+                raise
 
     def notify(self, items: list[_events.Item]) -> None:
         """Tells every node."""
@@ -273,10 +286,13 @@ class Store:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
 
     @contextmanager
-    def connection(self) -> Iterator[Connection[Any]]:
-        """A connection of the pool, in autocommit mode, that the server has not ended in the meantime."""
+    def connection(self, timeout: float | None = None) -> Iterator[Connection[Any]]:
+        """A connection of the pool, in autocommit mode, that the server has not ended in the meantime.
+
+        `timeout` in seconds; None: as the pool says.
+        """
         while True:
-            connection = self._pool.getconn()
+            connection = self._pool.getconn(timeout)
             if not is_stale(connection.pgconn):
                 break
             connection.close()

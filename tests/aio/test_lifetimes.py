@@ -1,0 +1,385 @@
+"""When a session, an attribute, a cached copy ends; and how an access is noted and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+import pgsession
+from pgsession import Attribute
+from tests.tables import Tables
+
+from .conftest import OpenAsyncManager
+from .helpers import create_many, eventually
+
+HOUR = 3600 * 1_000_000
+
+
+async def flush(manager: pgsession.AsyncSessionManager) -> None:
+    await manager._open_parts().housekeeping.flush_touches()
+
+
+def make_old(tables: Tables, session: pgsession.Session, age: timedelta) -> None:
+    """As if it had been accessed last so long ago; what is in memory still knows better."""
+    tables.run_unheard(
+        "UPDATE {sessions} SET last_accessed = clock_timestamp() - %s WHERE id = %s", age, session.id
+    )
+
+
+def last_access(tables: Tables, session: pgsession.Session) -> datetime:
+    found: datetime = tables.one("SELECT last_accessed FROM {sessions} WHERE id = %s", session.id)
+    return found
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_ends_at_its_expiry_on_every_node(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", {"n": 1}, expires_in=0.5)
+    await b.get_session(session.id)
+
+    async def gone() -> bool:
+        return await a.get_session(session.id) is None and await b.get_session(session.id) is None
+
+    await eventually(gone)
+    for node in (a, b):
+        assert await node.get_session(session.id, refresh=True) is None
+        assert node.get_cached_session(session.id) is None
+    session["n"] = 2
+    with pytest.raises(pgsession.SessionNotFoundError):
+        await a.update_session(session, expires_in=100)
+    assert not await b.delete_session(session.id)
+
+
+async def test_an_expiry_can_be_moved_both_ways(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", expires_in=timedelta(hours=1))
+    later = datetime.now(UTC) + timedelta(days=60)
+    assert (await a.update_session(session, expires_at=later)).expires_at == later
+    read = await b.get_session(session.id)
+    assert read is not None and read.expires_at == later
+    await b.update_session(read, expires_in=0.1)
+
+    async def gone() -> bool:
+        return await a.get_session(session.id) is None
+
+    await eventually(gone)
+
+
+@pytest.mark.parametrize("include_inactivity", [True, False])
+async def test_inactivity_ends_a_session_if_it_is_to(
+    open_manager: OpenAsyncManager, tables: Tables, include_inactivity: bool
+) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", include_inactivity=include_inactivity)
+    make_old(tables, session, timedelta(hours=48, seconds=1))
+    await a.clear_cache()
+    for node in (a, b):
+        read = await node.get_session(session.id)
+        assert (read is None) == include_inactivity
+    session["n"] = 1
+    if include_inactivity:
+        with pytest.raises(pgsession.SessionNotFoundError):
+            await a.update_session(session)
+    else:
+        await a.update_session(session)
+
+
+async def test_a_cached_session_becomes_inactive(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = await open_manager()
+    session = await manager.create_session("u")
+    make_old(tables, session, timedelta(hours=48, seconds=-1))
+    await manager.clear_cache()
+    read = await manager.get_session(session.id, touch=False)
+    assert read is not None
+
+    async def inactive() -> bool:
+        return await manager.get_session(session.id, touch=False) is None
+
+    await eventually(inactive)
+
+
+async def test_who_is_active_elsewhere_is_read_again_before_being_called_inactive(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u")
+    make_old(tables, session, timedelta(hours=48, seconds=-1))
+    await b.get_session(session.id, touch=False, refresh=True)
+    await a.get_session(session.id)
+    await flush(a)  # b hears nothing of it: an access is no event
+
+    async def read_again() -> bool:
+        read = await b.get_session(session.id, touch=False)
+        assert read is not None, "an active user was thrown out (C8)"
+        return read.last_accessed > datetime.now(UTC) - timedelta(hours=1)
+
+    await eventually(read_again)
+
+
+async def test_inactivity_can_be_switched(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", include_inactivity=False)
+    make_old(tables, session, timedelta(days=10))
+    await a.clear_cache()
+    read = await b.get_session(session.id)
+    assert read is not None and not read.include_inactivity
+    # Its user is here at this moment, so switching it on must not end it at once.
+    await b.update_session(read, include_inactivity=True)
+    assert read.include_inactivity
+    for node in (a, b):
+        again = await node.get_session(session.id, refresh=True)
+        assert again is not None and again.include_inactivity
+    await a.update_session(again, include_inactivity=False)
+    make_old(tables, session, timedelta(days=10))
+    assert await a.get_session(session.id, refresh=True) is not None
+
+
+# -- attributes --------------------------------------------------------------------------------------------------
+
+
+async def test_an_attribute_ends_on_its_own(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    a, b = await open_manager(), await open_manager()
+    until = datetime.now(UTC) + timedelta(seconds=0.5)
+    session = await a.create_session("u", {"code": Attribute("x", expires_at=until), "stay": 1})
+    read = await b.get_session(session.id)
+    assert read is not None and read.attribute("code").expires_at == until
+
+    async def gone() -> bool:
+        return "code" not in read
+
+    await eventually(gone)
+    assert dict(read) == {"stay": 1} and len(read) == 1 and read.get("code") is None
+    with pytest.raises(KeyError):
+        read["code"]
+    for node in (a, b):
+        again = await node.get_session(session.id)
+        assert again is not None and dict(again) == {"stay": 1}
+    tables.run("SELECT value FROM {session_attributes} WHERE key = 'code'")
+    read["code"] = "y"  # set anew without an end
+    await b.update_session(read, check="attributes")
+    assert read.attribute("code").expires_at is None and read["code"] == "y"
+
+
+async def test_the_expiry_of_an_attribute_can_be_changed(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", {"n": 1})
+    session.set("n", 1, expires_in=timedelta(hours=1))  # the value is the same, its end is not
+    assert session.is_modified
+    await a.update_session(session)
+    read = await b.get_session(session.id)
+    assert read is not None and read.attribute("n").expires_at is not None
+    read.set("n", 1, expires_in=0.1)
+    await b.update_session(read)
+
+    async def gone() -> bool:
+        again = await a.get_session(session.id)
+        return again is not None and "n" not in again
+
+    await eventually(gone)
+
+
+# -- cached copies -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limited", [True, False])
+async def test_the_longest_life_in_memory(open_manager: OpenAsyncManager, limited: bool) -> None:
+    fields = {} if limited else {"max_session_lifetime_in_cache": 0}
+    manager = await open_manager(**fields)
+    session = await manager.create_session("u", include_inactivity=False)
+    manager._clock.offset += 49 * HOUR  # until the next proof puts it right
+    read = await manager.get_session(session.id)
+    assert read is not None and read.from_cache is not limited
+
+
+async def test_a_cached_copy_lives_its_time(open_manager: OpenAsyncManager) -> None:
+    manager = await open_manager(max_session_lifetime_in_cache=0.3)
+    session = await manager.create_session("u")
+
+    async def read_again() -> bool:
+        read = await manager.get_session(session.id)
+        return read is not None and not read.from_cache
+
+    await eventually(read_again)
+
+
+# -- accesses ----------------------------------------------------------------------------------------------------
+
+
+async def test_accesses_are_noted_and_written_together(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    manager = await open_manager(max_sessions=0, last_access_update_batch_size=4)
+    sessions = await create_many(manager, 10)
+    calls: list[int] = []
+    store = manager._open_parts().store
+    touch = store.touch
+
+    async def counted(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        calls.append(len(touched))
+        return await touch(touched)
+
+    store.touch = counted  # type: ignore[method-assign]
+    before = [last_access(tables, session) for session in sessions]
+    for session in sessions:
+        for _ in range(3):
+            assert await manager.get_session(session.id) is not None
+    assert manager.stats().pending_touches == 10 and not calls
+    assert [last_access(tables, session) for session in sessions] == before
+    await flush(manager)
+    assert calls == [4, 4, 2]
+    assert all(last_access(tables, session) > at for session, at in zip(sessions, before, strict=True))
+    assert manager.stats().pending_touches == 0 and manager.stats().written_touches == 10
+    await flush(manager)
+    assert len(calls) == 3, "nothing to write, nothing written"
+    read = await manager.get_session(sessions[0].id, touch=False)
+    assert read is not None and manager.stats().pending_touches == 0
+
+
+async def test_accesses_are_written_every_so_often(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = await open_manager(last_access_update_interval=0.2)
+    session = await manager.create_session("u")
+    before = last_access(tables, session)
+    await manager.get_session(session.id)
+
+    async def written() -> bool:
+        return last_access(tables, session) > before
+
+    await eventually(written)
+
+
+async def test_an_access_moves_no_version_and_tells_nobody(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", {"n": 1})
+    await b.get_session(session.id)
+    await flush(b)
+    read = await a.get_session(session.id)
+    assert read is not None and read.from_cache
+    read["n"] = 2
+    await a.update_session(read, check="session")
+    assert tables.one("SELECT version FROM {sessions}") == 2
+
+
+async def test_a_last_access_never_moves_back(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u")
+    await a.get_session(session.id)
+    await b.get_session(session.id)  # later
+    await flush(b)
+    newest = last_access(tables, session)
+    await flush(a)
+    assert last_access(tables, session) == newest
+
+
+async def test_a_batch_that_fails_is_kept_and_written_later(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    manager = await open_manager()
+    session = await manager.create_session("u")
+    before = last_access(tables, session)
+    await manager.get_session(session.id)
+    tables.run("ALTER FUNCTION {schema}.session_touch RENAME TO away")
+    await flush(manager)
+    stats = manager.stats()
+    assert (stats.failed_touch_batches, stats.pending_touches, stats.written_touches) == (1, 1, 0)
+    await manager.get_session(session.id)
+    await manager.clear_cache()
+    assert manager.stats().pending_touches == 1, "an access outlives the cached copy"
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_touch")
+    await manager.close()
+    assert last_access(tables, session) > before, "what is pending is written at the end"
+
+
+async def test_what_somebody_else_has_locked_is_written_later(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    manager = await open_manager()
+    held, free = await manager.create_session("u"), await manager.create_session("u")
+    before = last_access(tables, held), last_access(tables, free)
+    for session in (held, free):
+        await manager.get_session(session.id)
+    with tables.locked("SELECT 1 FROM {sessions} WHERE id = %s FOR UPDATE", held.id):
+        await flush(manager)
+        assert last_access(tables, held) == before[0] and last_access(tables, free) > before[1]
+        assert manager.stats().pending_touches == 1
+    await flush(manager)
+    assert last_access(tables, held) > before[0]
+
+
+async def test_a_late_access_is_written_at_once(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    """Before another node could call the session inactive, not at the next of the usual times."""
+    manager = await open_manager()
+    session = await manager.create_session("u")
+    make_old(tables, session, timedelta(hours=47, minutes=55))
+    await manager.clear_cache()
+    assert await manager.get_session(session.id, touch=False) is not None
+    assert manager.stats().pending_touches == 0
+    assert await manager.get_session(session.id) is not None
+
+    async def written() -> bool:
+        return last_access(tables, session) > datetime.now(UTC) - timedelta(minutes=5)
+
+    await eventually(written)
+
+
+async def test_a_late_access_that_is_a_miss_is_written_at_once(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    manager = await open_manager()
+    session = await manager.create_session("u")
+    make_old(tables, session, timedelta(hours=47, minutes=55))
+    await manager.clear_cache()
+    assert await manager.get_session(session.id) is not None
+
+    async def written() -> bool:
+        return last_access(tables, session) > datetime.now(UTC) - timedelta(minutes=5)
+
+    await eventually(written)
+
+
+async def test_noted_during_the_last_flush(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    """An access that comes while `close` waits for a flush under way is written too."""
+    manager = await open_manager()
+    one, two = await manager.create_session("u"), await manager.create_session("u")
+    before = last_access(tables, two)
+    parts = manager._open_parts()
+    touch = parts.store.touch
+
+    async def slow(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        parts.store.touch = touch  # type: ignore[method-assign]
+        result = await touch(touched)
+        parts.housekeeping._stopping.set()
+        await manager.get_session(two.id)
+        return result
+
+    parts.store.touch = slow  # type: ignore[method-assign]
+    await manager.get_session(one.id)
+    parts.housekeeping.touch_soon()
+
+    async def begun() -> bool:
+        return parts.housekeeping._stopping.is_set()
+
+    await eventually(begun)
+    await manager.close()
+    assert last_access(tables, two) > before
+
+
+async def test_closing_without_a_database_loses_accesses_but_ends(
+    open_manager: OpenAsyncManager, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = await open_manager()
+    session = await manager.create_session("u")
+    await manager.get_session(session.id)
+
+    async def down(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        raise psycopg.OperationalError("the database is down")
+
+    manager._open_parts().store.touch = down  # type: ignore[method-assign]
+    await manager.close()
+    assert "could not be written" in caplog.text

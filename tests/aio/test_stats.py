@@ -1,0 +1,355 @@
+"""Every counter and gauge of `stats()` is made to move; `check_health()` tells the truth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+import pgsession
+from pgsession._primitives import AsyncEvent
+from pgsession.embedded import EmbeddedServer
+from tests.crew import AsyncCrew
+from tests.fault_proxy import FaultProxy
+from tests.tables import Tables
+
+from .conftest import OpenAsyncManager
+from .helpers import create_many, eventually
+
+
+def test_every_counter_has_its_test() -> None:
+    tests = " ".join(name for name in vars(sys.modules[__name__]) if name.startswith("test_"))
+    assert [name for name in pgsession.Stats.__struct_fields__ if name not in tests] == []
+
+
+async def moved(manager: pgsession.AsyncSessionManager, before: pgsession.Stats, **expected: int) -> None:
+    """Exactly these counters rose, among those named, by exactly so much; it may take a moment."""
+
+    async def as_expected() -> bool:
+        now = manager.stats()
+        return all(getattr(now, name) - getattr(before, name) == by for name, by in expected.items())
+
+    await eventually(as_expected, f"{expected} after {before}, not {manager.stats()}")
+
+
+async def test_a_new_manager_has_done_next_to_nothing(manager: pgsession.AsyncSessionManager) -> None:
+    stats = manager.stats()
+    started = {"cache_capacity": 10_000, "proofs": stats.proofs, "resyncs": 1, "nodes": 1}
+    expected = dict.fromkeys(pgsession.Stats.__struct_fields__, 0) | started
+    assert msgspec.to_builtins(stats) == expected and stats.proofs >= 1
+
+
+async def test_hits_misses_fills_cached_sessions(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u")
+    before = b.stats()
+    await b.get_session(session.id)
+    await moved(b, before, hits=0, misses=1, fills=1, cached_sessions=1)
+    before = b.stats()
+    for _ in range(5):
+        await b.get_session(session.id)
+    assert b.get_cached_session(session.id) is not None
+    await moved(b, before, hits=6, misses=0, fills=0, cached_sessions=0)
+    before = b.stats()
+    await b.get_session(session.id, refresh=True)
+    await moved(b, before, hits=0, fills=1)
+
+
+async def test_cache_capacity_and_evictions(open_manager: OpenAsyncManager) -> None:
+    manager = await open_manager(cache_size=3, max_sessions=0)
+    sessions = await create_many(manager, 5)
+    stats = manager.stats()
+    assert (stats.cache_capacity, stats.cached_sessions, stats.evictions) == (3, 3, 2)
+    assert await manager.get_session(sessions[0].id) is not None
+
+
+async def test_expirations(manager: pgsession.AsyncSessionManager) -> None:
+    session = await manager.create_session("u", expires_in=0.5)
+    assert manager.stats().cached_sessions == 1
+
+    async def gone() -> bool:
+        return manager.get_cached_session(session.id) is None
+
+    await eventually(gone)
+    assert manager.stats().expirations == 1
+
+
+async def test_joined_fills(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", {"n": 1})
+    store = b._open_parts().store
+    read, may_go_on = store.read, AsyncEvent()
+
+    async def slow(key: bytes) -> Any:
+        await may_go_on.wait(20)
+        return await read(key)
+
+    store.read = slow  # type: ignore[method-assign]
+    before = b.stats()
+    crew = AsyncCrew()
+    for _ in range(20):
+        crew.start(b.get_session, session.id)
+    await moved(b, before, fills=1, joined_fills=19)
+    may_go_on.set()
+    assert all(found is not None and found["n"] == 1 for found in await crew.join())
+    await moved(b, before, fills=1, joined_fills=19, misses=20)
+
+
+async def test_discarded_fills(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", {"n": 1})
+    store = b._open_parts().store
+    read = store.read
+
+    async def overtaken(key: bytes) -> Any:
+        result = await read(key)
+        before = b.stats()
+        session["n"] = 2
+        await a.update_session(session)
+        await moved(b, before, events=1)
+        return result
+
+    store.read = overtaken  # type: ignore[method-assign]
+    before = b.stats()
+    found = await b.get_session(session.id)
+    store.read = read  # type: ignore[method-assign]
+    assert found is not None and found["n"] == 1
+    await moved(b, before, discarded_fills=1, cached_sessions=0)
+
+
+async def test_stale_served(open_manager: OpenAsyncManager, dsn: str) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = await open_manager(proxy.conninfo, stale_if_error=3600, max_staleness=1)
+        session = await manager.create_session("u", {"n": 1})
+        proxy.refuse()
+        proxy.cut()
+
+        async def out_of_sync() -> bool:
+            return manager.get_cached_session(session.id) is None
+
+        await eventually(out_of_sync)
+        manager._open_parts().pool.timeout = 0.1
+        read = await manager.get_session(session.id)
+        assert read is not None and read["n"] == 1 and read.from_cache
+        assert manager.stats().stale_served == 1
+        with pytest.raises(psycopg.Error):
+            await manager.get_session(session.id, refresh=True)
+        proxy.forward()
+
+
+async def test_writes_and_batches(manager: pgsession.AsyncSessionManager) -> None:
+    before = manager.stats()
+    session = await manager.create_session("u")
+    session["n"] = 1
+    await manager.update_session(session)
+    await manager.update_session(session)  # nothing to write
+    await manager.delete_session(session.id)
+    await moved(manager, before, writes=3, batches=3, failed_writes=0, conflicts=0)
+    before = manager.stats()
+    await create_many(manager, 40)
+    stats = manager.stats()
+    assert stats.writes - before.writes == 40 and stats.batches - before.batches < 40
+
+
+async def test_conflicts(manager: pgsession.AsyncSessionManager) -> None:
+    session = await manager.create_session("u", {"n": 1})
+    other = await manager.get_session(session.id)
+    assert other is not None
+    session["n"], other["n"] = 2, 3
+    await manager.update_session(session)
+    before = manager.stats()
+    for check in ("session", "attributes"):
+        with pytest.raises(pgsession.ConflictError):
+            await manager.update_session(other, check=check)  # type: ignore[arg-type]
+    await moved(manager, before, conflicts=2, failed_writes=0, writes=0)
+
+
+async def test_failed_writes(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
+    tables.run("ALTER TABLE {sessions} ADD CONSTRAINT no_such_user CHECK (user_id <> 'refused')")
+    before = manager.stats()
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await manager.create_session("refused")
+    await moved(manager, before, failed_writes=1, writes=0)
+
+
+async def test_events_and_invalidations(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u")
+    await b.get_session(session.id)
+    before, own = b.stats(), a.stats()
+    session["n"] = 1
+    await a.update_session(session)
+    await moved(b, before, events=1, invalidations=1, cached_sessions=-1)
+    await moved(a, own, events=1, cached_sessions=0)
+    before = b.stats()
+    await a.delete_session(session.id)
+    await moved(b, before, events=1, invalidations=0)
+
+
+async def test_malformed_events(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
+    await manager.create_session("u")
+    before = manager.stats()
+    tables.run("SELECT pg_notify(%s, 'garbage')", manager._open_parts().statements.events_channel)
+    await moved(manager, before, events=1, malformed_events=1, cached_sessions=-1)
+
+
+async def test_proofs(open_manager: OpenAsyncManager) -> None:
+    manager = await open_manager(max_staleness=0.3)
+    before = manager.stats().proofs
+
+    async def more() -> bool:
+        return manager.stats().proofs > before + 1
+
+    await eventually(more)
+
+
+async def test_listener_losses_and_resyncs(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
+    session = await manager.create_session("u")
+    before = manager.stats()
+    tables.run("SELECT pg_terminate_backend(%s)", manager._open_parts().listener.pid)
+    await moved(manager, before, listener_losses=1, resyncs=1, cached_sessions=0)
+
+    async def from_memory() -> bool:
+        return manager.get_cached_session(session.id) is not None
+
+    await eventually(from_memory)
+
+
+async def test_pending_touches_written_touches_failed_touch_batches(
+    manager: pgsession.AsyncSessionManager, tables: Tables
+) -> None:
+    session = await manager.create_session("u")
+    before = manager.stats()
+    await manager.get_session(session.id)
+    await moved(manager, before, pending_touches=1, written_touches=0)
+    tables.run("ALTER FUNCTION {schema}.session_touch RENAME TO away")
+    await manager._open_parts().housekeeping.flush_touches()
+    await moved(manager, before, pending_touches=1, written_touches=0, failed_touch_batches=1)
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_touch")
+    await manager._open_parts().housekeeping.flush_touches()
+    await moved(manager, before, pending_touches=0, written_touches=1, failed_touch_batches=1)
+
+
+async def test_cleanups_and_deleted_sessions(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
+    await manager.create_session("u")
+    tables.run_unheard("UPDATE {sessions} SET expires_at = now()")
+    before = manager.stats()
+    await manager._open_parts().housekeeping.clean_up()
+    await moved(manager, before, cleanups=1, deleted_sessions=1)
+
+
+async def test_held_locks(manager: pgsession.AsyncSessionManager) -> None:
+    async with manager.lock("a"):
+        assert manager.stats().held_locks == 1
+        async with manager.lock("b"):
+            assert manager.stats().held_locks == 2
+    assert manager.stats().held_locks == 0
+
+
+async def test_nodes(open_manager: OpenAsyncManager) -> None:
+    a = await open_manager()
+    for number in range(3):
+        other = await open_manager()
+        session = await other.create_session("u")
+        await other.delete_session(session.id)
+
+        async def heard(expected: int = number + 2) -> bool:
+            return a.stats().nodes == expected
+
+        await eventually(heard)
+
+
+async def test_notification_queue_usage(
+    own_server: Callable[..., EmbeddedServer],
+    open_manager: OpenAsyncManager,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if not tables.run("SELECT FROM pg_settings WHERE name = 'max_notify_queue_pages'"):
+        pytest.skip("the queue cannot be made small enough to fill")
+    server = own_server(settings={"max_notify_queue_pages": 64})
+    manager = await open_manager(server.conninfo, max_staleness=0.5)
+    with psycopg.connect(server.conninfo, autocommit=True) as connection:
+        connection.execute("LISTEN nothing")
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1")  # a listener inside a transaction holds the queue
+        with psycopg.connect(server.conninfo, autocommit=True) as talker:
+            for number in range(30):
+                talker.execute("SELECT pg_notify('nothing', %s)", (f"{number}".ljust(7900),))
+
+        async def told() -> bool:
+            return manager.stats().notification_queue_usage > 0.25 and "queue is" in caplog.text
+
+        await eventually(told)
+        connection.execute("COMMIT")
+
+
+# -- health --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_healthy_node(manager: pgsession.AsyncSessionManager) -> None:
+    health = await manager.check_health()
+    assert health.healthy and health.in_sync and health.listening and health.database is None
+    assert health.proof_age is not None and 0 <= health.proof_age < 60
+    assert health.round_trip is not None and health.round_trip > 0
+    assert health.pool_size >= 1 and health.pool_waiting == 0 and health.queued_writes == 0
+
+
+async def test_a_node_without_a_listener_is_not_healthy(open_manager: OpenAsyncManager, dsn: str) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = await open_manager(listener_conninfo=proxy.conninfo)
+        assert (await manager.check_health()).healthy
+        proxy.refuse()
+        proxy.cut()
+
+        async def deaf() -> bool:
+            health = await manager.check_health()
+            return not health.healthy and not health.listening and not health.in_sync
+
+        await eventually(deaf)
+        health = await manager.check_health()
+        assert health.database is None and health.round_trip is not None
+        proxy.forward()
+
+        async def well() -> bool:
+            return (await manager.check_health()).healthy
+
+        await eventually(well)
+
+
+async def test_a_node_with_a_frozen_listener_is_not_healthy(open_manager: OpenAsyncManager, dsn: str) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = await open_manager(listener_conninfo=proxy.conninfo, max_staleness=0.5)
+        proxy.freeze()
+
+        async def out_of_sync() -> bool:
+            health = await manager.check_health()
+            return not health.healthy and not health.in_sync and health.database is None
+
+        await eventually(out_of_sync)
+        proxy.forward()
+
+
+@pytest.mark.parametrize("how", ["refused", "frozen"])
+async def test_a_node_without_a_database_is_not_healthy(
+    open_manager: OpenAsyncManager, dsn: str, how: str
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = await open_manager(proxy.conninfo, listener_conninfo=dsn)
+        if how == "refused":
+            proxy.refuse()
+            proxy.cut()
+        else:
+            proxy.freeze()
+        health = await manager.check_health(timeout=0.5)
+        assert not health.healthy and health.database and health.round_trip is None
+        assert health.listening, "the listener has a way of its own"
+        proxy.forward()
+
+        async def well() -> bool:
+            return (await manager.check_health(timeout=0.5)).healthy
+
+        await eventually(well)

@@ -1,0 +1,334 @@
+# Generated from tests/aio/test_many_sessions.py by tools/async_to_sync.py: never edit.
+
+"""More than one session: limits, lists, deletions and evictions, and that every node hears of them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+import pgsession
+from pgsession._sql import NIL
+from tests.crew import Crew
+from tests.tables import Tables
+
+from .conftest import OpenAsyncManager
+from .helpers import create_many, eventually
+
+MANY = 500  # more than fit into one notification, which holds 140
+
+
+def empty(manager: pgsession.SessionManager) -> None:
+    def nothing_cached() -> bool:
+        return manager.stats().cached_sessions == 0
+
+    eventually(nothing_cached, "an empty cache")
+
+
+# -- the most sessions that a user may have ----------------------------------------------------------------------
+
+
+def test_the_least_recently_used_session_is_evicted(open_manager: OpenAsyncManager) -> None:
+    a, b = open_manager(max_sessions=3), open_manager(max_sessions=3)
+    first, second, third = [a.create_session("u") for _ in range(3)]
+    assert a.get_session(first.id) is not None  # pending here, not written: it counts all the same
+    b.get_session(second.id)
+    fourth = a.create_session("u")
+    assert a.get_session(second.id) is None
+    assert {session.id for session in a.list_user_sessions("u")} == {first.id, third.id, fourth.id}
+
+    def gone() -> bool:
+        return b.get_cached_session(second.id) is None
+
+    eventually(gone)
+    assert b.get_session(second.id) is None
+
+
+def test_too_many_sessions_are_rejected(open_manager: OpenAsyncManager) -> None:
+    manager = open_manager(max_sessions=2, max_sessions_policy="reject")
+    first = manager.create_session("u")
+    manager.create_session("u")
+    with pytest.raises(pgsession.TooManySessionsError) as caught:
+        manager.create_session("u")
+    assert (caught.value.user_id, caught.value.limit) == ("u", 2)
+    manager.create_session("somebody else")
+    manager.delete_session(first.id)
+    assert manager.create_session("u") is not None
+
+
+@pytest.mark.parametrize("policy", ["evict", "reject"])
+def test_concurrent_logins_on_two_nodes_keep_to_the_limit(
+    open_manager: OpenAsyncManager, tables: Tables, policy: str
+) -> None:
+    nodes = [open_manager(max_sessions=3, max_sessions_policy=policy) for _ in range(2)]
+    crew = Crew()
+
+    def log_in(node: pgsession.SessionManager) -> bool:
+        try:
+            node.create_session("u")
+        except pgsession.TooManySessionsError:
+            return False
+        return True
+
+    for number in range(20):
+        crew.start(log_in, nodes[number % 2])
+    accepted = sum(crew.join())
+    assert accepted == (20 if policy == "evict" else 3)
+    assert tables.count() == 3
+    assert len(nodes[0].list_user_sessions("u")) == 3
+
+
+def test_expired_sessions_do_not_count(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = open_manager(max_sessions=1, max_sessions_policy="reject")
+    session = manager.create_session("u")
+    tables.run_unheard("UPDATE {sessions} SET expires_at = now() - interval '1 s' WHERE id = %s", session.id)
+    assert manager.create_session("u") is not None
+
+
+def test_no_limit(open_manager: OpenAsyncManager) -> None:
+    manager = open_manager(max_sessions=0)
+    create_many(manager, 50)
+    assert len(manager.list_user_sessions("u")) == 50
+
+
+# -- lists -------------------------------------------------------------------------------------------------------
+
+
+def test_lists_are_of_live_sessions_newest_access_first(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    manager = open_manager(max_sessions=0)
+    sessions = [manager.create_session("u", {"n": n}, group_id="g") for n in range(5)]
+    other = manager.create_session("v", group_id="g")
+    expired, inactive, kept = sessions[1], sessions[2], sessions[0]
+    tables.run_unheard("UPDATE {sessions} SET expires_at = now() WHERE id = %s", expired.id)
+    tables.run_unheard(
+        "UPDATE {sessions} SET last_accessed = now() - interval '49 h' WHERE id = %s", inactive.id
+    )
+    manager.get_session(kept.id)  # an access that only this node knows of
+    listed = manager.list_user_sessions("u")
+    assert [session["n"] for session in listed] == [0, 4, 3]
+    assert not any(session.from_cache for session in listed)
+    assert listed[0].last_accessed > kept.last_accessed
+    assert {session.id for session in manager.list_group_sessions("g")} == {
+        session.id for session in [*listed, other]
+    }
+    assert manager.list_user_sessions("nobody") == []
+    assert manager.list_group_sessions("none") == []
+
+
+def test_listing_is_no_access_and_fills_no_cache(open_manager: OpenAsyncManager) -> None:
+    a, b = open_manager(), open_manager()
+    session = a.create_session("u")
+    (listed,) = b.list_user_sessions("u")
+    assert listed.id == session.id
+    stats = b.stats()
+    assert stats.cached_sessions == 0 and stats.pending_touches == 0
+    listed["n"] = 1  # and it can be changed
+    b.update_session(listed)
+    read = a.get_session(session.id, min_version=2)
+    assert read is not None and read["n"] == 1
+
+
+# -- deletions ---------------------------------------------------------------------------------------------------
+
+
+def test_all_but_one_of_a_users_sessions_end(open_manager: OpenAsyncManager) -> None:
+    manager = open_manager(max_sessions=0)
+    sessions = create_many(manager, 5)
+    other = manager.create_session("v")
+    assert manager.delete_user_sessions("u", keep=sessions[2].id) == 4
+    for session in sessions:
+        found = manager.get_session(session.id)
+        assert (found is not None) == (session is sessions[2])
+    assert manager.get_session(other.id) is not None
+    assert manager.delete_user_sessions("u", keep=str(sessions[2].id)) == 0
+    assert manager.delete_user_sessions("u") == 1
+    assert manager.delete_user_sessions("u") == 0
+
+
+@pytest.mark.parametrize("scope", ["user", "group", "all"])
+def test_any_number_of_sessions_ends_on_every_node(
+    open_manager: OpenAsyncManager, tables: Tables, scope: str
+) -> None:
+    a, b = open_manager(max_sessions=0), open_manager()
+    sessions = create_many(a, MANY, group_id="g")
+    assert a.stats().cached_sessions == MANY
+    delete = {
+        "user": lambda: b.delete_user_sessions("u"),
+        "group": lambda: b.delete_group_sessions("g"),
+        "all": lambda: b.delete_all_sessions(),
+    }[scope]
+    assert delete() == MANY
+    empty(a)
+    assert tables.count() == 0
+    assert a.get_session(sessions[0].id) is None
+    assert delete() == 0
+
+
+def test_an_attribute_goes_from_all_of_a_users_sessions(open_manager: OpenAsyncManager) -> None:
+    a, b = open_manager(max_sessions=0), open_manager()
+    sessions = create_many(a, 200, attributes={"roles": ["admin"], "theme": "dark"})
+    bare = a.create_session("u", {"theme": "dark"})
+    other = a.create_session("v", {"roles": ["admin"]})
+    assert b.delete_attribute_from_user_sessions("u", "roles") == 200
+
+    def without_roles() -> bool:
+        read = a.get_session(sessions[-1].id)
+        return read is not None and "roles" not in read
+
+    eventually(without_roles)
+    for session in sessions[:5]:
+        read = a.get_session(session.id)
+        assert read is not None and dict(read) == {"theme": "dark"} and read.version == 2
+    for untouched in (bare, other):
+        read = a.get_session(untouched.id)
+        assert read is not None and read.version == 1
+    assert b.delete_attribute_from_user_sessions("u", "roles") == 0
+    with pytest.raises(TypeError, match="key"):
+        b.delete_attribute_from_user_sessions("u", 7)  # type: ignore[arg-type]
+
+
+# -- memory ------------------------------------------------------------------------------------------------------
+
+
+def test_clearing_the_cache_empties_every_node_and_loses_nothing(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    a, b = open_manager(max_sessions=0), open_manager()
+    sessions = create_many(a, 10)
+    for session in sessions:
+        b.get_session(session.id)
+    assert b.stats().cached_sessions == 10
+    a.clear_cache()
+    assert a.stats().cached_sessions == 0, "on the own node it is done on return"
+    empty(b)
+    assert tables.count() == 10
+    read = b.get_session(sessions[0].id)
+    assert read is not None and not read.from_cache
+
+
+def test_evicting_a_user_leaves_the_others_in_memory(open_manager: OpenAsyncManager) -> None:
+    a, b = open_manager(), open_manager()
+    mine, other = a.create_session("u"), a.create_session("v")
+    for session in (mine, other):
+        b.get_session(session.id)
+    b.evict_user_sessions("u")
+    assert b.get_cached_session(mine.id) is None and b.get_cached_session(other.id) is not None
+
+    def gone() -> bool:
+        return a.get_cached_session(mine.id) is None
+
+    eventually(gone)
+    assert a.get_cached_session(other.id) is not None
+    read = a.get_session(mine.id)
+    assert read is not None and not read.from_cache
+
+
+# -- the cleanup -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ended", ["expired", "inactive"])
+def test_the_cleanup_reaches_every_node_whatever_the_number(
+    open_manager: OpenAsyncManager, tables: Tables, ended: str
+) -> None:
+    a, b = open_manager(max_sessions=0), open_manager()
+    sessions = create_many(a, 4 * MANY + 100)  # more than one step of the cleanup, too
+    live = a.create_session("live")
+    tables.run_unheard(
+        "UPDATE {sessions} SET expires_at = now() - interval '1 s' WHERE user_id = 'u'"
+        if ended == "expired"
+        else "UPDATE {sessions} SET last_accessed = now() - interval '49 h' WHERE user_id = 'u'"
+    )
+    assert a.get_cached_session(sessions[0].id) is not None, "a cannot know yet"
+    assert b._open_parts().housekeeping.clean_up()
+    assert tables.count() == 1
+    assert b.stats().deleted_sessions == len(sessions)
+
+    def only_the_live_one() -> bool:
+        return a.stats().cached_sessions == 1
+
+    eventually(only_the_live_one)
+    assert a.get_cached_session(live.id) is not None
+
+
+def test_one_node_at_a_time_cleans_up(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    a, b = open_manager(), open_manager()
+    session = a.create_session("u")
+    tables.run_unheard("UPDATE {sessions} SET expires_at = now() WHERE id = %s", session.id)
+    with tables.locked(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended(%s || ' cleanup', 1))",
+        a._open_parts().statements.events_channel,
+    ):
+        assert not a._open_parts().housekeeping.clean_up(), "somebody else is at it"
+    assert tables.count() == 1 and a.stats().cleanups == 0
+    crew = Crew()
+    for node in (a, b):
+        crew.start(node._open_parts().housekeeping.clean_up)
+    assert any(crew.join())
+    assert tables.count() == 0
+    assert a.stats().deleted_sessions + b.stats().deleted_sessions == 1
+
+
+def test_the_cleanup_steps_over_rows_that_others_hold(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = open_manager(max_sessions=0)
+    sessions = create_many(manager, 10)
+    tables.run_unheard("UPDATE {sessions} SET expires_at = now()")
+    with tables.locked("SELECT 1 FROM {sessions} WHERE id = %s FOR UPDATE", sessions[0].id):
+        assert manager._open_parts().housekeeping.clean_up()
+        assert tables.count() == 1
+    assert manager._open_parts().housekeeping.clean_up()
+    assert tables.count() == 0
+
+
+def test_the_cleanup_takes_expired_attributes_and_locks(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    manager = open_manager()
+    session = manager.create_session("u", {"stay": 1})
+    session.set("code", "x", expires_in=timedelta(days=1))
+    manager.update_session(session)
+    assert manager.lock("r").acquire()
+    tables.run_unheard("UPDATE {session_attributes} SET expires_at = now() WHERE key = 'code'")
+    tables.run_unheard("UPDATE {session_locks} SET expires_at = now()")
+    assert manager._open_parts().housekeeping.clean_up()
+    assert tables.run("SELECT key FROM {session_attributes}") == [("stay",)]
+    assert tables.run("SELECT * FROM {session_locks}") == []
+    assert manager.stats().deleted_sessions == 0
+
+
+def test_the_cleanup_runs_by_itself(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = open_manager(cleanup_interval=0.2)
+    manager.create_session("u", expires_in=timedelta(milliseconds=1))
+
+    def cleaned() -> bool:
+        return manager.stats().deleted_sessions == 1
+
+    eventually(cleaned)
+    assert tables.count() == 0
+
+
+def test_a_cleanup_that_fails_is_tried_again(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = open_manager(cleanup_interval=0.1)
+    manager.create_session("u", expires_in=timedelta(milliseconds=1))
+    tables.run("ALTER FUNCTION {schema}.session_cleanup RENAME TO away")
+    store = manager._open_parts().store
+    with pytest.raises(Exception, match="session_cleanup"):
+        store.cleanup("expired", NIL)
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_cleanup")
+
+    def cleaned() -> bool:
+        return manager.stats().deleted_sessions == 1
+
+    eventually(cleaned)
+
+
+def test_deleting_what_is_not_there(manager: pgsession.SessionManager) -> None:
+    assert not manager.delete_session(uuid.uuid4())
+    assert manager.delete_user_sessions(uuid.uuid4()) == 0
+    assert manager.delete_group_sessions(7) == 0
+    assert manager.delete_all_sessions() == 0
+    manager.evict_user_sessions("nobody")
+    manager.clear_cache()

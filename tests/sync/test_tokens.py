@@ -1,0 +1,101 @@
+# Generated from tests/aio/test_tokens.py by tools/async_to_sync.py: never edit.
+
+"""Tokens at the manager: what is forged costs no query, what is signed leads to its session."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import uuid
+
+import pytest
+
+import pgsession
+from pgsession import Signer
+
+from .conftest import OpenAsyncManager
+
+KEY, OLD_KEY = b"k" * 32, b"o" * 32
+
+
+def test_a_token_leads_to_its_session(open_manager: OpenAsyncManager) -> None:
+    signer = Signer(KEY)
+    a, b = open_manager(signer=signer), open_manager(signer=signer)
+    session = a.create_session("u", {"n": 1})
+    token = signer.sign_session(session.id, session.version)
+    for node in (a, b):
+        for _ in range(2):
+            read = node.get_session_by_token(token)
+            assert read is not None and read.id == session.id and dict(read) == {"n": 1}
+    a.delete_session(session.id)
+    assert a.get_session_by_token(token) is None
+
+
+def test_the_version_in_a_token_is_what_its_reader_sees_at_least(
+    open_manager: OpenAsyncManager,
+) -> None:
+    signer = Signer(KEY)
+    a, b = open_manager(signer=signer), open_manager(signer=signer)
+    session = a.create_session("u", {"n": 1})
+    b.get_session(session.id)
+    session["n"] = 2
+    a.update_session(session, notify=False)
+    old, new = (signer.sign_session(session.id, version) for version in (1, 2))
+    read = b.get_session_by_token(old)
+    assert read is not None and read["n"] == 1, "b has not heard of it"
+    read = b.get_session_by_token(new)
+    assert read is not None and read["n"] == 2
+    session["n"] = 3
+    a.update_session(session, notify=False)
+    read = b.get_session_by_token(new, min_version=3)
+    assert read is not None and read["n"] == 3
+
+
+def test_keys_are_rotated(open_manager: OpenAsyncManager) -> None:
+    manager = open_manager(signer=Signer([KEY, OLD_KEY]))
+    session = manager.create_session("u")
+    for key in (KEY, OLD_KEY):
+        assert manager.get_session_by_token(Signer(key).sign_session(session.id)) is not None
+    assert manager.get_session_by_token(Signer(b"z" * 32).sign_session(session.id)) is None
+
+
+def test_a_bad_token_is_none(open_manager: OpenAsyncManager) -> None:
+    signer = Signer(KEY)
+    manager = open_manager(signer=signer)
+    session = manager.create_session("u")
+    token = signer.sign_session(session.id)
+    changed = ("B" if token[0] != "B" else "C") + token[1:]
+    for bad in ("", "x", changed, token[:-1], token + "A", token[::-1], "ü" * 76, "\0", str(session.id)):
+        assert manager.get_session_by_token(bad) is None
+    assert manager.get_session_by_token(signer.sign(session.id.bytes)) is None, "for another purpose"
+
+
+def test_without_a_signer_it_says_so(manager: pgsession.SessionManager) -> None:
+    with pytest.raises(pgsession.ConfigError, match="signer"):
+        manager.get_session_by_token(Signer(KEY).sign_session(uuid.uuid4()))
+
+
+def test_a_flood_of_forged_tokens_causes_no_query(open_manager: OpenAsyncManager) -> None:
+    """100,000 of them; the manager's pool would fail each query, were there one."""
+    signer = Signer(KEY)
+    manager = open_manager(signer=signer)
+    session = manager.create_session("u")
+    good = signer.sign_session(session.id)
+    manager.get_session_by_token(good)
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    choice = random.Random(seed)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    manager._open_parts().pool.close()
+    before = manager.stats()
+    for number in range(100_000):
+        if number % 2:
+            forged = "".join(choice.choices(alphabet, k=76))
+        else:
+            place = choice.randrange(75)  # the last character has bits that count for nothing
+            forged = good[:place] + choice.choice(alphabet.replace(good[place], "")) + good[place + 1 :]
+        assert manager.get_session_by_token(forged) is None
+    after = manager.stats()
+    assert (after.fills, after.misses, after.hits) == (before.fills, before.misses, before.hits)
+    assert after.pending_touches == before.pending_touches
+    assert manager.get_session_by_token(good) is not None, "from memory, as before"
