@@ -266,9 +266,10 @@ async def test_nodes(open_manager: OpenAsyncManager) -> None:
 async def test_notification_queue_usage(
     own_server: Callable[..., EmbeddedServer],
     open_manager: OpenAsyncManager,
+    tables: Tables,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if not tables.run("SELECT FROM pg_settings WHERE name = 'max_notify_queue_pages'"):
+    if not tables.run("SELECT 1 FROM pg_settings WHERE name = 'max_notify_queue_pages'"):
         pytest.skip("the queue cannot be made small enough to fill")
     server = own_server(settings={"max_notify_queue_pages": 64})
     manager = await open_manager(server.conninfo, max_staleness=0.5)
