@@ -32,7 +32,7 @@ check: build ## lint, format, types, layers, generated code
 	$(PY) tools/check.py
 
 bench: $(DONE)/bench build ## compare with what else a service would use, as a table
-	$(PY) -m pytest benchmarks $(ARGS)
+	$(PY) -m pytest -q -W default benchmarks --benchmark-columns=median,min,max,rounds $(ARGS)
 
 chaos: build ## SECONDS=60 of random operations and faults on a real server
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)

@@ -1,0 +1,112 @@
+"""What cached sessions weigh, in a process of its own: `python -m benchmarks.footprint HOLDER COUNT ATTRIBUTES`.
+
+Prints {"bytes": resident memory a session, "empty": [seconds of gc.collect() before], "full": [and with them]}.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import thread_time
+from typing import Any
+
+import msgspec
+
+VALUE = "x" * 98  # 100 bytes as JSON
+KEYS = tuple(f"key_{letter}" for letter in "abcde")
+
+Holder = Callable[[int, int], object]
+"""Makes so many sessions of so many attributes."""
+
+
+def records(count: int, attributes: int, *, read: bool = False) -> object:
+    """pgsession's cache, filled as reads of the database fill it."""
+    from pgsession._cache import Cache
+    from pgsession._clock import Clock
+    from pgsession._record import Record
+
+    day = 86_400_000_000
+    clock = Clock()
+    cache = Cache(
+        count, clock, inactivity=2 * day, touch_interval=600_000_000, lifetime=day, max_attribute_length=16384
+    )
+    now = clock.database_now()
+    for number in range(count):
+        text = msgspec.json.encode(VALUE)
+        values = [(key, 1, None, bytes(bytearray(text))) for key in KEYS[:attributes]]
+        record = Record(os.urandom(16), 1, f"user {number}", None, now, now, now, now + day, True, values)
+        cache.put(record, now)
+        if read:
+            session = cache.session(record, from_cache=True)
+            for key in session:
+                session[key]
+    return cache
+
+
+def read_records(count: int, attributes: int) -> object:
+    """The same after somebody has read every attribute."""
+    return records(count, attributes, read=True)
+
+
+def dicts(count: int, attributes: int) -> dict[bytes, Any]:
+    """A plain dict of its attributes for each session, by 16 bytes."""
+    return {os.urandom(16): _decoded(attributes) for _ in range(count)}
+
+
+def nested_dicts(count: int, attributes: int) -> object:
+    """A dict for each session with a dict of its attributes in it."""
+    return {
+        os.urandom(16): {"user_id": f"user {number}", "attributes": _decoded(attributes)}
+        for number in range(count)
+    }
+
+
+def cachebox_dicts(count: int, attributes: int) -> object:
+    """Plain dicts in a compiled cache."""
+    import cachebox
+
+    return cachebox.LRUCache(count, dicts(count, attributes))
+
+
+def _decoded(attributes: int) -> dict[str, str]:
+    text = msgspec.json.encode(VALUE)
+    return {key: msgspec.json.decode(text) for key in KEYS[:attributes]}
+
+
+HOLDERS: dict[str, Holder] = {
+    holder.__name__: holder for holder in (records, read_records, dicts, nested_dicts, cachebox_dicts)
+}
+
+
+def main(holder: str, count: int, attributes: int) -> None:
+    hold = HOLDERS[holder]
+    hold(10, attributes)  # what is loaded once
+    empty, before = _collections(), _resident()
+    held = hold(count, attributes)
+    full, after = _collections(), _resident()
+    print(json.dumps({"bytes": (after - before) / count, "empty": empty, "full": full}))
+    sys.stdout.flush()
+    os._exit(0 if held is not None else 1)  # nobody needs to see it all taken apart
+
+
+def _collections() -> list[float]:
+    gc.collect()
+    seconds = []
+    for _ in range(5):
+        started = thread_time()
+        gc.collect()
+        seconds.append(thread_time() - started)
+    return seconds
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,113 @@
+"""Reading an attribute of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from os import urandom
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from pgsession._record import Record
+
+from . import ours
+from .loops import fresh_bytes, loop, random, shuffled
+from .race import Race, Round
+from .service import ATTRIBUTES
+from .stage import Stage
+from .test_get import node
+
+COUNT = 200  # few enough to stay in the processor's cache, and to leave the garbage collector out of it
+
+decoded = Race(
+    "attribute", "Read a text of a session at hand that somebody has read before", baseline="dict[key]"
+)
+first = Race(
+    "decode", "Read an attribute for the first time", baseline="msgspec.json.decode, dict", rounds=50
+)
+both = Race(
+    "get-attribute",
+    "Get a session from memory and read a text, 10,000 of them, random order",
+    baseline="dicts",
+)
+READS = 20_000
+
+
+@decoded.contender("dict[key]")
+def _dict(stage: Stage) -> Iterator[Round]:
+    sessions = [dict(ATTRIBUTES) for _ in range(COUNT)]
+    yield loop(lambda session: session["role"], lambda: random.choices(sessions, k=READS))
+
+
+@decoded.contender("session[key]")
+def _session(stage: Stage) -> Iterator[Round]:
+    manager = stage.once(node)
+    sessions = [manager.get_session(key) for key in ours.cached_ids(manager)[:COUNT]]
+    yield loop(lambda session: session["role"], lambda: random.choices(sessions, k=READS))
+
+
+@decoded.contender("session.get(key)")
+def _get(stage: Stage) -> Iterator[Round]:
+    manager = stage.once(node)
+    sessions = [manager.get_session(key) for key in ours.cached_ids(manager)[:COUNT]]
+    yield loop(lambda session: session.get("role"), lambda: random.choices(sessions, k=READS))
+
+
+def _fresh_sessions(manager: Any) -> Callable[[], Sequence[Any]]:
+    """Sessions on records that nobody has read an attribute of."""
+    attributes = [(name, 1, None, msgspec.json.encode(value)) for name, value in sorted(ATTRIBUTES.items())]
+
+    def make() -> Sequence[Any]:
+        ends = manager._clock.database_now() + 10**12
+        records = [
+            Record(uuid4().bytes, 1, str(i), None, 0, 0, 0, ends, True, attributes) for i in range(COUNT)
+        ]
+        return [manager._cache.session(record, from_cache=True) for record in records]
+
+    return make
+
+
+@first.contender("msgspec.json.decode, dict")
+def _decode(stage: Stage) -> Iterator[Round]:
+    text = msgspec.json.encode(ATTRIBUTES["preferences"])
+    yield loop(
+        lambda value: msgspec.json.decode(value), lambda: [bytes(bytearray(text)) for _ in range(COUNT)]
+    )
+
+
+@first.contender("session[key], dict")
+def _first_dict(stage: Stage) -> Iterator[Round]:
+    yield loop(lambda session: session["preferences"], _fresh_sessions(stage.once(node)))
+
+
+@first.contender("msgspec.json.decode, str")
+def _decode_str(stage: Stage) -> Iterator[Round]:
+    text = msgspec.json.encode(ATTRIBUTES["role"])
+    yield loop(
+        lambda value: msgspec.json.decode(value), lambda: [bytes(bytearray(text)) for _ in range(COUNT)]
+    )
+
+
+@first.contender("session[key], str")
+def _first_str(stage: Stage) -> Iterator[Round]:
+    yield loop(lambda session: session["role"], _fresh_sessions(stage.once(node)))
+
+
+@both.contender("dicts")
+def _dicts(stage: Stage) -> Iterator[Round]:
+    sessions = {urandom(16): dict(ATTRIBUTES) for _ in range(10_000)}
+    ids = list(sessions)
+    yield loop(lambda key: sessions[key]["role"], lambda: shuffled(ids, fresh_bytes))
+
+
+@both.contender("pgsession")
+def _pgsession(stage: Stage) -> Iterator[Round]:
+    manager: Any = stage.once(node)
+    ids = ours.cached_ids(manager)
+    yield loop(lambda key: manager.get_session(key)["role"], lambda: shuffled(ids, fresh_bytes))
+
+
+test_attribute = decoded.test()
+test_decode = first.test()
+test_get_attribute = both.test()

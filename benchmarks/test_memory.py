@@ -1,0 +1,74 @@
+"""What cached sessions weigh, and what they cost the garbage collector, each holder in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .race import Contender, Missing, Race, Round, Sample
+from .stage import Stage
+
+HUNDRED_THOUSAND, MILLION = 100_000, 1_000_000
+NAMES = {
+    "records": "pgsession",
+    "read_records": "pgsession, every attribute read",
+    "dicts": "dict of dicts",
+    "nested_dicts": "dict of nested dicts",
+    "cachebox_dicts": "cachebox of dicts",
+}
+
+memory = Race(
+    "memory",
+    "Memory of a cached session, 5 attributes of 100 B",
+    baseline="pgsession",
+    rounds=1,
+    unit="B",
+    warm_up=False,
+)
+collect = Race(
+    "gc", "gc.collect() with 1,000,000 cached sessions", baseline="empty process", rounds=1, warm_up=False
+)
+
+
+@cache
+def _measured(holder: str, count: int, attributes: int) -> dict[str, Any]:
+    if not Path("/proc/self/statm").exists():
+        raise Missing("resident memory is read from /proc")
+    output = subprocess.run(
+        [sys.executable, "-m", "benchmarks.footprint", holder, str(count), str(attributes)],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    measured: dict[str, Any] = json.loads(output)
+    return measured
+
+
+def _weighing(holder: str) -> Contender:
+    def contender(stage: Stage) -> Iterator[Round]:
+        yield lambda: Sample(_measured(holder, HUNDRED_THOUSAND, 5)["bytes"])
+
+    return contender
+
+
+def _collecting(holder: str, state: str) -> Contender:
+    def contender(stage: Stage) -> Iterator[Round]:
+        yield lambda: Sample(statistics.median(_measured(holder, MILLION, 1)[state]))
+
+    return contender
+
+
+for _holder, _name in NAMES.items():
+    memory.contender(_name)(_weighing(_holder))
+collect.contender("empty process")(_collecting("records", "empty"))
+for _holder in ("records", "read_records", "nested_dicts"):
+    collect.contender(NAMES[_holder])(_collecting(_holder, "full"))
+
+test_memory = memory.test()
+test_gc = collect.test()

@@ -1,0 +1,69 @@
+"""The same look-up among a thousand and a million sessions, in random order: what memory's own slowness adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import urandom
+from uuid import UUID
+
+import msgspec
+
+from pgsession import SessionManager
+from pgsession._record import Record
+
+from . import ours
+from .loops import fresh_bytes, loop, shuffled
+from .race import Contender, Race, Round
+from .service import THREE
+from .stage import Stage
+
+LOOKUPS = 50_000
+
+race = Race(
+    "million", "Get one of many sessions from memory, random order", baseline="dict.get(bytes), 1,000,000"
+)
+
+
+@contextmanager
+def _filled(stage: Stage, count: int) -> Iterator[tuple[SessionManager, list[bytes]]]:
+    """A manager that holds so many sessions; to create a million of them would take minutes."""
+    with ours.manager(stage, cache_size=count) as sessions:
+        ids = [urandom(16) for _ in range(count)]
+        now = sessions._clock.database_now()
+        ends = now + 86_400_000_000
+        attributes = [(name, 1, None, msgspec.json.encode(value)) for name, value in sorted(THREE.items())]
+        for number, key in enumerate(ids):
+            sessions._cache.put(Record(key, 1, str(number), None, now, now, now, ends, True, attributes), now)
+        yield sessions, ids
+
+
+def _ours(count: int) -> Contender:
+    def contender(stage: Stage) -> Iterator[Round]:
+        with _filled(stage, count) as (sessions, ids):
+            yield loop(sessions.get_session, lambda: _lookups(ids, lambda key: UUID(bytes=key)))
+
+    return contender
+
+
+def _dict(count: int) -> Contender:
+    def contender(stage: Stage) -> Iterator[Round]:
+        entries = {urandom(16): urandom(100) for _ in range(count)}
+        ids = list(entries)
+        yield loop(entries.get, lambda: _lookups(ids, fresh_bytes))
+
+    return contender
+
+
+def _lookups(ids: list[bytes], make: Callable[[bytes], object]) -> list[object]:
+    found: list[object] = []
+    while len(found) < LOOKUPS:
+        found += shuffled(ids, make, LOOKUPS)
+    return found
+
+
+for _count in (1_000, 1_000_000):
+    race.contender(f"pgsession, {_count:,}")(_ours(_count))
+    race.contender(f"dict.get(bytes), {_count:,}")(_dict(_count))
+
+test_million = race.test()
