@@ -310,11 +310,14 @@ class Coherence:
         with self._lock:
             self._leases.close(lease)
 
-    def forget(self, item: _events.UserChanged | _events.GroupChanged | _events.Everything) -> None:
+    def forget(
+        self, item: _events.Deleted | _events.UserChanged | _events.GroupChanged | _events.Everything
+    ) -> None:
         """An own statement about a user, a group or everything returned, or its outcome is unknown.
 
-        Deletions, `delete_attribute_from_user_sessions`, `evict_user_sessions` and `clear_cache`: what was
-        cached or is under way must not be served any more, before the event has made its way round.
+        Deletions, the sessions that a new one evicted, `delete_attribute_from_user_sessions`,
+        `evict_user_sessions` and `clear_cache`: what was cached or is under way must not be served any more,
+        before the event has made its way round.
         """
         with self._lock:
             self._apply(item)

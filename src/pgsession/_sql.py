@@ -71,7 +71,8 @@ A missing list is an empty one. No id twice in a batch, no i twice in a list; a 
      "create": [[i, "ok", snapshot] | [i, "too_many"] | [i, "locked"], ...],
      "update": [[i, "ok", version, updated, accessed, expires, snapshot | null] | [i, "gone"] | [i, "locked"]
                 | [i, "session", current_version] | [i, "attributes", [key, ...]], ...],
-     "delete": [[i, "ok"] | [i, "gone"] | [i, "locked"], ...]}
+     "delete": [[i, "ok"] | [i, "gone"] | [i, "locked"], ...],
+     "evicted": [id, ...]}  the sessions that made room for created ones
 in any order within a list. An update has its snapshot iff the version before was not base_version. "gone" includes
 expired and inactive. A create is "locked" if what it would evict is all being written to at this moment. Creates are
 not announced (nobody can know their id yet); evictions are.

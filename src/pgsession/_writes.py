@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -77,6 +77,7 @@ class Answers(msgspec.Struct):
     create: list[_CreateAnswer] = []
     update: list[_UpdateAnswer] = []
     delete: list[Answer] = []
+    evicted: list[str] = []
 
 
 _answers_decoder = msgspec.json.Decoder(Answers)
@@ -257,6 +258,17 @@ class Delete(Operation):
         return None if answer.status == "ok" else SessionNotFoundError(UUID(bytes=self.key))
 
 
+class Settled(NamedTuple):
+    """What became of a batch."""
+
+    incarnation: str | None
+    results: list[tuple[Operation, Any]]
+    locked: list[Operation]
+    """Their rows are somebody else's at the moment; nothing was done."""
+    evicted: list[bytes]
+    """The sessions that made room for created ones."""
+
+
 class Batch:
     """Operations that share a transaction, no two of them of one session."""
 
@@ -273,8 +285,8 @@ class Batch:
             batch.setdefault(operation.kind, []).append(operation.item(index))
         return msgspec.json.encode(batch).decode()
 
-    def settle(self, text: str | bytes) -> tuple[str | None, list[tuple[Operation, Any]], list[Operation]]:
-        """Reads the server's answer: (incarnation, results by operation, operations whose row somebody has locked).
+    def settle(self, text: str | bytes) -> Settled:
+        """Reads the server's answer.
 
         Raises:
             msgspec.DecodeError, LookupError: the answer does not fit the batch; the server runs other functions
@@ -295,7 +307,7 @@ class Batch:
             raise LookupError(
                 f"{len(self.operations)} operations were sent, {len(results) + len(locked)} answered"
             )
-        return answers.incarnation, results, locked
+        return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
 
 
 class Queue:

@@ -243,3 +243,13 @@ def test_a_value_the_server_refuses_fails_its_own_caller_only(
     for number, session in enumerate(sessions):
         read = manager.get_session(session.id, refresh=True)
         assert read is not None and read["n"] == (0 if number == 7 else number)
+
+
+def test_an_evicted_session_is_gone_here_at_once(open_manager: OpenAsyncManager) -> None:
+    """Not only when the event has made its way round: a login that ended another must not see it live."""
+    manager = open_manager(max_sessions=2)
+    for _ in range(20):
+        sessions = [manager.create_session("u") for _ in range(3)]
+        assert manager.get_cached_session(sessions[0].id) is None
+        assert manager.get_session(sessions[0].id) is None
+        assert manager.get_session(sessions[2].id) is not None

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
+from pgsession import _events
 from pgsession._coherence import Coherence
 from pgsession._primitives import Outcome, Semaphore, Turn, Worker
 from pgsession._record import Record
@@ -162,14 +163,18 @@ class Writer:
 
     def _settle(self, batch: Batch, answer: str) -> None:
         try:
-            incarnation, results, locked = batch.settle(answer)
+            settled = batch.settle(answer)
         except Exception as error:
-            self._fail(batch.operations, error)
+            doubt = WriteOutcomeUnknown(f"committed, but the answer cannot be read: {error}")
+            doubt.__cause__ = error
+            self._fail(batch.operations, doubt)
             return
         self.batches += 1
-        for operation, result in results:
-            self._finish(operation, result, incarnation)
-        self._try_locked_again(locked)
+        for key in settled.evicted:  # also one that was created here, and evicted by a later one of its user
+            self._coherence.forget(_events.Deleted(key))
+        for operation, result in settled.results:
+            self._finish(operation, result, settled.incarnation)
+        self._try_locked_again(settled.locked)
 
     def _try_locked_again(self, locked: list[Operation]) -> None:
         """Nobody waits for a row that somebody else holds, but those who want that very row."""

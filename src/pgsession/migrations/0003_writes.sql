@@ -17,6 +17,7 @@ DECLARE
     held uuid[];
     all_held boolean;
     announced text[] := '{{}}';
+    evicted text[];
     more text[];
     conflicts jsonb;
     passed integer[];
@@ -117,6 +118,7 @@ BEGIN
                array_agg('d' || encode(uuid_send(c.id), 'hex')) FILTER (WHERE c.evicted AND NOT c.refused AND NOT c.blocked)
         INTO created, more FROM c;
         announced := announced || more;
+        evicted := ARRAY(SELECT substr(x, 2) FROM unnest(announced) x);
     END IF;
 
     IF batch ? 'update' THEN
@@ -257,7 +259,7 @@ BEGIN
                                                 WHERE i.started_at = pg_postmaster_start_time()) || '"', 'null')
         || ',"now":' || (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
         || ',"create":[' || coalesce(created, '') || '],"update":[' || coalesce(updated, '')
-        || '],"delete":[' || coalesce(deleted, '') || ']}}';
+        || '],"delete":[' || coalesce(deleted, '') || '],"evicted":' || coalesce(to_json(evicted)::text, '[]') || '}}';
 END $pgsession$;
 
 -- Accesses noted by a node: never back (C11), never into the future; no version, no event. Returns the ids that somebody
