@@ -36,7 +36,7 @@ def python_steps() -> Iterator[Step]:
     yield Step("types (mypy)", [str(BIN / "mypy")])
     if WORKFLOWS:
         yield Step(
-            "workflows (zizmor)", [str(BIN / "zizmor"), "--offline", "--no-progress", "--quiet", *WORKFLOWS]
+            "workflows (zizmor)", [str(BIN / "zizmor"), "--offline", "--no-progress", "--quiet", ".github"]
         )
 
 
