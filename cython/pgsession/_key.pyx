@@ -16,13 +16,14 @@ cdef int parse_other(object session_id, Key *key) except -1:
         number = session_id.int
         return pgs_int_halves(<PyObject *> number, &key.high, &key.low)
     if isinstance(session_id, str):
-        text = pgs_text_36(session_id)
+        plain = str.__str__(session_id)     # a subclass is laid out in another way
+        text = pgs_text_36(plain)
         if text != NULL and pgs_parse_text(text, &key.high, &key.low):
             return 0
         raise ValueError("session_id is not a UUID in its form of 36 characters")
     if isinstance(session_id, bytes):
         if len(session_id) == 16:
-            return parse(bytes(session_id), key)
+            return parse(bytes.__getitem__(session_id, slice(None)), key)
         raise ValueError(f"session_id must be 16 bytes, not {len(session_id)}")
     raise TypeError(f"session_id must be a UUID, its str or 16 bytes, not {type(session_id).__name__}")
 

@@ -1,3 +1,6 @@
+# cython: binding=False
+# cython: embedsignature=True
+# cython: embedsignature.format=clinic
 """Sessions: a shared record, and what one caller has read or changed of it.
 
 What is read and immutable is shared through the record. Everything else that a session knows of its own is an Edit:
@@ -8,6 +11,7 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from pgsession._clock cimport exact, expiry, moment, recent
 from pgsession._key cimport key_uuid
@@ -27,32 +31,15 @@ from pgsession.errors import SessionInvalidatedError
 cdef extern from "Python.h":
     PyTypeObject *Py_TYPE(object)
 
-cdef object MISSING = object()
-
-
-cdef enum Kind:
-    READ
-    SET
-    DELETED
+MISSING = object()
+cdef object ANY = Any                  # the same, without looking up a global name
+cdef object NOTHING = MISSING
 
 
 @cython.final
-cdef class View:
-    """One object that a caller holds for an attribute."""
-    cdef object type            # that it was read as; Any for what was set
-    cdef object value
-    cdef bytes before           # its encoding when it was made, None: to be had by decoding what is stored
-    cdef bytes source           # what it was decoded from, where that was not what is stored
-
-
-@cython.final
+@cython.freelist(32)
 cdef class Edit:
-    cdef Kind kind
-    cdef list views             # READ: what was read; SET: what was set, then what was read of that
-    cdef bytes encoded          # SET, of an immutable value
-    cdef int64_t expires_at     # SET; 0: never
-    cdef int64_t base           # version of the attribute that this is based on; 0: there was none
-
+    """What a session knows of an attribute by itself: an object that was read or set, or a deletion."""
 
 @cython.final
 cdef class Changes:
@@ -66,54 +53,61 @@ cdef class Changes:
 
 
 @cython.final
-@cython.freelist(64)
 cdef class Session:
     """One session as a mapping of its attributes, for one request.
 
     Reading gives what is live now; changes are this object's own until `update_session` saves them.
     """
 
+    def __cinit__(self):
+        if not making:
+            raise TypeError("sessions come from a manager")
+
+    @property
+    def _record(self):
+        return record_of(self)
+
     # ---- facts ----
 
     @property
     def id(self):
         """The session's UUID."""
-        return key_uuid(self._record.id)
+        return key_uuid(record_of(self).id)
 
     @property
     def user_id(self):
-        return self._record.user_id
+        return record_of(self).user_id
 
     @property
     def group_id(self):
-        return self._record.group_id
+        return record_of(self).group_id
 
     @property
     def version(self):
         """Rises with every saved change."""
-        return self._record.version
+        return record_of(self).version
 
     @property
     def created_at(self):
-        return moment(self._record.created_at)
+        return moment(record_of(self).created_at)
 
     @property
     def updated_at(self):
-        return moment(self._record.updated_at)
+        return moment(record_of(self).updated_at)
 
     @property
     def last_accessed(self):
         """The newest access known when this object was made, itself included."""
-        return moment(max(self._record.last_accessed, self.accessed))
+        return moment(max(record_of(self).last_accessed, self.accessed))
 
     @property
     def expires_at(self):
-        return moment(self._record.expires_at)
+        return moment(record_of(self).expires_at)
 
     @property
     def include_inactivity(self):
         """Whether the session also ends by inactivity."""
-        return bool(self._record.include_inactivity)
+        return bool(record_of(self).include_inactivity)
 
     @property
     def is_modified(self):
@@ -128,13 +122,13 @@ cdef class Session:
 
     def __getitem__(self, key):
         cdef Py_ssize_t place
-        cdef Record record = self._record
-        if self.edits is None and record.decoded != NULL and not record.expiring:
+        cdef Record record = record_of(self)
+        if self.first is None and record.decoded != NULL and not record.expiring:
             place = place_of(record.shape, key)
             if place >= 0 and record.decoded[place] != NULL:
                 return <object> record.decoded[place]
-        value = read(self, key, Any)
-        if value is MISSING:
+        value = read(self, key, ANY)
+        if value is NOTHING:
             raise KeyError(key)
         return value
 
@@ -144,18 +138,18 @@ cdef class Session:
         Raises AttributeTypeError where the value is not of that type.
         """
         value = read(self, key, type)
-        return default if value is MISSING else value
+        return default if value is NOTHING else value
 
     def attribute(self, key):
         """The value of `key` with its version and expiry. Raises KeyError where there is none."""
         value = self[key]
         cdef Edit edit = edit_of(self, key)
-        cdef Py_ssize_t place = place_of(self._record.shape, key)
+        cdef Py_ssize_t place = place_of(record_of(self).shape, key)
         cdef int64_t expires_at
         if edit is not None and edit.kind == SET:
             return Attribute(value, edit.base, moment(edit.expires_at) if edit.expires_at else None)
-        expires_at = expiry_of(self._record, place)
-        return Attribute(value, versions_of(self._record)[place], moment(expires_at) if expires_at else None)
+        expires_at = expiry_of(record_of(self), place)
+        return Attribute(value, versions_of(record_of(self))[place], moment(expires_at) if expires_at else None)
 
     def __contains__(self, key):
         return is_there(self, key)
@@ -189,7 +183,7 @@ cdef class Session:
         Raises TypeError for what JSON cannot hold, ValueError for a naive `expires_at`, a NUL, a lone surrogate or a
         number that is not finite, AttributeTooLargeError beyond `max_attribute_length`.
         """
-        put(self, key, value, expiry(self.cache.clock, expires_at, expires_in))
+        put(self, key, value, expiry(cache_of(self).clock, expires_at, expires_in))
 
     def __delitem__(self, key):
         usable(self)
@@ -200,11 +194,11 @@ cdef class Session:
     def pop(self, key, default=MISSING):
         """Remove `key` and return its value, or `default`."""
         usable(self)
-        value = read(self, key, Any)
-        if value is not MISSING:
+        value = read(self, key, ANY)
+        if value is not NOTHING:
             forget(self, key)
             return value
-        if default is MISSING:
+        if default is NOTHING:
             raise KeyError(key)
         return default
 
@@ -214,13 +208,13 @@ cdef class Session:
         cdef list keys = live_keys(self)
         if not keys:
             raise KeyError("the session has no attributes")
-        key = keys[len(keys) - 1]
+        key = keys.pop()
         return key, self.pop(key)
 
     def setdefault(self, key, default=None):
         """The value of `key`, which is set to `default` where there is none."""
-        value = read(self, key, Any)
-        if value is not MISSING:
+        value = read(self, key, ANY)
+        if value is not NOTHING:
             return value
         put(self, key, default, 0)
         return default
@@ -254,34 +248,225 @@ cdef class Session:
     def _changes(self):
         """What is to be written, or None; nested changes of what was read are found here."""
         cdef Changes changes = Changes()
-        if self.edits is None:
-            return None
-        for key, edit in self.edits.items():
-            collect(self, changes, key, edit)
+        cdef Edit edit
+        for edit in edits_of(self):
+            collect(self, changes, edit.key, edit)
         return changes if changes.taken else None
 
     def _saved(self, Changes changes, Record record not None, int64_t accessed):
         """Become a saved version. Only what is in `changes` stops being pending."""
-        cdef dict before = self.edits or {}
+        cdef dict before = {edit.key: edit for edit in edits_of(self)}
         cdef dict taken = {} if changes is None else {part.key: part for part in changes.taken}
-        cdef dict after = {}
-        cdef Edit kept
-        for key in {**before, **taken}:
-            kept = after_save(self, record, key, before.get(key), taken.get(key))
-            if kept is not None:
-                after[key] = kept
-        self._record = record
+        cdef list after = [
+            after_save(self, record, key, before.get(key), taken.get(key)) for key in {**before, **taken}
+        ]
+        set_record(self, record)
         self.accessed = max(self.accessed, accessed)
-        self.edits = after or None
+        forget_edits(self)
+        for edit in after:
+            if edit is not None:
+                keep_edit(self, edit)
 
     def __reduce_ex__(self, protocol):
         raise TypeError("a session is not pickled or copied: keep its id and get the session again")
 
     def __repr__(self):
-        return f"<Session of {self._record.user_id!r}, version {self._record.version}, keys {live_keys(self)}>"
+        return f"<Session of {record_of(self).user_id!r}, version {record_of(self).version}, keys {live_keys(self)}>"
 
 
 MutableMapping.register(Session)
+
+
+# ---- making and releasing ----
+#
+# A session is made at every hit, so the last few that were released are kept to be used again. One that has nothing
+# of its own is not tracked by the garbage collector: it refers to its record and its cache, which refer to no
+# session. With the first edit it is tracked, since a caller's values may refer to anything.
+
+cdef extern from *:
+    """
+    #if defined(Py_GIL_DISABLED)
+    #define PGS_SPARE_SESSIONS 0
+    #else
+    #define PGS_SPARE_SESSIONS 64
+    #endif
+    static destructor pgs_ordinary_dealloc;
+    static void pgs_set_dealloc(PyTypeObject *type, destructor dealloc) {
+        pgs_ordinary_dealloc = type->tp_dealloc;
+        type->tp_dealloc = dealloc;
+    }
+    """
+    int PGS_SPARE_SESSIONS
+    void pgs_ordinary_dealloc(PyObject *)
+    void pgs_set_dealloc(PyTypeObject *type, void (*dealloc)(PyObject *) noexcept)
+    void _Py_NewReference(PyObject *)
+    bint PyObject_GC_IsTracked(PyObject *)
+    void PyObject_GC_Track(PyObject *)
+    void PyObject_GC_UnTrack(PyObject *)
+
+cdef bint making = False
+cdef PyObject *spare[64]
+cdef int spares = 0
+
+
+cdef Session new_session(Cache cache, Record record, bint from_cache, int64_t accessed):
+    global spares
+    cdef Session session
+    if spares > 0:
+        spares -= 1
+        _Py_NewReference(spare[spares])
+        session = <Session> spare[spares]
+        Py_DECREF(session)      # the reference that is new is held by `session` now
+    else:
+        session = make_session()
+    Py_INCREF(record)
+    Py_INCREF(cache)
+    session.record = <PyObject *> record
+    session.cache = <PyObject *> cache
+    session.accessed = accessed
+    session.from_cache = from_cache
+    session.invalidated = False
+    return session
+
+
+cdef Session make_session():
+    global making
+    making = True
+    try:
+        session = Session.__new__(Session)
+    finally:
+        making = False
+    PyObject_GC_UnTrack(<PyObject *> session)
+    return session
+
+
+cdef void release_session(PyObject *session) noexcept:
+    global spares
+    cdef PyObject *record = (<Session> session).record
+    cdef PyObject *cache = (<Session> session).cache
+    PyObject_GC_UnTrack(session)        # also one whose edits are all gone again may be tracked
+    if spares >= PGS_SPARE_SESSIONS:
+        pgs_ordinary_dealloc(session)
+    elif (<Session> session).first is None:
+        spare[spares] = session
+        spares += 1
+    else:
+        release_edited(session)
+    Py_XDECREF(record)
+    Py_XDECREF(cache)
+
+
+cdef void release_edited(PyObject *session) noexcept:
+    """The edits go last: releasing a caller's values may run code that makes sessions."""
+    global spares
+    first, edits = (<Session> session).first, (<Session> session).edits
+    (<Session> session).first = None
+    (<Session> session).edits = None
+    spare[spares] = session
+    spares += 1
+
+
+pgs_set_dealloc(<PyTypeObject *> Session, release_session)
+
+
+cdef int set_record(Session session, Record record) except -1:
+    old = record_of(session)
+    Py_INCREF(record)
+    session.record = <PyObject *> record
+    Py_DECREF(old)
+    return 0
+
+
+# ---- the edits of a session: a short chain, and a dict beside it once it gets longer ----
+
+cdef enum:
+    SHORT = 8
+
+
+cdef Edit edit_of(Session session, object key):
+    cdef Edit edit = session.first
+    if edit is None:
+        return None
+    if session.edits is not None:
+        return session.edits.get(key)
+    while edit is not None:
+        if edit.key is key or edit.key == key:
+            return edit
+        edit = edit.following
+    return None
+
+
+cdef list edits_of(Session session):
+    """In the order in which their keys were first read or changed."""
+    cdef list found = []
+    cdef Edit edit = session.first
+    if session.edits is not None:
+        return list(session.edits.values())
+    while edit is not None:
+        found.append(edit)
+        edit = edit.following
+    return found
+
+
+cdef int keep_edit(Session session, Edit edit) except -1:
+    """Put an edit in, in place of the one of its key."""
+    cdef Edit last = session.first
+    cdef int count = 1
+    if last is None:
+        session.first = edit
+        if not PyObject_GC_IsTracked(<PyObject *> session):
+            PyObject_GC_Track(<PyObject *> session)
+        return 0
+    if session.edits is not None:
+        session.edits[edit.key] = edit
+        return 0
+    if last.key == edit.key:
+        edit.following = last.following
+        session.first = edit
+        return 0
+    while last.following is not None:
+        if last.following.key == edit.key:
+            edit.following = last.following.following
+            last.following = edit
+            return 0
+        last = last.following
+        count += 1
+    if count < SHORT:
+        last.following = edit
+    else:
+        lengthen(session, edit)
+    return 0
+
+
+cdef int lengthen(Session session, Edit edit) except -1:
+    """From now on the dict says all; `first` only that there is something."""
+    cdef dict edits = {known.key: known for known in edits_of(session)}
+    cdef Edit known
+    edits[edit.key] = edit
+    for known in edits.values():
+        known.following = None
+    session.edits = edits
+    return 0
+
+
+cdef int drop_edit(Session session, object key) except -1:
+    cdef list edits = [edit for edit in edits_of(session) if edit.key != key]
+    if session.edits is not None:
+        session.edits.pop(key, None)
+        return 0
+    forget_edits(session)
+    for edit in edits:
+        keep_edit(session, edit)
+    return 0
+
+
+cdef int forget_edits(Session session) except -1:
+    cdef list edits = edits_of(session)
+    session.first = None
+    session.edits = None
+    for edit in edits:
+        (<Edit> edit).following = None
+    return 0
 
 
 def session_of(Cache cache not None, Record record not None, bint from_cache, accessed=None):
@@ -298,16 +483,12 @@ cdef int usable(Session session) except -1:
 
 
 cdef int64_t now_of(Session session) noexcept:
-    return recent(session.cache.clock) + session.cache.clock.slack + session.cache.clock.offset
-
-
-cdef Edit edit_of(Session session, object key):
-    return None if session.edits is None else session.edits.get(key)
+    return recent(cache_of(session).clock) + cache_of(session).clock.slack + cache_of(session).clock.offset
 
 
 cdef Py_ssize_t live_place(Session session, object key) except -2:
     """Where the record has a live attribute of this key, or -1."""
-    cdef Record record = session._record
+    cdef Record record = record_of(session)
     cdef Py_ssize_t place = place_of(record.shape, key)
     if place >= 0 and record.expiring and not is_live(record, <uint32_t> place, now_of(session)):
         return -1
@@ -322,12 +503,11 @@ cdef bint is_there(Session session, object key) except -1:
 
 
 cdef list live_keys(Session session):
-    cdef list keys = [key for key in session._record.shape.keys if is_there(session, key)]
+    cdef list keys = [key for key in record_of(session).shape.keys if is_there(session, key)]
     cdef Edit edit
-    if session.edits is not None:
-        for key, edit in session.edits.items():
-            if edit.kind == SET and place_of(session._record.shape, key) < 0 and is_there(session, key):
-                keys.append(key)
+    for edit in edits_of(session):
+        if edit.kind == SET and place_of(record_of(session).shape, edit.key) < 0 and is_there(session, edit.key):
+            keys.append(edit.key)
     return keys
 
 
@@ -337,80 +517,88 @@ cdef object read(Session session, object key, object type_):
     cdef Edit edit = edit_of(session, key)
     cdef Py_ssize_t place
     if edit is not None and edit.kind != READ:
-        return read_set(session, key, edit, type_) if is_there(session, key) else MISSING
+        return read_set(session, key, edit, type_) if is_there(session, key) else NOTHING
     place = live_place(session, key)
     if place < 0:
-        return MISSING
+        return NOTHING
     if edit is not None:
         return read_again(session, key, edit, <uint32_t> place, type_)
     return read_stored(session, key, <uint32_t> place, type_)
 
 
 cdef object read_stored(Session session, object key, uint32_t place, object type_):
-    cdef Record record = session._record
+    cdef Record record = record_of(session)
     cdef PyObject *shared = NULL
     if record.decoded != NULL:
         shared = record.decoded[place]
-        if type_ is not Any and (shared == NULL or <PyObject *> Py_TYPE(<object> shared) != <PyObject *> type_):
+        if type_ is not ANY and (shared == NULL or <PyObject *> Py_TYPE(<object> shared) != <PyObject *> type_):
             shared = shared_typed(record, place, type_)
     if shared != NULL:
         return <object> shared
-    return decode_untyped(session, place) if type_ is Any else decode_as(session, key, place, type_)
+    return decode_untyped(session, place) if type_ is ANY else decode_as(session, key, place, type_)
 
 
 cdef object decode_untyped(Session session, uint32_t place):
-    cdef Record record = session._record
-    value = decode_plain(value_of(record, place))
+    cdef Record record = record_of(session)
+    value = decode_plain(record.shape.keys[place], value_of(record, place))
     if is_plain(value):
         share(record, place, value)
     else:
-        keep_view(read_edit(session, place), Any, value, None, None)
+        keep_read(session, place, ANY, value, None)
     return value
 
 
 cdef object decode_as(Session session, object key, uint32_t place, object type_):
-    cdef Record record = session._record
+    cdef Record record = record_of(session)
     cdef Plan plan = plan_of(type_)
     value = decode_typed(key, value_of(record, place), plan)
     if plan.shareable:
         share_typed(record, place, type_, value)
     else:
-        keep_view(read_edit(session, place), type_, value, None if plan.repeatable else reencode(value), None)
+        keep_read(session, place, type_, value, None if plan.repeatable else reencode(value))
     return value
 
 
-cdef Edit read_edit(Session session, uint32_t place):
-    """The edit that holds what this session has read of an attribute."""
-    cdef object key = session._record.shape.keys[place]
-    if session.edits is None:
-        session.edits = {}
-    cdef Edit edit = session.edits.get(key)
-    if edit is None:
-        edit = Edit.__new__(Edit)
-        edit.kind = READ
-        edit.base = versions_of(session._record)[place]
-        edit.views = []
-        session.edits[key] = edit
+cdef int keep_read(Session session, uint32_t place, object type_, object value, bytes before) except -1:
+    """A mutable value belongs to this session, which finds at save whether it was changed."""
+    cdef str key = record_of(session).shape.keys[place]
+    cdef Edit edit = edit_of(session, key)
+    if edit is not None:
+        return add_view(edit, type_, value, before, None)
+    edit = new_edit(READ, key, type_, value)
+    edit.base = versions_of(record_of(session))[place]
+    edit.before = before
+    return keep_edit(session, edit)
+
+
+cdef Edit new_edit(Kind kind, str key, object type_, object value):
+    cdef Edit edit = Edit.__new__(Edit)
+    edit.kind = kind
+    edit.key = key
+    edit.type = type_
+    edit.value = value
     return edit
 
 
-cdef int keep_view(Edit edit, object type_, object value, bytes before, bytes source) except -1:
-    """A mutable value belongs to this session, which finds at save whether it was changed."""
-    cdef View view = View.__new__(View)
+cdef int add_view(Edit edit, object type_, object value, bytes before, bytes source) except -1:
+    cdef Edit view = Edit.__new__(Edit), last = edit
     view.type = type_
     view.value = value
     view.before = before
     view.source = source
-    edit.views.append(view)
+    while last.next is not None:
+        last = last.next
+    last.next = view
     return 0
 
 
 cdef object read_again(Session session, object key, Edit edit, uint32_t place, object type_):
     """This session has read a mutable value of the attribute before; it sees its own changes to that."""
-    cdef View view
-    for view in edit.views:
+    cdef Edit view = edit
+    while view is not None:
         if view.type is type_ or view.type == type_:
             return view.value
+        view = view.next
     cdef Found found = nested_change(session, key, edit)
     if found is None:
         return read_stored(session, key, place, type_)
@@ -419,14 +607,17 @@ cdef object read_again(Session session, object key, Edit edit, uint32_t place, o
 
 cdef object read_set(Session session, object key, Edit edit, object type_):
     """A value that was set is the caller's own object; as another type it is a conversion of that."""
-    cdef View view = edit.views[0]
-    if type_ is Any or <PyObject *> Py_TYPE(view.value) == <PyObject *> type_:
-        return view.value
+    if type_ is ANY or <PyObject *> Py_TYPE(edit.value) == <PyObject *> type_:
+        return edit.value
     cdef Found found = current_value(session, key, edit)
-    for view in edit.views[1:]:
-        if view.type == type_ and (view is found.view or view.source == found.encoded):
-            return view.value
-    edit.views = [view for view in edit.views if view.type != type_ or view is edit.views[0]]
+    cdef Edit view = edit
+    while view.next is not None:
+        if view.next.type == type_:
+            if view.next is found.view or view.next.source == found.encoded:
+                return view.next.value
+            view.next = view.next.next          # what it was made of has changed
+            break
+        view = view.next
     return convert(key, edit, found.encoded, type_)
 
 
@@ -437,7 +628,7 @@ cdef object convert(str key, Edit edit, bytes encoded, object type_):
     span.length = <uint32_t> len(encoded)
     value = decode_typed(key, span, plan)
     if not plan.shareable:
-        keep_view(edit, type_, value, reencode(value), encoded)
+        add_view(edit, type_, value, reencode(value), encoded)
     return value
 
 
@@ -449,22 +640,15 @@ cdef int64_t base_of(Session session, object key) except -1:
     if edit is not None:
         return edit.base
     cdef Py_ssize_t place = live_place(session, key)
-    return versions_of(session._record)[place] if place >= 0 else 0
+    return versions_of(record_of(session))[place] if place >= 0 else 0
 
 
 cdef int change(Session session, str key, Kind kind, object value, bytes encoded, int64_t expires_at) except -1:
-    cdef Edit edit = Edit.__new__(Edit)
-    edit.kind = kind
-    edit.views = []
+    cdef Edit edit = new_edit(kind, key, ANY, value)
     edit.encoded = encoded
     edit.expires_at = expires_at
     edit.base = base_of(session, key)
-    if kind == SET:
-        keep_view(edit, Any, value, None, None)
-    if session.edits is None:
-        session.edits = {}
-    session.edits[key] = edit
-    return 0
+    return keep_edit(session, edit)
 
 
 cdef int put(Session session, object key, object value, int64_t expires_at) except -1:
@@ -472,17 +656,16 @@ cdef int put(Session session, object key, object value, int64_t expires_at) exce
     cdef str checked = checked_key(key)
     if type(value) is Attribute:
         if value.expires_at is not None:
-            expires_at = expiry(session.cache.clock, value.expires_at, None)
+            expires_at = expiry(cache_of(session).clock, value.expires_at, None)
         value = value.value
-    cdef bytes encoded = encode(checked, value, session.cache.max_attribute_length)
+    cdef bytes encoded = encode(checked, value, cache_of(session).max_attribute_length)
     return change(session, checked, SET, value, encoded if is_plain(value) else None, expires_at)
 
 
 cdef int forget(Session session, object key) except -1:
     """Delete an attribute that is there; what was never stored just goes."""
-    if base_of(session, key) == 0 and session.edits is not None:
-        session.edits.pop(key, None)
-        return 0
+    if base_of(session, key) == 0 and edit_of(session, key) is not None:
+        return drop_edit(session, key)
     return change(session, key, DELETED, None, None, 0)
 
 
@@ -491,7 +674,7 @@ cdef int forget(Session session, object key) except -1:
 @cython.final
 cdef class Found:
     """What an attribute is now, and which of a caller's objects says so."""
-    cdef View view
+    cdef Edit view
     cdef bytes encoded
 
 
@@ -516,70 +699,71 @@ cdef int collect(Session session, Changes changes, str key, Edit edit) except -1
         part.found = nested_change(session, key, edit)
         if part.found is None:
             return 0
-        expires_at = expiry_of(session._record, <uint32_t> place_of(session._record.shape, key))
+        expires_at = expiry_of(record_of(session), <uint32_t> place_of(record_of(session).shape, key))
     if part.found is not None:
         changes.sets.append((key, part.found.encoded, expires_at or None, edit.base))
     changes.taken.append(part)
     return 0
 
 
-cdef Found found_in(View view, bytes encoded):
+cdef Found found_in(Edit view, bytes encoded):
     cdef Found found = Found.__new__(Found)
     found.view = view
     found.encoded = encoded
     return found
 
 
-cdef bytes encoded_if_changed(Session session, str key, View view, bytes before):
+cdef bytes encoded_if_changed(Session session, str key, Edit view, bytes before):
     """Checked as when it is set, but only if it has changed: what was only read is never refused."""
     try:
         if reencode(view.value) == before:
             return None
     except Exception:
         pass                    # encode() says it by the attribute's name
-    return encode(key, view.value, session.cache.max_attribute_length)
+    return encode(key, view.value, cache_of(session).max_attribute_length)
 
 
 cdef Found nested_change(Session session, str key, Edit edit):
     """What was read and has changed since; None if nothing has, or if the attribute is gone."""
     cdef Found found = None
-    cdef View view
-    cdef bytes now
+    cdef Edit view = edit
+    cdef bytes before
     cdef Py_ssize_t place = live_place(session, key)
     if place < 0:
         return None
-    for view in edit.views:
-        now = encoded_if_changed(session, key, view, encoded_before(session._record, <uint32_t> place, key, view))
-        if now is None:
-            continue
-        if found is not None and found.encoded != now and found.encoded != view.source:
-            raise ValueError(f"attribute {key!r} was changed in two ways, through values read as different types")
-        found = found_in(view, now)
+    while view is not None:
+        before = encoded_before(record_of(session), <uint32_t> place, key, view)
+        found = newest(found, view, encoded_if_changed(session, key, view, before), key)
+        view = view.next
     return found
+
+
+cdef Found newest(Found found, Edit view, bytes changed, str key):
+    """What the views up to this one say; a view that was made from an earlier one may differ from that."""
+    if changed is None:
+        return found
+    if found is not None and found.encoded != changed and found.encoded != view.source:
+        raise ValueError(f"attribute {key!r} was changed in two ways, through values read as different types")
+    return found_in(view, changed)
 
 
 cdef Found current_value(Session session, str key, Edit edit):
     """What was set, as it is now: a mutable value may have changed since, also through a view of another type."""
-    cdef View view = edit.views[0]
-    cdef bytes now
-    if edit.encoded is not None and len(edit.views) == 1:
-        return found_in(view, edit.encoded)
-    cdef Found found = found_in(view, encode(key, view.value, session.cache.max_attribute_length))
-    for view in edit.views[1:]:
-        now = encoded_if_changed(session, key, view, view.before)
-        if now is None:
-            continue
-        if found.encoded != now and found.encoded != view.source:
-            raise ValueError(f"attribute {key!r} was changed in two ways, through values read as different types")
-        found = found_in(view, now)
+    if edit.encoded is not None and edit.next is None:
+        return found_in(edit, edit.encoded)
+    cdef Found found = found_in(edit, encode(key, edit.value, cache_of(session).max_attribute_length))
+    cdef Edit view = edit.next
+    while view is not None:
+        found = newest(found, view, encoded_if_changed(session, key, view, view.before), key)
+        view = view.next
     return found
 
 
-cdef bytes encoded_before(Record record, uint32_t place, str key, View view):
+cdef bytes encoded_before(Record record, uint32_t place, str key, Edit view):
     """Not the stored bytes: psql may have spaced them otherwise, and a type may leave fields out."""
     if view.before is None:
-        if view.type is Any:
-            view.before = reencode(decode_plain(value_of(record, place)))
+        if view.type is ANY:
+            view.before = reencode(decode_plain(record.shape.keys[place], value_of(record, place)))
         else:
             view.before = reencode(decode_typed(key, value_of(record, place), plan_of(view.type)))
     return view.before
@@ -595,8 +779,7 @@ cdef Edit after_save(Session session, Record record, str key, Edit edit, Part pa
             return None
         return still_held(record, <uint32_t> place, edit, part.found)
     if edit is None:            # set, saved, and deleted while it was being saved
-        edit = Edit.__new__(Edit)
-        edit.kind = DELETED
+        edit = new_edit(DELETED, key, ANY, None)
     edit.base = versions_of(record)[place] if place >= 0 else 0         # changed again, on our own version
     return None if edit.kind == DELETED and place < 0 else edit
 
@@ -611,26 +794,26 @@ cdef Edit unsaved(Session session, Record record, str key, Edit edit, Py_ssize_t
     try:
         found = nested_change(session, key, edit)
     except Exception:           # the save is done; the next one will tell the caller
-        found = found_in(edit.views[0], None)
+        found = found_in(edit, None)
     if found is None:
         return None             # somebody else's value takes the place of what was only read
-    cdef Edit pending = Edit.__new__(Edit)
-    pending.kind = SET
-    pending.views = []
+    cdef Edit pending = new_edit(SET, key, ANY, found.view.value)
     pending.base = edit.base
-    pending.expires_at = expiry_of(session._record, <uint32_t> place_of(session._record.shape, key))
-    keep_view(pending, Any, found.view.value, None, None)
+    pending.expires_at = expiry_of(record_of(session), <uint32_t> place_of(record_of(session).shape, key))
     return pending
 
 
 cdef Edit still_held(Record record, uint32_t place, Edit edit, Found found):
     """The caller may go on changing the objects that say what was saved: they are now something read, as saved."""
-    cdef Edit now = Edit.__new__(Edit)
-    cdef View view
-    now.kind = READ
-    now.base = versions_of(record)[place]
-    now.views = []
-    for view in edit.views:
+    cdef Edit now = None
+    cdef Edit view = edit
+    while view is not None:
         if view is found.view or reencode(view.value) == found.encoded:
-            keep_view(now, view.type, view.value, found.encoded, None)
+            if now is None:
+                now = new_edit(READ, edit.key, view.type, view.value)
+                now.base = versions_of(record)[place]
+                now.before = found.encoded
+            else:
+                add_view(now, view.type, view.value, found.encoded, None)
+        view = view.next
     return now

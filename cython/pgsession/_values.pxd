@@ -13,8 +13,8 @@ cdef class Plan:
 
 
 cdef Plan plan_of(object type_)
-cdef object decode_plain(Span span)
-cdef object decode_typed(str key, Span span, Plan plan)
+cdef object decode_plain(object key, Span span)
+cdef object decode_typed(object key, Span span, Plan plan)
 cdef bytes encode(str key, object value, int64_t limit)
 cdef bytes reencode(object value)
 cdef str checked_key(object key)

@@ -40,7 +40,7 @@ cdef bint is_plain(object value) noexcept:
             or kind == <PyTypeObject *> float or value is None)
 
 
-cdef object decode_plain(Span span):
+cdef object decode_plain(object key, Span span):
     """A value read without a type. The short forms of scalars are read here, all else by msgspec."""
     cdef const char *data = span.data
     cdef uint8_t first = <uint8_t> data[0]
@@ -58,7 +58,10 @@ cdef object decode_plain(Span span):
         return False
     elif first == c"n" and span.length == 4:
         return None
-    return decode_json(PyBytes_FromStringAndSize(data, span.length))
+    try:
+        return decode_json(PyBytes_FromStringAndSize(data, span.length))
+    except ValidationError as error:        # a number that Python cannot hold
+        raise AttributeTypeError(key, str(error)) from None
 
 
 cdef object ascii_text(Span span):
@@ -91,7 +94,7 @@ cdef object short_integer(Span span):
     return -number if start else number
 
 
-cdef object decode_typed(str key, Span span, Plan plan):
+cdef object decode_typed(object key, Span span, Plan plan):
     try:
         return plan.decode(PyBytes_FromStringAndSize(span.data, span.length))
     except ValidationError as error:

@@ -1,6 +1,8 @@
 """The core's tests run wherever the core does: also on a Python that psycopg or msgspec have no build for.
 
 There the package's `__init__`, which imports them, is left out; the core needs it not.
+
+Below: what they share, a cache on a manual clock and records.
 """
 
 from __future__ import annotations
@@ -8,6 +10,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 try:
     import pgsession  # noqa: F401
@@ -19,3 +25,71 @@ except ImportError as error:
     package = types.ModuleType("pgsession")
     package.__path__ = list(found.submodule_search_locations or [])
     sys.modules["pgsession"] = package
+
+from pgsession._cache import Cache  # noqa: E402 (the package may just have been made)
+from pgsession._clock import Clock  # noqa: E402
+from pgsession._record import Record  # noqa: E402
+
+if TYPE_CHECKING:
+    from pgsession._session import Session
+
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+START = 1_700_000_000_000_000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(manual=START)
+
+
+@pytest.fixture
+def make_cache(clock: Clock) -> Callable[..., Cache]:
+    def make(capacity: int = 100, **options: int) -> Cache:
+        known = {
+            "inactivity": 2 * HOUR,
+            "touch_interval": 10 * MINUTE,
+            "lifetime": 0,
+            "max_attribute_length": 1000,
+        }
+        cache = Cache(capacity, clock, **(known | options))
+        cache.vouched_until = START + 1000 * HOUR
+        return cache
+
+    return make
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    def make(
+        key: bytes = bytes(16),
+        *,
+        version: int = 1,
+        user: str = "ann",
+        group: str | None = None,
+        **options: Any,
+    ):
+        attributes = [
+            item if isinstance(item, tuple) else (name, version, None, item)
+            for name, item in options.pop("attributes", {}).items()
+        ]
+        times = {
+            "created_at": START,
+            "updated_at": START,
+            "last_accessed": START,
+            "expires_at": START + 24 * HOUR,
+        }
+        known = times | {"include_inactivity": True}
+        return Record(key, version, user, group, attributes=attributes, **(known | options))
+
+    return make
+
+
+@pytest.fixture
+def make_session(
+    make_cache: Callable[..., Cache], make_record: Callable[..., Record]
+) -> Callable[..., Session]:
+    def make(**attributes: Any) -> Session:
+        return make_cache().session(make_record(version=7, attributes=attributes), from_cache=False)
+
+    return make

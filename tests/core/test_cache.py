@@ -1,0 +1,347 @@
+"""What the model does not say: touches in time, floors, proofs, memory, and callbacks in the middle."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from pgsession._cache import Cache
+from pgsession._clock import Clock
+from pgsession._reader import Reader
+from pgsession._record import Record
+
+from .conftest import HOUR, MINUTE, START
+
+MakeCache = Callable[..., Cache]
+MakeRecord = Callable[..., Record]
+KEY = bytes(16)
+
+
+def key_of(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+class Manager(Reader):
+    """Notes what goes to the database."""
+
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(cache)
+        self.loads: list[tuple[object, ...]] = []
+        self.touched: list[bytes] = []
+
+    def _load(self, *arguments: object) -> None:
+        self.loads.append(arguments)
+
+    def _touch_now(self, key: bytes) -> None:
+        self.touched.append(key)
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 2**31])
+def test_a_capacity_that_cannot_be_is_refused(make_cache: MakeCache, capacity: int) -> None:
+    with pytest.raises(ValueError, match="capacity"):
+        make_cache(capacity)
+
+
+def test_a_cache_of_one_works(make_cache: MakeCache, make_record: MakeRecord) -> None:
+    cache = make_cache(1)
+    for number in range(5):
+        assert cache.put(make_record(key_of(number)))
+        assert cache.versions() == ([key_of(number)], [1])
+    assert cache.stats()["evictions"] == 4
+
+
+def test_the_least_recently_used_leaves_first_at_the_exact_size(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    cache = make_cache(3)
+    for number in range(3):
+        cache.put(make_record(key_of(number)))
+    cache.get(key_of(0))
+    cache.put(make_record(key_of(3)))
+    assert sorted(cache.versions()[0]) == [key_of(0), key_of(2), key_of(3)]
+
+
+def test_c2_the_cache_never_goes_back(make_cache: MakeCache, make_record: MakeRecord) -> None:
+    cache = make_cache()
+    newer, older = make_record(version=5), make_record(version=4)
+    assert cache.put(newer) and not cache.put(older)
+    assert cache.get(KEY) is newer
+    assert cache.stats()["refused"] == 1
+
+
+def test_c6_nothing_is_served_without_the_proof(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    manager = Manager(cache)
+    cache.put(make_record())
+    assert manager.get_session(KEY) is not None
+    cache.vouched_until = clock.now()
+    assert manager.get_session(KEY) is None and manager.get_cached_session(KEY) is None
+    assert manager.loads == [(KEY, True, False, 0)]
+    assert cache.stats()["stale"] == 2
+    cache.vouched_until = clock.now() + 1
+    assert manager.get_session(KEY) is not None
+    clock.advance(1)
+    assert manager.get_cached_session(KEY) is None
+
+
+def test_c8_an_expired_record_leaves_and_an_inactive_one_is_read_again(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record(key_of(1), expires_at=START + HOUR))
+    cache.put(make_record(key_of(2)))
+    cache.put(make_record(key_of(3), include_inactivity=False))
+    clock.advance(HOUR - 1)
+    assert cache.get(key_of(1)) is not None
+    clock.advance(1)
+    assert cache.get(key_of(1)) is None and len(cache) == 2
+    clock.advance(HOUR)
+    assert cache.get(key_of(2)) is None and len(cache) == 2
+    assert cache.get(key_of(3)) is not None
+    cache.put(make_record(key_of(2), last_accessed=clock.database_now()))
+    assert cache.get(key_of(2)) is not None
+
+
+def test_the_longest_time_in_the_cache_ends_an_entry(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache(lifetime=5 * MINUTE)
+    cache.put(make_record())
+    clock.advance(5 * MINUTE - 1)
+    assert cache.get(KEY) is not None
+    clock.advance(1)
+    assert cache.get(KEY) is None and len(cache) == 0
+
+
+def test_a_late_access_is_to_be_written_at_once_and_only_once(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    manager = Manager(cache)
+    cache.put(make_record())
+    clock.advance(HOUR + 49 * MINUTE)
+    manager.get_session(KEY)
+    assert manager.touched == []
+    clock.advance(2 * MINUTE)
+    manager.get_session(KEY, touch=False)
+    assert manager.touched == []
+    manager.get_session(KEY)
+    manager.get_session(KEY)
+    assert manager.touched == [KEY]
+    cache.confirm_touched(cache.take_touched(10))
+    manager.get_session(KEY)
+    assert manager.touched == [KEY]
+    clock.advance(HOUR + 51 * MINUTE)
+    manager.get_session(KEY)
+    assert manager.touched == [KEY, KEY]
+
+
+def test_a_version_that_was_asked_for_is_served_or_read(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    cache = make_cache()
+    manager = Manager(cache)
+    cache.put(make_record(version=3))
+    assert manager.get_session(KEY, min_version=3) is not None
+    assert manager.get_session(KEY, min_version=4) is None
+    cache.set_floor(KEY, 4)
+    assert manager.get_session(KEY, min_version=4) is not None
+    assert manager.get_session(KEY, min_version=5) is None
+    assert [load[3] for load in manager.loads] == [4, 5]
+    cache.put(make_record(version=3))
+    assert manager.get_session(KEY, min_version=4) is not None
+
+
+def test_c11_a_pending_access_survives_its_entry_and_never_moves_back(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache(1)
+    cache.put(make_record(key_of(1)))
+    clock.advance(MINUTE)
+    cache.get(key_of(1))
+    cache.put(make_record(key_of(2), user="bob"))
+    assert cache.touched_of_user("ann") == [(key_of(1), START + MINUTE)]
+    assert cache.touched_of_user("bob") == []
+    taken = cache.take_touched(10)
+    assert taken == [(key_of(1), START + MINUTE)] and cache.take_touched(10) == []
+    cache.restore_touched([(key_of(1), START + 5), *taken, (key_of(1), START + 7)])
+    assert cache.take_touched(10) == taken
+    cache.restore_touched(taken)
+    cache.put(make_record(key_of(1)))
+    assert cache.touched_of_user("ann") == taken
+    cache.clear()
+    assert cache.take_touched(10) == taken
+
+
+def test_pending_accesses_are_taken_in_bounded_portions(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache(10)
+    for number in range(30):
+        cache.put(make_record(key_of(number)))
+        clock.advance(1)
+        cache.get(key_of(number))
+    portions = [cache.take_touched(7) for _ in range(6)]
+    assert [len(portion) for portion in portions] == [7, 7, 7, 7, 2, 0]
+    assert {key for portion in portions for key, _ in portion} == {key_of(number) for number in range(30)}
+
+
+def test_expired_entries_are_swept_in_portions_and_their_memory_is_given_back(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache(5000)
+    for number in range(5000):
+        cache.put(make_record(key_of(number), expires_at=START + (1 if number % 100 else HOUR)))
+    clock.advance(10)
+    swept = [cache.expire(limit=1000) for _ in range(5)]
+    assert sum(swept) == 4950 and len(cache) == 50
+    assert all(cache.get(key_of(number)) is not None for number in range(0, 5000, 100))
+
+
+def test_a_user_is_dropped_without_looking_at_the_others(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    cache = make_cache(3000)
+    for number in range(3000):
+        cache.put(make_record(key_of(number), user=f"user{number % 3}", group=f"group{number % 2}"))
+    assert cache.discard_user("user1") == 1000
+    assert cache.discard_group("group0") == 1000
+    assert cache.discard_user("user1") == cache.discard_user("") == cache.discard_group("nobody") == 0
+    assert len(cache) == 1000
+
+
+def test_a_change_of_group_moves_the_entry(make_cache: MakeCache, make_record: MakeRecord) -> None:
+    cache = make_cache()
+    cache.put(make_record(group="old"))
+    cache.put(make_record(version=2, group="new"))
+    assert cache.discard_group("old") == 0
+    cache.put(make_record(version=3, group=None))
+    assert cache.discard_group("new") == 0
+    cache.put(make_record(version=4, group="new"))
+    assert cache.discard_group("new") == 1
+
+
+class Frozen(msgspec.Struct, frozen=True, weakref=True):
+    number: int
+
+
+@pytest.mark.parametrize("way", ["put", "discard", "discard_user", "clear", "evict", "expire"])
+def test_finalizers_may_use_the_cache(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock, way: str
+) -> None:
+    cache = make_cache(4)
+    called: list[str] = []
+    watched = []
+
+    def act(_: object) -> None:
+        called.append(way)
+        cache.put(make_record(key_of(100 + len(called)), user="ann"))
+        cache.discard(key_of(1))
+        cache.take_touched(10)
+        cache.discard_user("bob")
+
+    for number in range(4):
+        record = make_record(
+            key_of(number), user="ann" if number else "bob", attributes={"s": b'{"number":1}'}
+        )
+        cache.put(record)
+        value = cache.session(record, from_cache=True).get("s", type=Frozen)
+        watched.append(weakref.ref(value, act))
+    del record, value
+    clock.advance(1)
+    cache.get(key_of(2))
+    {
+        "put": lambda: cache.put(make_record(key_of(0), version=2)),
+        "discard": lambda: cache.discard(key_of(0)),
+        "discard_user": lambda: cache.discard_user("ann"),
+        "clear": cache.clear,
+        "evict": lambda: cache.put(make_record(key_of(50))),
+        "expire": lambda: (clock.advance(25 * HOUR), cache.expire(limit=10)),
+    }[way]()
+    assert called
+    watched.clear()
+    keys = cache.versions()[0]
+    assert len(keys) == len(set(keys)) == len(cache) <= 4
+    for key in keys:
+        assert cache.discard(key)
+    assert len(cache) == 0
+
+
+def test_references_are_given_back(make_cache: MakeCache, make_record: MakeRecord) -> None:
+    cache = make_cache(8)
+    records = [make_record(key_of(number), attributes={"a": b'"text"', "b": b"[1]"}) for number in range(16)]
+    before = [sys.getrefcount(record) for record in records]
+    manager = Manager(cache)
+    for turn in range(200):
+        record = random.Random(turn).choice(records)
+        cache.put(record)
+        session = manager.get_session(record.key)
+        assert session is not None
+        session["b"].append(1)
+        session["c"] = session["a"]
+        if turn % 50 == 0:
+            cache.discard_user("ann")
+    del session, record
+    cache.clear()
+    assert [sys.getrefcount(record) for record in records] == before
+
+
+def test_a_dropped_cache_gives_back_its_records(make_cache: MakeCache, make_record: MakeRecord) -> None:
+    cache, record = make_cache(), make_record()
+    before = sys.getrefcount(record)
+    cache.put(record)
+    session = cache.session(record, from_cache=True)
+    del cache, session
+    gc.collect()
+    assert sys.getrefcount(record) == before
+
+
+def test_threads_hammering_one_cache_break_nothing(make_record: MakeRecord) -> None:
+    cache = Cache(
+        50, Clock(), inactivity=HOUR, touch_interval=MINUTE, lifetime=HOUR, max_attribute_length=100
+    )
+    cache.vouched_until = 2**62
+    manager = Manager(cache)
+    far = cache.clock.database_now() + 100 * HOUR
+    barrier = threading.Barrier(4)
+    failures: list[BaseException] = []
+
+    def hammer(seed: int) -> None:
+        chance = random.Random(seed)
+        barrier.wait()
+        try:
+            for _ in range(3000):
+                key = key_of(chance.randrange(100))
+                match chance.randrange(8):
+                    case 0 | 1:
+                        cache.put(
+                            make_record(key, user=f"u{key[-1] % 5}", expires_at=far, attributes={"a": b"[1]"})
+                        )
+                    case 2:
+                        cache.discard(key)
+                    case 3:
+                        cache.confirm_touched(cache.take_touched(5))
+                    case 4 if chance.random() < 0.1:
+                        cache.discard_user(f"u{chance.randrange(5)}")
+                    case _:
+                        session = manager.get_session(key)
+                        assert session is None or (session.id.bytes == key and session["a"] == [1])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=hammer, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(cache) <= 50 and len(set(cache.versions()[0])) == len(cache)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from pgsession._clock import Clock, expiry_micros, to_datetime, to_micros
+
+
+def test_a_real_clock_follows_real_time_and_starts_at_the_wall_clock() -> None:
+    clock = Clock()
+    before, wall = clock.now(), time.time() * 1e6
+    assert abs(clock.database_now() - wall) < 5_000_000
+    assert clock.now() >= before
+    clock.offset += 1_000_000_000
+    assert abs(clock.database_now() - wall - 1_000_000_000) < 5_000_000
+
+
+def test_a_manual_clock_stands_still_until_it_is_moved() -> None:
+    clock = Clock(manual=5)
+    assert clock.manual and clock.now() == clock.database_now() == 5
+    clock.advance(10)
+    clock.offset = 100
+    assert (clock.now(), clock.database_now()) == (15, 115)
+    with pytest.raises(ValueError, match="back"):
+        clock.advance(-1)
+    with pytest.raises(TypeError, match="manual"):
+        Clock().advance(1)
+
+
+@pytest.mark.parametrize(
+    "us", [0, -1, 1, 1_700_000_000_123_456, 253_402_300_799_999_999, -62_135_596_800_000_000]
+)
+def test_microseconds_and_datetimes_are_exact_both_ways(us: int) -> None:
+    moment = to_datetime(us)
+    assert moment.tzinfo is UTC
+    assert to_micros(moment) == us
+    if abs(us) < 2**52:
+        assert to_micros(moment.astimezone(timezone(timedelta(hours=5)))) == us
+
+
+def test_a_naive_datetime_is_refused_by_the_name_of_its_field() -> None:
+    with pytest.raises(ValueError, match="until"):
+        to_micros(datetime(2030, 1, 1), "until")
+    with pytest.raises(TypeError, match="until"):
+        to_micros("2030", "until")  # type: ignore[arg-type]
+
+
+def test_an_expiry_is_a_moment_or_a_duration_and_never_both() -> None:
+    clock = Clock(manual=1_000_000)
+    assert expiry_micros(clock) is None
+    assert expiry_micros(clock, to_datetime(77)) == 77
+    assert expiry_micros(clock, None, timedelta(seconds=2)) == 3_000_000
+    assert expiry_micros(clock, None, 0.5) == 1_500_000
+    with pytest.raises(TypeError, match="not both"):
+        expiry_micros(clock, to_datetime(77), 1)
+    for wrong in (0, -1, float("nan"), float("inf"), timedelta(0), 1e300):
+        with pytest.raises(ValueError, match="expires_in"):
+            expiry_micros(clock, None, wrong)
+    for kind in ("1", True):
+        with pytest.raises(TypeError, match="expires_in"):
+            expiry_micros(clock, None, kind)  # type: ignore[arg-type]

@@ -1,0 +1,248 @@
+"""Hits and misses of both readers, and the awaitable of a hit wherever a coroutine may be."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from pgsession._cache import Cache
+from pgsession._reader import AsyncReader, Reader
+from pgsession._ready import make_ready
+from pgsession._record import Record
+
+KEY = uuid.UUID(int=5)
+
+
+class Manager(Reader):
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(cache)
+        self.verified: list[str] = []
+
+    def _load(self, *arguments: object) -> object:
+        return ("loaded", *arguments)
+
+    def _verify_token(self, token: str) -> tuple[bytes, int] | None:
+        self.verified.append(token)
+        return (KEY.bytes, int(token[5:])) if token.startswith("good-") else None
+
+
+class AsyncManager(AsyncReader):
+    async def _load(self, *arguments: object) -> object:
+        await asyncio.sleep(0)
+        return ("loaded", *arguments)
+
+    def _verify_token(self, token: str) -> tuple[bytes, int] | None:
+        return (KEY.bytes, 1) if token == "good" else None
+
+
+@pytest.fixture
+def cache(make_cache: Callable[..., Cache], make_record: Callable[..., Record]) -> Cache:
+    cache = make_cache()
+    cache.put(make_record(KEY.bytes, attributes={"a": b"1"}))
+    return cache
+
+
+def test_a_hit_is_a_new_session_on_the_shared_record(cache: Cache) -> None:
+    manager = Manager(cache)
+    first, second = manager.get_session(KEY), manager.get_session(str(KEY))
+    assert first is not None and second is not None and first is not second
+    assert first._record is second._record is cache.get(KEY)
+    assert first.from_cache and first.id == KEY
+
+
+def test_a_miss_goes_to_load_with_everything(cache: Cache) -> None:
+    manager, other = Manager(cache), uuid.uuid4()
+    assert manager.get_session(other) == ("loaded", other.bytes, True, False, 0)
+    assert manager.get_session(other, touch=False, min_version=3) == ("loaded", other.bytes, False, False, 3)
+    assert manager.get_session(KEY, refresh=True) == ("loaded", KEY.bytes, True, True, 0)
+    assert manager.get_cached_session(other) is None
+
+
+def test_what_is_not_an_id_is_an_error_before_anything_else(cache: Cache) -> None:
+    for manager in (Manager(cache), AsyncManager(cache)):
+        for method in (manager.get_session, manager.get_cached_session):
+            with pytest.raises(TypeError, match="session_id"):
+                method(5)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="session_id"):
+                method("nonsense")
+
+
+def test_a_reader_without_a_cache_knows_nothing() -> None:
+    class Lazy(Reader):
+        def __init__(self) -> None:
+            pass
+
+        def _load(self, *arguments: object) -> object:
+            return "loaded"
+
+    assert Lazy().get_session(KEY) == "loaded"
+
+
+def test_a_token_is_verified_once_and_a_bad_one_is_none(cache: Cache) -> None:
+    manager = Manager(cache)
+    for _ in range(3):
+        session = manager.get_session_by_token("good-1")
+        assert session is not None and session.id == KEY
+    assert manager.get_session_by_token("bad") is None
+    assert manager.get_session_by_token(None) is None  # type: ignore[arg-type]
+    assert manager.get_session_by_token("good-2") == ("loaded", KEY.bytes, True, False, 2)
+    assert manager.get_session_by_token("good-2", min_version=9) == ("loaded", KEY.bytes, True, False, 9)
+    assert manager.verified == ["good-1", "bad", "good-2"]
+
+
+def test_tokens_are_remembered_within_bounds(cache: Cache) -> None:
+    manager = Manager(cache)
+    for number in range(1000):
+        manager.get_session_by_token(f"good-{number}")
+    assert len(manager.verified) == 1000
+    manager.get_session_by_token("good-999")
+    assert len(manager.verified) == 1000
+    manager.get_session_by_token("good-0")
+    assert len(manager.verified) == 1001
+
+
+async def test_awaiting_a_hit_a_miss_and_a_bad_token(cache: Cache) -> None:
+    manager, other = AsyncManager(cache), uuid.uuid4()
+    assert (await manager.get_session(KEY))["a"] == 1  # type: ignore[index]
+    assert await manager.get_session(other) == ("loaded", other.bytes, True, False, 0)
+    assert (await manager.get_session_by_token("good"))["a"] == 1  # type: ignore[index]
+    assert await manager.get_session_by_token("bad") is None
+
+
+async def test_a_hit_works_wherever_a_coroutine_does(cache: Cache) -> None:
+    manager = AsyncManager(cache)
+    loop = asyncio.get_running_loop()
+    found = [
+        await asyncio.create_task(manager.get_session(KEY)),
+        await asyncio.wait_for(manager.get_session(KEY), 5),
+        await asyncio.ensure_future(manager.get_session(KEY)),
+        await asyncio.shield(manager.get_session(KEY)),
+        *await asyncio.gather(manager.get_session(KEY), manager.get_session(KEY)),
+        await loop.create_task(manager.get_session(KEY), name="named"),
+        await asyncio.to_thread(
+            lambda: asyncio.run_coroutine_threadsafe(manager.get_session(KEY), loop).result(5)
+        ),
+    ]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(manager.get_session(KEY)) for _ in range(3)]
+    async with asyncio.timeout(5):
+        found.append(await manager.get_session(KEY))
+    found += [task.result() for task in tasks]
+    assert all(session is not None and session.id == KEY for session in found)
+
+
+def test_asyncio_run_and_eager_tasks_take_a_hit(cache: Cache) -> None:
+    manager = AsyncManager(cache)
+    session = asyncio.run(manager.get_session(KEY))
+    assert session is not None and session.id == KEY
+    if sys.version_info >= (3, 12):
+
+        async def eagerly() -> Any:
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+            return await asyncio.create_task(manager.get_session(KEY))
+
+        assert asyncio.run(eagerly()).id == KEY
+
+
+def test_a_hit_that_nobody_awaits_says_nothing(cache: Cache) -> None:
+    AsyncManager(cache).get_session(KEY)
+    gc.collect()
+
+
+def resumed(awaitable: Coroutine[Any, Any, Any]) -> Any:
+    with pytest.raises(StopIteration) as done:
+        awaitable.send(None)
+    return done.value.value
+
+
+@pytest.mark.parametrize("value", [1, None, (1, 2), StopIteration(3), ValueError("x")])
+async def test_any_result_comes_as_it_is(value: object) -> None:
+    assert await make_ready(value) is value
+    assert await asyncio.create_task(make_ready(value)) is value
+    assert resumed(make_ready(value)) is value
+
+
+async def test_a_result_is_given_once() -> None:
+    awaitable = make_ready(1)
+    assert await awaitable == 1
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="reuse"):
+            await awaitable
+    with pytest.raises(RuntimeError, match="reuse"):
+        awaitable.send(None)
+
+
+def test_throw_and_close() -> None:
+    awaitable = make_ready(1)
+    with pytest.raises(KeyError):
+        awaitable.throw(KeyError("thrown"))
+    with pytest.raises(RuntimeError, match="reuse"):
+        awaitable.send(None)
+    awaitable = make_ready(1)
+    awaitable.close()
+    with pytest.raises(RuntimeError, match="reuse"):
+        next(awaitable.__await__())
+
+
+async def test_results_do_not_live_on_in_what_is_used_again() -> None:
+    class Result:
+        pass
+
+    result = Result()
+    before = sys.getrefcount(result)
+    for _ in range(100):
+        assert await make_ready(result) is result
+    kept = []
+    for _ in range(40):
+        with pytest.raises(StopIteration) as done:
+            next(make_ready(result).__await__())
+        kept.append(done.value)
+    assert all(stop.value is result for stop in kept)
+    del kept, done
+    gc.collect()
+    assert sys.getrefcount(result) == before
+
+
+async def test_nested_awaits_each_get_their_own(cache: Cache) -> None:
+    async def twice() -> list[object]:
+        pending = [make_ready(number) for number in range(50)]
+        return [await one for one in pending]
+
+    assert await asyncio.gather(twice(), twice()) == [list(range(50))] * 2
+
+
+def test_threads_may_await_at_once(cache: Cache) -> None:
+    manager, failures = AsyncManager(cache), []
+
+    async def many() -> None:
+        for _ in range(2000):
+            session = await manager.get_session(KEY)
+            assert session is not None and session["a"] == 1
+
+    def run() -> None:
+        try:
+            asyncio.run(many())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_signatures_can_be_asked_for() -> None:
+    for base in (Reader, AsyncReader):
+        parameters = inspect.signature(base.get_session).parameters
+        assert list(parameters) == ["self", "session_id", "touch", "refresh", "min_version"]
+        assert base.get_session.__doc__

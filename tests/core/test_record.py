@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import gc
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgsession._record import Record
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+items = st.dictionaries(
+    names,
+    st.tuples(st.integers(0, 2**62), st.none() | st.integers(1, 2**62), st.binary(max_size=50)),
+    max_size=20,
+)
+owners = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def record_of(attributes: dict, user: str = "u", group: str | None = None, version: int = 1) -> Record:
+    listed = [(key, *rest) for key, rest in attributes.items()]
+    return Record(bytes(range(16)), version, user, group, 1, 2, 3, 4, True, listed)
+
+
+@given(items, owners, st.none() | owners)
+def test_a_record_gives_back_what_it_was_made_of(attributes: dict, user: str, group: str | None) -> None:
+    record = record_of(attributes, user, group)
+    assert record.attributes() == [(key, *attributes[key]) for key in sorted(attributes)]
+    assert (record.user_id, record.group_id, record.key) == (user, group, bytes(range(16)))
+    assert (record.created_at, record.updated_at, record.last_accessed, record.expires_at) == (1, 2, 3, 4)
+
+
+@given(items, items, st.lists(names))
+def test_changed_is_the_old_with_the_deletes_and_then_the_sets(
+    old: dict, sets: dict, deletes: list[str]
+) -> None:
+    record = record_of(old).changed(
+        version=9,
+        updated_at=20,
+        last_accessed=30,
+        expires_at=40,
+        include_inactivity=False,
+        group_id="new",
+        sets=[(key, value, expires_at) for key, (_, expires_at, value) in sets.items()],
+        deletes=deletes,
+    )
+    expected = {key: rest for key, rest in old.items() if key not in deletes}
+    expected |= {key: (9, expires_at, value) for key, (_, expires_at, value) in sets.items()}
+    assert {key: tuple(rest) for key, *rest in record.attributes()} == expected
+    assert (record.version, record.group_id, record.created_at, record.updated_at) == (9, "new", 1, 20)
+    assert (record.last_accessed, record.expires_at, bool(record.include_inactivity)) == (30, 40, False)
+
+
+def test_keys_are_one_object_for_all_records_and_records_are_not_tracked() -> None:
+    first, second = (record_of({"".join(["col", "or"]): (1, None, b"1")}) for _ in range(2))
+    assert first.attributes()[0][0] is second.attributes()[0][0]
+    assert not gc.is_tracked(first)
+
+
+def test_many_different_shapes_are_all_right() -> None:
+    records = [record_of({f"key{i}": (1, None, b"%d" % i)}) for i in range(6000)]
+    assert all(record.attributes() == [(f"key{i}", 1, None, b"%d" % i)] for i, record in enumerate(records))
+
+
+def test_what_cannot_be_a_record_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, True, [("k", 1, None, b"1"), ("k", 2, None, b"2")])
+    with pytest.raises(ValueError, match="session_id"):
+        Record(b"short", 1, "u", None, 0, 0, 0, 0, True)
+    with pytest.raises(TypeError):
+        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, True, [("k", 1, None, "text")])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="too long"):
+        record_of({}, "u" * 70_000)
+    record = record_of({})
+    with pytest.raises(TypeError, match="does not change"):
+        record.__init__(bytes(16), 1, "u", None, 0, 0, 0, 0, True)  # type: ignore[misc]
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(record)
