@@ -26,7 +26,7 @@ cdef extern from "table.h" nogil:
     ctypedef struct pgs_table:
         pgs_hot *hot
         pgs_cold *cold
-        uint32_t count, room
+        uint32_t count, room, pending
         void (*owner_of)(void *record, int which, pgs_text *text) noexcept
     int pgs_table_init(pgs_table *t, uint64_t seed0, uint64_t seed1)
     void pgs_table_clear(pgs_table *t)

@@ -242,16 +242,11 @@ cdef class Cache:
 
     def stats(self):
         """Counters since the start, and `size`, `capacity`, `pending_touches` as they are now."""
-        cdef Py_ssize_t pending = len(self.leftovers)
-        cdef uint32_t slot = self.table.cold[0].pending.next
-        while slot:
-            pending += 1
-            slot = self.table.cold[slot].pending.next
         return {
             "hits": self.hits, "misses": self.misses, "stale": self.stale, "inserts": self.inserts,
             "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
             "refused": self.refused, "size": self.table.count, "capacity": self.capacity,
-            "pending_touches": pending,
+            "pending_touches": self.table.pending + len(self.leftovers),
         }
 
     def __reduce__(self):

@@ -31,17 +31,12 @@ cdef inline Session hit(object manager, Cache cache, Key key, bint touch, int64_
     cdef Answer answer = look_up(cache, key, touch, min_version, True, &hot)
     if answer == MISS:
         return None
-    cdef Session session = new_session(cache, <Record> hot.record, True, hot.accessed)
     if answer == HIT_LATE:
-        write_touch(manager, cache, key, hot)
+        hot.flags |= PGS_ASKED
+    cdef Session session = new_session(cache, <Record> hot.record, True, hot.accessed)
+    if answer == HIT_LATE:      # another node may call it inactive before the next flush: written at once
+        manager._touch_now(key_bytes(key))
     return session
-
-
-cdef int write_touch(object manager, Cache cache, Key key, pgs_hot *hot) except -1:
-    """Another node may call the session inactive before the next flush: this access is written at once."""
-    hot.flags |= PGS_ASKED
-    manager._touch_now(key_bytes(key))
-    return 0
 
 
 cdef Proven prove(object manager, Seen seen, object token):

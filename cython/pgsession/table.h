@@ -178,6 +178,7 @@ typedef struct {
     pgs_hot *hot;
     pgs_cold *cold;
     uint32_t count, room;
+    uint32_t pending; /* length of the list of pending touches */
     uint64_t seed[2];
     void (*owner_of)(void *record, int which, pgs_text *text);
 } pgs_table;
@@ -292,6 +293,7 @@ static inline void pgs_pending_add(pgs_table *t, uint32_t slot) {
     if (t->hot[slot].flags & PGS_PENDING)
         return;
     t->hot[slot].flags |= PGS_PENDING;
+    t->pending++;
     cold[slot].pending.prev = last;
     cold[slot].pending.next = 0;
     cold[last].pending.next = slot;
@@ -304,6 +306,7 @@ static inline void pgs_pending_remove(pgs_table *t, uint32_t slot) {
     if (!(t->hot[slot].flags & PGS_PENDING))
         return;
     t->hot[slot].flags &= ~(uint32_t)PGS_PENDING;
+    t->pending--;
     cold[link.prev].pending.next = link.next;
     cold[link.next].pending.prev = link.prev;
 }

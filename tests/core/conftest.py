@@ -26,9 +26,9 @@ except ImportError as error:
     package.__path__ = list(found.submodule_search_locations or [])
     sys.modules["pgsession"] = package
 
-from pgsession._cache import Cache  # noqa: E402 (the package may just have been made)
-from pgsession._clock import Clock  # noqa: E402
-from pgsession._record import Record  # noqa: E402
+from pgsession._cache import Cache
+from pgsession._clock import Clock
+from pgsession._record import Record
 
 if TYPE_CHECKING:
     from pgsession._session import Session

@@ -36,6 +36,9 @@ class Manager(Reader):
         self.loads: list[tuple[object, ...]] = []
         self.touched: list[bytes] = []
 
+    def _check_open(self) -> None:
+        pass
+
     def _load(self, *arguments: object) -> None:
         self.loads.append(arguments)
 
@@ -190,8 +193,10 @@ def test_pending_accesses_are_taken_in_bounded_portions(
         cache.put(make_record(key_of(number)))
         clock.advance(1)
         cache.get(key_of(number))
+    assert cache.stats()["pending_touches"] == 30
     portions = [cache.take_touched(7) for _ in range(6)]
     assert [len(portion) for portion in portions] == [7, 7, 7, 7, 2, 0]
+    assert cache.stats()["pending_touches"] == 0
     assert {key for portion in portions for key, _ in portion} == {key_of(number) for number in range(30)}
 
 

@@ -26,6 +26,9 @@ class Manager(Reader):
         super().__init__(cache)
         self.verified: list[str] = []
 
+    def _check_open(self) -> None:
+        pass
+
     def _load(self, *arguments: object) -> object:
         return ("loaded", *arguments)
 
@@ -35,6 +38,9 @@ class Manager(Reader):
 
 
 class AsyncManager(AsyncReader):
+    def _check_open(self) -> None:
+        pass
+
     async def _load(self, *arguments: object) -> object:
         await asyncio.sleep(0)
         return ("loaded", *arguments)
