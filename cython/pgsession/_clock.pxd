@@ -7,7 +7,7 @@ cdef extern from "clock.h" nogil:
     int64_t pgs_clock_now()
     int64_t pgs_clock_wall()
     int64_t pgs_clock_recent(pgs_recent *memory)
-    int64_t pgs_clock_slack()
+    int64_t pgs_clock_start(pgs_recent *memory)
 
 
 cdef class Clock:

@@ -61,3 +61,14 @@ def test_an_expiry_is_a_moment_or_a_duration_and_never_both() -> None:
     for kind in ("1", True):
         with pytest.raises(TypeError, match="expires_in"):
             expiry_micros(clock, None, kind)  # type: ignore[arg-type]
+
+
+def test_what_a_hit_reads_is_never_further_behind_than_is_allowed_for_and_never_goes_back() -> None:
+    clock = Clock()
+    last = 0
+    for _ in range(20_000):
+        before = clock.now()
+        recent = clock._recent()
+        assert recent >= last
+        assert before - clock._slack() <= recent <= clock.now()
+        last = recent
