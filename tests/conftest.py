@@ -17,6 +17,7 @@ import pytest
 # Imported where they are needed: the core's tests also run where there is no psycopg (see tests/core/conftest.py).
 if TYPE_CHECKING:
     from pgsession.embedded import EmbeddedServer
+    from tests.tables import Tables
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,14 @@ def schema(dsn: str) -> Iterator[str]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def tables(dsn: str, schema: str) -> Tables:
+    """The tables in that schema, once a manager has made them."""
+    from tests.tables import Tables
+
+    return Tables(dsn, schema)
 
 
 @pytest.fixture

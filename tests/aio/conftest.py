@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, TypeAlias
 
-import pytest
 import pytest_asyncio
 
 import pgsession
-from tests.tables import Tables
 
 OpenAsyncManager: TypeAlias = Callable[..., Awaitable[pgsession.AsyncSessionManager]]
 
@@ -35,8 +33,3 @@ async def open_manager(dsn: str, schema: str) -> AsyncIterator[OpenAsyncManager]
 @pytest_asyncio.fixture
 async def manager(open_manager: OpenAsyncManager) -> pgsession.AsyncSessionManager:
     return await open_manager()
-
-
-@pytest.fixture
-def tables(dsn: str, schema: str) -> Tables:
-    return Tables(dsn, schema)

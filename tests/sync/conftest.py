@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import pytest
 
 import pgsession
-from tests.tables import Tables
 
 OpenAsyncManager: TypeAlias = Callable[..., Awaitable[pgsession.SessionManager]]
 
@@ -36,8 +35,3 @@ def open_manager(dsn: str, schema: str) -> Iterator[OpenAsyncManager]:
 @pytest.fixture
 def manager(open_manager: OpenAsyncManager) -> pgsession.SessionManager:
     return open_manager()
-
-
-@pytest.fixture
-def tables(dsn: str, schema: str) -> Tables:
-    return Tables(dsn, schema)

@@ -9,7 +9,7 @@ import psycopg
 
 from pgsession._clock import Clock
 from pgsession._coherence import LockNews
-from pgsession._primitives import AsyncEvent, AsyncWorker
+from pgsession._primitives import AsyncEvent, AsyncWork, AsyncWorker
 from pgsession.errors import PgSessionError
 
 from .store import AsyncStore
@@ -26,7 +26,8 @@ class AsyncKeeper:
     def __init__(self, store: AsyncStore, clock: Clock, logger: logging.Logger) -> None:
         self.store = store
         self.clock = clock
-        self._logger = logger
+        self.logger = logger
+        self.work = AsyncWork(logger)
         self._held: set[AsyncLock] = set()
         self._waiting: dict[str, set[AsyncEvent]] = {}
         self._worker = AsyncWorker(logger)
@@ -81,12 +82,14 @@ class AsyncKeeper:
         self._stopping = True
         self._wake.set()
         await self._worker.stop(timeout)
+        await self.work.drain(timeout)
         for lock in list(self._held):
             try:
                 await lock.release()
             except (psycopg.Error, PgSessionError) as error:
-                self._logger.warning("the lock on %r could not be released: %s", lock.resource, error)
+                self.logger.warning("the lock on %r could not be released: %s", lock.resource, error)
             lock._end()
+        await self.work.drain(timeout)
 
     async def _renew_all(self) -> None:
         while not self._stopping:
@@ -102,6 +105,6 @@ class AsyncKeeper:
             await lock._renew()
         except (psycopg.Error, PgSessionError) as error:
             lock._renew_at = self.clock.now() + lock._heartbeat // 4
-            self._logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
+            self.logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
         if lock.lost.is_set():
             self.let_go(lock)

@@ -227,11 +227,11 @@ class AsyncStore:
         session = None if session_id is None else session_id.hex()
         row = await self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity))
         acquired, token, expires_at, now, *_ = row
-        return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now))
+        return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 
-    async def renew(self, resource: str, owner: str, lease: int) -> int | None:
+    async def renew(self, resource: str, owner: str, lease: int, *, timeout: float) -> int | None:
         """Lets a held lock's lease end later: at this time of the database; None: it is not held any more."""
-        row = await self._run(self._sql.renew(resource, owner, lease))
+        row = await self._run(self._sql.renew(resource, owner, lease), timeout=timeout)
         return None if row is None else int(row[0])
 
     async def release(self, resource: str, owner: str) -> bool | None:
@@ -241,12 +241,13 @@ class AsyncStore:
 
     # Connections
 
-    async def _run(self, script: str, mark: str | None = None) -> Any:
+    async def _run(self, script: str, mark: str | None = None, timeout: float | None = None) -> Any:
         """The row that a script answers with: one round trip.
 
-        Its callers' answer is that of its last statement, the commit that is durable.
+        Its callers' answer is that of its last statement, the commit that is durable. `timeout`: seconds after which
+        the connection is given up.
         """
-        async with self.connection() as connection:
+        async with self.connection(timeout) as connection:
             doubts: list[str] = []
 
             def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -255,7 +256,8 @@ class AsyncStore:
 
             connection.add_notice_handler(notice)
             try:
-                cursor = await _cursor(connection).execute(script, prepare=False)
+                with AsyncAlarm(timeout, partial(cut, connection.pgconn)):
+                    cursor = await _cursor(connection).execute(script, prepare=False)
                 while cursor.description is None:
                     cursor.nextset()
                 row = await cursor.fetchone()

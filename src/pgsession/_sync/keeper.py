@@ -11,7 +11,7 @@ import psycopg
 
 from pgsession._clock import Clock
 from pgsession._coherence import LockNews
-from pgsession._primitives import Event, Worker
+from pgsession._primitives import Event, Work, Worker
 from pgsession.errors import PgSessionError
 
 from .store import Store
@@ -28,7 +28,8 @@ class Keeper:
     def __init__(self, store: Store, clock: Clock, logger: logging.Logger) -> None:
         self.store = store
         self.clock = clock
-        self._logger = logger
+        self.logger = logger
+        self.work = Work(logger)
         self._held: set[Lock] = set()
         self._waiting: dict[str, set[Event]] = {}
         self._worker = Worker(logger)
@@ -83,12 +84,14 @@ class Keeper:
         self._stopping = True
         self._wake.set()
         self._worker.stop(timeout)
+        self.work.drain(timeout)
         for lock in list(self._held):
             try:
                 lock.release()
             except (psycopg.Error, PgSessionError) as error:
-                self._logger.warning("the lock on %r could not be released: %s", lock.resource, error)
+                self.logger.warning("the lock on %r could not be released: %s", lock.resource, error)
             lock._end()
+        self.work.drain(timeout)
 
     def _renew_all(self) -> None:
         while not self._stopping:
@@ -104,6 +107,6 @@ class Keeper:
             lock._renew()
         except (psycopg.Error, PgSessionError) as error:
             lock._renew_at = self.clock.now() + lock._heartbeat // 4
-            self._logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
+            self.logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
         if lock.lost.is_set():
             self.let_go(lock)

@@ -6,19 +6,24 @@ from __future__ import annotations
 
 import time
 import uuid
+from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+import psycopg
+
 from pgsession import _arguments
-from pgsession._primitives import Event
+from pgsession._clock import Clock
+from pgsession._primitives import Event, Outcome
 from pgsession.errors import (
     ConfigError,
     LockError,
     LockExpiredError,
     LockNotAcquiredError,
     LockNotHeldError,
+    PgSessionError,
     SessionNotFoundError,
-    WriteOutcomeUnknown,
 )
 
 from .keeper import Keeper
@@ -33,31 +38,33 @@ class Lost:
 
     `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
     it acts. It is true before anybody else can have acquired the lock: the lease is counted here from before it was
-    asked for, on a clock that goes on while the host sleeps.
+    asked for, on a clock that goes on while the host sleeps. What is lost stays lost; a lock that was released in time
+    never was.
     """
 
-    def __init__(self, lock: Lock) -> None:
-        self._lock = lock
-        self._ended = Event()
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._deadline: int | None = None  # by the node's clock; None: not held
+        self._over = False
+        self._changed = Event()
 
     def is_set(self) -> bool:
         """Whether the lock is lost."""
-        return self._ended.is_set() or self._left() <= 0
+        if self._deadline is not None and self._clock.now() >= self._deadline:
+            self._over = True
+        return self._over
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the lock is lost, or `timeout` seconds have passed; returns whether it is lost."""
+        """Waits until the lock is lost, or released, or `timeout` seconds have passed; returns whether it is lost."""
         end = None if timeout is None else time.monotonic() + timeout
-        while not self.is_set():
-            left = self._left() / _SECOND
+        while not self.is_set() and self._deadline is not None:
+            left = (self._deadline - self._clock.now()) / _SECOND
             if end is not None:
                 left = min(left, end - time.monotonic())
                 if left <= 0:
                     break
-            self._ended.wait(left)
+            self._changed.wait(left)
         return self.is_set()
-
-    def _left(self) -> int:
-        return self._lock._deadline - self._lock._keeper.clock.now()
 
 
 class Lock:
@@ -100,9 +107,8 @@ class Lock:
         self._retry_delay = retry_delay
         self._owner = uuid.uuid4().hex
         self._token: int | None = None
-        self._deadline = 0
         self._renew_at = 0
-        self._lost = Lost(self)
+        self._lost = Lost(keeper.clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
@@ -137,7 +143,7 @@ class Lock:
         Raises:
             SessionNotFoundError: the session that it is tied to is not live.
             WriteOutcomeUnknown: the connection was lost at the wrong moment. If the lock was taken, nobody holds it,
-                and it is free again after the lease time.
+                and it is free again after the lease time. (A cancelled call gives back what it took.)
             psycopg.Error: the database failed. Never taken for success.
         """
         if self._token is not None:
@@ -180,21 +186,42 @@ class Lock:
 
     def _try(self) -> Acquired:
         sent = self._keeper.clock.now()
+        owner = self._owner
+        outcome: Outcome[Acquired] = Outcome()
         try:
-            acquired = self._keeper.store.acquire(self._resource, self._owner, self._lease, self._session_id)
-        except WriteOutcomeUnknown:
+            self._keeper.work.run(partial(self._ask, owner, outcome), "pgsession lock")
+            acquired = outcome.wait()
+        except BaseException as error:
             self._owner = uuid.uuid4().hex  # if it was taken, it is nobody's
+            if not outcome.set_error(error) and not isinstance(error, Exception):
+                self._keeper.work.run(partial(self._give_back, owner), "pgsession lock")
             raise
         if acquired.acquired is None:
             assert self._session_id is not None
             raise SessionNotFoundError(uuid.UUID(bytes=self._session_id))
         if acquired.acquired:
-            self._lost = Lost(self)
-            self._deadline = sent + self._lease
+            self._lost = Lost(self._keeper.clock)
+            self._lost._deadline = sent + self._lease
             self._renew_at = sent + self._heartbeat
             self._token = acquired.token
             self._keeper.hold(self)
         return acquired
+
+    def _ask(self, owner: str, outcome: Outcome[Acquired]) -> None:
+        """Goes on when its caller is cancelled, and then gives back what it got."""
+        try:
+            acquired = self._keeper.store.acquire(self._resource, owner, self._lease, self._session_id)
+        except Exception as error:
+            outcome.set_error(error)
+            return
+        if not outcome.set_result(acquired) and acquired.acquired:
+            self._give_back(owner)
+
+    def _give_back(self, owner: str) -> None:
+        try:
+            self._keeper.store.release(self._resource, owner)
+        except (psycopg.Error, PgSessionError) as error:
+            self._keeper.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
 
     def release(self) -> None:
         """Gives the lock back, and wakes who waits for it.
@@ -208,13 +235,32 @@ class Lock:
             raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
         self._keeper.let_go(self)
         lost = self._lost.is_set()
-        in_time = self._keeper.store.release(self._resource, self._owner)
-        self._token = None
-        self._deadline = 0
+        outcome: Outcome[bool | None] = Outcome()
+        try:
+            self._keeper.work.run(partial(self._let_go, self._owner, outcome), "pgsession lock")
+            in_time = outcome.wait()
+        except Exception:
+            raise
+        except BaseException:  # cancelled: it goes on by itself
+            self._forget()
+            raise
+        self._forget()
         if lost or not in_time:
+            self._lost._over = True
             raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was released")
 
-    def extend(self, seconds: float) -> None:
+    def _let_go(self, owner: str, outcome: Outcome[bool | None]) -> None:
+        try:
+            outcome.set_result(self._keeper.store.release(self._resource, owner))
+        except Exception as error:
+            outcome.set_error(error)
+
+    def _forget(self) -> None:
+        self._token = None
+        self._lost._deadline = None
+        self._lost._changed.set()
+
+    def extend(self, seconds: timedelta | float) -> None:
         """Lets the lease last for at least this long from now; the renewal goes on as before.
 
         Raises:
@@ -225,7 +271,8 @@ class Lock:
         length = int(_arguments.seconds("seconds", seconds) * _SECOND)
         if self._token is None:
             raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
-        self._renew(length)
+        if not self._lost.is_set():
+            self._renew(length)
         if self._lost.is_set():
             raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was extended")
 
@@ -233,17 +280,23 @@ class Lock:
         """Asks for a lease of this length from now; without one, for a heartbeat's."""
         length = self._lease if length is None else length
         sent = self._keeper.clock.now()
-        ends = self._keeper.store.renew(self._resource, self._owner, length)
+        lost, deadline = self._lost, self._lost._deadline
+        if deadline is None:
+            return  # released meanwhile
+        patience = max(deadline - sent, _SECOND // 10) / _SECOND
+        ends = self._keeper.store.renew(self._resource, self._owner, length, timeout=patience)
+        if lost.is_set() or lost is not self._lost or lost._deadline is None:
+            return  # too late for the holder, who has been told, or has released it
         if ends is None:
             self._end()
             return
-        self._deadline = max(self._deadline, sent + length)
+        lost._deadline = max(lost._deadline, sent + length)
         self._renew_at = sent + self._heartbeat
 
     def _end(self) -> None:
         """It is lost, whatever the clock says."""
-        self._deadline = 0
-        self._lost._ended.set()
+        self._lost._over = True
+        self._lost._changed.set()
 
     def __enter__(self) -> Self:
         if not self.acquire():
