@@ -37,8 +37,7 @@ class FaultProxy:
 
     def __init__(self, conninfo: str) -> None:
         self.delay = 0.0
-        with psycopg.connect(conninfo) as connection:
-            self._host, self._port = connection.info.host, connection.info.port
+        self._host, self._port = _address(conninfo)
         self._upstream = conninfo
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
@@ -89,6 +88,11 @@ class FaultProxy:
     def freeze(self) -> None:
         """Forward nothing at all until `forward`: connections are accepted, and nothing answers."""
         self._command(self._flows.clear)
+
+    def redirect(self, conninfo: str) -> None:
+        """Lead to another server from now on; present connections are reset."""
+        self._host, self._port = _address(conninfo)
+        self.cut()
 
     # -- in the proxy's thread -------------------------------------------------------------------------------------
 
@@ -159,3 +163,8 @@ class FaultProxy:
                 raise ConnectionResetError  # ends the other direction too
             writer.write(chunk)
             await writer.drain()
+
+
+def _address(conninfo: str) -> tuple[str, int]:
+    with psycopg.connect(conninfo) as connection:
+        return connection.info.host, connection.info.port

@@ -217,6 +217,8 @@ class Story:
         self._calls = calls
         self._eras = eras
         self._max_staleness = max_staleness
+        # The creation need not be among the calls: its outcome may have been unknown.
+        self._user = next((call.user for call in calls if call.user), "")
         self._wide = list(self._concerning(wide))
         self._acknowledged = [call for call in calls if is_acknowledged(call) and call.version]
         self._durable = [
@@ -227,10 +229,9 @@ class Story:
         self.longest_stale = 0
 
     def _concerning(self, wide: list[Call]) -> Iterator[Call]:
-        """The bulk operations that may have hit this session: its user is known from its creation."""
-        created = next((call for call in self._calls if call.kind == "create"), None)
+        """The bulk operations that may have hit this session."""
         for call in wide:
-            if created is None or call.group or (call.user == created.user and call.keep != created.session):
+            if call.group or (call.user == self._user and call.keep != self._calls[0].session):
                 yield call
 
     def violations(self, row: Row | None) -> Iterator[Violation]:
@@ -415,13 +416,11 @@ class Story:
                 yield Violation("lost", f"the database is at version {row.version}", [best])
 
     def _deleted_by_user(self) -> list[Call]:
-        created = next((call for call in self._calls if call.kind == "create"), None)
-        if created is None:
-            return []
+        known = min((call.ended for call in self._seen), default=1 << 62)
         return [
             call
             for call in self._wide
-            if call.kind == "delete_user" and call.outcome == "ok" and created.ended < call.began
+            if call.kind == "delete_user" and call.outcome == "ok" and known < call.began
         ]
 
     def _come_back(self, gone: list[Call], row: Row | None) -> Iterator[Violation]:

@@ -240,6 +240,7 @@ class Callers:
             self.process.end(call, "none")
             return
         content, overdue = content_of(session)
+        call.user = session.user_id
         self.process.end(
             call, version=session.version, content=content, from_cache=session.from_cache, overdue=overdue
         )

@@ -1,0 +1,124 @@
+"""After a crash a version number can be given out twice: what was cached before it is worth nothing then."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import pgsession
+from tests.fault.nodes import Node
+
+Server = Any
+
+
+@pytest.fixture
+def server(own_server: Callable[..., Server]) -> Server:
+    return own_server()
+
+
+def open_node(kind: str, server: Server, **fields: Any) -> Node:
+    fields = {"create_schema_if_missing": True, "max_staleness": 2, **fields}
+    return Node(kind, server.conninfo, pgsession.Config(**fields))
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_restart_drops_everything(kind: str, server: Server, mode: str) -> None:
+    with open_node(kind, server) as node:
+        session = node.create_session("u", {"n": 0})
+        node.from_memory(session.id)
+        server.restart(mode)
+        node.until_in_sync()
+        read = node.get_session(session.id)
+        assert read["n"] == 0 and not read.from_cache
+        assert node.from_memory(session.id)["n"] == 0
+
+
+def test_a_killed_backend_drops_everything(kind: str, server: Server) -> None:
+    """The server recovers without a restart: its start time stays the same."""
+    with open_node(kind, server) as node:
+        session = node.create_session("u", {"n": 0})
+        node.from_memory(session.id)
+        before = node.stats().resyncs
+        with psycopg.connect(server.conninfo) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+            with pytest.raises(psycopg.OperationalError):
+                victim.execute("SELECT 1")
+        _until_resynced(node, before)
+        assert not node.get_session(session.id).from_cache
+        assert node.from_memory(session.id)["n"] == 0
+
+
+def test_a_lost_commit_is_not_served_again(kind: str, own_server: Callable[..., Server]) -> None:
+    """Version 2 is read, lost in a crash, and given out again with other contents."""
+    server = own_server(settings={"wal_writer_delay": "10s"})
+    with open_node(kind, server, notify_before_flush=False, synchronous_commit=False) as node:
+        session = node.create_session("u", {"n": "before"})
+        with psycopg.connect(server.conninfo, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")  # the session itself is safe
+        session["n"] = "lost"
+        node.update_session(session)
+        assert node.from_memory(session.id)["n"] == "lost" and session.version == 2
+        server.restart("immediate")
+        node.until_in_sync()
+        read = node.get_session(session.id)
+        assert (read.version, read["n"]) == (1, "before")
+        # A token of the lost version: read from the database, and then from memory again.
+        assert node.get_session(session.id, min_version=2).version == 1
+        assert node.get_session(session.id, min_version=2).from_cache
+        read["n"] = "again"
+        node.update_session(read)
+        assert (read.version, node.from_memory(session.id)["n"]) == (2, "again")
+
+
+def test_a_cold_copy_that_is_put_back(kind: str, server: Server, tmp_path: Path) -> None:
+    """The copy has the row that marks its incarnation, in an unlogged table that a proper stop keeps."""
+    with open_node(kind, server) as node:
+        session = node.create_session("u", {"n": "copied"})
+        server.run("pg_ctl", "-D", server.folder, "-m", "fast", "-w", "stop")
+        copy = server.folder.with_name(server.folder.name + ".copy")
+        shutil.copytree(server.folder, copy, copy_function=_copy_with_owner)
+        _own_folders(server.folder, copy)
+        server.restart()
+        node.until_in_sync()
+        session = node.get_session(session.id)
+        session["n"] = "later"
+        node.update_session(session)
+        node.from_memory(session.id)
+        server.run("pg_ctl", "-D", server.folder, "-m", "fast", "-w", "stop")
+        shutil.rmtree(server.folder)
+        copy.rename(server.folder)
+        server.restart()
+        node.until_in_sync()
+        read = node.get_session(session.id)
+        assert (read.version, read["n"]) == (1, "copied")
+        read["n"] = "anew"
+        assert node.update_session(read).version == 2
+        assert node.from_memory(session.id)["n"] == "anew"
+
+
+def _until_resynced(node: Node, before: int) -> None:
+    from tests.fault.nodes import until
+
+    until(lambda: node.stats().resyncs > before and node.in_sync, "a resync")
+
+
+def _copy_with_owner(source: str, target: str) -> None:
+    shutil.copy2(source, target)
+    status = os.stat(source)
+    if os.geteuid() == 0:
+        os.chown(target, status.st_uid, status.st_gid)
+
+
+def _own_folders(source: Path, target: Path) -> None:
+    """copytree makes the folders as whoever we are."""
+    if os.geteuid() == 0:
+        for folder, _, _ in os.walk(source):
+            status = os.stat(folder)
+            os.chown(target / Path(folder).relative_to(source), status.st_uid, status.st_gid)

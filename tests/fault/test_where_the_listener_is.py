@@ -1,0 +1,82 @@
+"""The listener has to be where the data comes from (C6), at open and for as long as the node lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import pgsession
+from tests.chaos.cluster import Cluster
+from tests.fault.conftest import NewNode
+from tests.fault.nodes import Console, Node, until
+from tests.fault_proxy import FaultProxy
+
+
+def test_another_database_is_refused(new_node: NewNode, console: Console, dsn: str, schema: str) -> None:
+    """Its own notifications come back, 5 of 5, and no event does."""
+    console(f"CREATE DATABASE {schema}")
+    try:
+        elsewhere = make_conninfo(dsn, dbname=schema)
+        with pytest.raises(pgsession.ListenerError, match="same database"):
+            new_node(listener_conninfo=elsewhere, max_staleness=2)
+        # Also where the tables are there too.
+        with Node("sync", elsewhere, pgsession.Config(create_schema_if_missing=True, schema_name=schema)):
+            pass
+        with pytest.raises(pgsession.ListenerError, match="same database"):
+            new_node(listener_conninfo=elsewhere, max_staleness=2)
+    finally:
+        console(f"DROP DATABASE {schema} WITH (FORCE)")
+
+
+def test_a_server_in_recovery_is_refused(own_server: Callable[..., Any], new_node: NewNode, dsn: str) -> None:
+    server = own_server()
+    (server.folder / "standby.signal").touch()
+    server.restart()
+    with pytest.raises(pgsession.ListenerError, match=r"standby.*primary"):
+        new_node(listener_conninfo=server.conninfo, max_staleness=2)
+
+
+def test_a_pool_that_fails_over_without_the_listener_is_noticed(kind: str) -> None:
+    """The old primary lives on: every proof of the listener's own returns, and its events mean nothing any more."""
+    with Cluster() as cluster, FaultProxy(cluster.primary.conninfo) as way:
+        config = pgsession.Config(
+            create_schema_if_missing=True, max_staleness=2, listener_conninfo=cluster.primary.conninfo
+        )
+        old, new = cluster.primary, cluster.standby
+        with Node(kind, way.conninfo, config) as node:
+            session = node.create_session("u", {"n": 0})
+            node.from_memory(session.id)
+            cluster.promote(new)
+            with psycopg.connect(new.conninfo, autocommit=True) as connection:
+                connection.execute("UPDATE session_attributes SET value = '1'")
+            way.redirect(new.conninfo)
+            until(lambda: not node.in_sync, "the node to notice")
+            for _ in range(3):
+                read = node.get_session(session.id)
+                assert read["n"] == 1 and not read.from_cache
+            # And it stays so, until the listener finds the new primary.
+            assert old.run("pg_ctl", "-D", old.folder, "status")
+            assert not node.in_sync
+
+
+def test_a_standby_that_is_promoted_under_the_listener(kind: str) -> None:
+    """Multi-host conninfos, primary crashed: both find the new one, and nothing of before is served unchecked."""
+    with Cluster() as cluster:
+        hosts = [psycopg.conninfo.conninfo_to_dict(server.conninfo)["host"] for server in cluster.servers]
+        several = make_conninfo(cluster.primary.conninfo, host=",".join(map(str, hosts)))
+        config = pgsession.Config(create_schema_if_missing=True, max_staleness=2)
+        with Node(kind, several, config) as node:
+            session = node.create_session("u", {"n": 0})
+            node.from_memory(session.id)
+            cluster.fail_over()
+            node.until_in_sync()
+            read = node.get_session(session.id)
+            assert read is not None and not read.from_cache, "versions of two servers are not comparable"
+            read["n"] = 1
+            node.update_session(read)
+            assert node.from_memory(session.id)["n"] == 1
+            assert node.stats().listener_losses >= 1
