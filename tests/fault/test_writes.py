@@ -70,7 +70,7 @@ def test_a_cancelled_wait_for_a_standby_is_an_unknown_outcome(kind: str) -> None
                 until(lambda: bool(console(waiting)), "the update to wait for the standby")
                 assert not update.done()
                 console(f"SELECT pg_cancel_backend(pid) FROM ({waiting}) w")
-                with pytest.raises(pgsession.WriteOutcomeUnknown, match="replicated|durable"):
+                with pytest.raises(pgsession.WriteOutcomeUnknown, match=r"replicated|durable"):
                     update.result(30)
             assert session.is_modified
             assert node.get_session(session.id)["n"] == 1
