@@ -10,7 +10,8 @@ from psycopg.pq import Conninfo
 
 from .errors import ConfigError
 
-# A listener mostly waits, so only these tell it that the other end is gone: after some 11 s of silence.
+# Only these tell who waits that the other end is gone without a word: after some 11 s. A listener mostly waits; a read
+# or write would, for a quarter of an hour, when the server's machine has died.
 _CLIENT_SIDE = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -62,7 +63,7 @@ def server_settings(conninfo: str) -> str:
 def pool_parameters(conninfo: str, *, connect_timeout: int) -> dict[str, Any]:
     """What the manager's own pool connects with beyond the conninfo, where that (or the environment) says nothing."""
     given = conninfo_to_dict(conninfo)
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = {name: value for name, value in _CLIENT_SIDE.items() if name not in given}
     if "application_name" not in given:
         parameters["fallback_application_name"] = "pgsession"
     if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:

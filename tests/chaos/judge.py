@@ -156,6 +156,11 @@ def _look_up(table: tuple[list[int], list[Call]], version: int) -> Call | None:
     return calls[place] if place < len(calls) else None
 
 
+def _state(call: Call) -> tuple[int, str]:
+    """A version and what it was seen to hold."""
+    return call.version, repr(sorted((call.content or {}).items()))
+
+
 def is_write(call: Call) -> bool:
     return call.kind in ("update", "create", "sql_set")
 
@@ -226,7 +231,20 @@ class Story:
             for began in [*eras.began, 1 << 62]
         ]
         self._seen = [call for call in calls if call.version and call.kind != "final"]
+        self._first: dict[tuple[int, str], Call] = {}
+        for call in calls:
+            if call.content is not None and call.version and call.outcome == "ok":
+                self._first.setdefault(_state(call), call)
         self.longest_stale = 0
+
+    def _era(self, call: Call) -> int:
+        """The era from which what the call saw is: memory may hold it for a while after it was lost."""
+        return self._eras.seen(self._first.get(_state(call), call))
+
+    def _may_be_lost(self, call: Call, later: Call) -> bool:
+        """Whether what one call saw may have been lost before another one."""
+        era, bound = self._era(call), self._eras.binds(later)
+        return era < bound and call.version > min(self._durable[era:bound])
 
     def _concerning(self, wide: list[Call]) -> Iterator[Call]:
         """The bulk operations that may have hit this session."""
@@ -259,7 +277,7 @@ class Story:
             place = 0
             for call in calls:
                 while place < len(ended) and ended[place].ended <= call.began:
-                    floor.raise_to(self._eras.seen(ended[place]), ended[place])
+                    floor.raise_to(self._era(ended[place]), ended[place])
                     place += 1
                 earlier = floor.above(call.version, self._eras.binds(call))
                 if earlier is not None:
@@ -284,7 +302,7 @@ class Story:
     def _staleness(self) -> Iterator[Violation]:
         superseded = Superseded(self._eras)
         for call in self._seen:
-            superseded.add(self._eras.seen(call), call)
+            superseded.add(self._era(call), call)
         superseded.prepare()
         for call in self._seen:
             if is_read(call):
@@ -304,28 +322,20 @@ class Story:
     def _contents(self) -> Iterator[Violation]:
         """A version number means one content; another one only after a loss, and then the older is stale."""
         versions: dict[int, list[Call]] = defaultdict(list)
-        for call in self._calls:
-            if call.content is not None and call.version and call.outcome == "ok":
-                versions[call.version].append(call)
-        for calls in versions.values():
-            first: list[Call] = []
-            for call in calls:
-                same = next((other for other in first if other.content == call.content), None)
-                for other in first:
-                    if other is not same and other.content != call.content:
-                        yield from self._two_contents(other, call, same)
-                if same is None:
-                    first.append(call)
+        for first in self._first.values():
+            versions[first.version].append(first)
+        for firsts in versions.values():
+            for number, earlier in enumerate(firsts):
+                for later in firsts[number + 1 :]:
+                    yield from self._two_contents(earlier, later)
 
-    def _two_contents(self, other: Call, call: Call, same: Call | None) -> Iterator[Violation]:
-        excused = self._eras.seen(other) < self._eras.binds(call) and call.version > min(
-            self._durable[self._eras.seen(other) : self._eras.binds(call)], default=0
-        )
-        if not excused:
-            yield Violation("torn", f"version {call.version} with two contents", [other, call])
-        elif same is not None and other.began > same.began and is_read(call):
-            # What was lost is served although the number has been given out again.
-            yield from self._judge_age(call, other)
+    def _two_contents(self, earlier: Call, later: Call) -> Iterator[Violation]:
+        if not self._may_be_lost(earlier, later):
+            yield Violation("torn", f"version {later.version} with two contents", [earlier, later])
+            return
+        for call in self._seen:  # what was lost is served although the number has been given out again
+            if is_read(call) and call.began > later.ended and _state(call) == _state(earlier):
+                yield from self._judge_age(call, later)
 
     def _counters(self) -> Iterator[Violation]:
         """Increments by optimistic locking: no two of them made the same number of it."""
@@ -347,10 +357,7 @@ class Story:
         for call in self._calls:
             if call.wrote and call.who in call.wrote and call.outcome != "ok":
                 doubtful[call.who][call.wrote[call.who]] = call
-        shown: dict[tuple[int, str], Call] = {}
-        for call in self._calls:
-            if call.content is not None and call.version:
-                shown.setdefault((call.version, repr(sorted(call.content.items()))), call)
+        shown = dict(self._first)
         if row is not None:
             end = Call(
                 kind="database",
@@ -381,6 +388,8 @@ class Story:
             assert write.wrote is not None
             value = shown.content.get(who)
             late = doubtful[who].get(value)
+            if self._may_be_lost(shown, write):
+                continue
             if (value is None or value < write.wrote[who]) and not (late and late.outcome == "unknown"):
                 text = f"version {shown.version} has {who}={value}, and {write.version} wrote {write.wrote}"
                 yield Violation("lost", text, [write, shown])

@@ -1,10 +1,10 @@
-"""What the listener's connection is opened with."""
+"""What the listener's connection, and the pool's, are opened with."""
 
 from __future__ import annotations
 
 import pytest
 
-from pgsession._conninfo import listener_parameters, server_settings
+from pgsession._conninfo import listener_parameters, pool_parameters, server_settings
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +58,11 @@ def test_the_servers_end_is_set_where_the_options_do_not() -> None:
     ours = server_settings("options='-c tcp_user_timeout=1000'")
     assert "'tcp_user_timeout'" not in ours
     assert "'tcp_keepalives_idle'" in ours
+
+
+def test_a_pool_notices_a_dead_peer_too() -> None:
+    """A read that waits for a machine that died would wait for a quarter of an hour."""
+    parameters = pool_parameters("host=db keepalives_idle=60", connect_timeout=5)
+    assert parameters["tcp_user_timeout"] == 10_000
+    assert parameters["keepalives"] == 1
+    assert "keepalives_idle" not in parameters, "the conninfo says it"
