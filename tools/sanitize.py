@@ -34,16 +34,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            *sys.argv[1:],
-            "tests/core",
-        ]
+        command = [sys.executable, "-m", "pytest", "-q", *sys.argv[1:], "tests/core"]
         return subprocess.run(command, cwd=copy, env=test).returncode
 
 
