@@ -88,16 +88,17 @@ class Operation:
 
     `lease` is the write's lease on its id (see `_coherence`); `previous` the same session's operation before this one,
     `ended` where the one after it waits for `finished`; `sent`: a batch has it, or had it; `locked` counts how often a
-    batch found the row locked by somebody else.
+    batch found the row locked by somebody else; `lane` is where it waits, or waited, to be sent (opaque here).
     """
 
     kind = ""
-    __slots__ = ("ended", "finished", "key", "lease", "locked", "outcome", "previous", "sent", "size")
+    __slots__ = ("ended", "finished", "key", "lane", "lease", "locked", "outcome", "previous", "sent", "size")
 
     def __init__(self, key: bytes, size: int) -> None:
         self.key = key
         self.size = size
         self.locked = 0
+        self.lane: Any = None
         self.lease: Any = None
         self.previous: Operation | None = None
         self.ended: Any = None
@@ -188,7 +189,10 @@ class Update(Operation):
         notify_on_conflict: bool,
         accessed: int | None,
     ) -> None:
-        super().__init__(record.key, 128 + sum(len(change[0]) + len(change[1]) for change in sets))
+        size = 128
+        for name, value, _, _ in sets:
+            size += len(name) + len(value)
+        super().__init__(record.key, size)
         self.record = record
         self.check = check
         self.sets = sets
@@ -211,9 +215,9 @@ class Update(Operation):
 
     def result(self, answer: Answer) -> Record | Exception:
         assert isinstance(answer, _UpdateAnswer)
-        session_id = UUID(bytes=self.key)
         if answer.status == "ok":
             return self._saved(answer)
+        session_id = UUID(bytes=self.key)
         if answer.status == "session":
             assert isinstance(answer.detail, int)
             return SessionVersionConflict(session_id, self.record.version, answer.detail)
@@ -228,15 +232,14 @@ class Update(Operation):
         if bytes(answer.snapshot) != b"null":
             return record_of(answer.snapshot)
         assert isinstance(answer.detail, int)
-        return self.record.changed(
+        record, inactivity = self.record, self.include_inactivity
+        return record.changed(
             version=answer.detail,
             updated_at=answer.updated_at,
             last_accessed=answer.last_accessed,
             expires_at=answer.expires_at,
-            include_inactivity=(
-                self.record.include_inactivity if self.include_inactivity is None else self.include_inactivity
-            ),
-            group_id=self.group[0] if self.group else self.record.group_id,
+            include_inactivity=record.include_inactivity if inactivity is None else inactivity,
+            group_id=self.group[0] if self.group else record.group_id,
             sets=[(name, value, ends) for name, value, ends, _ in self.sets],
             deletes=[name for name, _ in self.deletes],
         )
@@ -326,9 +329,9 @@ class Queue:
         """Lets an operation wait for its batch."""
         self._waiting.append(operation)
 
-    def again(self, operations: list[Operation]) -> None:
-        """Puts operations back in front of all others: nothing of theirs has been done."""
-        self._waiting.extendleft(reversed(operations))
+    def again(self, operation: Operation) -> None:
+        """Puts one back in front of all others: nothing of it has been done."""
+        self._waiting.appendleft(operation)
 
     def remove(self, operation: Operation) -> None:
         """Takes one out, if it is here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from pgsession.errors import ConflictError, ManagerClosedError, SessionNotFoundE
 from .store import AsyncStore
 
 MAX_QUEUED = 8192
+CROWD = 64  # operations that wait for one lane when the second one opens
 ATTEMPTS = 3  # of a batch that the server gave up to end a deadlock
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
@@ -27,8 +29,19 @@ _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
 _MEMBERS_OWN = (psycopg.DataError, psycopg.IntegrityError, pg.RaiseException, pg.ProgramLimitExceeded)
 
 
+class AsyncLane:
+    """Operations that wait, and the turn that writes them batch by batch."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.queue = Queue()
+        self.turn = AsyncTurn(logger)
+
+
 class AsyncWriter:
     """Takes writes one by one and makes them in batches.
+
+    One batch at a time, for what waits meanwhile makes the next one fuller. But where a crowd waits, a second lane
+    writes too: the server works on one batch while this process answers the callers of the other.
 
     Nothing idles while nobody writes: the batches run as a turn that ends when nothing waits. A session's operations
     are done one after the other, in the order they came; different sessions' in any order. However a caller's wait
@@ -47,10 +60,9 @@ class AsyncWriter:
         self._on_wrong_server = on_wrong_server
         self._logger = logger
         self._guard = threading.Lock()
-        self._queue = Queue()
         self._last: dict[bytes, Operation] = {}  # of each session with one under way, the newest
         self._room = AsyncSemaphore(MAX_QUEUED)
-        self._turn = AsyncTurn(logger)
+        self._lanes = (AsyncLane(logger), AsyncLane(logger))
         self._stragglers: set[AsyncWorker] = set()
         self._closed = False
         self.batches = 0
@@ -59,7 +71,7 @@ class AsyncWriter:
         self.failures = 0
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return sum(len(lane.queue) for lane in self._lanes)
 
     async def write(self, operation: Operation) -> Any:
         """Brings one operation to the database; returns its result, or raises its error.
@@ -71,37 +83,51 @@ class AsyncWriter:
         outcome = operation.outcome = AsyncOutcome()
         try:
             async with self._room:
-                await self._after_previous(operation)
+                if self._takes_its_place(operation):
+                    await self._after_previous(operation)
                 with self._guard:
-                    self._queue.add(operation)
-                result = await self._turn.run(self._write_batch, outcome)
+                    lane = operation.lane = self._lane()
+                    lane.queue.add(operation)
+                result = await lane.turn.run(partial(self._write_batch, lane), outcome)
                 return await result.wait() if isinstance(result, AsyncOutcome) else result
         except BaseException:
             self._withdraw(operation)
             raise
+
+    def _lane(self) -> AsyncLane:
+        first, second = self._lanes
+        waiting = len(first.queue)
+        return first if waiting < CROWD or waiting <= len(second.queue) else second
 
     def _withdraw(self, operation: Operation) -> None:
         """Its caller is gone. What is not sent yet is not sent any more; what is sent comes to its end."""
         with self._guard:
             if operation.sent or operation.finished:
                 return
-            self._queue.remove(operation)
+            if operation.lane is not None:
+                operation.lane.queue.remove(operation)
         self._finish(operation, ManagerClosedError("given up before it was sent"), None)
 
     async def close(self, timeout: float | None) -> None:
         """Waits until what was accepted is done; refuses what comes later."""
         self._closed = True
-        await self._turn.idle(timeout)
+        for lane in self._lanes:
+            await lane.turn.idle(timeout)
         for straggler in list(self._stragglers):
             await straggler.stop(timeout)
 
-    async def _after_previous(self, operation: Operation) -> None:
-        """Waits until the same session's earlier operations have ended, well or not."""
+    def _takes_its_place(self, operation: Operation) -> bool:
+        """Among the same session's operations; whether there is one before it."""
         if self._closed:
             raise ManagerClosedError("the manager is closed")
         with self._guard:
-            operation.previous = previous = self._last.get(operation.key)
+            operation.previous = self._last.get(operation.key)
             self._last[operation.key] = operation
+        return operation.previous is not None
+
+    async def _after_previous(self, operation: Operation) -> None:
+        """Waits until the same session's earlier operations have ended, well or not."""
+        previous = operation.previous
         while previous is not None:
             ended = self._end_of(previous)
             if ended is not None:
@@ -119,9 +145,9 @@ class AsyncWriter:
             ended: AsyncOutcome[None] = operation.ended
             return ended
 
-    async def _write_batch(self) -> None:
+    async def _write_batch(self, lane: AsyncLane) -> None:
         with self._guard:
-            batch = self._queue.take()
+            batch = lane.queue.take()
             for operation in batch.operations:
                 operation.sent = True
         if batch.operations:
@@ -176,11 +202,12 @@ class AsyncWriter:
 
     def _try_locked_again(self, locked: list[Operation]) -> None:
         """Nobody waits for a row that somebody else holds, but those who want that very row."""
-        with self._guard:
-            self._queue.again([operation for operation in locked if operation.locked == 1])
-        for operation in locked:
+        for operation in reversed(locked):
             if operation.locked > 1:
                 self._run_alone(operation)
+            else:
+                with self._guard:
+                    operation.lane.queue.again(operation)
 
     def _run_alone(self, operation: Operation) -> None:
         """From now on the operation has a task of its own, and its caller waits for that."""
@@ -216,7 +243,8 @@ class AsyncWriter:
 
     def _finish(self, operation: Operation, result: Any, incarnation: str | None) -> None:
         """Closes the operation's lease, lets the same session's next one go, and answers the caller."""
-        if isinstance(result, Exception):
+        failed = isinstance(result, Exception)
+        if failed:
             self._count_failure(result)
         else:
             self.writes += 1
@@ -227,7 +255,7 @@ class AsyncWriter:
                 del self._last[operation.key]
         if operation.ended is not None:
             operation.ended.set_result(None)
-        if isinstance(result, Exception):
+        if failed:
             operation.outcome.set_error(result)
         else:
             operation.outcome.set_result(result)
