@@ -13,7 +13,7 @@ from pgsession import Session, SessionManager, Signer
 def set_cookie(signer: Signer, session: Session) -> str:
     """The value of a Set-Cookie header. It carries the version too: every node shows at least that."""
     cookie = SimpleCookie({"session": signer.sign_session(session.id, session.version)})
-    cookie["session"].update({"httponly": True, "secure": True, "samesite": "Strict", "path": "/"})
+    cookie["session"].update({"httponly": "1", "secure": "1", "samesite": "Strict", "path": "/"})
     return cookie["session"].OutputString()
 
 

@@ -44,6 +44,7 @@ from pgsession.tokens import Signer
 from .listener import AsyncListener
 from .lock import AsyncLock
 from .parts import AsyncParts
+from .queues import AsyncQueues
 
 SessionId = UUID | str | bytes
 Check = Literal["session", "attributes"]
@@ -117,6 +118,7 @@ class AsyncSessionManager(AsyncReader):
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._opening = AsyncMutex()
         self._work = AsyncWork(self._logger)
+        self._queues = AsyncQueues()
         _fork.watch(self)
 
     def __repr__(self) -> str:
@@ -207,6 +209,7 @@ class AsyncSessionManager(AsyncReader):
             self._state = "forked"
         self._opening = AsyncMutex()
         self._work = AsyncWork(self._logger)
+        self._queues = AsyncQueues()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 
@@ -427,19 +430,31 @@ class AsyncSessionManager(AsyncReader):
         """
         if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
             raise ValueError(f"retries: an int of at least 0 is needed, not {retries!r}")
-        refresh = False
-        while True:
-            session = await self.get_session(session_id, refresh=refresh)
-            if session is None:
-                raise SessionNotFoundError(UUID(bytes=to_bytes(session_id)))
-            await async_call(change, session)
-            try:
-                return await self.update_session(session, check=check, **options)
-            except ConflictError:
-                if not retries:
-                    raise
+        key = to_bytes(session_id)
+        try:
+            return await self._modify(key, change, check, options)
+        except ConflictError:
+            if not retries:
+                raise
+        # Those who were too fast for each other go on one after the other, each based on what the last one has saved.
+        async with self._queues.turn(key):
+            while True:
                 retries -= 1
-                refresh = True
+                try:
+                    return await self._modify(key, change, check, options)
+                except ConflictError:
+                    if not retries:
+                        raise
+
+    async def _modify(
+        self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]
+    ) -> Session:
+        """One try. A conflict has dropped what was in memory, so the next one is based on something newer."""
+        session = await self.get_session(key)
+        if session is None:
+            raise SessionNotFoundError(UUID(bytes=key))
+        await async_call(change, session)
+        return await self.update_session(session, check=check, **options)
 
     async def delete_session(self, session_id: SessionId) -> bool:
         """Ends a session, on every node; False if there was no live one. Its locks end with it."""

@@ -46,6 +46,7 @@ from pgsession.tokens import Signer
 from .listener import Listener
 from .lock import Lock
 from .parts import Parts
+from .queues import Queues
 
 SessionId = UUID | str | bytes
 Check = Literal["session", "attributes"]
@@ -119,6 +120,7 @@ class SessionManager(Reader):
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._opening = Mutex()
         self._work = Work(self._logger)
+        self._queues = Queues()
         _fork.watch(self)
 
     def __repr__(self) -> str:
@@ -209,6 +211,7 @@ class SessionManager(Reader):
             self._state = "forked"
         self._opening = Mutex()
         self._work = Work(self._logger)
+        self._queues = Queues()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 
@@ -429,19 +432,29 @@ class SessionManager(Reader):
         """
         if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
             raise ValueError(f"retries: an int of at least 0 is needed, not {retries!r}")
-        refresh = False
-        while True:
-            session = self.get_session(session_id, refresh=refresh)
-            if session is None:
-                raise SessionNotFoundError(UUID(bytes=to_bytes(session_id)))
-            call(change, session)
-            try:
-                return self.update_session(session, check=check, **options)
-            except ConflictError:
-                if not retries:
-                    raise
+        key = to_bytes(session_id)
+        try:
+            return self._modify(key, change, check, options)
+        except ConflictError:
+            if not retries:
+                raise
+        # Those who were too fast for each other go on one after the other, each based on what the last one has saved.
+        with self._queues.turn(key):
+            while True:
                 retries -= 1
-                refresh = True
+                try:
+                    return self._modify(key, change, check, options)
+                except ConflictError:
+                    if not retries:
+                        raise
+
+    def _modify(self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]) -> Session:
+        """One try. A conflict has dropped what was in memory, so the next one is based on something newer."""
+        session = self.get_session(key)
+        if session is None:
+            raise SessionNotFoundError(UUID(bytes=key))
+        call(change, session)
+        return self.update_session(session, check=check, **options)
 
     def delete_session(self, session_id: SessionId) -> bool:
         """Ends a session, on every node; False if there was no live one. Its locks end with it."""

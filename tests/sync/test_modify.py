@@ -1,0 +1,64 @@
+# Generated from tests/aio/test_modify.py by tools/async_to_sync.py: never edit.
+
+"""`modify_session`: read, change, save, and again after a conflict."""
+
+from __future__ import annotations
+
+import pytest
+
+import pgsession
+from tests.crew import Crew
+
+from .conftest import OpenAsyncManager
+
+
+def add_one(session: pgsession.Session) -> None:
+    session["n"] += 1
+
+
+def test_as_many_as_like_may_modify_one_session(open_manager: OpenAsyncManager) -> None:
+    """On one node they queue after a first conflict, so a few tries are enough for any number of them."""
+    manager = open_manager()
+    session = manager.create_session("u", {"n": 0})
+    crew = Crew()
+
+    def add() -> int:
+        return int((manager.modify_session(session.id, add_one, retries=30))["n"])
+
+    for _ in range(30):
+        crew.start(add)
+    assert sorted(crew.join()) == list(range(1, 31))
+    assert len(manager._queues) == 0
+
+
+def test_a_session_can_be_modified_while_it_is_modified(open_manager: OpenAsyncManager) -> None:
+    """It conflicts, as it must; nobody waits for himself."""
+    manager = open_manager()
+    session = manager.create_session("u", {"n": 0})
+
+    def twice(outer: pgsession.Session) -> None:
+        manager.modify_session(session.id, add_one)
+        outer["n"] += 1
+
+    with pytest.raises(pgsession.AttributeVersionConflict):
+        manager.modify_session(session.id, twice, retries=2)
+    read = manager.get_session(session.id)
+    assert read is not None and read["n"] == 3 and len(manager._queues) == 0
+
+
+def test_options_and_errors_pass_through(open_manager: OpenAsyncManager) -> None:
+    manager = open_manager()
+    session = manager.create_session("u", {"n": 0})
+    changed = manager.modify_session(session.id, add_one, check=None, group_id="g", expires_in=60)
+    assert changed.group_id == "g" and changed["n"] == 1
+
+    def fail(session: pgsession.Session) -> None:
+        session["n"] = 100
+        raise RuntimeError("of the change")
+
+    with pytest.raises(RuntimeError, match="of the change"):
+        manager.modify_session(session.id, fail)
+    read = manager.get_session(session.id)
+    assert read is not None and read["n"] == 1
+    with pytest.raises(ValueError, match="retries"):
+        manager.modify_session(session.id, add_one, retries=-1)
