@@ -40,6 +40,7 @@ cdef class Session:
     cdef int64_t accessed
     cdef readonly bint from_cache
     cdef bint invalidated
+    cdef bint tracked           # by the garbage collector
 
 
 cdef inline Record record_of(Session session):

@@ -60,6 +60,7 @@ cdef class Session:
     """
 
     def __cinit__(self):
+        self.tracked = True     # as every new object is
         if not making:
             raise TypeError("sessions come from a manager")
 
@@ -290,6 +291,11 @@ cdef extern from *:
     #else
     #define PGS_SPARE_SESSIONS 64
     #endif
+    #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
+    #define pgs_revive(object) _Py_NewReference(object)
+    #else
+    #define pgs_revive(object) Py_SET_REFCNT(object, 1)
+    #endif
     static destructor pgs_ordinary_dealloc;
     static void pgs_set_dealloc(PyTypeObject *type, destructor dealloc) {
         pgs_ordinary_dealloc = type->tp_dealloc;
@@ -299,8 +305,7 @@ cdef extern from *:
     int PGS_SPARE_SESSIONS
     void pgs_ordinary_dealloc(PyObject *)
     void pgs_set_dealloc(PyTypeObject *type, void (*dealloc)(PyObject *) noexcept)
-    void _Py_NewReference(PyObject *)
-    bint PyObject_GC_IsTracked(PyObject *)
+    void pgs_revive(PyObject *)
     void PyObject_GC_Track(PyObject *)
     void PyObject_GC_UnTrack(PyObject *)
 
@@ -314,7 +319,7 @@ cdef Session new_session(Cache cache, Record record, bint from_cache, int64_t ac
     cdef Session session
     if spares > 0:
         spares -= 1
-        _Py_NewReference(spare[spares])
+        pgs_revive(spare[spares])
         session = <Session> spare[spares]
         Py_DECREF(session)      # the reference that is new is held by `session` now
     else:
@@ -331,12 +336,14 @@ cdef Session new_session(Cache cache, Record record, bint from_cache, int64_t ac
 
 cdef Session make_session():
     global making
+    cdef Session session
     making = True
     try:
         session = Session.__new__(Session)
     finally:
         making = False
     PyObject_GC_UnTrack(<PyObject *> session)
+    session.tracked = False
     return session
 
 
@@ -344,7 +351,9 @@ cdef void release_session(PyObject *session) noexcept:
     global spares
     cdef PyObject *record = (<Session> session).record
     cdef PyObject *cache = (<Session> session).cache
-    PyObject_GC_UnTrack(session)        # also one whose edits are all gone again may be tracked
+    if (<Session> session).tracked:     # also one whose edits are all gone again
+        PyObject_GC_UnTrack(session)
+        (<Session> session).tracked = False
     if spares >= PGS_SPARE_SESSIONS:
         pgs_ordinary_dealloc(session)
     elif (<Session> session).first is None:
@@ -414,7 +423,8 @@ cdef int keep_edit(Session session, Edit edit) except -1:
     cdef int count = 1
     if last is None:
         session.first = edit
-        if not PyObject_GC_IsTracked(<PyObject *> session):
+        if not session.tracked:
+            session.tracked = True
             PyObject_GC_Track(<PyObject *> session)
         return 0
     if session.edits is not None:
