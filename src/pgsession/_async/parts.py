@@ -26,6 +26,7 @@ from .writer import AsyncWriter
 
 POOL_SIZE = 8
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
+RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
 class AsyncParts:
@@ -126,8 +127,15 @@ def _pool(conninfo: str) -> AsyncConnectionPool[Any]:
         max_size=POOL_SIZE,
         timeout=CONNECT_TIMEOUT,
         name="pgsession",
+        reconnect_timeout=RECONNECT_DELAY,
+        reconnect_failed=_reconnect,
         open=False,
     )
+
+
+async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
+    """The pool has given up: have it begin anew, for those who wait already."""
+    await pool.check()
 
 
 def _commit(config: Config) -> Commit:

@@ -28,6 +28,7 @@ from .writer import Writer
 
 POOL_SIZE = 8
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
+RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
 class Parts:
@@ -128,8 +129,15 @@ def _pool(conninfo: str) -> ConnectionPool[Any]:
         max_size=POOL_SIZE,
         timeout=CONNECT_TIMEOUT,
         name="pgsession",
+        reconnect_timeout=RECONNECT_DELAY,
+        reconnect_failed=_reconnect,
         open=False,
     )
+
+
+def _reconnect(pool: ConnectionPool[Any]) -> None:
+    """The pool has given up: have it begin anew, for those who wait already."""
+    pool.check()
 
 
 def _commit(config: Config) -> Commit:
