@@ -15,7 +15,7 @@ CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check bench chaos check-hot wheel portability wheel-aarch64 sanitize sync clean
+.PHONY: help build demo test check bench chaos wheel portability wheel-aarch64 sanitize sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,9 +36,6 @@ bench: $(DONE)/bench build ## compare with what else a service would use, as a t
 
 chaos: build ## SECONDS=60 of random operations and faults on a real server
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
-
-check-hot: build ## instruction counts and Python calls of the hot path
-	$(PY) tools/check_hot.py
 
 wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments
 	$(PY) tools/wheel.py
