@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pgsession._clock cimport Clock, recent
 from pgsession._key cimport Key
+from pgsession._lock cimport pgs_mutex
 from pgsession._record cimport Record
 from pgsession._touches cimport Leftovers
 
@@ -47,6 +48,7 @@ cdef extern from "table.h" nogil:
 
 
 cdef enum Answer:
+    OVER = -1                   # a miss: the entry is expired, see drop()
     MISS = 0
     HIT = 1
     HIT_LATE = 2                # a hit whose access must be written at once
@@ -64,6 +66,7 @@ cdef class Cache:
     cdef public int64_t vouched_until
     cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
     cdef uint32_t sweeper
+    cdef pgs_mutex mutex        # guards all that changes; lock.h says how it may be held
 
 
 cdef Answer judge(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept
@@ -71,7 +74,7 @@ cdef Answer judge(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t m
 
 cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version, bint proven,
                            pgs_hot **found) noexcept:
-    """The hit path. With `proven` nothing is served beyond the proof of sync (C6)."""
+    """The hit path, under the lock. With `proven` nothing is served beyond the proof of sync (C6)."""
     cdef pgs_table *table = &cache.table
     cdef uint32_t slot = pgs_find(table, key.high, key.low)
     cdef int64_t now = recent(cache.clock)
@@ -87,8 +90,8 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
     hot = &table.hot[slot]
     if PGS_UNLIKELY(now + cache.clock.slack >= hot.deadline or hot.version < min_version):
         answer = judge(cache, slot, now + cache.clock.slack, touch, min_version)
-        if answer == MISS:
-            return MISS
+        if answer <= MISS:
+            return answer
     if touch and now > hot.accessed:
         hot.accessed = now
         if not hot.flags & PGS_PENDING:
@@ -100,3 +103,6 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
 
 
 cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept
+cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint proven, Answer *answer,
+                 int64_t *accessed)
+cdef int drop(Cache cache, Key key) except -1

@@ -1,10 +1,12 @@
+# cython: freethreading_compatible=True
 """The cache of a node: bounded, least recently used leaves first, nothing expired is served (C8).
 
 What is judged at a hit is one `deadline` in the entry, the earliest moment at which anything could be wrong with it;
 only past it does judge() look at which it was. Times are database times unless they say "node".
 
 No change of the structure is left half done while something is called that could call back (releasing a record may
-run finalizers of decoded values): a change ends first, then what it took out is released.
+run finalizers of decoded values): a change ends first, then what it took out is released, outside of the lock that
+free-threaded builds have (lock.h).
 """
 
 cimport cython
@@ -14,6 +16,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from pgsession._clock cimport exact
 from pgsession._key cimport key_bytes, parse
+from pgsession._lock cimport pgs_lock, pgs_take_and_unlock, pgs_unlock
 from pgsession._record cimport Span, owner_of
 
 from secrets import randbits
@@ -69,24 +72,34 @@ cdef class Cache:
     def get(self, session_id, bint touch=True):
         """The record of a session with every check but the proof of sync, or None. Counts as an access."""
         cdef Key key
-        cdef pgs_hot *hot = NULL
+        cdef Answer answer = MISS
+        cdef int64_t accessed = 0
         parse(session_id, &key)
-        if look_up(self, key, touch, 0, False, &hot) == MISS:
-            return None
-        return <Record> hot.record
+        return held(self, key, touch, 0, False, &answer, &accessed)
 
     def version(self, session_id):
         """The version that is cached, expired or not; 0 for none. No access."""
-        cdef uint32_t slot = slot_of(self, session_id)
-        return self.table.hot[slot].version if slot else 0
+        cdef Key key
+        cdef uint32_t slot
+        cdef int64_t version
+        parse(session_id, &key)
+        pgs_lock(&self.mutex)
+        slot = pgs_find(&self.table, key.high, key.low)
+        version = self.table.hot[slot].version if slot else 0
+        pgs_unlock(&self.mutex)
+        return version
 
     def versions(self):
         """Everything cached, as the list of keys and the list of their versions."""
         cdef list keys = [], versions = []
         cdef uint32_t slot
-        for slot in range(1, self.table.count + 1):
-            keys.append(key_at(self, slot))
-            versions.append(self.table.hot[slot].version)
+        pgs_lock(&self.mutex)
+        try:
+            for slot in range(1, self.table.count + 1):
+                keys.append(key_at(self, slot))
+                versions.append(self.table.hot[slot].version)
+        finally:
+            pgs_unlock(&self.mutex)
         return keys, versions
 
     def session(self, Record record not None, *, bint from_cache, accessed=None):
@@ -105,39 +118,25 @@ cdef class Cache:
         Returns False where the cache keeps something newer (it never goes back, C2), or where the record has already
         expired; then nothing is cached for it.
         """
-        cdef uint32_t slot = pgs_find(&self.table, record.id.high, record.id.low)
-        if slot and self.table.hot[slot].version > record.version:
-            self.refused += 1
-            accessed_at(self, slot, accessed)
-            return False
-        if record.expires_at <= exact(self.clock) + self.clock.offset:
-            if slot:
-                remove(self, slot)
-            return False
-        if slot == 0:
-            accessed = max(accessed, self.leftovers.pop(key_bytes(record.id)))
-            while self.table.count >= self.capacity:
-                self.evictions += 1
-                remove(self, self.table.hot[0].newer)
-        enter(self, record, accessed)
-        return True
+        cdef Entered entered = REFUSED
+        cdef int64_t now = exact(self.clock) + self.clock.offset
+        released = None
+        pgs_lock(&self.mutex)
+        try:
+            released = enter(self, record, accessed, now, &entered)
+        finally:
+            pgs_unlock(&self.mutex)
+        if entered == NO_MEMORY:
+            raise MemoryError
+        return entered == ENTERED
 
     def discard(self, session_id):
         """Drop a session; whether it was there."""
-        cdef uint32_t slot = slot_of(self, session_id)
-        if slot:
-            self.discards += 1
-            remove(self, slot)
-        return slot != 0
+        return discard_below(self, session_id, NEVER)
 
     def discard_older(self, session_id, int64_t version):
         """Drop a session if what is cached is older than `version`; whether it was."""
-        cdef uint32_t slot = slot_of(self, session_id)
-        if slot == 0 or self.table.hot[slot].version >= version:
-            return False
-        self.discards += 1
-        remove(self, slot)
-        return True
+        return discard_below(self, session_id, version)
 
     def discard_user(self, str user_id not None):
         """Drop all sessions of a user; how many."""
@@ -152,108 +151,168 @@ cdef class Cache:
         cdef pgs_table old
         cdef pgs_table fresh
         cdef uint32_t count
-        while self.table.cold[0].pending.next:
-            keep_touch(self, self.table.cold[0].pending.next)
         pgs_table_clear(&fresh)
         fresh.owner_of = record_owner
         if pgs_table_init(&fresh, randbits(64), randbits(64)):
             pgs_table_free(&fresh)
             raise MemoryError
-        old = self.table
-        self.table = fresh
-        count = old.count
-        self.discards += count
-        release_all(&old)
+        old = fresh
+        pgs_lock(&self.mutex)
+        try:
+            while self.table.cold[0].pending.next:
+                keep_touch(self, self.table.cold[0].pending.next)
+            old = self.table
+            self.table = fresh
+            self.discards += old.count
+        finally:
+            pgs_unlock(&self.mutex)
+            count = old.count
+            release_all(&old)
         return count
 
     def expire(self, limit=1000):
         """Look at up to `limit` entries, going on where the last call stopped; drop the expired; how many."""
         cdef int64_t now = exact(self.clock) + self.clock.offset
-        cdef uint32_t look = min(limit, self.table.count), dropped = 0
-        while look:
-            look -= 1
-            if self.sweeper == 0 or self.sweeper > self.table.count:
-                self.sweeper = self.table.count
-            if self.sweeper == 0:
-                break
-            if now >= self.table.hot[self.sweeper].deadline and is_over(self, self.sweeper, now):
-                self.expirations += 1
-                dropped += 1
-                remove(self, self.sweeper)              # the last slot moves here: already looked at
-            if self.sweeper:
-                self.sweeper -= 1
-        return dropped
+        cdef int64_t most = limit
+        cdef uint32_t look
+        cdef list released = []
+        pgs_lock(&self.mutex)
+        try:
+            look = <uint32_t> min(most, <int64_t> self.table.count)
+            while look:
+                look -= 1
+                if self.sweeper == 0 or self.sweeper > self.table.count:
+                    self.sweeper = self.table.count
+                if self.sweeper == 0:
+                    break
+                if now >= self.table.hot[self.sweeper].deadline and is_over(self, self.sweeper, now):
+                    collect(self, self.sweeper, released)   # the last slot moves here: already looked at
+                    self.expirations += 1
+                if self.sweeper:
+                    self.sweeper -= 1
+        finally:
+            pgs_unlock(&self.mutex)
+        return len(released)
 
     def set_floor(self, session_id, int64_t version):
         """Note that `min_version` up to this was checked against the database: it has nothing newer."""
-        cdef uint32_t slot = slot_of(self, session_id)
+        cdef Key key
+        cdef uint32_t slot
+        parse(session_id, &key)
+        pgs_lock(&self.mutex)
+        slot = pgs_find(&self.table, key.high, key.low)
         if slot and version > self.table.cold[slot].floor:
             self.table.cold[slot].floor = version
+        pgs_unlock(&self.mutex)
 
     # ---- pending accesses ----
 
     def take_touched(self, limit):
         """Up to `limit` accesses to be written, as (key, microseconds); give each to confirm_ or restore_touched."""
-        cdef list taken = self.leftovers.take(limit)
+        cdef Py_ssize_t most = limit
+        cdef list taken
         cdef uint32_t slot
         cdef int64_t us
-        while len(taken) < limit:
-            slot = self.table.cold[0].pending.next
-            if slot == 0:
-                break
-            key = key_at(self, slot)
-            us = self.table.hot[slot].accessed
-            pgs_pending_remove(&self.table, slot)
-            taken.append((key, us))
+        pgs_lock(&self.mutex)
+        try:
+            taken = self.leftovers.take(most)
+            while len(taken) < most:
+                slot = self.table.cold[0].pending.next
+                if slot == 0:
+                    break
+                key = key_at(self, slot)
+                us = self.table.hot[slot].accessed
+                pgs_pending_remove(&self.table, slot)
+                taken.append((key, us))
+        finally:
+            pgs_unlock(&self.mutex)
         return taken
 
     def confirm_touched(self, touched):
         """These accesses are stored now."""
+        cdef Key key
         cdef uint32_t slot
         cdef int64_t us
-        for key, time in touched:
+        for session_id, time in touched:
             us = time
-            slot = slot_of(self, key)
+            parse(session_id, &key)
+            pgs_lock(&self.mutex)
+            slot = pgs_find(&self.table, key.high, key.low)
             if slot:
                 stored(self, slot, us)
+            pgs_unlock(&self.mutex)
 
     def restore_touched(self, touched):
         """These accesses could not be written: they are pending again, none moves back (C11)."""
+        cdef Key key
         cdef uint32_t slot
         cdef int64_t us
-        for key, time in touched:
+        for session_id, time in touched:
             us = time
-            slot = slot_of(self, key)
-            if slot == 0:
-                self.leftovers.note(key, us, None)
-            else:
-                accessed_at(self, slot, us)
+            parse(session_id, &key)
+            pgs_lock(&self.mutex)
+            try:
+                slot = pgs_find(&self.table, key.high, key.low)
+                if slot == 0:
+                    self.leftovers.note(key_bytes(key), us, None)
+                else:
+                    accessed_at(self, slot, us)
+            finally:
+                pgs_unlock(&self.mutex)
 
     def touched_of_user(self, str user_id not None):
         """Accesses to a user's sessions that the database may not have yet, as (key, microseconds)."""
         cdef list keys = [], times = []                 # no tuples yet: a collection could change what is walked
-        cdef uint32_t slot = first_member(self, PGS_USER, user_id)
-        while slot:
-            if self.table.hot[slot].accessed > self.table.cold[slot].stored:
-                keys.append(key_at(self, slot))
-                times.append(self.table.hot[slot].accessed)
-            slot = self.table.cold[slot].member[PGS_USER].next
-        return self.leftovers.of_user(user_id) + list(zip(keys, times))
+        cdef list left
+        cdef uint32_t slot
+        pgs_lock(&self.mutex)
+        try:
+            slot = first_member(self, PGS_USER, user_id)
+            while slot:
+                if self.table.hot[slot].accessed > self.table.cold[slot].stored:
+                    keys.append(key_at(self, slot))
+                    times.append(self.table.hot[slot].accessed)
+                slot = self.table.cold[slot].member[PGS_USER].next
+            left = self.leftovers.of_user(user_id)
+        finally:
+            pgs_unlock(&self.mutex)
+        return left + list(zip(keys, times))
 
     def stats(self):
         """Counters since the start, and `size`, `capacity`, `pending_touches` as they are now."""
-        return {
-            "hits": self.hits, "misses": self.misses, "stale": self.stale, "inserts": self.inserts,
-            "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
-            "refused": self.refused, "size": self.table.count, "capacity": self.capacity,
-            "pending_touches": self.table.pending + len(self.leftovers),
-        }
+        pgs_lock(&self.mutex)
+        try:
+            return {
+                "hits": self.hits, "misses": self.misses, "stale": self.stale, "inserts": self.inserts,
+                "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
+                "refused": self.refused, "size": self.table.count, "capacity": self.capacity,
+                "pending_touches": self.table.pending + len(self.leftovers),
+            }
+        finally:
+            pgs_unlock(&self.mutex)
 
     def __reduce__(self):
         raise TypeError("a cache is not pickled")
 
 
 # ---- judging ----
+
+cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint proven, Answer *answer,
+                 int64_t *accessed):
+    """look_up() with its lock: the record or None. With `proven` a late access is noted as asked for."""
+    cdef pgs_hot *hot = NULL
+    pgs_lock(&cache.mutex)
+    answer[0] = look_up(cache, key, touch, min_version, proven, &hot)
+    if answer[0] <= MISS:
+        pgs_unlock(&cache.mutex)
+        if answer[0] == OVER:
+            drop(cache, key)
+        return None
+    if proven and answer[0] == HIT_LATE:
+        hot.flags |= PGS_ASKED
+    accessed[0] = hot.accessed
+    return pgs_take_and_unlock(hot.record, &cache.mutex)
+
 
 cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept:
     """The earliest moment at which a hit must be looked at again."""
@@ -286,7 +345,8 @@ cdef bint is_inactive(Cache cache, uint32_t slot, int64_t now) noexcept:
 
 
 cdef Answer judge(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept:
-    """Past the deadline, or older than asked for. What looks inactive is read again (C8); what is over leaves."""
+    """Past the deadline, or older than asked for. What looks inactive is read again (C8); what is over has to leave:
+    the caller does that, who may release a record."""
     cdef pgs_hot *hot = &cache.table.hot[slot]
     cdef pgs_cold *cold = &cache.table.cold[slot]
     if hot.version < min_version and cold.floor < min_version:
@@ -296,9 +356,7 @@ cdef Answer judge(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t m
         return HIT
     if is_over(cache, slot, now):
         cache.misses += 1
-        cache.expirations += 1
-        drop(cache, slot)
-        return MISS
+        return OVER
     if is_inactive(cache, slot, now):
         cache.misses += 1
         return MISS
@@ -309,12 +367,6 @@ cdef Answer judge(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t m
 
 
 # ---- changing ----
-
-cdef uint32_t slot_of(Cache cache, object session_id) except? 0xFFFFFFFF:
-    cdef Key key
-    parse(session_id, &key)
-    return pgs_find(&cache.table, key.high, key.low)
-
 
 cdef bytes key_at(Cache cache, uint32_t slot):
     return key_bytes(Key(cache.table.hot[slot].high, cache.table.hot[slot].low))
@@ -345,25 +397,78 @@ cdef object take_out(Cache cache, uint32_t slot):
     return record
 
 
-cdef int remove(Cache cache, uint32_t slot) except -1:
-    released = take_out(cache, slot)
+cdef int collect(Cache cache, uint32_t slot, list released) except -1:
+    """Remove a slot into a list, which is released later. The list has room before the record is out of the table."""
+    released.append(None)
+    released[len(released) - 1] = take_out(cache, slot)
     return 0
 
 
-cdef void drop(Cache cache, uint32_t slot) noexcept:
+cdef object discard_below(Cache cache, object session_id, int64_t version):
+    cdef Key key
+    cdef uint32_t slot
+    cdef bint found = False
+    released = None
+    parse(session_id, &key)
+    pgs_lock(&cache.mutex)
     try:
-        remove(cache, slot)
-    except MemoryError:
-        pass                    # it stays, and is over at the next look too
+        slot = pgs_find(&cache.table, key.high, key.low)
+        if slot and cache.table.hot[slot].version < version:
+            released = take_out(cache, slot)
+            cache.discards += 1
+            found = True
+    finally:
+        pgs_unlock(&cache.mutex)
+    return found
 
 
-cdef int enter(Cache cache, Record record, int64_t accessed) except -1:
-    """Put a record in, in place of the one that is there. Nothing in here runs other code before the end."""
+cdef int drop(Cache cache, Key key) except -1:
+    """Let an entry leave that was found to be over, unless it has been replaced meanwhile."""
+    cdef int64_t now = exact(cache.clock) + cache.clock.slack + cache.clock.offset
     cdef uint32_t slot
     released = None
+    pgs_lock(&cache.mutex)
+    try:
+        slot = pgs_find(&cache.table, key.high, key.low)
+        if slot and is_over(cache, slot, now):
+            released = take_out(cache, slot)
+            cache.expirations += 1
+    finally:
+        pgs_unlock(&cache.mutex)
+    return 0
+
+
+cdef enum Entered:
+    REFUSED, ENTERED, NO_MEMORY
+
+
+cdef object enter(Cache cache, Record record, int64_t accessed, int64_t now, Entered *entered):
+    """Put a record in, under the lock. Returns what left the table for it, which raises nothing from there on."""
+    cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
+    released = None
+    if slot and cache.table.hot[slot].version > record.version:
+        cache.refused += 1
+        accessed_at(cache, slot, accessed)
+        return None
+    if record.expires_at <= now:
+        return take_out(cache, slot) if slot else None
+    if slot == 0:
+        accessed = max(accessed, cache.leftovers.pop(key_bytes(record.id)))
+        while cache.table.count >= cache.capacity:
+            released = take_out(cache, cache.table.hot[0].newer)
+            cache.evictions += 1
     if pgs_reserve(&cache.table, cache.capacity):
-        raise MemoryError
-    slot = pgs_find(&cache.table, record.id.high, record.id.low)
+        entered[0] = NO_MEMORY
+        return released
+    entered[0] = ENTERED
+    replaced = place(cache, record, accessed)
+    return released if replaced is None else replaced
+
+
+cdef object place(Cache cache, Record record, int64_t accessed):
+    """There is room. Nothing in here runs other code. Returns the record that was there."""
+    cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
+    released = None
     Py_INCREF(record)
     if slot:
         released = <Record> <PyObject *> pgs_replace(&cache.table, slot, <void *> record)
@@ -373,7 +478,7 @@ cdef int enter(Cache cache, Record record, int64_t accessed) except -1:
         slot = pgs_insert(&cache.table, record.id.high, record.id.low, <void *> record)
     cache.inserts += 1
     refresh(cache, slot, record, accessed)
-    return 0
+    return released
 
 
 cdef void refresh(Cache cache, uint32_t slot, Record record, int64_t accessed) noexcept:
@@ -423,12 +528,16 @@ cdef object discard_members(Cache cache, int which, str owner):
     """Each removal is complete before the next head is looked for; all records are released at the end."""
     cdef list released = []
     cdef uint32_t slot
-    while True:
-        slot = first_member(cache, which, owner)
-        if slot == 0:
-            break
-        released.append(take_out(cache, slot))
-        cache.discards += 1
+    pgs_lock(&cache.mutex)
+    try:
+        while True:
+            slot = first_member(cache, which, owner)
+            if slot == 0:
+                break
+            collect(cache, slot, released)
+            cache.discards += 1
+    finally:
+        pgs_unlock(&cache.mutex)
     return len(released)
 
 

@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 """Time: the node's clock, its distance to the database's, and the way between datetimes and microseconds."""
 
 cimport cython

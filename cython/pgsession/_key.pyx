@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 """Session ids: a UUID, its 36-character str or 16 bytes, read as one 128-bit key without making a Python object."""
 
 from uuid import UUID

@@ -10,9 +10,10 @@ embedded for `inspect`.)
 cimport cython
 from libc.stdint cimport int64_t
 
-from pgsession._cache cimport HIT_LATE, MISS, PGS_ASKED, Answer, Cache, look_up, pgs_hot
+from pgsession._cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, Answer, Cache, drop, held, look_up, pgs_hot
 from pgsession._clock cimport Clock
 from pgsession._key cimport Key, key_bytes, parse
+from pgsession._lock cimport PGS_FREE_THREADED
 from pgsession._ready cimport ready
 from pgsession._record cimport Record
 from pgsession._seen cimport Proven, Seen
@@ -28,13 +29,31 @@ cdef Seen NOTHING_SEEN = Seen(1)
 cdef inline Session hit(object manager, Cache cache, Key key, bint touch, int64_t min_version):
     """The session from memory, or None."""
     cdef pgs_hot *hot = NULL
-    cdef Answer answer = look_up(cache, key, touch, min_version, True, &hot)
-    if answer == MISS:
+    cdef Answer answer
+    if PGS_FREE_THREADED:
+        return shared_hit(manager, cache, key, touch, min_version)
+    answer = look_up(cache, key, touch, min_version, True, &hot)
+    if answer <= MISS:
+        if answer == OVER:
+            drop(cache, key)
         return None
     if answer == HIT_LATE:
         hot.flags |= PGS_ASKED
     cdef Session session = new_session(cache, <Record> hot.record, True, hot.accessed)
     if answer == HIT_LATE:      # another node may call it inactive before the next flush: written at once
+        manager._touch_now(key_bytes(key))
+    return session
+
+
+cdef Session shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version):
+    """hit() where other threads change the cache meanwhile: the record is ours before the lock is given up."""
+    cdef Answer answer = MISS
+    cdef int64_t accessed = 0
+    cdef Record record = held(cache, key, touch, min_version, True, &answer, &accessed)
+    if record is None:
+        return None
+    cdef Session session = new_session(cache, record, True, accessed)
+    if answer == HIT_LATE:
         manager._touch_now(key_bytes(key))
     return session
 

@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 """Records: the immutable snapshot of one session at one version (C4).
 
 A record is not tracked by the garbage collector: it refers to its shape (strings) and to decoded values that are
@@ -15,9 +16,10 @@ from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from pgsession._key cimport key_bytes, parse
+from pgsession._lock cimport PGS_FREE_THREADED, pgs_dict_get, pgs_read, pgs_set, pgs_set_once
 
 from operator import itemgetter
 from sys import intern
@@ -52,10 +54,11 @@ cdef str shared_key(str key):
 
 cdef Shape shape_of(list attributes):
     cdef tuple keys = tuple([item[0] for item in attributes])
-    cdef Shape shape = shapes.get(keys)
+    cdef Shape shape
     cdef Py_ssize_t place
-    if shape is not None:
-        return shape
+    known = pgs_dict_get(shapes, keys)
+    if known is not None:
+        return <Shape> known
     shape = Shape.__new__(Shape)
     shape.keys = tuple([shared_key(key) for key in keys])
     shape.places = {key: place for place, key in enumerate(shape.keys)}
@@ -195,17 +198,28 @@ cdef tuple item_at(Record record, uint32_t place):
 #
 # `decoded` holds three pointers for each attribute: the value read without a type, then a type and the value read as
 # that type. Only what is immutable all the way down is put there; _session decides.
+#
+# A reader takes no lock for it. Where there is no GIL a pointer is therefore set once and stays as long as the record,
+# which the reader holds: it can take its own reference at any time. (Elsewhere the type asked for last is kept.)
 
 cdef int reserve_decoded(Record record) except -1:
+    cdef PyObject **decoded
     if record.decoded == NULL:
-        record.decoded = <PyObject **> PyMem_Calloc(record.count, 3 * sizeof(PyObject *))
-        if record.decoded == NULL:
+        decoded = <PyObject **> PyMem_Calloc(record.count, 3 * sizeof(PyObject *))
+        if decoded == NULL:
             raise MemoryError
+        if not pgs_set_once(&record.decoded, decoded):
+            PyMem_Free(decoded)
     return 0
 
 
 cdef int share(Record record, uint32_t place, object value) except -1:
     reserve_decoded(record)
+    if PGS_FREE_THREADED:
+        Py_INCREF(value)
+        if not pgs_set_once(&record.decoded[place], <PyObject *> value):
+            Py_DECREF(value)
+        return 0
     cdef PyObject *old = record.decoded[place]
     Py_INCREF(value)
     record.decoded[place] = <PyObject *> value
@@ -216,6 +230,14 @@ cdef int share(Record record, uint32_t place, object value) except -1:
 cdef int share_typed(Record record, uint32_t place, object type_, object value) except -1:
     reserve_decoded(record)
     cdef PyObject **pair = record.decoded + record.count + 2 * place
+    if PGS_FREE_THREADED:
+        Py_INCREF(value)
+        if pgs_set_once(&pair[1], <PyObject *> value):
+            Py_INCREF(type_)
+            pgs_set(&pair[0], <PyObject *> type_)       # last: who sees the type sees its value
+        else:
+            Py_DECREF(value)
+        return 0
     cdef PyObject *old_type = pair[0]
     cdef PyObject *old_value = pair[1]
     Py_INCREF(type_)
@@ -232,7 +254,7 @@ cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcep
     if record.decoded == NULL:
         return NULL
     cdef PyObject **pair = record.decoded + record.count + 2 * place
-    return pair[1] if pair[0] == <PyObject *> type_ else NULL
+    return pair[1] if <PyObject *> pgs_read(&pair[0]) == <PyObject *> type_ else NULL
 
 
 cdef int inherit(Record record, Record old) except -1:
@@ -249,7 +271,7 @@ cdef int inherit(Record record, Record old) except -1:
         if old.decoded[before] != NULL:
             share(record, place, <object> old.decoded[before])
         pair = old.decoded + old.count + 2 * before
-        if pair[0] != NULL:
+        if pgs_read(&pair[0]) != NULL:
             share_typed(record, place, <object> pair[0], <object> pair[1])
     return 0
 

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from pgsession._key cimport Key
+from pgsession._lock cimport pgs_mutex
 
 
 cdef class Proven:
@@ -11,7 +12,9 @@ cdef class Proven:
 cdef class Seen:
     cdef dict young, old
     cdef Py_ssize_t half
+    cdef pgs_mutex mutex        # guards both
 
     cdef Proven find(self, str token)
     cdef int remember(self, str token, Key key, int64_t version) except -1
-    cdef int keep(self, str token, Proven proven) except -1
+    cdef Proven known(self, str token)
+    cdef dict keep(self, str token, Proven proven)

@@ -9,6 +9,8 @@ cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
 
+from pgsession._lock cimport PGS_FREE_THREADED, pgs_lock, pgs_unlock
+
 
 @cython.final
 @cython.no_gc
@@ -27,6 +29,15 @@ cdef class Seen:
         return len(self.young) + len(self.old)
 
     cdef Proven find(self, str token):
+        if not PGS_FREE_THREADED:
+            return self.known(token)
+        pgs_lock(&self.mutex)
+        try:
+            return self.known(token)
+        finally:
+            pgs_unlock(&self.mutex)
+
+    cdef Proven known(self, str token):
         cdef PyObject *found = PyDict_GetItemWithError(self.young, token)
         cdef Proven proven
         if found != NULL:
@@ -40,11 +51,20 @@ cdef class Seen:
         cdef Proven proven = Proven.__new__(Proven)
         proven.key = key
         proven.version = version
-        return self.keep(token, proven)
+        forgotten = None
+        pgs_lock(&self.mutex)
+        try:
+            forgotten = self.keep(token, proven)
+        finally:
+            pgs_unlock(&self.mutex)
+        return 0
 
-    cdef int keep(self, str token, Proven proven) except -1:
+    cdef dict keep(self, str token, Proven proven):
+        """Returns a generation that is forgotten for it."""
+        cdef dict forgotten = None
         if len(self.young) >= self.half:
+            forgotten = self.old
             self.old = self.young
             self.young = {}
         self.young[token] = proven
-        return 0
+        return forgotten

@@ -61,8 +61,6 @@ cdef class Session:
 
     def __cinit__(self):
         self.tracked = True     # as every new object is
-        if not making:
-            raise TypeError("sessions come from a manager")
 
     @property
     def _record(self):
@@ -297,19 +295,29 @@ cdef extern from *:
     #define pgs_revive(object) Py_SET_REFCNT(object, 1)
     #endif
     static destructor pgs_ordinary_dealloc;
+    /* Only new_session() makes sessions; it does not go by the type's slot. */
+    static PyObject *pgs_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+        (void)type, (void)args, (void)kwargs;
+        PyErr_SetString(PyExc_TypeError, "sessions come from a manager");
+        return NULL;
+    }
+    static void pgs_refuse(PyTypeObject *type) {
+        type->tp_new = pgs_refuse_new;
+        type->tp_vectorcall = NULL;
+    }
     static void pgs_set_dealloc(PyTypeObject *type, destructor dealloc) {
         pgs_ordinary_dealloc = type->tp_dealloc;
         type->tp_dealloc = dealloc;
     }
     """
     int PGS_SPARE_SESSIONS
+    void pgs_refuse(PyTypeObject *)
     void pgs_ordinary_dealloc(PyObject *)
     void pgs_set_dealloc(PyTypeObject *type, void (*dealloc)(PyObject *) noexcept)
     void pgs_revive(PyObject *)
     void PyObject_GC_Track(PyObject *)
     void PyObject_GC_UnTrack(PyObject *)
 
-cdef bint making = False
 cdef PyObject *spare[64]
 cdef int spares = 0
 
@@ -335,13 +343,7 @@ cdef Session new_session(Cache cache, Record record, bint from_cache, int64_t ac
 
 
 cdef Session make_session():
-    global making
-    cdef Session session
-    making = True
-    try:
-        session = Session.__new__(Session)
-    finally:
-        making = False
+    cdef Session session = Session.__new__(Session)
     PyObject_GC_UnTrack(<PyObject *> session)
     session.tracked = False
     return session
@@ -376,6 +378,7 @@ cdef void release_edited(PyObject *session) noexcept:
 
 
 pgs_set_dealloc(<PyTypeObject *> Session, release_session)
+pgs_refuse(<PyTypeObject *> Session)
 
 
 cdef int set_record(Session session, Record record) except -1:

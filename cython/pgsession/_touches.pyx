@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 """Last accesses that are still to be written and whose session has left the cache."""
 
 cimport cython

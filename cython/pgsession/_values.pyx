@@ -9,11 +9,12 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItemWithError
 
 import msgspec
 from math import isfinite
 from msgspec import inspect
+
+from pgsession._lock cimport pgs_dict_get
 
 from pgsession.errors import AttributeTooLargeError, AttributeTypeError
 
@@ -107,12 +108,11 @@ cdef class Plan:
 
 
 cdef Plan plan_of(object type_):
-    cdef PyObject *known
     try:
-        known = PyDict_GetItemWithError(plans, type_)
+        known = pgs_dict_get(plans, type_)
     except TypeError:           # not hashable: decided anew each time
         return make_plan(type_)
-    if known != NULL:
+    if known is not None:
         return <Plan> known
     cdef Plan plan = make_plan(type_)
     if len(plans) >= PLANS:
