@@ -15,7 +15,7 @@ CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check bench chaos wheel portability wheel-aarch64 sanitize sync clean
+.PHONY: help build demo test check bench chaos wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,9 @@ wheel-aarch64: ## as root: an ARM64 wheel, tested under emulation
 
 sanitize: build ## the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) tools/sanitize.py $(ARGS)
+
+free-threading: build ## the core that is declared for it, tested on PYTHON_FT=/path/to/python3.13t (3.13 or later)
+	$(PY) tools/free_threading.py '$(PYTHON_FT)' $(ARGS)
 
 sync: build ## generate the sync shells and tests from the async ones
 	$(PY) tools/async_to_sync.py

@@ -66,7 +66,7 @@ cdef class Cache:
     cdef public int64_t vouched_until
     cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
     cdef uint32_t sweeper
-    cdef pgs_mutex mutex        # guards all that changes; lock.h says how it may be held
+    cdef pgs_mutex mutex        # guards all that changes; locking.h says how it may be held
 
 
 cdef Answer judge(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept

@@ -1,4 +1,7 @@
 # cython: freethreading_compatible=True
+# cython: binding=False
+# cython: embedsignature=True
+# cython: embedsignature.format=clinic
 """The cache of a node: bounded, least recently used leaves first, nothing expired is served (C8).
 
 What is judged at a hit is one `deadline` in the entry, the earliest moment at which anything could be wrong with it;
@@ -6,7 +9,7 @@ only past it does judge() look at which it was. Times are database times unless 
 
 No change of the structure is left half done while something is called that could call back (releasing a record may
 run finalizers of decoded values): a change ends first, then what it took out is released, outside of the lock that
-free-threaded builds have (lock.h).
+free-threaded builds have (locking.h).
 """
 
 cimport cython

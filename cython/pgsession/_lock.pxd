@@ -1,4 +1,4 @@
-cdef extern from "lock.h":
+cdef extern from "locking.h":
     bint PGS_FREE_THREADED
     ctypedef struct pgs_mutex:
         pass

@@ -1,7 +1,7 @@
 """The compiled core under threads that start each round together.
 
-They pass on any build; they are for the free-threaded ones, where `make free-threading` runs them: there nothing but the
-core's own locks keeps the threads apart.
+They pass on any build; they are for the free-threaded ones, where `make free-threading` runs them: there nothing but
+the core's own locks keeps the threads apart.
 """
 
 from __future__ import annotations

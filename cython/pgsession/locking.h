@@ -4,8 +4,8 @@
  * A mutex here is a leaf: whoever holds it takes no other, releases no reference to a record and calls nothing that
  * could run a user's code. So what leaves a structure is collected under the lock and released after it. Allocating
  * is allowed: without the GIL the collector runs between bytecodes only, never inside an allocation. */
-#ifndef PGSESSION_LOCK_H
-#define PGSESSION_LOCK_H
+#ifndef PGSESSION_LOCKING_H
+#define PGSESSION_LOCKING_H
 
 #include <Python.h>
 
