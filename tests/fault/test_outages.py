@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -185,7 +186,5 @@ def test_a_process_that_was_stopped_serves_nothing_stale(dsn: str, schema: str) 
 
 
 def _until_past(seconds: float) -> None:
-    import time
-
     end = time.monotonic() + seconds
     until(lambda: time.monotonic() > end, "the bound to pass")

@@ -40,9 +40,9 @@ def test_a_server_in_recovery_is_refused(own_server: Callable[..., Any], new_nod
         new_node(listener_conninfo=server.conninfo, max_staleness=2)
 
 
-def test_a_pool_that_fails_over_without_the_listener_is_noticed(kind: str) -> None:
+def test_a_pool_that_fails_over_without_the_listener_is_noticed(kind: str, cluster: Cluster) -> None:
     """The old primary lives on: every proof of the listener's own returns, and its events mean nothing any more."""
-    with Cluster() as cluster, FaultProxy(cluster.primary.conninfo) as way:
+    with FaultProxy(cluster.primary.conninfo) as way:
         config = pgsession.Config(
             create_schema_if_missing=True, max_staleness=2, listener_conninfo=cluster.primary.conninfo
         )
@@ -63,20 +63,19 @@ def test_a_pool_that_fails_over_without_the_listener_is_noticed(kind: str) -> No
             assert not node.in_sync
 
 
-def test_a_standby_that_is_promoted_under_the_listener(kind: str) -> None:
+def test_a_standby_that_is_promoted_under_the_listener(kind: str, cluster: Cluster) -> None:
     """Multi-host conninfos, primary crashed: both find the new one, and nothing of before is served unchecked."""
-    with Cluster() as cluster:
-        hosts = [psycopg.conninfo.conninfo_to_dict(server.conninfo)["host"] for server in cluster.servers]
-        several = make_conninfo(cluster.primary.conninfo, host=",".join(map(str, hosts)))
-        config = pgsession.Config(create_schema_if_missing=True, max_staleness=2)
-        with Node(kind, several, config) as node:
-            session = node.create_session("u", {"n": 0})
-            node.from_memory(session.id)
-            cluster.fail_over()
-            node.until_in_sync()
-            read = node.get_session(session.id)
-            assert read is not None and not read.from_cache, "versions of two servers are not comparable"
-            read["n"] = 1
-            node.update_session(read)
-            assert node.from_memory(session.id)["n"] == 1
-            assert node.stats().listener_losses >= 1
+    hosts = [psycopg.conninfo.conninfo_to_dict(server.conninfo)["host"] for server in cluster.servers]
+    several = make_conninfo(cluster.primary.conninfo, host=",".join(map(str, hosts)))
+    config = pgsession.Config(create_schema_if_missing=True, max_staleness=2)
+    with Node(kind, several, config) as node:
+        session = node.create_session("u", {"n": 0})
+        node.from_memory(session.id)
+        cluster.fail_over()
+        node.until_in_sync()
+        read = node.get_session(session.id)
+        assert read is not None and not read.from_cache, "versions of two servers are not comparable"
+        read["n"] = 1
+        node.update_session(read)
+        assert node.from_memory(session.id)["n"] == 1
+        assert node.stats().listener_losses >= 1

@@ -54,26 +54,25 @@ def _assert_flushed(probe: psycopg.Connection[Any]) -> None:
     assert row == (True,)
 
 
-def test_a_cancelled_wait_for_a_standby_is_an_unknown_outcome(kind: str) -> None:
+def test_a_cancelled_wait_for_a_standby_is_an_unknown_outcome(kind: str, cluster: Cluster) -> None:
     """The server reports success, with a warning: committed here, and perhaps not there."""
-    with Cluster() as cluster:
-        config = pgsession.Config(create_schema_if_missing=True, max_staleness=2)
-        with Node(kind, cluster.primary.conninfo, config) as node, ThreadPoolExecutor(1) as crew:
-            session = node.create_session("u", {"n": 0})
-            with cluster.frozen_standby(), Console(cluster.primary.conninfo, "public") as console:
-                session["n"] = 1
-                update = crew.submit(node.update_session, session)
-                waiting = (
-                    "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-                    " AND application_name = 'pgsession'"
-                )
-                until(lambda: bool(console(waiting)), "the update to wait for the standby")
-                assert not update.done()
-                console(f"SELECT pg_cancel_backend(pid) FROM ({waiting}) w")
-                with pytest.raises(pgsession.WriteOutcomeUnknown, match=r"replicated|durable"):
-                    update.result(30)
-            assert session.is_modified
-            assert node.get_session(session.id)["n"] == 1
+    config = pgsession.Config(create_schema_if_missing=True, max_staleness=2)
+    with Node(kind, cluster.primary.conninfo, config) as node, ThreadPoolExecutor(1) as crew:
+        session = node.create_session("u", {"n": 0})
+        with cluster.frozen_standby(), Console(cluster.primary.conninfo, "public") as console:
+            session["n"] = 1
+            update = crew.submit(node.update_session, session)
+            waiting = (
+                "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+                " AND application_name = 'pgsession'"
+            )
+            until(lambda: bool(console(waiting)), "the update to wait for the standby")
+            assert not update.done()
+            console(f"SELECT pg_cancel_backend(pid) FROM ({waiting}) w")
+            with pytest.raises(pgsession.WriteOutcomeUnknown, match=r"replicated|durable"):
+                update.result(30)
+        assert session.is_modified
+        assert node.get_session(session.id)["n"] == 1
 
 
 def test_nobody_waits_for_somebody_elses_row(new_node: NewNode, console: Console, dsn: str) -> None:
