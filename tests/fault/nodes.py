@@ -87,7 +87,7 @@ class Node:
     def end(self) -> None:
         if hasattr(self, "manager"):
             with suppress(psycopg.Error):
-                self.close(5)
+                self.close(1)
         if self._loop is not None:
             self._loop.close()
 
