@@ -7,6 +7,7 @@ PY = $(VENV)/bin/python
 PIP = $(PY) -m pip --disable-pip-version-check --quiet
 DONE = $(VENV)/.done
 TESTS ?= tests
+SEEDS ?= 40000
 ARGS ?=
 EXTRAS ?= binary,embedded
 SECONDS ?= 60
@@ -34,7 +35,8 @@ check: build ## lint, format, types, layers, generated code
 bench: $(DONE)/bench build ## compare with what else a service would use, as a table
 	$(PY) -m pytest -q -W default benchmarks --benchmark-columns=median,min,max,rounds $(ARGS)
 
-chaos: build ## SECONDS=60 of random operations and faults on a real server
+chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server
+	$(PY) -m tests.simulation --seeds $(SEEDS)
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
 
 wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments

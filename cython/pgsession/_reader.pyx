@@ -71,8 +71,7 @@ cdef Proven prove(object manager, Seen seen, object token):
         return None
     session_id, version = verified
     parse(session_id, &key)
-    seen.remember(token, key, version)
-    return seen.find(token)
+    return seen.remember(token, key, version)
 
 
 cdef class Reader:

@@ -15,6 +15,6 @@ cdef class Seen:
     cdef pgs_mutex mutex        # guards both
 
     cdef Proven find(self, str token)
-    cdef int remember(self, str token, Key key, int64_t version) except -1
+    cdef Proven remember(self, str token, Key key, int64_t version)
     cdef Proven known(self, str token)
     cdef dict keep(self, str token, Proven proven)

@@ -42,12 +42,14 @@ cdef class Seen:
         cdef Proven proven
         if found != NULL:
             return <Proven> found
-        proven = self.old.get(token)
-        if proven is not None:
-            self.keep(token, proven)
+        found = PyDict_GetItemWithError(self.old, token) if self.old else NULL
+        if found == NULL:
+            return None
+        proven = <Proven> found
+        self.keep(token, proven)
         return proven
 
-    cdef int remember(self, str token, Key key, int64_t version) except -1:
+    cdef Proven remember(self, str token, Key key, int64_t version):
         cdef Proven proven = Proven.__new__(Proven)
         proven.key = key
         proven.version = version
@@ -57,7 +59,7 @@ cdef class Seen:
             forgotten = self.keep(token, proven)
         finally:
             pgs_unlock(&self.mutex)
-        return 0
+        return proven
 
     cdef dict keep(self, str token, Proven proven):
         """Returns a generation that is forgotten for it."""

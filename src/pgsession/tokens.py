@@ -14,6 +14,7 @@ from hmac import compare_digest, digest
 from uuid import UUID
 
 from pgsession._key import to_bytes
+from pgsession._token import open_session_token
 from pgsession.errors import ConfigError, InvalidTokenError
 
 __all__ = ["Signer"]
@@ -22,7 +23,6 @@ _MAC_BYTES = 32
 _LEAST_KEY_BYTES = 32  # the length of the digest: RFC 2104, section 3, discourages shorter keys
 _MESSAGE = b"m"
 _SESSION = b"s"
-_SESSION_BYTES = 1 + 16 + 8
 _MAX_VERSION = 2**63 - 1
 # The URL-safe alphabet to the standard one, and what is only in the standard one, or pads, to what is in none.
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/***")
@@ -84,18 +84,11 @@ class Signer:
         Raises:
             InvalidTokenError: none of the keys signed it, or it was made for another purpose.
         """
-        key, version = self._session(token)
-        return UUID(bytes=key), version
-
-    def _session(self, token: str) -> tuple[bytes, int]:
-        """Every request with a token that this node has not seen comes here: one look at it, no steps between."""
-        sealed = _decode(token)
-        message, mac = sealed[:_SESSION_BYTES], sealed[_SESSION_BYTES:]
-        if message[:1] == _SESSION and len(mac) == _MAC_BYTES:
-            for key in self._keys:
-                if compare_digest(mac, digest(key, message, "sha256")):
-                    return message[1:17], int.from_bytes(message[17:])
-        raise InvalidTokenError("not a session token that one of the keys signed")
+        opened = open_session_token(self._keys, token)
+        if opened is None:
+            raise InvalidTokenError("not a session token that one of the keys signed")
+        session_id, version = opened
+        return UUID(bytes=session_id), version
 
     def _seal(self, message: bytes) -> str:
         sealed = message + digest(self._keys[0], message, "sha256")

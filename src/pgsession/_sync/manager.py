@@ -29,12 +29,12 @@ from pgsession._primitives import Mutex, Outcome, Work, call
 from pgsession._reader import Reader
 from pgsession._record import Record
 from pgsession._session import Session
+from pgsession._token import open_session_token
 from pgsession._writes import Create, Delete, Operation, Update
 from pgsession.config import Config
 from pgsession.errors import (
     ConfigError,
     ConflictError,
-    InvalidTokenError,
     ManagerClosedError,
     SessionNotFoundError,
     SessionVersionConflict,
@@ -277,10 +277,7 @@ class SessionManager(Reader):
     def _verify_token(self, token: str) -> tuple[bytes, int] | None:
         if self._signer is None:
             raise ConfigError("signer: get_session_by_token needs the manager to have been given a signer")
-        try:
-            return self._signer._session(token)
-        except InvalidTokenError:
-            return None
+        return open_session_token(self._signer._keys, token)
 
     # Writing one session
 

@@ -1,0 +1,69 @@
+"""Opens a session token: what every request with a token that is new to this node goes through.
+
+There is exactly one spelling for each sequence of bytes: 76 characters of the URL-safe base64 alphabet (RFC 4648,
+section 5) are 57 bytes, each character six bits of them. The cryptography is the standard library's.
+"""
+
+from hmac import compare_digest, digest
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint32_t
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    void *PyUnicode_1BYTE_DATA(object text)
+
+cdef enum:
+    CHARACTERS = 76
+    MESSAGE = 25              # the kind, the id, the version
+    MAC = 32
+    KIND = 115                  # b"s"
+
+cdef int8_t VALUES[256]
+
+
+cdef void fill_values() noexcept:
+    cdef int i
+    cdef const uint8_t *alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for i in range(256):
+        VALUES[i] = -1
+    for i in range(64):
+        VALUES[alphabet[i]] = <int8_t> i
+
+
+fill_values()
+
+
+def open_session_token(tuple keys not None, token):
+    """(session id as 16 bytes, version) of a session token that one of the keys signed; None for anything else."""
+    cdef const uint8_t *text
+    cdef uint8_t sealed[57]
+    cdef uint32_t group
+    cdef int a, b, c, d, i
+    cdef int64_t version = 0
+    if type(token) is not str or PyUnicode_GET_LENGTH(token) != CHARACTERS or not PyUnicode_IS_COMPACT_ASCII(token):
+        return None
+    text = <const uint8_t *> PyUnicode_1BYTE_DATA(token)
+    for i in range(19):
+        a = VALUES[text[4 * i]]
+        b = VALUES[text[4 * i + 1]]
+        c = VALUES[text[4 * i + 2]]
+        d = VALUES[text[4 * i + 3]]
+        if (a | b | c | d) < 0:
+            return None
+        group = (<uint32_t> a << 18) | (<uint32_t> b << 12) | (<uint32_t> c << 6) | <uint32_t> d
+        sealed[3 * i] = <uint8_t> (group >> 16)
+        sealed[3 * i + 1] = <uint8_t> ((group >> 8) & 255)
+        sealed[3 * i + 2] = <uint8_t> (group & 255)
+    if sealed[0] != KIND or sealed[17] > 127:       # no version is that large
+        return None
+    message = PyBytes_FromStringAndSize(<const char *> sealed, MESSAGE)
+    mac = PyBytes_FromStringAndSize(<const char *> sealed + MESSAGE, MAC)
+    for key in keys:
+        if compare_digest(mac, digest(key, message, "sha256")):
+            for i in range(17, 25):
+                version = (version << 8) | sealed[i]
+            return PyBytes_FromStringAndSize(<const char *> sealed + 1, 16), version
+    return None
