@@ -38,7 +38,6 @@ from pgsession.errors import (
     ManagerClosedError,
     SessionNotFoundError,
     SessionVersionConflict,
-    WriteOutcomeUnknown,
 )
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
@@ -658,5 +657,3 @@ _WHY_CLOSED = {
     "closed": "the manager is closed",
     "forked": "this process is a fork, and the manager's pool belongs to its parent: make a new manager",
 }
-
-__all__ = ["SessionManager", "WriteOutcomeUnknown"]
