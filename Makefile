@@ -16,7 +16,7 @@ CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check bench chaos wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo test check check-hot bench chaos wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ test: build ## every test; TESTS=tests/core ARGS="-x -k name" for some
 
 check: build ## lint, format, types, layers, generated code
 	$(PY) tools/check.py
+
+check-hot: build ## instructions and Python calls of the hot path, with valgrind; ARGS=--record to take them as they are
+	$(PY) tools/check_hot.py $(ARGS)
 
 bench: $(DONE)/bench build ## compare with what else a service would use, as a table
 	$(PY) -m pytest -q -W default benchmarks --benchmark-columns=median,min,max,rounds $(ARGS)

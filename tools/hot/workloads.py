@@ -1,0 +1,214 @@
+"""What `make check-hot` counts the instructions of. Run under callgrind by `instructions.py`, not by hand.
+
+Around each piece of work the process asks for its parent's id, at which callgrind writes down what it has counted
+since; nothing else here does so. All that could differ from run to run is fixed: hashes, the cache's seeds, the clock.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+numbers = random.Random(1)
+secrets.randbits = numbers.getrandbits  # type: ignore[assignment]  # before the cache takes it
+
+from pgsession._cache import Cache  # noqa: E402
+from pgsession._clock import Clock  # noqa: E402
+from pgsession._reader import AsyncReader, Reader  # noqa: E402
+from pgsession._record import Record  # noqa: E402
+from pgsession._session import Session  # noqa: E402
+from pgsession.tokens import Signer  # noqa: E402
+
+HOUR = 3_600_000_000
+NOW = 1_700_000_000_000_000
+CLOCK = Clock(manual=NOW)
+SIGNER = Signer(bytes(32))
+
+Work = Callable[[], object]
+
+
+class TokenReader(Reader):
+    """A manager as far as a hit by token needs one."""
+
+    def _verify_token(self, token: str) -> tuple[UUID, int]:
+        return SIGNER.verify_session(token)
+
+
+def record(key: bytes) -> Record:
+    values = [(f"attribute{i}", 1, None, b'"' + b"x" * 98 + b'"') for i in range(5)]
+    return Record(key, 1, key.hex(), None, NOW, NOW, NOW, NOW + 24 * HOUR, True, values)
+
+
+def empty(capacity: int) -> Cache:
+    limits = {"inactivity": 48 * HOUR, "touch_interval": HOUR, "lifetime": 48 * HOUR}
+    cache = Cache(capacity, CLOCK, max_attribute_length=16384, **limits)
+    cache.vouched_until = NOW + HOUR
+    return cache
+
+
+def filled(count: int) -> tuple[Cache, list[bytes]]:
+    """A full cache, and its keys in any order."""
+    cache = empty(count)
+    keys = [numbers.randbytes(16) for _ in range(count)]
+    for key in keys:
+        cache.put(record(key))
+    numbers.shuffle(keys)
+    return cache, keys
+
+
+def sessions(count: int) -> list[Session]:
+    cache, keys = filled(count)
+    records = [entry for key in keys if (entry := cache.get(key)) is not None]
+    return [cache.session(entry, from_cache=True) for entry in records]
+
+
+def calling(function: Callable[..., object], arguments: Sequence[object]) -> Work:
+    def work() -> None:
+        for argument in arguments:
+            function(argument)
+
+    return work
+
+
+def get_by_uuid(count: int) -> Work:
+    cache, keys = filled(count)
+    return calling(Reader(cache).get_session, [UUID(bytes=key) for key in keys])
+
+
+def get_by_bytes(count: int) -> Work:
+    cache, keys = filled(count)
+    return calling(Reader(cache).get_session, keys)
+
+
+def get_by_text(count: int) -> Work:
+    cache, keys = filled(count)
+    return calling(Reader(cache).get_session, [str(UUID(bytes=key)) for key in keys])
+
+
+def get_cached(count: int) -> Work:
+    cache, keys = filled(count)
+    return calling(AsyncReader(cache).get_cached_session, [UUID(bytes=key) for key in keys])
+
+
+def awaited(count: int) -> Work:
+    cache, keys = filled(count)
+    get, ids = AsyncReader(cache).get_session, [UUID(bytes=key) for key in keys]
+
+    async def waiting() -> None:
+        for session_id in ids:
+            await get(session_id)
+
+    def work() -> None:
+        try:
+            waiting().send(None)
+        except StopIteration:
+            return
+        raise AssertionError("a hit does not wait")
+
+    return work
+
+
+def get_by_token(count: int) -> Work:
+    cache, keys = filled(count)
+    reader = TokenReader(cache)
+    tokens = [SIGNER.sign_session(key) for key in keys[: count // 2]] * 2
+    for token in tokens:
+        reader.get_session_by_token(token)
+    return calling(reader.get_session_by_token, tokens)
+
+
+def read_again(count: int) -> Work:
+    (session,) = sessions(1)
+    assert session["attribute3"]
+
+    def work() -> None:
+        for _ in range(count):
+            session["attribute3"]
+
+    return work
+
+
+def get_again(count: int) -> Work:
+    (session,) = sessions(1)
+    assert session["attribute3"]
+    return calling(session.get, ["attribute3"] * count)
+
+
+def first_decode(count: int) -> Work:
+    fresh = sessions(count)
+
+    def work() -> None:
+        for session in fresh:
+            session["attribute3"]
+
+    return work
+
+
+def set_one(count: int) -> Work:
+    fresh = sessions(count)
+
+    def work() -> None:
+        for session in fresh:
+            session["attribute3"] = "value"
+
+    return work
+
+
+def put_and_evict(count: int) -> Work:
+    cache, _ = filled(64)
+    records = [record(numbers.randbytes(16)) for _ in range(count)]
+
+    def work() -> None:
+        while records:
+            cache.put(records.pop())
+
+    return work
+
+
+def discard(count: int) -> Work:
+    cache, keys = filled(count)
+    return calling(cache.discard, keys)
+
+
+def discard_user(count: int) -> Work:
+    cache, keys = filled(count)
+    return calling(cache.discard_user, [key.hex() for key in keys])
+
+
+WORKLOADS: dict[str, Callable[[int], Work]] = {
+    "get_session(UUID)": get_by_uuid,
+    "get_session(bytes)": get_by_bytes,
+    "get_session(str)": get_by_text,
+    "get_cached_session(UUID)": get_cached,
+    "await get_session(UUID)": awaited,
+    "get_session_by_token, seen before": get_by_token,
+    "session[key], decoded before": read_again,
+    "session.get(key), decoded before": get_again,
+    "session[key], first decode of a str": first_decode,
+    "session[key] = str": set_one,
+    "put, evicting": put_and_evict,
+    "discard": discard,
+    "discard_user": discard_user,
+}
+
+
+def main() -> None:
+    few, many = map(int, sys.argv[1:])
+    gc.disable()
+    for name, prepare in WORKLOADS.items():
+        prepare(few)()  # what is imported or made once
+        for count in (few, many):
+            work = prepare(count)
+            os.getppid()
+            work()
+            os.getppid()
+        print(name)
+
+
+if __name__ == "__main__":
+    main()
