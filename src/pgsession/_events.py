@@ -28,6 +28,8 @@ MAX_PAYLOAD = 7999
 PLAIN_SQL = "0" * 16
 """The origin of what the triggers announce."""
 
+_LARGEST = 2**63 - 1
+
 
 class Changed(Struct, frozen=True, gc=False):
     """A session was created or updated and is now at `version`."""
@@ -180,7 +182,10 @@ def _number(colon: str, text: str) -> int:
     # int() would also take signs, underscores, white space, other alphabets' digits, and any number of them.
     if not (colon and text.isdecimal() and text.isascii() and len(text) <= 19):
         raise ValueError("not a version or token")
-    return int(text)
+    number = int(text)
+    if number > _LARGEST:
+        raise ValueError("larger than any version or token")
+    return number
 
 
 def _item(text: str) -> Item:

@@ -86,6 +86,8 @@ def test_garbage_is_reported_and_never_raises(payload: str) -> None:
         f"{NODE} u{'0' * 32}:1_0",
         f"{NODE} u{'0' * 32}:\u0661",
         f"{NODE} u{'0' * 32}:{'9' * 20}",
+        f"{NODE} u{'0' * 32}:{2**63}",
+        f"{NODE} L61:{2**63}",
         f"{NODE} u{'0' * 31}:1",
         f"{NODE} u{'g' * 32}:1",
         f"{NODE} d{'0' * 30}",
