@@ -14,7 +14,7 @@ cdef int parse_other(object session_id, Key *key) except -1:
     """Subclasses, and the errors."""
     cdef const unsigned char *text
     if isinstance(session_id, UUID):
-        number = session_id.int
+        number = getattr(session_id, "int", None)
         return pgs_int_halves(<PyObject *> number, &key.high, &key.low)
     if isinstance(session_id, str):
         plain = str.__str__(session_id)     # a subclass is laid out in another way

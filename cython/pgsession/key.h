@@ -62,11 +62,15 @@ static inline const unsigned char *pgs_text_36(PyObject *text) {
 
 /* ---- a Python int of up to 128 bits ---- */
 
-/* The slow way, right on every build of Python: int.to_bytes. Returns -1 with an exception set. */
+/* The slow way, right on every build of Python: int.to_bytes, and not a method of that name of something else. Returns
+ * -1 with TypeError or ValueError set. */
 static inline int pgs_int_portable(PyObject *number, uint64_t *high, uint64_t *low) {
-    PyObject *bytes = PyObject_CallMethod(number, "to_bytes", "is", 16, "big");
-    if (bytes == NULL)
+    PyObject *bytes = PyObject_CallMethod((PyObject *)&PyLong_Type, "to_bytes", "Ois", number, 16, "big");
+    if (bytes == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError))
+            PyErr_SetString(PyExc_ValueError, "session_id is not a number of 128 bits");
         return -1;
+    }
     *high = pgs_load_big((const unsigned char *)PyBytes_AS_STRING(bytes));
     *low = pgs_load_big((const unsigned char *)PyBytes_AS_STRING(bytes) + 8);
     Py_DECREF(bytes);

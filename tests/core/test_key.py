@@ -39,7 +39,7 @@ def test_the_fast_and_the_portable_way_from_an_int_agree(number: int) -> None:
 def test_an_int_of_more_than_128_bits_is_no_key() -> None:
     assert _int_halves(2**128) is None
     assert _int_halves(-1) is None
-    with pytest.raises(OverflowError):
+    with pytest.raises(ValueError, match="128 bits"):
         _int_halves(2**128, portable=True)
 
 
@@ -96,3 +96,23 @@ def test_subclasses_are_read_by_what_they_are() -> None:
     identity = uuid.uuid4()
     for form in (Identity(bytes=identity.bytes), Text(identity), Raw(identity.bytes)):
         assert to_bytes(form) == identity.bytes
+
+
+class Swindler:
+    def to_bytes(self, *_: object) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("slot", [-1, 2**128, 2**1000, "7", None, 1.5, Swindler()])
+@pytest.mark.parametrize("portable", [False, True])
+def test_a_uuid_whose_int_is_none_is_refused(slot: object, portable: bool) -> None:
+    class Identity(uuid.UUID):
+        pass
+
+    identity = (Identity if portable else uuid.UUID)(int=5)
+    object.__setattr__(identity, "int", slot)
+    with pytest.raises((TypeError, ValueError)):
+        to_bytes(identity)
+    object.__delattr__(identity, "int")
+    with pytest.raises(TypeError):
+        to_bytes(identity)
