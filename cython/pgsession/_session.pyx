@@ -134,7 +134,8 @@ cdef class Session:
     def get(self, key, default=None, *, type=Any):
         """The value of `key`, decoded as `type`, or `default` where there is none.
 
-        Raises AttributeTypeError where the value is not of that type.
+        Raises AttributeTypeError where the value is not of that type, or is JSON that only plain SQL can have stored:
+        a number that Python cannot hold, half of a surrogate pair, or nesting too deep to decode.
         """
         value = read(self, key, type)
         return default if value is NOTHING else value

@@ -29,7 +29,9 @@ cdef dict plans = {}
 cdef object encode_json = msgspec.json.Encoder().encode
 cdef object decode_json = msgspec.json.Decoder().decode
 cdef object to_builtins = msgspec.to_builtins
-cdef object ValidationError = msgspec.ValidationError
+# What JSON that is stored cannot be decoded for: its type, a number that Python cannot hold, and what only plain SQL can
+# store: half of a surrogate pair, or more levels than msgspec goes down.
+cdef tuple UNREADABLE = (msgspec.DecodeError, RecursionError)
 
 
 # ---- decoding ----
@@ -61,7 +63,7 @@ cdef object decode_plain(object key, Span span):
         return None
     try:
         return decode_json(PyBytes_FromStringAndSize(data, span.length))
-    except ValidationError as error:        # a number that Python cannot hold
+    except UNREADABLE as error:
         raise AttributeTypeError(key, str(error)) from None
 
 
@@ -98,7 +100,7 @@ cdef object short_integer(Span span):
 cdef object decode_typed(object key, Span span, Plan plan):
     try:
         return plan.decode(PyBytes_FromStringAndSize(span.data, span.length))
-    except ValidationError as error:
+    except UNREADABLE as error:
         raise AttributeTypeError(key, str(error)) from None
 
 

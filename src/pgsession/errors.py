@@ -114,7 +114,7 @@ class AttributeTooLargeError(PgSessionError, ValueError):
 
 
 class AttributeTypeError(PgSessionError, TypeError):
-    """A stored attribute value is not of the `type` it was asked for as."""
+    """A stored attribute value is not of the `type` it was asked for as, or cannot be decoded at all."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"attribute {key!r}: {reason}")

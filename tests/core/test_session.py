@@ -357,6 +357,18 @@ def test_a_value_of_another_type_is_an_error_by_its_key(make_session: MakeSessio
         session["big"]
 
 
+@pytest.mark.parametrize("stored", [b'"\\ud800"', b"[" * 10_000 + b"]" * 10_000])
+def test_what_only_plain_sql_can_store_is_an_error_by_its_key(
+    make_session: MakeSession, stored: bytes
+) -> None:
+    session = make_session(odd=stored, a=b"1")
+    with pytest.raises(AttributeTypeError, match="'odd'"):
+        session["odd"]
+    with pytest.raises(AttributeTypeError, match="'odd'"):
+        session.get("odd", type=list)
+    assert session["a"] == 1
+
+
 @pytest.mark.parametrize(
     "stored",
     [
