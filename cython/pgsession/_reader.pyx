@@ -60,8 +60,10 @@ cdef Session shared_hit(object manager, Cache cache, Key key, bint touch, int64_
 
 cdef Proven prove(object manager, Seen seen, object token):
     """What a token says, or None for one that is not ours."""
-    if not isinstance(token, str):
-        return None
+    if type(token) is not str:
+        if not isinstance(token, str):
+            return None
+        token = str.__str__(token)      # a subclass may have a hash of its own
     cdef Proven proven = seen.find(token)
     cdef Key key
     if proven is not None:

@@ -43,7 +43,10 @@ def open_session_token(tuple keys not None, token):
     cdef uint32_t group
     cdef int a, b, c, d, i
     cdef int64_t version = 0
-    if type(token) is not str or PyUnicode_GET_LENGTH(token) != CHARACTERS or not PyUnicode_IS_COMPACT_ASCII(token):
+    if not isinstance(token, str):
+        return None
+    token = str.__str__(token)          # a subclass is laid out in another way
+    if PyUnicode_GET_LENGTH(token) != CHARACTERS or not PyUnicode_IS_COMPACT_ASCII(token):
         return None
     text = <const uint8_t *> PyUnicode_1BYTE_DATA(token)
     for i in range(19):

@@ -104,6 +104,17 @@ def test_a_token_is_verified_once_and_a_bad_one_is_none(cache: Cache) -> None:
     assert manager.verified == ["good-1", "bad", "good-2"]
 
 
+def test_a_token_of_a_kind_of_str_is_the_text_it_is(cache: Cache) -> None:
+    class Cookie(str):
+        __hash__ = None  # type: ignore[assignment]
+
+    manager = Manager(cache)
+    for _ in range(2):
+        session = manager.get_session_by_token(Cookie("good-1"))
+        assert session is not None and session.id == KEY
+    assert manager.verified == ["good-1"]
+
+
 def test_tokens_are_remembered_within_bounds(cache: Cache) -> None:
     manager = Manager(cache)
     for number in range(1000):

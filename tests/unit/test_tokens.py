@@ -89,6 +89,15 @@ def test_what_is_no_text_is_no_token(value: object) -> None:
         signer.verify(value)  # type: ignore[arg-type]
 
 
+def test_a_kind_of_str_is_read_as_the_text_it_is() -> None:
+    class Cookie(str):
+        __hash__ = None  # type: ignore[assignment]
+
+    session_id = uuid4()
+    assert signer.verify_session(Cookie(signer.sign_session(session_id, 7))) == (session_id, 7)
+    assert signer.verify(Cookie(signer.sign("text"))) == b"text"
+
+
 def test_rotation() -> None:
     old, both, new = Signer([KEY]), Signer([OTHER, KEY]), Signer([OTHER])
     token = old.sign_session(uuid4(), 1)

@@ -66,22 +66,19 @@ def check() -> list[str]:
     if gone:
         return [f"there is no function {name} any more: bring {LIST.name} up to date" for name in gone]
     harmless = {name for group in wanted["harmless"] for name in group["calls"]}
-    found = {
-        (caller, callee): times
-        for caller, callee, times in path(known, roots, beyond)
-        if callee not in harmless
-    }
-    listed = {
-        (caller, callee): times
-        for group in wanted["calls"]
-        for caller in group["from"]
-        for callee, times in group["times"].items()
-    }
+    found: Counter[tuple[str, str]] = Counter()
+    for caller, callee, times in path(known, roots, beyond):
+        if callee not in harmless:
+            found[caller, callee] = times
+    listed: Counter[tuple[str, str]] = Counter()
+    for group in wanted["calls"]:
+        for caller in group["from"]:
+            listed.update({(caller, callee): times for callee, times in group["times"].items()})
     return [
-        f"{caller} calls {callee}: {found.get((caller, callee), 0)} times in the generated C,"
-        f" {listed.get((caller, callee), 0)} times on the list"
+        f"{caller} calls {callee}: {found[caller, callee]} times in the generated C,"
+        f" {listed[caller, callee]} times on the list"
         for caller, callee in sorted(found | listed)
-        if found.get((caller, callee)) != listed.get((caller, callee))
+        if found[caller, callee] != listed[caller, callee]
     ]
 
 
