@@ -8,8 +8,8 @@ operations of one session (PostgreSQL would apply one of them silently).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -25,21 +25,43 @@ from pgsession.errors import (
 MAX_OPERATIONS = 256
 MAX_BYTES = 4 << 20
 
+Bigint = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Snapshot = tuple[
-    UUID, int, str, str | None, int, int, int, int, bool, list[tuple[str, int, int | None, msgspec.Raw]]
+    UUID,
+    Bigint,
+    str,
+    str | None,
+    Bigint,
+    Bigint,
+    Bigint,
+    Bigint,
+    bool,
+    list[tuple[str, Bigint, Bigint | None, msgspec.Raw]],
 ]
 _snapshot_decoder = msgspec.json.Decoder(Snapshot)
 _snapshots_decoder = msgspec.json.Decoder(list[Snapshot])
+_UNREADABLE = (ValueError, RecursionError)  # a key twice, an id of more than 64 KiB; levels without end
 
 
 def record_of(snapshot: bytes | str | msgspec.Raw) -> Record:
-    """The record that one snapshot text of the database (see `_sql`) stands for."""
-    return _record(_snapshot_decoder.decode(snapshot))
+    """The record that one snapshot text of the database (see `_sql`) stands for.
+
+    Raises:
+        msgspec.DecodeError: it is none; or an attribute has what only plain SQL can store: half of a surrogate pair,
+            or more levels of nesting than msgspec goes down.
+    """
+    try:
+        return _record(_snapshot_decoder.decode(snapshot))
+    except _UNREADABLE as error:
+        raise msgspec.DecodeError(f"not a session: {error}") from error
 
 
 def records_of(snapshots: bytes | str) -> list[Record]:
-    """The records that a list of snapshots stands for."""
-    return [_record(snapshot) for snapshot in _snapshots_decoder.decode(snapshots)]
+    """The records that a list of snapshots stands for; raises as `record_of`."""
+    try:
+        return [_record(snapshot) for snapshot in _snapshots_decoder.decode(snapshots)]
+    except _UNREADABLE as error:
+        raise msgspec.DecodeError(f"not sessions: {error}") from error
 
 
 def _record(snapshot: Snapshot) -> Record:
@@ -58,15 +80,33 @@ class Answer(msgspec.Struct, array_like=True):
 
 
 class _CreateAnswer(Answer, array_like=True):
+    status: Literal["ok", "too_many", "locked"]
     created: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _UpdateAnswer(Answer, array_like=True):
-    detail: int | list[str] = 0
-    updated_at: int = 0
-    last_accessed: int = 0
-    expires_at: int = 0
+    status: Literal["ok", "gone", "session", "attributes", "locked"]
+    detail: Bigint | list[str] = 0
+    updated_at: Bigint = 0
+    last_accessed: Bigint = 0
+    expires_at: Bigint = 0
     snapshot: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def version(self) -> int:
+        if not isinstance(self.detail, int):
+            raise LookupError(f"{self.status!r} without a version")
+        return self.detail
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        if isinstance(self.detail, int):
+            raise LookupError(f"{self.status!r} without the keys")
+        return tuple(self.detail)
+
+
+class _DeleteAnswer(Answer, array_like=True):
+    status: Literal["ok", "gone", "locked"]
 
 
 class Answers(msgspec.Struct):
@@ -76,8 +116,14 @@ class Answers(msgspec.Struct):
     now: int
     create: list[_CreateAnswer] = []
     update: list[_UpdateAnswer] = []
-    delete: list[Answer] = []
+    delete: list[_DeleteAnswer] = []
     evicted: list[str] = []
+
+    def each(self) -> Iterator[tuple[str, Answer]]:
+        """Every answer, with the kind of operation that it is to."""
+        for kind in ("create", "update", "delete"):
+            for answer in getattr(self, kind):
+                yield kind, answer
 
 
 _answers_decoder = msgspec.json.Decoder(Answers)
@@ -219,11 +265,9 @@ class Update(Operation):
             return self._saved(answer)
         session_id = UUID(bytes=self.key)
         if answer.status == "session":
-            assert isinstance(answer.detail, int)
-            return SessionVersionConflict(session_id, self.record.version, answer.detail)
+            return SessionVersionConflict(session_id, self.record.version, answer.version)
         if answer.status == "attributes":
-            assert isinstance(answer.detail, list)
-            return AttributeVersionConflict(session_id, tuple(answer.detail))
+            return AttributeVersionConflict(session_id, answer.keys)
         return SessionNotFoundError(session_id)
 
     def _saved(self, answer: _UpdateAnswer) -> Record:
@@ -231,10 +275,9 @@ class Update(Operation):
         that never was: then the server sends the whole snapshot (C4)."""
         if bytes(answer.snapshot) != b"null":
             return record_of(answer.snapshot)
-        assert isinstance(answer.detail, int)
         record, inactivity = self.record, self.include_inactivity
         return record.changed(
-            version=answer.detail,
+            version=answer.version,
             updated_at=answer.updated_at,
             last_accessed=answer.last_accessed,
             expires_at=answer.expires_at,
@@ -292,24 +335,25 @@ class Batch:
         """Reads the server's answer.
 
         Raises:
-            msgspec.DecodeError, LookupError: the answer does not fit the batch; the server runs other functions
-                than this version of the library.
+            msgspec.DecodeError, LookupError, ValueError, RecursionError: the answer does not fit the batch; the
+                server runs other functions than this version of the library. Or as `record_of`.
         """
         answers = _answers_decoder.decode(text)
         results: list[tuple[Operation, Any]] = []
         locked: list[Operation] = []
-        given: Iterable[Answer] = (*answers.create, *answers.update, *answers.delete)
-        for answer in given:
-            operation = self.operations[answer.index]
+        waiting = dict(enumerate(self.operations))
+        for kind, answer in answers.each():
+            operation = waiting.pop(answer.index, None)
+            if operation is None or operation.kind != kind:
+                raise LookupError(f"{kind} {answer.index} was not sent, or is answered twice")
             if answer.status == "locked":
-                operation.locked += 1
                 locked.append(operation)
             else:
                 results.append((operation, operation.result(answer)))
-        if len(results) + len(locked) != len(self.operations):
-            raise LookupError(
-                f"{len(self.operations)} operations were sent, {len(results) + len(locked)} answered"
-            )
+        if waiting:
+            raise LookupError(f"{len(waiting)} of {len(self.operations)} operations are not answered")
+        for operation in locked:
+            operation.locked += 1
         return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
 
 
