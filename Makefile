@@ -16,7 +16,7 @@ CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check check-hot bench chaos wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo test check check-hot bench chaos fuzz wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,9 @@ chaos: build ## the simulation at length, then SECONDS=60 of random operations a
 	$(PY) -m tests.simulation --seeds $(SEEDS)
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
 
+fuzz: build ## SECONDS=60 of keys, notifications, tokens and rows as nobody should send them
+	$(PY) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments
 	$(PY) tools/wheel.py
 
@@ -51,7 +54,7 @@ portability: $(DONE)/portability build ## compile the core for other systems
 wheel-aarch64: ## as root: an ARM64 wheel, tested under emulation
 	tools/wheel_aarch64.sh
 
-sanitize: build ## the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: build ## the core's tests and the fuzz tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(PY) tools/sanitize.py $(ARGS)
 
 free-threading: build ## the core that is declared for it, tested on PYTHON_FT=/path/to/python3.13t (3.13 or later)

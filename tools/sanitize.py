@@ -1,4 +1,5 @@
-"""`make sanitize`: the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the checkout.
+"""`make sanitize`: the core's tests and the fuzz tests under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy
+of the checkout.
 
 Leaks are not looked for here (Python itself keeps what it once had); the tests count references and memory themselves.
 """
@@ -34,7 +35,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
-        command = [sys.executable, "-m", "pytest", "-q", *sys.argv[1:], "tests/core"]
+        command = [sys.executable, "-m", "pytest", "-q", *sys.argv[1:], "tests/core", "tests/fuzz"]
         return subprocess.run(command, cwd=copy, env=test).returncode
 
 

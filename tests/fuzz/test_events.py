@@ -1,0 +1,107 @@
+"""Notifications: what is not understood empties the cache; nothing raises, and nothing is half applied."""
+
+from __future__ import annotations
+
+import logging
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pgsession import _events
+from pgsession._cache import Cache
+from pgsession._clock import Clock
+from pgsession._coherence import Coherence
+from pgsession._record import Record
+
+from . import fuzz, mutated
+
+NODE, OTHER = "0123456789abcdef", "fedcba9876543210"
+KEYS = [bytes([number]) * 16 for number in range(4)]
+LOG = logging.getLogger("tests.fuzz")
+LOG.addHandler(logging.NullHandler())
+LOG.propagate = False
+
+names = st.sampled_from(["ann", "bob", "", "é", "\U0001f600"])
+numbers = st.integers(0, 2**63 - 1) | st.sampled_from([0, 1, 2, 2**63 - 1])
+items = st.one_of(
+    st.builds(_events.Changed, st.sampled_from(KEYS), numbers),
+    st.builds(_events.Deleted, st.sampled_from(KEYS)),
+    st.builds(_events.UserChanged, names),
+    st.builds(_events.GroupChanged, names),
+    st.just(_events.Everything()),
+    st.builds(_events.LockReleased, names),
+    st.builds(_events.LockEnded, names, numbers),
+)
+sent = st.builds(
+    lambda origin, some: next(_events.payloads(origin, some)),
+    st.sampled_from([NODE, OTHER, _events.PLAIN_SQL]),
+    st.lists(items, min_size=1, max_size=6),
+)
+payloads = mutated(sent, "0123456789abcdefABCDEFudUGAlLxz :-+_") | st.text(max_size=60)
+HUGE = f"{OTHER} u{KEYS[0].hex()}:{2**63} d{KEYS[1].hex()}"
+
+
+def listening() -> tuple[Coherence, Cache]:
+    """A node with four sessions in memory, in sync."""
+    clock = Clock(manual=1_000_000)
+    cache = Cache(8, clock, inactivity=0, touch_interval=0, lifetime=0, max_attribute_length=100)
+    coherence = Coherence(cache, clock, node=NODE, max_staleness=30_000_000, stale_if_error=0, logger=LOG)
+    coherence.on_listening("one")
+    assert coherence.resynced(coherence.resync_started(), [])
+    for number, key in enumerate(KEYS):
+        user, group = ("ann", "bob") if number % 2 else ("bob", None)
+        cache.put(Record(key, 5, user, group, 0, 0, 0, 1 << 60, False))
+    return coherence, cache
+
+
+@fuzz
+@given(payloads)
+@example(HUGE)
+def test_a_payload_says_what_it_says_or_everything(payload: str) -> None:
+    event = _events.parse(payload)
+    if event.malformed:
+        assert event.items == (_events.Everything(),)
+        return
+    (again,) = _events.payloads(event.origin, event.items)
+    assert _events.parse(again) == event
+    # Only the case of hexadecimal digits and zeros in front of a number may differ.
+    assert again.replace("0", "").lower() == payload.replace("0", "").lower()
+
+
+@fuzz
+@given(payloads)
+@example(HUGE)
+def test_the_cache_keeps_nothing_that_a_payload_takes_from_it(payload: str) -> None:
+    coherence, cache = listening()
+    news = coherence.on_event(payload)
+    event = _events.parse(payload)
+    assert coherence.counters.malformed_events == event.malformed
+    gone = {key for key in KEYS if any(touches(item, key) for item in event.items)}
+    assert {key for key in KEYS if cache.version(key) == 0} == gone
+    assert len(news.released) == sum(isinstance(item, _events.LockReleased) for item in event.items)
+    assert len(news.ended) == sum(isinstance(item, _events.LockEnded) for item in event.items)
+
+
+def touches(item: _events.Item, key: bytes) -> bool:
+    """Whether it ends what is in memory of this session, all of which are at version 5."""
+    odd = KEYS.index(key) % 2 == 1
+    match item:
+        case _events.Changed(changed, version):
+            return changed == key and version > 5
+        case _events.Deleted(deleted):
+            return deleted == key
+        case _events.UserChanged(user):
+            return user == ("ann" if odd else "bob")
+        case _events.GroupChanged(group):
+            return odd and group == "bob"
+    return isinstance(item, _events.Everything)
+
+
+@fuzz
+@given(st.data())
+def test_only_an_outstanding_proof_is_a_proof(data: st.DataObject) -> None:
+    coherence, _ = listening()
+    proof = coherence.next_proof()
+    payload = data.draw(mutated(st.just(proof.payload), "0123456789abcdef :-") | st.text(max_size=40))
+    assert coherence.proof_returned(payload) == (payload == proof.payload)
+    assert not coherence.proof_returned(payload), "a proof counts once"
