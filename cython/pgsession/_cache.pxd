@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from cpython.object cimport PyObject
+
 from pgsession._clock cimport Clock, recent
 from pgsession._key cimport Key
 from pgsession._lock cimport pgs_mutex
@@ -76,14 +78,15 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
                            pgs_hot **found) noexcept:
     """The hit path, under the lock. With `proven` nothing is served beyond the proof of sync (C6)."""
     cdef pgs_table *table = &cache.table
+    cdef PyObject *clock = <PyObject *> cache.clock     # borrowed, see reference.h
     cdef uint32_t slot = pgs_find(table, key.high, key.low)
-    cdef int64_t now = recent(cache.clock)
+    cdef int64_t now = recent(<Clock> clock)
     cdef pgs_hot *hot
     cdef Answer answer = HIT
     if proven and PGS_UNLIKELY(now + cache.clock.slack >= cache.vouched_until):
         cache.stale += 1
         return MISS
-    if slot == 0:
+    if PGS_UNLIKELY(slot == 0):
         cache.misses += 1
         return MISS
     now += cache.clock.offset

@@ -10,14 +10,19 @@ embedded for `inspect`.)
 cimport cython
 from libc.stdint cimport int64_t
 
-from pgsession._cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, Answer, Cache, drop, held, look_up, pgs_hot
+from cpython.object cimport PyObject, PyTypeObject
+
+from pgsession._cache cimport (
+    HIT, HIT_LATE, MISS, OVER, PGS_ASKED, PGS_UNLIKELY, Answer, Cache, drop, held, look_up, pgs_hot,
+)
 from pgsession._clock cimport Clock
 from pgsession._key cimport Key, key_bytes, parse
 from pgsession._lock cimport PGS_FREE_THREADED
 from pgsession._ready cimport ready
 from pgsession._record cimport Record
+from pgsession._reference cimport pgs_give, pgs_hold
 from pgsession._seen cimport Proven, Seen
-from pgsession._session cimport Session, new_session
+from pgsession._session cimport new_session
 
 from pgsession._clock import Clock as MakeClock
 
@@ -26,36 +31,43 @@ cdef Cache NOTHING = Cache(1, MakeClock(manual=0), inactivity=0, touch_interval=
 cdef Seen NOTHING_SEEN = Seen(1)
 
 
-cdef inline Session hit(object manager, Cache cache, Key key, bint touch, int64_t min_version):
-    """The session from memory, or None."""
+cdef inline PyObject *hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
+    """The session from memory as a new reference, or NULL."""
     cdef pgs_hot *hot = NULL
+    cdef PyObject *record
     cdef Answer answer
     if PGS_FREE_THREADED:
         return shared_hit(manager, cache, key, touch, min_version)
     answer = look_up(cache, key, touch, min_version, True, &hot)
+    if PGS_UNLIKELY(answer != HIT):
+        return rare_hit(manager, cache, key, answer, hot)
+    record = <PyObject *> hot.record
+    return new_session(cache, <Record> record, True, hot.accessed)
+
+
+cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL:
+    """A miss, or a hit that has to be written at once: another node may call it inactive before the next flush."""
+    if answer == OVER:
+        drop(cache, key)
     if answer <= MISS:
-        if answer == OVER:
-            drop(cache, key)
-        return None
-    if answer == HIT_LATE:
-        hot.flags |= PGS_ASKED
-    cdef Session session = new_session(cache, <Record> hot.record, True, hot.accessed)
-    if answer == HIT_LATE:      # another node may call it inactive before the next flush: written at once
-        manager._touch_now(key_bytes(key))
-    return session
+        return NULL
+    hot.flags |= PGS_ASKED
+    session = pgs_give(new_session(cache, <Record> hot.record, True, hot.accessed))
+    manager._touch_now(key_bytes(key))
+    return pgs_hold(<PyObject *> session)
 
 
-cdef Session shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version):
+cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
     """hit() where other threads change the cache meanwhile: the record is ours before the lock is given up."""
     cdef Answer answer = MISS
     cdef int64_t accessed = 0
     cdef Record record = held(cache, key, touch, min_version, True, &answer, &accessed)
     if record is None:
-        return None
-    cdef Session session = new_session(cache, record, True, accessed)
+        return NULL
+    session = pgs_give(new_session(cache, record, True, accessed))
     if answer == HIT_LATE:
         manager._touch_now(key_bytes(key))
-    return session
+    return pgs_hold(<PyObject *> session)
 
 
 cdef Proven prove(object manager, Seen seen, object token):
@@ -76,9 +88,9 @@ cdef Proven prove(object manager, Seen seen, object token):
     return seen.remember(token, key, version)
 
 
-cdef class Reader:
-    """Base of SessionManager. Subclasses have `_load(key, touch, refresh, min_version)`, which reads the database,
-    `_touch_now(key)`, `_verify_token(token)` and `_check_open()`."""
+cdef class Base:
+    """What both readers have. Subclasses of these have `_load(key, touch, refresh, min_version)`, which reads the
+    database, `_touch_now(key)`, `_verify_token(token)` and `_check_open()`."""
 
     def __cinit__(self, *args, **kwargs):
         self._cache = NOTHING
@@ -87,6 +99,14 @@ cdef class Reader:
     def __init__(self, Cache cache not None):
         self._cache = cache
         self.seen = Seen(cache.capacity)
+
+    def get_cached_session(self, session_id, *, bint touch=True):
+        """The session of this id if it is in memory, in sync and live, else None; never a query, not awaited."""
+        return cached(self, session_id, touch)
+
+
+cdef class Reader(Base):
+    """Base of SessionManager."""
 
     def get_session(self, session_id, *, bint touch=True, bint refresh=False, int64_t min_version=0):
         """The session of this id, or None where there is no live one.
@@ -96,48 +116,24 @@ cdef class Reader:
         older. Raises TypeError or ValueError for what is not an id, and psycopg's errors where the database had to be
         read and could not be.
         """
-        cdef Key key
-        cdef Session session
-        parse(session_id, &key)
-        if not refresh:
-            session = hit(self, self._cache, key, touch, min_version)
-            if session is not None:
-                return session
-        return self._load(key_bytes(key), touch, refresh, min_version)
-
-    def get_cached_session(self, session_id, *, bint touch=True):
-        """The session of this id if it is in memory, in sync and live, else None; never a query."""
-        cdef Key key
-        parse(session_id, &key)
-        cdef Session session = hit(self, self._cache, key, touch, 0)
-        if session is None:
-            self._check_open()
-        return session
+        return get(self, session_id, touch, refresh, min_version)
 
     def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
         """As `get_session`, by a signed token; a bad token is None, and costs no query."""
         cdef Proven proven = prove(self, self.seen, token)
-        cdef Session session
+        cdef PyObject *session
         if proven is None:
             return None
         min_version = max(min_version, proven.version)
         if not refresh:
             session = hit(self, self._cache, proven.key, touch, min_version)
-            if session is not None:
-                return session
+            if session != NULL:
+                return pgs_give(session)
         return self._load(key_bytes(proven.key), touch, refresh, min_version)
 
 
-cdef class AsyncReader:
+cdef class AsyncReader(Base):
     """Base of AsyncSessionManager. As Reader, where `_load` is a coroutine function."""
-
-    def __cinit__(self, *args, **kwargs):
-        self._cache = NOTHING
-        self.seen = NOTHING_SEEN
-
-    def __init__(self, Cache cache not None):
-        self._cache = cache
-        self.seen = Seen(cache.capacity)
 
     def get_session(self, session_id, *, bint touch=True, bint refresh=False, int64_t min_version=0):
         """Await the session of this id, or None where there is no live one.
@@ -148,32 +144,90 @@ cdef class AsyncReader:
         and psycopg's errors where the database had to be read and could not be.
         """
         cdef Key key
-        cdef Session session
+        cdef PyObject *session
         parse(session_id, &key)
         if not refresh:
             session = hit(self, self._cache, key, touch, min_version)
-            if session is not None:
-                return ready(session)
+            if session != NULL:
+                return ready(pgs_give(session))
         return self._load(key_bytes(key), touch, refresh, min_version)
-
-    def get_cached_session(self, session_id, *, bint touch=True):
-        """The session of this id if it is in memory, in sync and live, else None; never a query, not awaited."""
-        cdef Key key
-        parse(session_id, &key)
-        cdef Session session = hit(self, self._cache, key, touch, 0)
-        if session is None:
-            self._check_open()
-        return session
 
     def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
         """As `get_session`, by a signed token; a bad token is None, and costs no query."""
         cdef Proven proven = prove(self, self.seen, token)
-        cdef Session session
+        cdef PyObject *session
         if proven is None:
             return ready(None)
         min_version = max(min_version, proven.version)
         if not refresh:
             session = hit(self, self._cache, proven.key, touch, min_version)
-            if session is not None:
-                return ready(session)
+            if session != NULL:
+                return ready(pgs_give(session))
         return self._load(key_bytes(proven.key), touch, refresh, min_version)
+
+
+cdef object cached(Base self, object session_id, bint touch):
+    cdef Key key
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session
+    parse(session_id, &key)
+    session = hit(self, <Cache> cache, key, touch, 0)
+    if session != NULL:
+        return pgs_give(session)
+    self._check_open()
+    return None
+
+
+cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_t min_version):
+    cdef Key key
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session
+    parse(session_id, &key)
+    if not refresh:
+        session = hit(self, <Cache> cache, key, touch, min_version)
+        if session != NULL:
+            return pgs_give(session)
+    return self._load(key_bytes(key), touch, refresh, min_version)
+
+
+# ---- the short way in ----
+#
+# Nearly every call gives an id and nothing else. Cython's reading of arguments, made for keywords too, would take a
+# tenth of such a hit; so these methods are entered by a function that sees to it. All else goes on to Cython's.
+
+cdef extern from *:
+    """
+    typedef PyObject *(*pgs_method)(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+    /* Returns what the method was entered by. */
+    static pgs_method pgs_enter_by(PyTypeObject *type, const char *name, pgs_method entry) {
+        PyObject *method = PyDict_GetItemString(type->tp_dict, name);
+        PyMethodDef *definition = ((PyMethodDescrObject *)method)->d_method;
+        pgs_method before = (pgs_method)(void (*)(void))definition->ml_meth;
+        definition->ml_meth = (PyCFunction)(void (*)(void))entry;
+        return before;
+    }
+    """
+    ctypedef object (*pgs_method)(object self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+    pgs_method pgs_enter_by(PyTypeObject *type, const char *name, pgs_method entry)
+
+cdef pgs_method get_session, get_cached_session
+
+
+cdef object enter_get_session(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *session_id
+    if count == 1 and names == NULL:
+        session_id = args[0]
+        return get(<Reader> self, <object> session_id, True, False, 0)
+    return get_session(self, args, count, names)
+
+
+cdef object enter_get_cached_session(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *session_id
+    if count == 1 and names == NULL:
+        session_id = args[0]
+        return cached(<Base> self, <object> session_id, True)
+    return get_cached_session(self, args, count, names)
+
+
+get_session = pgs_enter_by(<PyTypeObject *> Reader, b"get_session", enter_get_session)
+get_cached_session = pgs_enter_by(<PyTypeObject *> Base, b"get_cached_session", enter_get_cached_session)

@@ -51,4 +51,4 @@ cdef inline Cache cache_of(Session session):
     return <Cache> session.cache
 
 
-cdef Session new_session(Cache cache, Record record, bint from_cache, int64_t accessed)
+cdef PyObject *new_session(Cache cache, Record record, bint from_cache, int64_t accessed) except NULL

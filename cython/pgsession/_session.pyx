@@ -18,6 +18,7 @@ from pgsession._key cimport key_uuid
 from pgsession._record cimport (
     Span, expiry_of, is_live, place_of, share, share_typed, shared_typed, value_of, versions_of,
 )
+from pgsession._reference cimport pgs_give, pgs_hold
 from pgsession._values cimport (
     Plan, checked_key, decode_plain, decode_typed, encode, is_plain, plan_of, reencode,
 )
@@ -323,31 +324,31 @@ cdef PyObject *spare[64]
 cdef int spares = 0
 
 
-cdef Session new_session(Cache cache, Record record, bint from_cache, int64_t accessed):
+cdef PyObject *new_session(Cache cache, Record record, bint from_cache, int64_t accessed) except NULL:
+    """A new reference. The record may be the cache's own, which a collection could make it drop."""
     global spares
-    cdef Session session
+    cdef PyObject *session
+    cdef Record kept
     if spares > 0:
         spares -= 1
-        pgs_revive(spare[spares])
-        session = <Session> spare[spares]
-        Py_DECREF(session)      # the reference that is new is held by `session` now
+        session = spare[spares]
+        pgs_revive(session)
     else:
+        kept = record
         session = make_session()
-    Py_INCREF(record)
-    Py_INCREF(cache)
-    session.record = <PyObject *> record
-    session.cache = <PyObject *> cache
-    session.accessed = accessed
-    session.from_cache = from_cache
-    session.invalidated = False
+    (<Session> session).record = pgs_hold(<PyObject *> record)
+    (<Session> session).cache = pgs_hold(<PyObject *> cache)
+    (<Session> session).accessed = accessed
+    (<Session> session).from_cache = from_cache
+    (<Session> session).invalidated = False
     return session
 
 
-cdef Session make_session():
+cdef PyObject *make_session() except NULL:
     cdef Session session = Session.__new__(Session)
     PyObject_GC_UnTrack(<PyObject *> session)
     session.tracked = False
-    return session
+    return pgs_hold(<PyObject *> session)
 
 
 cdef void release_session(PyObject *session) noexcept:
@@ -485,7 +486,8 @@ cdef int forget_edits(Session session) except -1:
 
 def session_of(Cache cache not None, Record record not None, bint from_cache, accessed=None):
     """A session on a record; `accessed` as in `Session.last_accessed`."""
-    return new_session(cache, record, from_cache, 0 if accessed is None else accessed)
+    cdef int64_t us = 0 if accessed is None else accessed
+    return pgs_give(new_session(cache, record, from_cache, us))
 
 
 # ---- what is there ----

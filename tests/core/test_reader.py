@@ -64,6 +64,49 @@ def test_a_hit_is_a_new_session_on_the_shared_record(cache: Cache) -> None:
     assert first.from_cache and first.id == KEY
 
 
+def test_the_id_may_come_by_name(cache: Cache) -> None:
+    for manager in (Manager(cache), AsyncManager(cache)):
+        assert manager.get_cached_session(session_id=KEY) is not None
+        for method in (manager.get_session, manager.get_cached_session):
+            for arguments in ((), (KEY, True)):
+                with pytest.raises(TypeError, match="argument"):
+                    method(*arguments)  # type: ignore[call-arg, arg-type]
+    session = Manager(cache).get_session(session_id=KEY)
+    assert session is not None and session.id == KEY
+
+
+class Discarding:
+    """Garbage that takes the session out of the cache when it is collected."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache, self.itself = cache, self
+
+    def __del__(self) -> None:
+        self.cache.discard(KEY)
+
+
+def test_making_a_session_survives_a_collection_that_drops_its_record(
+    cache: Cache, make_record: Callable[..., Record]
+) -> None:
+    manager = Manager(cache)
+    held = [manager.get_session(KEY) for _ in range(100)]  # more than are kept to be used again
+    before = gc.get_threshold()
+    for _ in range(5):
+        cache.put(make_record(KEY.bytes, attributes={"a": b"1"}))
+        gc.collect()
+        Discarding(cache)
+        gc.set_threshold(1)
+        try:
+            session = manager.get_session(KEY)
+        finally:
+            gc.set_threshold(*before)
+        if isinstance(session, tuple):  # collected on the way in: a miss
+            continue
+        assert session is not None and session._record.user_id
+        held.append(session)
+    assert {session["a"] for session in held if session is not None} == {1}
+
+
 def test_a_miss_goes_to_load_with_everything(cache: Cache) -> None:
     manager, other = Manager(cache), uuid.uuid4()
     assert manager.get_session(other) == ("loaded", other.bytes, True, False, 0)
