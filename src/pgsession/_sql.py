@@ -26,7 +26,7 @@ protocol (`cursor.execute(script, prepare=False)` on an autocommit connection: o
 `commit` asks for. The answer is the first result that returns rows (`while cursor.description is None:
 cursor.nextset()`); in its row these columns come first:
 
-    write(node, mark, batch)                   -> (text,)  the group commit, below
+    write(node, mark, arguments)               -> (text,)  the group commit, below
     touch(ids, accessed)                       -> (bytes | None,)  16 bytes for each id that somebody else had
                                                   locked: try those again
     delete_user(node, user_id, keep, after)    -> (last | None, deleted, skipped)  last: UUID
@@ -56,36 +56,37 @@ until that is None. If any step skipped rows, because others had them locked, wa
 `lock_timeout` (ms) bounds every wait for a row; it fails with 55P03. Plain SQL may cause deadlocks (40P01): run the
 script again.
 
-The batch of `write` is JSON, each `value` being *JSON text in a string*, so that psql sees it as the caller encoded it:
-    {"inactivity": us,
-     "wait": bool,  default false: rows locked by others are skipped and answered "locked"; true with a lock_timeout
-     "create": [[i, id, user_id, group_id | null, expires, include_inactivity, [[key, value, expires | null], ...],
-                 max_sessions (0: no limit), "evict" | "reject", [[id, us], ...] pending touches of the user], ...],
-     "update": [[i, id, base_version, null | "session" | "attributes",
-                 [[key, value, expires | null, base_attribute_version], ...], [[key, base_attribute_version], ...],
-                 expires | null, include_inactivity | null, change_group: bool, group_id | null, notify: bool,
-                 accessed | null, notify_on_conflict: bool], ...],
-     "delete": [[i, id], ...]}
-A missing list is an empty one. No id twice in a batch, no i twice in a list; a user may come twice. The answer:
-    {"incarnation": text | null, "now": us,
+The batch of `write` is rows, which `write_arguments` turns into columns, each `value` being JSON text:
+    create  (i, id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...],
+             max_sessions (0: no limit), "evict" | "reject", [(id, us), ...] pending touches of the user)
+    update  (id, base_version, flags (`_writes.Flag`), expires | None, group_id | None,
+             [(key, value, expires | None, base_attribute_version), ...], [(key, base_attribute_version), ...])
+    delete  id
+No id twice in a batch, no i twice among the creates; a user may come twice. Rows that others have locked are waited for
+with `wait` (and a lock_timeout), otherwise skipped and answered "locked". In the answer updates and deletes are numbered
+from 1 in the order in which they were given:
+    {"incarnation": text | null,
      "create": [[i, "ok", snapshot] | [i, "too_many"] | [i, "locked"], ...],
-     "update": [[i, "ok", version, updated, accessed, expires, snapshot | null] | [i, "gone"] | [i, "locked"]
-                | [i, "session", current_version] | [i, "attributes", [key, ...]], ...],
+     "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs,
+     "snapshots": [[i, snapshot], ...] of those of these whose version before was not base_version,
+     "refused": [[i, "gone"] | [i, "locked"] | [i, "session", current_version] | [i, "attributes", [key, ...]], ...]
      "delete": [[i, "ok"] | [i, "gone"] | [i, "locked"], ...],
      "evicted": [id, ...]}  the sessions that made room for created ones
-in any order within a list. An update has its snapshot iff the version before was not base_version. "gone" includes
-expired and inactive. A create is "locked" if what it would evict is all being written to at this moment. Creates are
-not announced (nobody can know their id yet); evictions are.
+in any order within a list. "gone" includes expired and inactive. A create is "locked" if what it would evict is all
+being written to at this moment. Creates are not announced (nobody can know their id yet); evictions are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, TypedDict, Unpack
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypedDict, Unpack
 
+import msgspec
+import psycopg
 from psycopg import sql
 
 from pgsession import _events
+from pgsession._writes import Flag
 
 NIL = "0" * 32
 """Where every walk in bounded steps begins."""
@@ -100,6 +101,10 @@ class Step(TypedDict, total=False):
     waiting: bool
     commit: Commit
     lock_timeout: int
+
+
+_Argument = str | int | bool | None
+_JUDGE_ATTRIBUTES = int(Flag.JUDGE_ATTRIBUTES)
 
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
@@ -151,6 +156,65 @@ def integer_array(numbers: Iterable[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
+def _sparse(values: Sequence[int | None]) -> str | None:
+    """Integers of which some are null; None where all are."""
+    if not any(value is not None for value in values):
+        return None
+    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+
+
+def _text_array(texts: Iterable[str | None]) -> str:
+    return "{" + ",".join([_element(text) for text in texts]) + "}"
+
+
+def _element(text: str | None) -> str:
+    return "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def write_arguments(
+    inactivity: int,
+    wait: bool,
+    create: Sequence[Sequence[Any]] = (),
+    update: Sequence[Sequence[Any]] = (),
+    delete: Sequence[str] = (),
+) -> tuple[_Argument, ...]:
+    """What the group commit is called with; see the module for the rows. `inactivity` in microseconds."""
+    creates = msgspec.json.encode(create).decode() if create else None
+    deletes = "{" + ",".join(delete) + "}" if delete else None
+    return (inactivity, wait, *(_columns(update) if update else [None] * 13), creates, deletes)
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> list[str | None]:
+    ids, bases, flags, expiries, groups, sets, drops = zip(*rows, strict=True)
+    judged = any(flag & _JUDGE_ATTRIBUTES for flag in flags)
+    ends, end = [], 0
+    for some in sets:
+        end += len(some)
+        ends.append(end)
+    keys, values, ends_at, set_bases = _transposed([one for some in sets for one in some], 4)
+    drop_of = [number for number, some in enumerate(drops, 1) for _ in some]
+    drop_keys, drop_bases = _transposed([one for some in drops for one in some], 2)
+    return [
+        "{" + ",".join(ids) + "}",
+        integer_array(bases),
+        integer_array(flags),
+        _sparse(expiries),
+        _text_array(groups) if any(group is not None for group in groups) else None,
+        integer_array(ends),
+        _text_array(keys),
+        _text_array(values),
+        _sparse(ends_at),
+        integer_array(set_bases) if judged else None,
+        integer_array(drop_of) if drop_of else None,
+        _text_array(drop_keys) if drop_of else None,
+        integer_array(drop_bases) if drop_of else None,
+    ]
+
+
+def _transposed(rows: list[Sequence[Any]], width: int) -> Sequence[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
 def names(schema: str, prefix: str) -> dict[str, sql.Composable]:
     """What stands for the placeholders of the migrations and of the statements here."""
     placeholders: dict[str, sql.Composable] = {
@@ -159,6 +223,7 @@ def names(schema: str, prefix: str) -> dict[str, sql.Composable]:
     placeholders["channel"] = sql.Literal(_events.events_channel(schema, prefix))
     placeholders["plain"] = sql.Literal(_events.PLAIN_SQL)
     placeholders["fencing_literal"] = sql.Literal(placeholders["fencing"].as_string())
+    placeholders |= {flag.name.lower(): sql.Literal(int(flag)) for flag in Flag if flag.name}
     placeholders["moment_us"] = sql.SQL(_microseconds("moment"))
     placeholders["snapshot_at_moment"] = _snapshot("s", "moment").format(**placeholders)
     return placeholders
@@ -247,10 +312,16 @@ class Statements:
         self._functions = {name: self._names[name].as_string() for name in _FUNCTIONS}
 
     def write(
-        self, node: str, mark: str, batch: str, *, commit: Commit = "split", lock_timeout: int = 0
+        self,
+        node: str,
+        mark: str,
+        arguments: tuple[_Argument, ...],
+        *,
+        commit: Commit = "split",
+        lock_timeout: int = 0,
     ) -> str:
-        """The group commit."""
-        return self._scalar("write", (node, mark, batch), commit, lock_timeout)
+        """The group commit; `arguments` by `write_arguments`."""
+        return self._scalar("write", (node, mark, *arguments), commit, lock_timeout)
 
     def touch(self, ids: str, accessed: str, *, commit: Commit = "plain") -> str:
         """The flush of noted accesses; `ids` by `uuid_array`, `accessed` by `integer_array`."""
@@ -342,9 +413,6 @@ class Statements:
         return sql.SQL(template).format(**parts, **more).as_string()
 
 
-_Argument = str | int | bool | None
-
-
 def _script(statement: str, commit: Commit, lock_timeout: int = 0) -> str:
     bound = f"SET LOCAL lock_timeout = {int(lock_timeout)}; " if lock_timeout else ""
     return f"{_BEGIN}; {bound}{statement}; COMMIT" + (f"; {_DURABLE}" if commit == "split" else "")
@@ -355,7 +423,20 @@ def _literals(arguments: tuple[_Argument, ...]) -> tuple[str, ...]:
 
 
 def _literal(argument: _Argument) -> str:
-    if isinstance(argument, str) and len(argument) > 100 and "$pgsession$" not in argument:
-        # No copy with every quote and backslash of a JSON text doubled.
-        return f"$pgsession${argument}$pgsession$"
-    return sql.Literal(argument).as_string()
+    if isinstance(argument, str):
+        return _text_literal(argument)
+    if isinstance(argument, bool):
+        return "true" if argument else "false"
+    return "NULL" if argument is None else str(argument)
+
+
+def _text_literal(text: str) -> str:
+    if "\0" in text:
+        raise psycopg.DataError("PostgreSQL's text has no NUL (0x00) characters")
+    if "'" not in text and "\\" not in text:
+        return f"'{text}'"
+    if "$pgsession$" not in text + "$":
+        return (
+            f"$pgsession${text}$pgsession$"  # no copy of a long text with every quote and backslash doubled
+        )
+    return sql.Literal(text).as_string()

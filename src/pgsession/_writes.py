@@ -7,9 +7,10 @@ operations of one session (PostgreSQL would apply one of them silently).
 
 from __future__ import annotations
 
+import enum
 from collections import deque
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -21,6 +22,8 @@ from pgsession.errors import (
     SessionVersionConflict,
     TooManySessionsError,
 )
+
+T = TypeVar("T")
 
 MAX_OPERATIONS = 256
 MAX_BYTES = 4 << 20
@@ -73,9 +76,9 @@ def _record(snapshot: Snapshot) -> Record:
 
 
 class Answer(msgspec.Struct, array_like=True):
-    """What the server's write function says of one operation (see `_sql`)."""
+    """What the server's write function says of one operation (see `_sql`), by its number among those of its kind."""
 
-    index: int
+    number: int
     status: str
 
 
@@ -84,13 +87,9 @@ class _CreateAnswer(Answer, array_like=True):
     created: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _UpdateAnswer(Answer, array_like=True):
-    status: Literal["ok", "gone", "session", "attributes", "locked"]
+class _Refusal(Answer, array_like=True):
+    status: Literal["gone", "session", "attributes", "locked"]
     detail: Bigint | list[str] = 0
-    updated_at: Bigint = 0
-    last_accessed: Bigint = 0
-    expires_at: Bigint = 0
-    snapshot: msgspec.Raw = msgspec.Raw(b"null")
 
     @property
     def version(self) -> int:
@@ -113,18 +112,38 @@ class Answers(msgspec.Struct):
     """What the server's write function says of a batch."""
 
     incarnation: str | None
-    now: int
     create: list[_CreateAnswer] = []
-    update: list[_UpdateAnswer] = []
+    written: list[int] = []
+    versions: list[Bigint] = []
+    updated_at: Bigint = 0
+    snapshots: list[tuple[int, msgspec.Raw]] = []
+    refused: list[_Refusal] = []
     delete: list[_DeleteAnswer] = []
     evicted: list[str] = []
 
-    def each(self) -> Iterator[tuple[str, Answer]]:
-        """Every answer, with the kind of operation that it is to."""
-        for kind in ("create", "update", "delete"):
-            for answer in getattr(self, kind):
-                yield kind, answer
 
+class Flag(enum.IntFlag):
+    """What an update asks of the server's write function, where each has its name in lower case."""
+
+    JUDGE_SESSION = 1
+    """Nothing, if the session's version is not the one that this is based on."""
+    JUDGE_ATTRIBUTES = 2
+    """Nothing, if the version of an attribute of these is not the one that this is based on."""
+    NOTIFY = 4
+    """Tell all nodes. A change of group is always told."""
+    NOTIFY_ON_CONFLICT = 8
+    """Tell all nodes of the version that was in the way."""
+    CHANGE_GROUP = 16
+    CHANGE_INACTIVITY = 32
+    INCLUDE_INACTIVITY = 64
+    """To what it changes."""
+
+
+# Plain ints: every update puts some of them together.
+_NOTIFY, _NOTIFY_ON_CONFLICT = int(Flag.NOTIFY), int(Flag.NOTIFY_ON_CONFLICT)
+_CHANGE_GROUP = int(Flag.CHANGE_GROUP)
+_CHANGE_INACTIVITY, _INCLUDE_INACTIVITY = int(Flag.CHANGE_INACTIVITY), int(Flag.INCLUDE_INACTIVITY)
+_JUDGE = {"session": int(Flag.JUDGE_SESSION), "attributes": int(Flag.JUDGE_ATTRIBUTES)}
 
 _answers_decoder = msgspec.json.Decoder(Answers)
 
@@ -137,7 +156,6 @@ class Operation:
     batch found the row locked by somebody else; `lane` is where it waits, or waited, to be sent (opaque here).
     """
 
-    kind = ""
     __slots__ = ("ended", "finished", "key", "lane", "lease", "locked", "outcome", "previous", "sent", "size")
 
     def __init__(self, key: bytes, size: int) -> None:
@@ -152,10 +170,6 @@ class Operation:
         self.finished = False
         self.outcome: Any = None
 
-    def item(self, index: int) -> list[Any]:
-        """This operation in the language of the server's write function."""
-        raise NotImplementedError
-
     def result(self, answer: Answer) -> Record | Exception | None:
         """What its caller gets for the server's answer: a value, or the exception to raise."""
         raise NotImplementedError
@@ -164,7 +178,6 @@ class Operation:
 class Create(Operation):
     """A new session."""
 
-    kind = "create"
     __slots__ = (
         "attributes",
         "expires_at",
@@ -198,12 +211,13 @@ class Create(Operation):
         self.policy = policy
         self.touched = touched
 
-    def item(self, index: int) -> list[Any]:
-        return [
-            index, self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
+    def row(self, number: int) -> tuple[Any, ...]:
+        """This operation in the language of the group commit (see `_sql`)."""
+        return (
+            number, self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
             [(name, value.decode(), ends) for name, value, ends in self.attributes],
             self.limit, self.policy, [(key.hex(), at) for key, at in self.touched],
-        ]  # fmt: skip
+        )  # fmt: skip
 
     def result(self, answer: Answer) -> Record | Exception:
         if answer.status == "ok":
@@ -215,11 +229,7 @@ class Create(Operation):
 class Update(Operation):
     """Changes of one session: of its attributes, its expiry, its inactivity rule, its group."""
 
-    kind = "update"
-    __slots__ = (
-        "accessed", "check", "deletes", "expires_at", "group", "include_inactivity", "notify",
-        "notify_on_conflict", "record", "sets",
-    )  # fmt: skip
+    __slots__ = ("deletes", "expires_at", "flags", "group_id", "record", "sets")
 
     def __init__(
         self,
@@ -233,36 +243,43 @@ class Update(Operation):
         group: tuple[str | None] | None,
         notify: bool,
         notify_on_conflict: bool,
-        accessed: int | None,
     ) -> None:
         size = 128
         for name, value, _, _ in sets:
             size += len(name) + len(value)
         super().__init__(record.key, size)
         self.record = record
-        self.check = check
         self.sets = sets
         self.deletes = deletes
         self.expires_at = expires_at
-        self.include_inactivity = include_inactivity
-        self.group = group
-        self.notify = notify
-        self.notify_on_conflict = notify_on_conflict
-        self.accessed = accessed
+        self.group_id = group[0] if group else None
+        flags = _NOTIFY if notify else 0
+        if notify_on_conflict:
+            flags |= _NOTIFY_ON_CONFLICT
+        if check is not None:
+            flags |= _JUDGE[check]
+        if include_inactivity is not None:
+            flags |= _CHANGE_INACTIVITY | (_INCLUDE_INACTIVITY if include_inactivity else 0)
+        if group is not None:
+            flags |= _CHANGE_GROUP
+        self.flags = flags
 
-    def item(self, index: int) -> list[Any]:
-        group = self.group
-        return [
-            index, self.key.hex(), self.record.version, self.check,
-            [(name, value.decode(), ends, base) for name, value, ends, base in self.sets],
-            self.deletes, self.expires_at, self.include_inactivity,
-            group is not None, group[0] if group else None, self.notify, self.accessed, self.notify_on_conflict,
-        ]  # fmt: skip
+    def row(self) -> tuple[Any, ...]:
+        """This operation in the language of the group commit (see `_sql`)."""
+        sets = [(name, value.decode(), ends, base) for name, value, ends, base in self.sets]
+        return (
+            self.key.hex(),
+            self.record.version,
+            self.flags,
+            self.expires_at,
+            self.group_id,
+            sets,
+            self.deletes,
+        )
 
-    def result(self, answer: Answer) -> Record | Exception:
-        assert isinstance(answer, _UpdateAnswer)
-        if answer.status == "ok":
-            return self._saved(answer)
+    def result(self, answer: Answer) -> Exception:
+        """Of one that was not done."""
+        assert isinstance(answer, _Refusal)
         session_id = UUID(bytes=self.key)
         if answer.status == "session":
             return SessionVersionConflict(session_id, self.record.version, answer.version)
@@ -270,19 +287,18 @@ class Update(Operation):
             return AttributeVersionConflict(session_id, answer.keys)
         return SessionNotFoundError(session_id)
 
-    def _saved(self, answer: _UpdateAnswer) -> Record:
-        """The new record. Where the caller's copy was not the newest version, copy plus changes would be a record
-        that never was: then the server sends the whole snapshot (C4)."""
-        if bytes(answer.snapshot) != b"null":
-            return record_of(answer.snapshot)
-        record, inactivity = self.record, self.include_inactivity
+    def saved(self, version: int, updated_at: int) -> Record:
+        """The new record, where the caller's copy was the newest version: then the two differ by the changes only."""
+        record, flags = self.record, self.flags
         return record.changed(
-            version=answer.version,
-            updated_at=answer.updated_at,
-            last_accessed=answer.last_accessed,
-            expires_at=answer.expires_at,
-            include_inactivity=record.include_inactivity if inactivity is None else inactivity,
-            group_id=self.group[0] if self.group else record.group_id,
+            version=version,
+            updated_at=updated_at,
+            last_accessed=record.last_accessed,
+            expires_at=record.expires_at if self.expires_at is None else self.expires_at,
+            include_inactivity=bool(flags & _INCLUDE_INACTIVITY)
+            if flags & _CHANGE_INACTIVITY
+            else record.include_inactivity,
+            group_id=self.group_id if flags & _CHANGE_GROUP else record.group_id,
             sets=[(name, value, ends) for name, value, ends, _ in self.sets],
             deletes=[name for name, _ in self.deletes],
         )
@@ -291,14 +307,10 @@ class Update(Operation):
 class Delete(Operation):
     """The end of one session. Its result is an error where there was no such session."""
 
-    kind = "delete"
     __slots__ = ()
 
     def __init__(self, key: bytes) -> None:
         super().__init__(key, 64)
-
-    def item(self, index: int) -> list[Any]:
-        return [index, self.key.hex()]
 
     def result(self, answer: Answer) -> Exception | None:
         return None if answer.status == "ok" else SessionNotFoundError(UUID(bytes=self.key))
@@ -320,16 +332,22 @@ class Batch:
 
     def __init__(self, operations: list[Operation]) -> None:
         self.operations = operations
+        self._creates: list[Create] = []
+        self._updates: list[Update] = []
+        self._deletes: list[Delete] = []
+        kinds: dict[type[Operation], list[Any]] = {
+            Create: self._creates, Update: self._updates, Delete: self._deletes,
+        }  # fmt: skip
+        for operation in operations:
+            kinds[type(operation)].append(operation)
 
-    def encode(self, inactivity: int, wait: bool) -> str:
-        """The batch as the argument of the server's write function; `inactivity` in microseconds.
-
-        `wait`: for rows that others have locked, instead of leaving them for the next batch.
-        """
-        batch: dict[str, Any] = {"inactivity": inactivity, "wait": wait}
-        for index, operation in enumerate(self.operations):
-            batch.setdefault(operation.kind, []).append(operation.item(index))
-        return msgspec.json.encode(batch).decode()
+    def rows(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """Its creates, updates and deletes in the language of the group commit (see `_sql`)."""
+        return (
+            [create.row(number) for number, create in enumerate(self._creates, 1)],
+            [update.row() for update in self._updates],
+            [delete.key.hex() for delete in self._deletes],
+        )
 
     def settle(self, text: str | bytes) -> Settled:
         """Reads the server's answer.
@@ -341,20 +359,39 @@ class Batch:
         answers = _answers_decoder.decode(text)
         results: list[tuple[Operation, Any]] = []
         locked: list[Operation] = []
-        waiting = dict(enumerate(self.operations))
-        for kind, answer in answers.each():
-            operation = waiting.pop(answer.index, None)
-            if operation is None or operation.kind != kind:
-                raise LookupError(f"{kind} {answer.index} was not sent, or is answered twice")
-            if answer.status == "locked":
-                locked.append(operation)
+        updates = dict(enumerate(self._updates, 1))
+        snapshots = dict(answers.snapshots)
+        for number, version in zip(answers.written, answers.versions, strict=True):
+            update = _answered(updates, number)
+            if number in snapshots:
+                # The caller's copy was not the newest version: copy plus changes would be a record that never was (C4).
+                results.append((update, record_of(snapshots[number])))
             else:
-                results.append((operation, operation.result(answer)))
-        if waiting:
-            raise LookupError(f"{len(waiting)} of {len(self.operations)} operations are not answered")
+                results.append((update, update.saved(version, answers.updated_at)))
+        others: tuple[tuple[dict[int, Any], Sequence[Answer]], ...] = (
+            (updates, answers.refused),
+            (dict(enumerate(self._creates, 1)), answers.create),
+            (dict(enumerate(self._deletes, 1)), answers.delete),
+        )
+        for waiting, given in others:
+            for answer in given:
+                operation = _answered(waiting, answer.number)
+                if answer.status == "locked":
+                    locked.append(operation)
+                else:
+                    results.append((operation, operation.result(answer)))
+            if waiting:
+                raise LookupError(f"{len(waiting)} of {len(self.operations)} operations are not answered")
         for operation in locked:
             operation.locked += 1
         return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
+
+
+def _answered(waiting: dict[int, T], number: int) -> T:
+    operation = waiting.pop(number, None)
+    if operation is None:
+        raise LookupError(f"operation {number} was not sent, or is answered twice")
+    return operation
 
 
 class Queue:

@@ -14,6 +14,7 @@ import pytest
 
 from pgsession import _events, _sql
 from pgsession import schema as schema_module
+from pgsession._writes import Flag
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -107,13 +108,31 @@ class Database:
     def now(self) -> int:
         return int(self.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")[0][0])
 
-    def write(self, connection: psycopg.Connection[Any] | None = None, /, **batch: Any) -> dict[str, Any]:
+    def script(self, /, **batch: Any) -> str:
+        """The group commit of these rows, each with its i in front."""
         options = {name: batch.pop(name) for name in ("commit", "lock_timeout", "mark") if name in batch}
         mark = options.pop("mark", str(uuid.uuid4()))
-        batch.setdefault("inactivity", self.inactivity)
-        answer = self.run(self.statements.write(self.node, mark, json.dumps(batch), **options), connection)
-        decoded: dict[str, Any] = json.loads(answer[0])
+        arguments = _sql.write_arguments(
+            batch.get("inactivity", self.inactivity),
+            batch.get("wait", False),
+            batch.get("create", []),
+            [item[1:] for item in batch.get("update", [])],
+            [item[1] for item in batch.get("delete", [])],
+        )
+        return self.statements.write(self.node, mark, arguments, **options)
+
+    def write(self, connection: psycopg.Connection[Any] | None = None, /, **batch: Any) -> dict[str, Any]:
+        """The answer, its updates as [i, "ok", version, updated, snapshot or None] or as they were refused."""
+        decoded: dict[str, Any] = json.loads(self.run(self.script(**batch), connection)[0])
         assert decoded["incarnation"] == self.incarnation
+        snapshots = dict(decoded["snapshots"])
+        decoded["update"] = decoded["refused"] + [
+            [i, "ok", version, decoded["updated_at"], snapshots.get(i)]
+            for i, version in zip(decoded["written"], decoded["versions"], strict=True)
+        ]
+        for kind in ("update", "delete"):
+            for item in decoded[kind]:
+                item[0] = batch[kind][item[0] - 1][0]
         for kind in ("create", "update", "delete"):
             decoded[kind].sort(key=lambda item: item[0])
         return decoded
@@ -150,20 +169,25 @@ class Database:
             [key, json.dumps(value), options.get("attribute_expires"), bases.get(key, base)]
             for key, value in (sets or {}).items()
         ]
+        flags = Flag.NOTIFY if options.get("notify", True) else Flag(0)
+        if options.get("check"):
+            flags |= Flag.JUDGE_SESSION if options["check"] == "session" else Flag.JUDGE_ATTRIBUTES
+        if "group" in options:
+            flags |= Flag.CHANGE_GROUP
+        if "include_inactivity" in options:
+            flags |= Flag.CHANGE_INACTIVITY
+            flags |= Flag.INCLUDE_INACTIVITY if options["include_inactivity"] else Flag(0)
+        if options.get("notify_on_conflict"):
+            flags |= Flag.NOTIFY_ON_CONFLICT
         return [
             options.get("i", 0),
             session,
             base,
-            options.get("check"),
+            int(flags),
+            options.get("expires"),
+            options.get("group"),
             options.get("values", values),
             [[key, bases.get(key, base)] for key in options.get("deletes", ())],
-            options.get("expires"),
-            options.get("include_inactivity"),
-            "group" in options,
-            options.get("group"),
-            options.get("notify", True),
-            options.get("accessed"),
-            options.get("notify_on_conflict", False),
         ]
 
     def update(self, session: str, base: int, sets: dict[str, Any] | None = None, **options: Any) -> Any:

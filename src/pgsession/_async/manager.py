@@ -387,7 +387,6 @@ class AsyncSessionManager(AsyncReader):
             group=group,
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
-            accessed=None,
         )
         record = await self._write(parts, operation)
         session._saved(changes, record, 0)

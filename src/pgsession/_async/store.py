@@ -18,7 +18,7 @@ from pgsession import _events
 from pgsession._connections import cut, is_stale, lost_durability
 from pgsession._primitives import AsyncAlarm
 from pgsession._record import Record
-from pgsession._sql import NIL, Commit, Statements, integer_array, uuid_array
+from pgsession._sql import NIL, Commit, Statements, integer_array, uuid_array, write_arguments
 from pgsession._writes import Batch, record_of, records_of
 from pgsession.errors import WriteOutcomeUnknown
 
@@ -150,7 +150,7 @@ class AsyncStore:
         """
         mark = secrets.token_hex(8)
         script = self._sql.write(
-            self._node, mark, batch.encode(self._inactivity, wait),
+            self._node, mark, write_arguments(self._inactivity, wait, *batch.rows()),
             commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else 0,
         )  # fmt: skip
         row = await self._run(script, mark)

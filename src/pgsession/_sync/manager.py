@@ -389,7 +389,6 @@ class SessionManager(Reader):
             group=group,
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
-            accessed=None,
         )
         record = self._write(parts, operation)
         session._saved(changes, record, 0)

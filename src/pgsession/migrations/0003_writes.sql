@@ -3,46 +3,52 @@
 -- with each other. Plans are made once a connection and reach rows by index or by their place: enable_seqscan
 -- and enable_mergejoin are off, for plans made while the tables are nearly empty must serve when they no longer are.
 
--- Group commit: see pgsession._sql for the batch and the result.
-CREATE FUNCTION {write}(node text, mark text, batch jsonb) RETURNS text
+-- Group commit: see pgsession._sql for the columns and the result. Typed arrays, for taking rows out of JSON cost more
+-- than writing them. What only some batches need is a statement of its own, and what needs no table is an assignment.
+CREATE FUNCTION {write}(
+    node text, mark text, inactivity bigint, waiting boolean,
+    ids uuid[], bases bigint[], flags integer[], expiries bigint[], new_groups text[],
+    set_ends integer[], set_keys text[], set_values text[], set_expiries bigint[], set_bases bigint[],
+    drop_of integer[], drop_keys text[], drop_bases bigint[],
+    creates jsonb, deletes uuid[]) RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $pgsession$
 DECLARE
+    noted text := set_config('pgsession.own', 'on', true) || set_config('pgsession.batch', mark, false);
+    idle interval := inactivity * interval '1 microsecond';
     moment timestamptz;
     moment_us bigint;
-    idle interval := coalesce((batch->>'inactivity')::bigint, 0) * interval '1 microsecond';
-    waiting boolean := coalesce((batch->>'wait')::boolean, false);
-    asked uuid[];
+    ran_on text;
     held uuid[];
-    all_held boolean;
     announced text[] := '{{}}';
     evicted text[];
     more text[];
     conflicts jsonb;
-    passed integer[];
+    written bigint[];
+    versions bigint[];
+    written_at timestamptz;
+    behind bigint[];
+    refused text;
+    refusals bigint[];
+    snapshots text;
     created text;
-    updated text;
     deleted text;
-    behind text[];
-    behind_ids uuid[];
-    refused integer[] := '{{}}';
+    too_many integer[] := '{{}}';
     blocked integer[] := '{{}}';
     full_users text[];
     excess bigint[];
 BEGIN
-    PERFORM set_config('pgsession.own', 'on', true), set_config('pgsession.batch', mark, false);
-
-    IF batch ? 'create' THEN
+    IF creates IS NOT NULL THEN
         -- One login of a user at a time, or two would both find room; the count is taken by a later statement (READ COMMITTED).
         PERFORM pg_advisory_xact_lock(k.key) FROM (
             SELECT DISTINCT hashtextextended({channel} || (e->>2), 0) AS key
-            FROM jsonb_array_elements(batch->'create') e WHERE (e->>7)::integer > 0 ORDER BY 1) k;
+            FROM jsonb_array_elements(creates) e WHERE (e->>7)::integer > 0 ORDER BY 1) k;
         moment := clock_timestamp();
         WITH c AS MATERIALIZED (
             SELECT (e->>0)::integer AS i, e->>2 AS user_id, (e->>7)::bigint AS most, e->>8 = 'reject' AS reject, e->9 AS touches,
                    row_number() OVER (PARTITION BY e->>2 ORDER BY ord) AS arrival
-            FROM jsonb_array_elements(batch->'create') WITH ORDINALITY t(e, ord) WHERE (e->>7)::integer > 0
+            FROM jsonb_array_elements(creates) WITH ORDINALITY t(e, ord) WHERE (e->>7)::integer > 0
         ), u AS MATERIALIZED (
             SELECT c.user_id, max(c.most) AS most, bool_or(c.reject) AS reject, count(*) AS arriving FROM c GROUP BY c.user_id
         ), n AS MATERIALIZED (
@@ -60,13 +66,13 @@ BEGIN
                (SELECT array_agg(n.user_id) FROM n WHERE NOT n.reject AND n.living + least(n.arriving, n.most) > n.most),
                (SELECT array_agg(n.living + least(n.arriving, n.most) - n.most) FROM n
                 WHERE NOT n.reject AND n.living + least(n.arriving, n.most) > n.most)
-        INTO refused, full_users, excess;
+        INTO too_many, full_users, excess;
 
         IF full_users IS NOT NULL THEN
             -- A session that somebody writes to at this moment is not the least recently used one: skip it.
             WITH t AS MATERIALIZED (
                 SELECT (p->>0)::uuid AS id, max((p->>1)::bigint) * interval '1 microsecond' + timestamptz 'epoch' AS at
-                FROM jsonb_array_elements(batch->'create') e CROSS JOIN jsonb_array_elements(e->9) p GROUP BY 1
+                FROM jsonb_array_elements(creates) e CROSS JOIN jsonb_array_elements(e->9) p GROUP BY 1
             ), v AS MATERIALIZED (
                 SELECT n.user_id, n.excess, l.id FROM unnest(full_users, excess) n(user_id, excess) LEFT JOIN LATERAL (
                     SELECT s.id FROM {sessions} s LEFT JOIN t ON t.id = s.id
@@ -76,7 +82,7 @@ BEGIN
             ), w AS (
                 SELECT v.user_id, max(v.excess) > count(v.id) AS short, array_agg(v.id) AS ids FROM v GROUP BY v.user_id
             )
-            SELECT (SELECT array_agg((e->>0)::integer) FROM jsonb_array_elements(batch->'create') e JOIN w ON w.user_id = e->>2
+            SELECT (SELECT array_agg((e->>0)::integer) FROM jsonb_array_elements(creates) e JOIN w ON w.user_id = e->>2
                     WHERE w.short AND (e->>7)::integer > 0),
                    (SELECT array_agg(x) FROM w CROSS JOIN unnest(w.ids) x WHERE NOT w.short)
             INTO blocked, held;
@@ -91,11 +97,11 @@ BEGIN
             SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id, e->>2 AS user_id, e->>3 AS group_id,
                    timestamptz 'epoch' + (e->>4)::bigint * interval '1 microsecond' AS expires_at, (e->>4)::bigint AS expires_us,
                    (e->>5)::boolean AS include_inactivity, e->6 AS attributes,
-                   coalesce((e->>0)::integer = ANY (refused), false) AS refused,
+                   coalesce((e->>0)::integer = ANY (too_many), false) AS refused,
                    coalesce((e->>0)::integer = ANY (blocked), false) AS blocked,
                    e->>8 <> 'reject' AND (e->>7)::bigint > 0
                    AND row_number() OVER (PARTITION BY e->>2 ORDER BY ord DESC) > (e->>7)::bigint AS evicted
-            FROM jsonb_array_elements(batch->'create') WITH ORDINALITY x(e, ord)
+            FROM jsonb_array_elements(creates) WITH ORDINALITY x(e, ord)
         ), s AS (
             INSERT INTO {sessions} (id, version, created_at, updated_at, last_accessed, expires_at, include_inactivity, user_id, group_id)
             SELECT c.id, 1, moment, moment, moment, c.expires_at, c.include_inactivity, c.user_id, c.group_id
@@ -121,121 +127,117 @@ BEGIN
         evicted := ARRAY(SELECT substr(x, 2) FROM unnest(announced) x);
     END IF;
 
-    IF batch ? 'update' THEN
+    IF ids IS NOT NULL THEN
+        -- Where nobody waits and no attribute is judged, one statement locks, judges and writes. What others change after
+        -- its snapshot is found, and locked, at a place that the snapshot does not see: the UPDATE passes it by, and it is
+        -- answered "locked". Elsewhere the rows are locked first, or the snapshot of before a lock wait would still hold
+        -- the attributes of before it.
+        held := NULL;
         IF waiting THEN
-            SELECT array_agg(l.id) INTO held FROM (
-                SELECT s.id FROM {sessions} s
-                WHERE s.id = ANY (ARRAY(SELECT (e->>1)::uuid FROM jsonb_array_elements(batch->'update') e))
-                ORDER BY s.id FOR NO KEY UPDATE) l;
-        ELSE
-            SELECT array_agg(l.id) INTO held FROM (
-                SELECT s.id FROM {sessions} s
-                WHERE s.id = ANY (ARRAY(SELECT (e->>1)::uuid FROM jsonb_array_elements(batch->'update') e))
-                ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED) l;
+            SELECT coalesce(array_agg(l.id), '{{}}') INTO held FROM (
+                SELECT s.id FROM {sessions} s WHERE s.id = ANY (ids) ORDER BY s.id FOR NO KEY UPDATE) l;
+        ELSIF set_bases IS NOT NULL THEN
+            SELECT coalesce(array_agg(l.id), '{{}}') INTO held FROM (
+                SELECT s.id FROM {sessions} s WHERE s.id = ANY (ids) ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED) l;
         END IF;
-        all_held := coalesce(cardinality(held), 0) = jsonb_array_length(batch->'update');
-        moment := clock_timestamp();
-        moment_us := {moment_us};
-        -- From here on each statement has a snapshot that was taken when the rows were already locked: the one of before
-        -- would still hold the attributes of before a lock wait. What only some batches need is a statement of its own.
-        conflicts := NULL;
-        IF jsonb_path_exists(batch, '$.update[*][3] ? (@ == "attributes")') THEN
+        conflicts := '{{}}';
+        IF set_bases IS NOT NULL THEN
+            moment := clock_timestamp();
             -- An expired attribute counts as absent, or as its own version.
-            SELECT jsonb_object_agg(w.i, w.keys) INTO conflicts FROM (
-                SELECT e->>0 AS i, json_agg(x.key)::text AS keys
-                FROM jsonb_array_elements(batch->'update') e
+            SELECT coalesce(jsonb_object_agg(w.i, w.keys), '{{}}') INTO conflicts FROM (
+                SELECT k.i, json_agg(x.key)::text AS keys
+                FROM unnest(ids, flags) WITH ORDINALITY k(id, flags, i)
                 CROSS JOIN LATERAL (
-                    SELECT x->>0 AS key, (x->>3)::bigint AS base FROM jsonb_array_elements(e->4) x
-                    UNION ALL SELECT x->>0, (x->>1)::bigint FROM jsonb_array_elements(e->5) x) x
+                    SELECT set_keys[n] AS key, set_bases[n] AS base
+                    FROM generate_series(coalesce(set_ends[k.i - 1], 0) + 1, set_ends[k.i]) n
+                    UNION ALL SELECT d.key, d.base FROM unnest(drop_of, drop_keys, drop_bases) d(i, key, base) WHERE d.i = k.i) x
                 LEFT JOIN LATERAL (SELECT a.version, a.expires_at FROM {attributes} a
-                                   WHERE a.session_id = (e->>1)::uuid AND a.key = x.key OFFSET 0) a ON true
-                WHERE e->>3 = 'attributes' AND x.base <> coalesce(a.version, 0)
+                                   WHERE a.session_id = k.id AND a.key = x.key OFFSET 0) a ON true
+                WHERE k.flags & {judge_attributes} <> 0 AND x.base <> coalesce(a.version, 0)
                 AND NOT (x.base = 0 AND a.expires_at <= moment IS TRUE)
-                GROUP BY 1) w;
+                GROUP BY k.i) w;
         END IF;
-        -- One row an item, judged once; the rows are then found by their place.
         WITH j AS MATERIALIZED (
-            SELECT k.i, k.id, k.base, k.sets, k.notify_on_conflict, s.place, s.version + 1 AS version, c.keys AS conflicts,
-                   CASE WHEN s.place IS NULL THEN 'gone'
-                        WHEN (all_held OR k.id = ANY (held)) IS NOT TRUE THEN 'locked'
-                        WHEN NOT s.live THEN 'gone'
-                        WHEN k.judged_by = 'session' AND k.base <> s.version THEN 'session'
-                        WHEN c.keys IS NOT NULL THEN 'attributes'
+            SELECT k.i, k.base, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
+                   CASE WHEN s.expires_at <= k.moment OR (s.include_inactivity AND s.last_accessed <= k.moment - idle) THEN 'gone'
+                        WHEN k.flags & {judge_session} <> 0 AND k.base <> s.version THEN 'session'
+                        WHEN conflicts ? k.i::text THEN 'attributes'
                         ELSE 'ok' END AS verdict,
-                   coalesce(k.new_expires, s.expires_at) AS expires_at,
-                   coalesce(k.new_inactivity, s.include_inactivity) AS include_inactivity,
-                   CASE WHEN k.change_group THEN k.new_group ELSE s.group_id END AS group_id,
-                   greatest(s.last_accessed, least(k.accessed, moment)) AS last_accessed,
-                   k.notify OR (k.change_group AND k.new_group IS DISTINCT FROM s.group_id) AS announce
+                   k.flags & {notify} <> 0
+                   OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
             FROM (
-                SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id, (e->>2)::bigint AS base, e->>3 AS judged_by, e->4 AS sets,
-                       timestamptz 'epoch' + (e->>6)::bigint * interval '1 microsecond' AS new_expires,
-                       (e->>7)::boolean AS new_inactivity, (e->>8)::boolean AS change_group, e->>9 AS new_group,
-                       (e->>10)::boolean AS notify, timestamptz 'epoch' + (e->>11)::bigint * interval '1 microsecond' AS accessed,
-                       (e->>12)::boolean AS notify_on_conflict
-                FROM jsonb_array_elements(batch->'update') e OFFSET 0
+                -- Read by a clock that is later than the snapshot, and so than all that it sees.
+                SELECT x.*, (SELECT clock_timestamp()) AS moment
+                FROM unnest(ids, bases, flags, expiries, new_groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
+                WHERE held IS NULL OR x.id = ANY (held)
             ) k
-            LEFT JOIN LATERAL (
-                SELECT s.ctid AS place, s.version, s.expires_at, s.include_inactivity, s.group_id, s.last_accessed,
-                       s.expires_at > moment AND (NOT s.include_inactivity OR s.last_accessed > moment - idle) AS live
-                FROM {sessions} s WHERE s.id = k.id OFFSET 0
-            ) s ON true
-            CROSS JOIN LATERAL (SELECT conflicts->>(k.i::text) AS keys OFFSET 0) c
-        ), s AS (
-            UPDATE {sessions} s SET version = j.version, updated_at = moment, last_accessed = j.last_accessed,
-                expires_at = j.expires_at, include_inactivity = j.include_inactivity, group_id = j.group_id
+            CROSS JOIN LATERAL (
+                SELECT s.id, s.ctid AS place, s.version, s.expires_at, s.include_inactivity, s.last_accessed, s.group_id
+                FROM {sessions} s WHERE s.id = k.id FOR NO KEY UPDATE SKIP LOCKED
+            ) s
+        ), u AS (
+            UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment,
+                expires_at = coalesce(timestamptz 'epoch' + j.expiry * interval '1 microsecond', s.expires_at),
+                include_inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.include_inactivity
+                                                                        ELSE j.flags & {include_inactivity} <> 0 END,
+                group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
             FROM j WHERE s.ctid = j.place AND j.verdict = 'ok'
+            RETURNING j.i, j.base, j.moment, j.announce, s.id, s.version
         ), a AS (
             INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
-            SELECT j.id, j.version, timestamptz 'epoch' + (x->>2)::bigint * interval '1 microsecond', x->>0, (x->>1)::json
-            FROM j CROSS JOIN jsonb_array_elements(j.sets) x WHERE j.verdict = 'ok'
+            SELECT x.id, x.version, timestamptz 'epoch' + set_expiries[x.n] * interval '1 microsecond', set_keys[x.n], set_values[x.n]::json
+            FROM (SELECT u.id, u.version, generate_series(coalesce(set_ends[u.i - 1], 0) + 1, set_ends[u.i]) AS n FROM u) x
             ON CONFLICT (session_id, key) DO UPDATE
                 SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
         ), r AS MATERIALIZED (
-            SELECT j.i, j.id, j.verdict = 'ok' AS passed, j.verdict = 'ok' AND j.base <> j.version - 1 AS behind,
-                '[' || j.i || ',"' || j.verdict || CASE j.verdict
-                    WHEN 'ok' THEN '",' || j.version || ',' || moment_us || ',' || (extract(epoch FROM j.last_accessed) * 1000000)::bigint
-                                   || ',' || (extract(epoch FROM j.expires_at) * 1000000)::bigint || ',null]'
-                    WHEN 'session' THEN '",' || j.version - 1 || ']'
-                    WHEN 'attributes' THEN '",' || j.conflicts || ']'
-                    ELSE '"]' END AS answer,
-                CASE WHEN CASE WHEN j.verdict = 'ok' THEN j.announce
-                               ELSE j.notify_on_conflict AND j.verdict IN ('session', 'attributes') END
-                     THEN 'u' || encode(uuid_send(j.id), 'hex') || ':' || j.version - (j.verdict <> 'ok')::integer END AS item
-            FROM j
+            SELECT array_agg(j.i) AS refusals,
+                   string_agg(concat('[', j.i, ',"', j.verdict, CASE j.verdict WHEN 'session' THEN concat('",', j.version)
+                                                                  WHEN 'attributes' THEN concat('",', conflicts->>(j.i::text))
+                                                                  ELSE '"' END, ']'), ',') AS refused,
+                   array_agg(concat('u', encode(uuid_send(j.id), 'hex'), ':', j.version))
+                       FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> 'gone') AS told
+            FROM j WHERE j.verdict <> 'ok'
         )
-        SELECT string_agg(r.answer, ',') FILTER (WHERE NOT r.behind), array_agg(r.answer) FILTER (WHERE r.behind),
-               array_agg(r.id) FILTER (WHERE r.behind), array_agg(r.item) FILTER (WHERE r.item IS NOT NULL),
-               array_agg(r.i) FILTER (WHERE r.passed)
-        INTO updated, behind, behind_ids, more, passed FROM r;
+        SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE u.base <> u.version - 1), max(u.moment),
+               array_agg(concat('u', encode(uuid_send(u.id), 'hex'), ':', u.version)) FILTER (WHERE u.announce)
+                   || (SELECT r.told FROM r),
+               (SELECT r.refused FROM r), (SELECT r.refusals FROM r),
+               (SELECT i.incarnation FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time())
+        INTO written, versions, behind, written_at, more, refused, refusals, ran_on FROM u;
         announced := announced || more;
-        IF jsonb_path_exists(batch, '$.update[*][5][*]') THEN
+        IF coalesce(cardinality(written), 0) + coalesce(cardinality(refusals), 0) < cardinality(ids) THEN
+            SELECT concat_ws(',', refused, string_agg(concat('[', k.i, CASE WHEN s.here THEN ',"locked"]' ELSE ',"gone"]' END), ','))
+            INTO refused
+            FROM unnest(ids) WITH ORDINALITY k(id, i)
+            LEFT JOIN LATERAL (SELECT true AS here FROM {sessions} s WHERE s.id = k.id OFFSET 0) s ON true
+            WHERE k.i <> ALL (coalesce(written || refusals, '{{}}'));
+        END IF;
+        IF drop_of IS NOT NULL THEN
             DELETE FROM {attributes} WHERE ctid = ANY (ARRAY(
-                SELECT p.place FROM jsonb_array_elements(batch->'update') e CROSS JOIN jsonb_array_elements(e->5) x
+                SELECT p.place FROM unnest(drop_of, drop_keys) d(i, key)
                 CROSS JOIN LATERAL (
-                    SELECT a.ctid AS place FROM {attributes} a
-                    WHERE a.session_id = (e->>1)::uuid AND a.key = x->>0 OFFSET 0) p
-                WHERE (e->>0)::integer = ANY (passed)));
+                    SELECT a.ctid AS place FROM {attributes} a WHERE a.session_id = ids[d.i] AND a.key = d.key OFFSET 0) p
+                WHERE d.i = ANY (written)));
         END IF;
         IF behind IS NOT NULL THEN
-            SELECT concat_ws(',', updated, string_agg(left(b.answer, -5) || {snapshot_at_moment} || ']', ',')) INTO updated
-            FROM unnest(behind, behind_ids) b(answer, id) JOIN {sessions} s ON s.id = b.id;
+            moment := written_at;
+            SELECT string_agg(concat('[', b.i, ',', {snapshot_at_moment}, ']'), ',') INTO snapshots
+            FROM unnest(behind) b(i) JOIN {sessions} s ON s.id = ids[b.i];
         END IF;
     END IF;
 
-    IF batch ? 'delete' THEN
-        SELECT array_agg((e->>1)::uuid) INTO asked FROM jsonb_array_elements(batch->'delete') e;
+    IF deletes IS NOT NULL THEN
         IF waiting THEN
             SELECT array_agg(l.id) INTO held
-            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR UPDATE) l;
+            FROM (SELECT id FROM {sessions} WHERE id = ANY (deletes) ORDER BY id FOR UPDATE) l;
         ELSE
             SELECT array_agg(l.id) INTO held
-            FROM (SELECT id FROM {sessions} WHERE id = ANY (asked) ORDER BY id FOR UPDATE SKIP LOCKED) l;
+            FROM (SELECT id FROM {sessions} WHERE id = ANY (deletes) ORDER BY id FOR UPDATE SKIP LOCKED) l;
         END IF;
         moment := clock_timestamp();
         WITH j AS MATERIALIZED (
             SELECT k.i, k.id, s.place, k.id = ANY (held) IS TRUE AS held, s.live
-            FROM (SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id FROM jsonb_array_elements(batch->'delete') e OFFSET 0) k
+            FROM unnest(deletes) WITH ORDINALITY k(id, i)
             LEFT JOIN LATERAL (
                 SELECT s.ctid AS place, s.expires_at > moment AND (NOT s.include_inactivity OR s.last_accessed > moment - idle) AS live
                 FROM {sessions} s WHERE s.id = k.id OFFSET 0
@@ -251,15 +253,18 @@ BEGIN
     END IF;
 
     IF cardinality(announced) BETWEEN 1 AND 140 THEN
-        PERFORM pg_notify({channel}, node || ' ' || array_to_string(announced, ' '));
-    ELSE
+        noted := pg_notify({channel}, node || ' ' || array_to_string(announced, ' '));
+    ELSIF cardinality(announced) > 140 THEN
         PERFORM {announce}(node, announced);
     END IF;
-    RETURN '{{"incarnation":' || coalesce('"' || (SELECT i.incarnation FROM {incarnation} i
-                                                WHERE i.started_at = pg_postmaster_start_time()) || '"', 'null')
-        || ',"now":' || (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-        || ',"create":[' || coalesce(created, '') || '],"update":[' || coalesce(updated, '')
-        || '],"delete":[' || coalesce(deleted, '') || '],"evicted":' || coalesce(to_json(evicted)::text, '[]') || '}}';
+    IF ran_on IS NULL THEN
+        SELECT i.incarnation INTO ran_on FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time();
+    END IF;
+    RETURN concat('{{"incarnation":', coalesce('"' || ran_on || '"', 'null'),
+        ',"create":[', created,
+        '],"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),
+        '],"updated_at":', coalesce((extract(epoch FROM written_at) * 1000000)::bigint, 0), ',"snapshots":[', snapshots, '],"refused":[', refused,
+        '],"delete":[', deleted, '],"evicted":', coalesce(to_json(evicted)::text, '[]'), '}}');
 END $pgsession$;
 
 -- Accesses noted by a node: never back (C11), never into the future; no version, no event. Returns the ids that somebody
