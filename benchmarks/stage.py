@@ -1,6 +1,6 @@
 """What contenders stand on: servers and an event loop, each started when first asked for, all ended at the end.
 
-`PGSESSION_TEST_DSN` names a PostgreSQL server to use instead of the embedded one, `REDIS_URL` a Redis server instead of
+Both kinds of server are reached by TCP, as services reach theirs. `PGSESSION_TEST_DSN` names a PostgreSQL server to use instead of the embedded one, `REDIS_URL` a Redis server instead of
 private ones (they come from a `redis-server` on the PATH).
 """
 
@@ -40,7 +40,7 @@ class Stage(ExitStack):
             return given
         from pgsession.embedded import EmbeddedServer
 
-        return self.enter_context(EmbeddedServer(settings={"max_connections": 300})).conninfo
+        return self.enter_context(EmbeddedServer(tcp=True, settings={"max_connections": 300})).conninfo
 
     def new_database(self) -> str:
         """A conninfo of an empty database on that server: notifications do not cross databases."""
@@ -85,33 +85,30 @@ class Stage(ExitStack):
         if program is None:
             raise Missing("no redis-server on the PATH, and no REDIS_URL")
         folder = self.enter_context(tempfile.TemporaryDirectory(prefix="pgsession-redis-"))
-        path = os.path.join(folder, "socket")
-        settings = [
-            "--port",
-            "0",
-            "--unixsocket",
-            path,
-            "--dir",
-            folder,
-            "--save",
-            "",
-            "--appendonly",
-            append,
-        ]
+        port = _free_port()
+        address = ["--bind", "127.0.0.1", "--port", str(port)]
+        settings = [*address, "--dir", folder, "--save", "", "--appendonly", append]
         server = subprocess.Popen([program, *settings, *options], stdout=subprocess.DEVNULL)
         self.callback(server.wait)
         self.callback(server.terminate)
         deadline = time.monotonic() + 10
-        while not _accepts(path):
+        while not _accepts(port):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise Missing("redis-server did not start")
             time.sleep(0.01)
-        return f"unix://{path}"
+        return f"redis://127.0.0.1:{port}"
 
 
-def _accepts(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(path) == 0
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class LoopThread:
