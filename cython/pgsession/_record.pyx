@@ -117,13 +117,25 @@ cdef class Record:
 
     def changed(self, *, version, updated_at, last_accessed, expires_at, include_inactivity, group_id, sets, deletes):
         """The record that these changes make of this one; attributes that are set take the new version."""
+        cdef Record record
+        if not deletes and group_id == self.group_id:
+            record = with_values(self, version, sets)
+            if record is not None:
+                record.version = version
+                record.created_at = self.created_at
+                record.updated_at = updated_at
+                record.last_accessed = last_accessed
+                record.expires_at = expires_at
+                record.include_inactivity = include_inactivity
+                inherit(record, self)
+                return record
         cdef dict items = {item[0]: item for item in self.attributes()}
         for key in deletes:
             items.pop(key, None)
         for key, value, expiry in sets:
             items[key] = (key, version, expiry, value)
-        cdef Record record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
-                                    last_accessed, expires_at, include_inactivity, list(items.values()))
+        record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
+                        last_accessed, expires_at, include_inactivity, list(items.values()))
         inherit(record, self)
         return record
 
@@ -180,6 +192,50 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
         at += length
         ends_of(record)[place] = <uint32_t> at
     return 0
+
+
+cdef Record with_values(Record old, int64_t version, list sets):
+    """A record of the same owner with other values for keys that it has; None where that is not all: most updates
+    change a value or two, and need not take the whole record apart."""
+    cdef Py_ssize_t place, total = ends_of(old)[old.count - 1] if old.count else 0
+    cdef dict values = {}
+    for key, value, expiry in sets:
+        place = place_of(old.shape, key)
+        if place < 0 or expiry is not None:
+            return None
+        values[place] = value
+        total += PyBytes_GET_SIZE(<bytes?> value) - value_of(old, <uint32_t> place).length
+    if total > 0xFFFF_FFFFLL or len(values) != len(sets):
+        return None
+    cdef size_t fixed = <size_t> old.count * (20 if old.expiring else 12)
+    cdef char *block = <char *> PyMem_Malloc(fixed + total)
+    if block == NULL:
+        raise MemoryError
+    cdef Record record = Record.__new__(Record)
+    record.id = old.id
+    record.shape = old.shape
+    record.block = block
+    record.count = old.count
+    record.user_length = old.user_length
+    record.group_length = old.group_length
+    record.grouped = old.grouped
+    record.expiring = old.expiring
+    cdef Py_ssize_t at = <Py_ssize_t> old.user_length + old.group_length
+    memcpy(block, old.block, fixed + at)
+    cdef Span span
+    for place in range(old.count):
+        span = value_of(old, <uint32_t> place)
+        if place in values:
+            value = values[place]
+            span.data = PyBytes_AS_STRING(value)
+            span.length = <uint32_t> PyBytes_GET_SIZE(value)
+            versions_of(record)[place] = version
+            if old.expiring:
+                (<int64_t *> block)[old.count + place] = 0
+        memcpy(block + fixed + at, span.data, span.length)
+        at += span.length
+        ends_of(record)[place] = <uint32_t> at
+    return record
 
 
 cdef object owner(Record record, int which):

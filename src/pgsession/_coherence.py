@@ -540,8 +540,7 @@ class Coherence:
             return None
         of_today = lease.epoch == self._leases.epoch
         if incarnation == self._incarnation:
-            if of_today:
-                self._proofs.tie(lease.opened)
+            if of_today and self._proofs.tie(lease.opened):
                 self._vouch()
             return None
         if not of_today:

@@ -77,14 +77,18 @@ class Proofs:
             self._tied = max(self._tied, sent.at)
         return True
 
-    def tie(self, began: int) -> None:
-        """A read or write that began at this moment came from the listener's incarnation.
+    def tie(self, began: int) -> bool:
+        """A read or write that began at this moment came from the listener's incarnation. Whether that lengthens
+        the proven period: most of the time the last proof is the older of the two that bound it.
 
         Before a proof came through the pool that says little: behind a transaction pooler the incarnation is
         right, the listener's own proofs return, and events do not arrive.
         """
-        if self._established and began > self._tied:
-            self._tied = began
+        if not self._established or began <= self._tied:
+            return False
+        lengthens = self._tied < self._proved
+        self._tied = began
+        return lengthens
 
     def vouched_until(self) -> int:
         """Node time; 0 before the first proof of this epoch."""

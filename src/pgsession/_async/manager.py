@@ -364,7 +364,7 @@ class AsyncSessionManager(AsyncReader):
             SessionInvalidatedError: the session object was invalidated.
             WriteOutcomeUnknown: the connection was lost at the wrong moment; the changes may have been written.
         """
-        parts = await self._ready()
+        parts = self._parts or await self._ready()
         if not isinstance(session, Session):
             raise TypeError(f"session: a Session is needed, not {type(session).__name__}")
         session._check_usable()

@@ -50,23 +50,20 @@ class AsyncOutcome(Generic[T]):
     async def wait(self, timeout: float | None = None) -> T:
         """The result, or its error raised; `TimeoutError` if there is none in `timeout` seconds."""
         if not self._done:
-            if timeout is None:
-                await self._settled()
-            else:
-                async with asyncio.timeout(timeout):
-                    await self._settled()
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = {}
+            self._waiters[waiter] = None
+            try:
+                if timeout is None:
+                    await waiter
+                else:
+                    async with asyncio.timeout(timeout):
+                        await waiter
+            finally:
+                if self._waiters is not None:
+                    del self._waiters[waiter]
         return _answer(self)
-
-    async def _settled(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._waiters is None:
-            self._waiters = {}
-        self._waiters[waiter] = None
-        try:
-            await waiter
-        finally:
-            if self._waiters is not None:
-                del self._waiters[waiter]
 
 
 class Outcome(Generic[T]):

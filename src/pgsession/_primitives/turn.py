@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from ..errors import ManagerClosedError
@@ -32,12 +33,12 @@ class AsyncTurn:
         self._waiting: deque[AsyncOutcome[Any]] = deque()
         self._taken = False
 
-    async def run(self, fn: AsyncThunk[None], outcome: AsyncOutcome[T]) -> T:
+    def run(self, fn: AsyncThunk[None], outcome: AsyncOutcome[T]) -> Awaitable[T]:
         self._waiting.append(outcome)
         if not self._taken:
             self._taken = True
             self._work.run(lambda: self._lead(fn), "pgsession turn")
-        return await outcome.wait()
+        return outcome.wait()
 
     async def idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs, and cancel what does after `timeout`; returns whether nothing was cancelled."""

@@ -366,7 +366,7 @@ class SessionManager(Reader):
             SessionInvalidatedError: the session object was invalidated.
             WriteOutcomeUnknown: the connection was lost at the wrong moment; the changes may have been written.
         """
-        parts = self._ready()
+        parts = self._parts or self._ready()
         if not isinstance(session, Session):
             raise TypeError(f"session: a Session is needed, not {type(session).__name__}")
         session._check_usable()
