@@ -1,7 +1,8 @@
 """What contenders stand on: servers and an event loop, each started when first asked for, all ended at the end.
 
-Both kinds of server are reached by TCP, as services reach theirs. `PGSESSION_TEST_DSN` names a PostgreSQL server to use instead of the embedded one, `REDIS_URL` a Redis server instead of
-private ones (they come from a `redis-server` on the PATH).
+Both kinds of server are reached by TCP, as services reach theirs. `PGSESSION_TEST_DSN` names a PostgreSQL server to use
+instead of the embedded one, `REDIS_URL` a Redis server instead of private ones (they come from a `redis-server` on the
+PATH).
 """
 
 from __future__ import annotations

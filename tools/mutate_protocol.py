@@ -239,8 +239,8 @@ MUTATIONS = (
         "incarnation-ignored",
         "what another server than the listener's returned enters the cache (C6)",
         "_coherence",
-        "        if incarnation == self._incarnation:\n            if of_today:",
-        "        if True:\n            if of_today:",
+        "        if incarnation == self._incarnation:\n            if of_today and",
+        "        if True:\n            if of_today and",
     ),
     Mutation(
         "new-incarnation-keeps-cache",

@@ -167,3 +167,60 @@ def test_nodes_do_not_deadlock(database: Database) -> None:
     for session in sessions:
         snapshot = database.read(session)
         assert snapshot is None or uuid.UUID(snapshot[0]).hex == session
+
+
+@pytest.mark.parametrize("check", [None, "session"])
+def test_what_changed_after_the_snapshot_is_not_written_over(
+    database: Database, check: Literal["session"] | None
+) -> None:
+    """A batch locks and writes in one statement; here another node writes to its second session in the middle of it."""
+    first, second = (database.create(attributes={"k": 0}) for _ in range(2))
+    database.execute(
+        "CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$BEGIN IF NEW.id = '{first}' THEN PERFORM pg_advisory_xact_lock(7); END IF; RETURN NEW; END$$"
+    )
+    database.execute(
+        "CREATE TRIGGER hold_up BEFORE UPDATE ON app_sessions FOR EACH ROW EXECUTE FUNCTION hold_up()"
+    )
+    database.execute("SELECT pg_advisory_lock(7)")
+    batch = [database.change(first, 1, {"k": 1}), database.change(second, 1, {"k": 1}, i=1, check=check)]
+    node, answers = database.connect(), []
+    writer = threading.Thread(target=lambda: answers.append(database.write(node, update=batch)["update"]))
+    writer.start()
+    while not database.execute(
+        "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s", node.info.backend_pid
+    ):
+        pass
+    assert database.update(second, 1, {"k": 2, "new": 2}, connection=database.connect())[:2] == ["ok", 2]
+    database.execute("SELECT pg_advisory_unlock(7)")
+    writer.join(30)
+    held, judged = answers[0]
+    assert held[:3] == [0, "ok", 2]
+    assert judged == ([1, "session", 2] if check else [1, "locked"])
+    assert database.attributes(second) == {"k": 2, "new": 2} and database.version(second) == 2
+    again = database.write(node, update=batch[1:])["update"][0]
+    assert again[:3] == ([1, "session", 2] if check else [1, "ok", 3])
+    if not check:
+        assert again[4] == database.read(second)
+        assert database.attributes(second) == {"k": 1, "new": 2}
+
+
+def test_every_update_is_a_version_of_its_own(database: Database) -> None:
+    """Without a check nothing is refused: two nodes' updates of one session, each of its own key, are all there."""
+    connections = [database.connect() for _ in range(2)]
+    for seed in range(SEEDS):
+        session = database.create()
+        answered: list[int] = []
+
+        def write(node: int, session: str = session, answered: list[int] = answered) -> None:
+            known = 1
+            for number in range(8):
+                item = database.change(session, known, {f"{node}.{number}": number})
+                answer = insist(database, connections[node], item, False)
+                assert (answer[4] is None) == (answer[2] == known + 1)
+                known = answer[2]
+                answered.append(known)
+
+        at_once(*(lambda node=node: write(node) for node in range(2)))
+        assert sorted(answered) == list(range(2, 18)), f"seed {seed}"
+        assert len(database.attributes(session)) == 16, f"seed {seed}"

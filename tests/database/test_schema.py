@@ -80,7 +80,7 @@ def test_ten_at_once_on_nothing(dsn: str, schema: str) -> None:
         "CREATE TABLE {}.sessions (id int)",
         "CREATE VIEW {}.session_locks AS SELECT 1",
         "CREATE TABLE {}.session_schema_version (version text)",
-        "CREATE FUNCTION {}.session_write(text, text, jsonb) RETURNS text LANGUAGE sql AS 'SELECT $1'",
+        "CREATE FUNCTION {}.session_touch(uuid[], bigint[]) RETURNS bytea LANGUAGE sql AS 'SELECT null::bytea'",
         "CREATE TYPE {}.session_attributes AS (id int)",
     ],
 )
@@ -152,7 +152,9 @@ def test_an_ordinary_role_needs_only_the_right_to_create(dsn: str, schema: str) 
                 statements = _sql.Statements(schema)
                 module.check(connection, statements)
                 connection.execute(statements.incarnate(), prepare=False)
-                connection.execute(statements.write("0" * 16, "m", '{"create": []}'), prepare=False)
+                connection.execute(
+                    statements.write("0" * 16, "m", _sql.write_arguments(0, False)), prepare=False
+                )
         finally:
             admin.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(role)))
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))

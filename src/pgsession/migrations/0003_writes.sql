@@ -457,6 +457,7 @@ BEGIN
     -- A look without a lock, for those who wait by asking again and again.
     SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name;
     IF NOT FOUND THEN
+        -- Taken below, under the row's lock: a token drawn before it could be older than the last holder's.
         INSERT INTO {locks} (resource, owner, token, acquired_at, expires_at)
         VALUES (name, claimant, 0, timestamptz 'epoch', timestamptz 'epoch') ON CONFLICT (resource) DO NOTHING;
         ends := timestamptz 'epoch';
