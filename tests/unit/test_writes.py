@@ -16,7 +16,7 @@ ROW = [str(UUID(int=1)), 1, "u", None, 1, 1, 1, 99, True, []]
 
 
 def answer(**lists: Any) -> str:
-    return json.dumps({"incarnation": "i", "now": 1, **lists})
+    return json.dumps({"incarnation": "i", **lists})
 
 
 def batch() -> Batch:
@@ -25,7 +25,7 @@ def batch() -> Batch:
 
 def test_each_operation_gets_its_own_answer_in_any_order() -> None:
     sent = batch()
-    settled = sent.settle(answer(delete=[[1, "gone"], [0, "locked"]]))
+    settled = sent.settle(answer(delete=[[2, "gone"], [1, "locked"]]))
     assert settled.locked == [sent.operations[0]] and sent.operations[0].locked == 1
     ((operation, result),) = settled.results
     assert operation is sent.operations[1] and isinstance(result, SessionNotFoundError)
@@ -35,15 +35,16 @@ def test_each_operation_gets_its_own_answer_in_any_order() -> None:
     "lists",
     [
         {},
-        {"delete": [[0, "ok"]]},
-        {"delete": [[0, "ok"], [0, "ok"]]},
-        {"delete": [[0, "locked"], [0, "locked"]]},
+        {"delete": [[1, "ok"]]},
+        {"delete": [[1, "ok"], [1, "ok"]]},
+        {"delete": [[1, "locked"], [1, "locked"]]},
         {"delete": [[-1, "ok"], [-2, "ok"]]},
-        {"delete": [[0, "ok"], [2, "ok"]]},
-        {"delete": [[0, "ok"], [1, "later"]]},
-        {"delete": [[0, "ok"]], "create": [[1, "too_many"]]},
-        {"delete": [[0, "ok"]], "update": [[1, "gone"]]},
-        {"delete": [[0, "ok"]], "update": [[1, "attributes", 5]]},
+        {"delete": [[1, "ok"], [3, "ok"]]},
+        {"delete": [[1, "ok"], [2, "later"]]},
+        {"delete": [[1, "ok"]], "create": [[2, "too_many"]]},
+        {"delete": [[1, "ok"]], "refused": [[1, "gone"]]},
+        {"delete": [[1, "ok"]], "refused": [[2, "attributes", 5]]},
+        {"delete": [[1, "ok"], [2, "ok"]], "written": [1], "versions": [1]},
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused_and_changes_nothing(lists: Any) -> None:
