@@ -293,7 +293,7 @@ class Update(Operation):
         return record.changed(
             version=version,
             updated_at=updated_at,
-            last_accessed=record.last_accessed,
+            last_accessed=max(record.last_accessed, updated_at),
             expires_at=record.expires_at if self.expires_at is None else self.expires_at,
             include_inactivity=bool(flags & _INCLUDE_INACTIVITY)
             if flags & _CHANGE_INACTIVITY

@@ -176,7 +176,8 @@ BEGIN
                 FROM {sessions} s WHERE s.id = k.id FOR NO KEY UPDATE SKIP LOCKED
             ) s
         ), u AS (
-            UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment,
+            -- Whoever changes a session is there: it is an access, too, and costs nothing more.
+            UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment, last_accessed = greatest(s.last_accessed, j.moment),
                 expires_at = coalesce(timestamptz 'epoch' + j.expiry * interval '1 microsecond', s.expires_at),
                 include_inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.include_inactivity
                                                                         ELSE j.flags & {include_inactivity} <> 0 END,
