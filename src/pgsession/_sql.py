@@ -68,7 +68,7 @@ from 1 in the order in which they were given:
     {"incarnation": text | null,
      "create": [[i, "ok", snapshot] | [i, "too_many"] | [i, "locked"], ...],
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
-     "snapshots": [[i, snapshot], ...] of those of these whose version before was not base_version,
+     "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version,
      "refused": [[i, "gone"] | [i, "locked"] | [i, "session", current_version] | [i, "attributes", [key, ...]], ...]
      "delete": [[i, "ok"] | [i, "gone"] | [i, "locked"], ...],
      "evicted": [id, ...]}  the sessions that made room for created ones

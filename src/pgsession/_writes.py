@@ -21,6 +21,7 @@ from pgsession.errors import (
     SessionNotFoundError,
     SessionVersionConflict,
     TooManySessionsError,
+    WriteOutcomeUnknown,
 )
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ class Answers(msgspec.Struct):
     written: list[int] = []
     versions: list[Bigint] = []
     updated_at: Bigint = 0
-    snapshots: list[tuple[int, msgspec.Raw]] = []
+    snapshots: list[tuple[int, str]] = []
     refused: list[_Refusal] = []
     delete: list[_DeleteAnswer] = []
     evicted: list[str] = []
@@ -364,8 +365,7 @@ class Batch:
         for number, version in zip(answers.written, answers.versions, strict=True):
             update = _answered(updates, number)
             if number in snapshots:
-                # The caller's copy was not the newest version: copy plus changes would be a record that never was (C4).
-                results.append((update, record_of(snapshots[number])))
+                results.append((update, _saved_elsewhere(snapshots[number])))
             else:
                 results.append((update, update.saved(version, answers.updated_at)))
         others: tuple[tuple[dict[int, Any], Sequence[Answer]], ...] = (
@@ -385,6 +385,17 @@ class Batch:
         for operation in locked:
             operation.locked += 1
         return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
+
+
+def _saved_elsewhere(snapshot: str) -> Record | Exception:
+    """The new record, where the caller's copy was not the newest version: copy plus changes would be one that never
+    was (C4). Or its own caller's error, where plain SQL has stored what cannot be read."""
+    try:
+        return record_of(snapshot)
+    except msgspec.DecodeError as error:
+        unreadable = WriteOutcomeUnknown(f"it was saved, but the session cannot be read any more: {error}")
+        unreadable.__cause__ = error
+        return unreadable
 
 
 def _answered(waiting: dict[int, T], number: int) -> T:

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection, sql
 import pgsession
 from pgsession._coherence import LockNews
 from tests.crew import AsyncCrew
+from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
 from .helpers import eventually
@@ -85,6 +86,32 @@ async def test_each_caller_gets_its_own_result(manager: pgsession.AsyncSessionMa
         read = await manager.get_session(sessions[number].id, refresh=True)
         assert read is not None and read["n"] == "theirs"
         assert sessions[number]["n"] == "mine" and sessions[number].is_modified
+
+
+@pytest.mark.parametrize("stored", [r'"\ud800"', "[" * 10_000 + "]" * 10_000])
+async def test_what_plain_sql_stored_unreadably_is_the_error_of_its_own_session_only(
+    manager: pgsession.AsyncSessionManager, tables: Tables, stored: str
+) -> None:
+    """PostgreSQL's json holds what no reader takes; the new record of such a session has to be read back."""
+    sessions = await sessions_of(manager, 20)
+    tables.run_unheard(
+        "INSERT INTO {session_attributes} (session_id, key, value) VALUES (%s, 'bad', %s::text::json)",
+        sessions[0].id, stored,
+    )  # fmt: skip
+    tables.run_unheard("UPDATE {sessions} SET version = version + 1 WHERE id = %s", sessions[0].id)
+
+    async def update(number: int) -> type:
+        try:
+            await set_n(manager, sessions[number], 1)
+        except pgsession.PgSessionError as error:
+            return type(error)
+        return type(None)
+
+    async with AsyncCrew() as crew:
+        for number in range(20):
+            crew.start(update, number)
+        outcomes = await crew.join()
+    assert outcomes == [pgsession.WriteOutcomeUnknown] + [type(None)] * 19
 
 
 async def test_a_foreign_lock_delays_only_those_who_want_that_row(

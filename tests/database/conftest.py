@@ -125,7 +125,7 @@ class Database:
         """The answer, its updates as [i, "ok", version, updated, snapshot or None] or as they were refused."""
         decoded: dict[str, Any] = json.loads(self.run(self.script(**batch), connection)[0])
         assert decoded["incarnation"] == self.incarnation
-        snapshots = dict(decoded["snapshots"])
+        snapshots = {i: json.loads(snapshot) for i, snapshot in decoded["snapshots"]}
         decoded["update"] = decoded["refused"] + [
             [i, "ok", version, decoded["updated_at"], snapshots.get(i)]
             for i, version in zip(decoded["written"], decoded["versions"], strict=True)

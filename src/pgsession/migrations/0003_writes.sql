@@ -222,7 +222,8 @@ BEGIN
         END IF;
         IF behind IS NOT NULL THEN
             moment := written_at;
-            SELECT string_agg(concat('[', b.i, ',', {snapshot_at_moment}, ']'), ',') INTO snapshots
+            -- In a string: what only plain SQL can store, and no reader takes, must not make the whole answer unreadable.
+            SELECT string_agg(concat('[', b.i, ',', to_json({snapshot_at_moment}), ']'), ',') INTO snapshots
             FROM unnest(behind) b(i) JOIN {sessions} s ON s.id = ids[b.i];
         END IF;
     END IF;
