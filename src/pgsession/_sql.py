@@ -57,16 +57,16 @@ until that is None. If any step skipped rows, because others had them locked, wa
 script again.
 
 The batch of `write` is rows, which `write_arguments` turns into columns, each `value` being JSON text:
-    create  (i, id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...],
-             max_sessions (0: no limit), "evict" | "reject", [(id, us), ...] pending touches of the user)
+    create  (id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...],
+             [(id, us), ...] pending touches of the user)
     update  (id, base_version, flags (`_writes.Flag`), expires | None, group_id | None,
              [(key, value, expires | None, base_attribute_version), ...], [(key, base_attribute_version), ...])
     delete  id
-No id twice in a batch, no i twice among the creates; a user may come twice. Rows that others have locked are waited for
-with `wait` (and a lock_timeout), otherwise skipped and answered "locked". In the answer updates and deletes are numbered
-from 1 in the order in which they were given:
+No id twice in a batch; a user may come twice. Rows that others have locked are waited for with `wait` (and a
+lock_timeout), otherwise skipped and answered "locked". In the answer the operations of each kind are numbered from 1 in
+the order in which they were given:
     {"incarnation": text | null,
-     "create": [[i, "ok", snapshot] | [i, "too_many"] | [i, "locked"], ...],
+     "turned_away": [[i, "too_many"] | [i, "locked"], ...] creates; all others were made, "created_at": us,
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
      "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version,
      "refused": [[i, "gone"] | [i, "locked"] | [i, "session", current_version] | [i, "attributes", [key, ...]], ...]
@@ -78,10 +78,10 @@ being written to at this moment. Creates are not announced (nobody can know thei
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
-import msgspec
 import psycopg
 from psycopg import sql
 
@@ -177,20 +177,53 @@ def write_arguments(
     create: Sequence[Sequence[Any]] = (),
     update: Sequence[Sequence[Any]] = (),
     delete: Sequence[str] = (),
+    *,
+    max_sessions: int = 0,
+    evicts: bool = True,
 ) -> tuple[_Argument, ...]:
-    """What the group commit is called with; see the module for the rows. `inactivity` in microseconds."""
-    creates = msgspec.json.encode(create).decode() if create else None
-    deletes = "{" + ",".join(delete) + "}" if delete else None
-    return (inactivity, wait, *(_columns(update) if update else [None] * 13), creates, deletes)
+    """What the group commit is called with; see the module for the rows.
+
+    `inactivity` in microseconds. `max_sessions` a user may have, 0: any number; `evicts`: else its least recently used
+    ones go, and otherwise the new ones are turned away.
+    """
+    return (
+        inactivity,
+        wait,
+        *(_update_columns(update) if update else [None] * 13),
+        max_sessions,
+        evicts,
+        *(_create_columns(create) if create else [None] * 11),
+        "{" + ",".join(delete) + "}" if delete else None,
+    )
 
 
-def _columns(rows: Sequence[Sequence[Any]]) -> list[str | None]:
+def _create_columns(rows: Sequence[Sequence[Any]]) -> list[str | None]:
+    ids, users, groups, expiries, inactivities, attributes, touches = zip(*rows, strict=True)
+    keys, values, ends_at = _transposed([one for some in attributes for one in some], 3)
+    touched = [one for some in touches for one in some]
+    return [
+        "{" + ",".join(ids) + "}",
+        _text_array(users),
+        _text_array(groups) if any(group is not None for group in groups) else None,
+        integer_array(expiries),
+        "{" + ",".join(["t" if one else "f" for one in inactivities]) + "}",
+        integer_array(_ends(attributes)),
+        _text_array(keys),
+        _text_array(values),
+        _sparse(ends_at),
+        "{" + ",".join([key for key, _ in touched]) + "}" if touched else None,
+        integer_array([at for _, at in touched]) if touched else None,
+    ]
+
+
+def _ends(lists: Iterable[Sequence[Any]]) -> list[int]:
+    """Where each ends, when they follow each other."""
+    return list(itertools.accumulate(map(len, lists)))
+
+
+def _update_columns(rows: Sequence[Sequence[Any]]) -> list[str | None]:
     ids, bases, flags, expiries, groups, sets, drops = zip(*rows, strict=True)
     judged = any(flag & _JUDGE_ATTRIBUTES for flag in flags)
-    ends, end = [], 0
-    for some in sets:
-        end += len(some)
-        ends.append(end)
     keys, values, ends_at, set_bases = _transposed([one for some in sets for one in some], 4)
     drop_of = [number for number, some in enumerate(drops, 1) for _ in some]
     drop_keys, drop_bases = _transposed([one for some in drops for one in some], 2)
@@ -200,7 +233,7 @@ def _columns(rows: Sequence[Sequence[Any]]) -> list[str | None]:
         integer_array(flags),
         _sparse(expiries),
         _text_array(groups) if any(group is not None for group in groups) else None,
-        integer_array(ends),
+        integer_array(_ends(sets)),
         _text_array(keys),
         _text_array(values),
         _sparse(ends_at),

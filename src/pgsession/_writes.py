@@ -83,9 +83,8 @@ class Answer(msgspec.Struct, array_like=True):
     status: str
 
 
-class _CreateAnswer(Answer, array_like=True):
-    status: Literal["ok", "too_many", "locked"]
-    created: msgspec.Raw = msgspec.Raw(b"null")
+class _TurnedAway(Answer, array_like=True):
+    status: Literal["too_many", "locked"]
 
 
 class _Refusal(Answer, array_like=True):
@@ -113,7 +112,8 @@ class Answers(msgspec.Struct):
     """What the server's write function says of a batch."""
 
     incarnation: str | None
-    create: list[_CreateAnswer] = []
+    turned_away: list[_TurnedAway] = []
+    created_at: Bigint = 0
     written: list[int] = []
     versions: list[Bigint] = []
     updated_at: Bigint = 0
@@ -212,19 +212,29 @@ class Create(Operation):
         self.policy = policy
         self.touched = touched
 
-    def row(self, number: int) -> tuple[Any, ...]:
+    def row(self) -> tuple[Any, ...]:
         """This operation in the language of the group commit (see `_sql`)."""
         return (
-            number, self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
+            self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
             [(name, value.decode(), ends) for name, value, ends in self.attributes],
-            self.limit, self.policy, [(key.hex(), at) for key, at in self.touched],
+            [(key.hex(), at) for key, at in self.touched],
         )  # fmt: skip
 
-    def result(self, answer: Answer) -> Record | Exception:
-        if answer.status == "ok":
-            assert isinstance(answer, _CreateAnswer)
-            return record_of(answer.created)
+    def result(self, answer: Answer) -> Exception:
+        """Of one that was not done."""
         return TooManySessionsError(self.user_id, self.limit)
+
+    def saved(self, created_at: int) -> Record:
+        """The new record: what is stored is what was sent."""
+        return Record(
+            self.key, 1, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
+            self.include_inactivity,
+            [
+                (name, 1, ends, value)
+                for name, value, ends in self.attributes
+                if ends is None or ends > created_at
+            ],
+        )  # fmt: skip
 
 
 class Update(Operation):
@@ -342,10 +352,17 @@ class Batch:
         for operation in operations:
             kinds[type(operation)].append(operation)
 
+    @property
+    def limit(self) -> tuple[int, bool]:
+        """How many sessions a user may have, 0: any number, and whether more push out old ones. It is its node's."""
+        if not self._creates:
+            return 0, True
+        return self._creates[0].limit, self._creates[0].policy == "evict"
+
     def rows(self) -> tuple[list[Any], list[Any], list[Any]]:
         """Its creates, updates and deletes in the language of the group commit (see `_sql`)."""
         return (
-            [create.row(number) for number, create in enumerate(self._creates, 1)],
+            [create.row() for create in self._creates],
             [update.row() for update in self._updates],
             [delete.key.hex() for delete in self._deletes],
         )
@@ -368,9 +385,10 @@ class Batch:
                 results.append((update, _saved_elsewhere(snapshots[number])))
             else:
                 results.append((update, update.saved(version, answers.updated_at)))
+        creates = dict(enumerate(self._creates, 1))
         others: tuple[tuple[dict[int, Any], Sequence[Answer]], ...] = (
             (updates, answers.refused),
-            (dict(enumerate(self._creates, 1)), answers.create),
+            (creates, answers.turned_away),
             (dict(enumerate(self._deletes, 1)), answers.delete),
         )
         for waiting, given in others:
@@ -380,8 +398,11 @@ class Batch:
                     locked.append(operation)
                 else:
                     results.append((operation, operation.result(answer)))
-            if waiting:
+            if waiting and waiting is not creates:
                 raise LookupError(f"{len(waiting)} of {len(self.operations)} operations are not answered")
+        if creates and not answers.created_at:
+            raise LookupError(f"{len(creates)} creates are not answered")
+        results.extend((create, create.saved(answers.created_at)) for create in creates.values())
         for operation in locked:
             operation.locked += 1
         return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])

@@ -112,17 +112,22 @@ class Database:
         """The group commit of these rows, each with its i in front."""
         options = {name: batch.pop(name) for name in ("commit", "lock_timeout", "mark") if name in batch}
         mark = options.pop("mark", str(uuid.uuid4()))
+        limits = {(limit, policy == "evict") for *_, limit, policy in batch.get("create", [])} or {(0, True)}
+        ((limit, evicts),) = limits
         arguments = _sql.write_arguments(
             batch.get("inactivity", self.inactivity),
             batch.get("wait", False),
-            batch.get("create", []),
+            [item[1:-2] for item in batch.get("create", [])],
             [item[1:] for item in batch.get("update", [])],
             [item[1] for item in batch.get("delete", [])],
+            max_sessions=limit,
+            evicts=evicts,
         )
         return self.statements.write(self.node, mark, arguments, **options)
 
     def write(self, connection: psycopg.Connection[Any] | None = None, /, **batch: Any) -> dict[str, Any]:
-        """The answer, its updates as [i, "ok", version, updated, snapshot or None] or as they were refused."""
+        """The answer: a create as [i, "ok", created], an update as [i, "ok", version, updated, snapshot or None], or as
+        it was refused."""
         decoded: dict[str, Any] = json.loads(self.run(self.script(**batch), connection)[0])
         assert decoded["incarnation"] == self.incarnation
         snapshots = {i: json.loads(snapshot) for i, snapshot in decoded["snapshots"]}
@@ -130,7 +135,13 @@ class Database:
             [i, "ok", version, decoded["updated_at"], snapshots.get(i)]
             for i, version in zip(decoded["written"], decoded["versions"], strict=True)
         ]
-        for kind in ("update", "delete"):
+        turned_away = {number for number, _ in decoded["turned_away"]}
+        decoded["create"] = decoded["turned_away"] + [
+            [number, "ok", decoded["created_at"]]
+            for number in range(1, len(batch.get("create", [])) + 1)
+            if number not in turned_away
+        ]
+        for kind in ("create", "update", "delete"):
             for item in decoded[kind]:
                 item[0] = batch[kind][item[0] - 1][0]
         for kind in ("create", "update", "delete"):
@@ -148,9 +159,9 @@ class Database:
             options.get("expires", time.time_ns() // 1000 + 30 * DAY),
             options.get("include_inactivity", True),
             options.get("values", values),
+            options.get("touches", []),
             options.get("limit", 0),
             options.get("policy", "evict"),
-            options.get("touches", []),
         ]
 
     def create(self, user: str = "ann", attributes: dict[str, Any] | None = None, **options: Any) -> str:

@@ -35,15 +35,16 @@ def test_a_created_session_is_read_back_as_it_was_answered(database: Database) -
         ],
     )
     answer = database.write(create=[item])
-    i, verdict, snapshot = answer["create"][0]
+    ((i, verdict, answered),) = answer["create"]
     assert (i, verdict) == (0, "ok")
+    snapshot = database.read(item[1])
+    assert snapshot is not None
     session, version, user, group, created, updated, accessed, expires, inactivity, attributes = snapshot
     assert uuid.UUID(session).hex == item[1]
     assert (version, user, group, inactivity) == (1, item[2], "g'1", False)
-    assert created == updated == accessed <= database.now()
+    assert answered == created == updated == accessed <= database.now()
     assert expires == item[4]
     assert attributes == [["a", 1, None, "\0"], ["z", 1, None, {"a": 1.5}], ["\u00e9", 1, soon, [1, None]]]
-    assert database.read(item[1]) == snapshot
     # The values are kept as they were spelled, for psql.
     assert database.execute("SELECT value::text FROM app_session_attributes WHERE key = 'z'") == [
         ('{"a":  1.50}',)
@@ -264,9 +265,9 @@ def test_max_sessions(database: Database, policy: str) -> None:
     database.create("bob", touches=touches, **options)
     assert ear.items() == [Deleted(key(old[1]))]
     assert database.read(old[1]) is None and database.read(old[0]) is not None
-    answer = database.write(create=[database.new("bob", i=i, **options) for i in range(5)])["create"]
-    assert [item[1] for item in answer] == ["ok"] * 5
-    assert [database.read(uuid.UUID(item[2][0]).hex) is not None for item in answer] == [
+    items = [database.new("bob", i=i, **options) for i in range(5)]
+    assert [item[1] for item in database.write(create=items)["create"]] == ["ok"] * 5
+    assert [database.read(item[1]) is not None for item in items] == [
         False,
         False,
         True,

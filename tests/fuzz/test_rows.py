@@ -230,16 +230,17 @@ updated = st.sampled_from(
     ]
 )
 fitting = st.builds(
-    lambda create, update, delete: {"create": [create], **update, "delete": [delete]},
-    st.sampled_from([f'[1, "ok", {SAVED[0]}]', '[1, "too_many"]', '[1, "locked"]']),
+    lambda create, update, delete: {"turned_away": create, **update, "delete": [delete]},
+    st.sampled_from([[], ['[1, "too_many"]'], ['[1, "locked"]'], ['[2, "locked"]']]),
     updated,
     st.sampled_from(['[1, "ok"]', '[1, "gone"]', '[1, "locked"]']),
 )
-lists = st.dictionaries(st.sampled_from(["create", "refused", "delete"]), st.lists(answers, max_size=3))
+lists = st.dictionaries(st.sampled_from(["turned_away", "refused", "delete"]), st.lists(answers, max_size=3))
 evicted = st.lists(st.uuids().map(lambda one: one.hex) | st.text(max_size=4), max_size=2)
 replies = st.builds(
     lambda incarnation, at, given, more, gone: (
-        f'{{"incarnation": {json.dumps(incarnation)}, "updated_at": {at}, "evicted": {json.dumps(gone)}'
+        f'{{"incarnation": {json.dumps(incarnation)}, "updated_at": {at}, "created_at": {at}'
+        f', "evicted": {json.dumps(gone)}'
         + "".join(f', "{kind}": [{",".join([*found, *more.get(kind, [])])}]' for kind, found in given.items())
         + "}"
     ),
@@ -264,7 +265,7 @@ def test_every_operation_gets_one_answer_of_its_own_kind_or_all_an_error(text: s
     assert sorted(answered, key=batch.operations.index) == batch.operations
     said = standard(text)
     done = {
-        _writes.Create: [one[0] for one in said.get("create", []) if one[1] == "ok"],
+        _writes.Create: [] if said.get("turned_away") else [1],
         _writes.Update: said.get("written", []),
         _writes.Delete: [one[0] for one in said.get("delete", []) if one[1] == "ok"],
     }

@@ -41,7 +41,7 @@ def test_each_operation_gets_its_own_answer_in_any_order() -> None:
         {"delete": [[-1, "ok"], [-2, "ok"]]},
         {"delete": [[1, "ok"], [3, "ok"]]},
         {"delete": [[1, "ok"], [2, "later"]]},
-        {"delete": [[1, "ok"]], "create": [[2, "too_many"]]},
+        {"delete": [[1, "ok"]], "turned_away": [[2, "too_many"]]},
         {"delete": [[1, "ok"]], "refused": [[1, "gone"]]},
         {"delete": [[1, "ok"]], "refused": [[2, "attributes", 5]]},
         {"delete": [[1, "ok"], [2, "ok"]], "written": [1], "versions": [1]},

@@ -149,8 +149,10 @@ class Store:
             psycopg.Error: it is known not to have been done.
         """
         mark = secrets.token_hex(8)
+        limit, evicts = batch.limit
+        arguments = write_arguments(self._inactivity, wait, *batch.rows(), max_sessions=limit, evicts=evicts)
         script = self._sql.write(
-            self._node, mark, write_arguments(self._inactivity, wait, *batch.rows()),
+            self._node, mark, arguments,
             commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else 0,
         )  # fmt: skip
         row = self._run(script, mark)

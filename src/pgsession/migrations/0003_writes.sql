@@ -7,10 +7,14 @@
 -- than writing them. What only some batches need is a statement of its own, and what needs no table is an assignment.
 CREATE FUNCTION {write}(
     node text, mark text, inactivity bigint, waiting boolean,
-    ids uuid[], bases bigint[], flags integer[], expiries bigint[], new_groups text[],
+    ids uuid[], bases bigint[], flags integer[], expiries bigint[], groups text[],
     set_ends integer[], set_keys text[], set_values text[], set_expiries bigint[], set_bases bigint[],
     drop_of integer[], drop_keys text[], drop_bases bigint[],
-    creates jsonb, deletes uuid[]) RETURNS text
+    most_sessions integer, evicts boolean, new_ids uuid[], new_user_ids text[], new_group_ids text[],
+    new_expiries bigint[], new_inactivities boolean[],
+    new_ends integer[], new_keys text[], new_values text[], new_attribute_expiries bigint[],
+    touched_ids uuid[], touched_at bigint[],
+    deletes uuid[]) RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $pgsession$
@@ -32,47 +36,46 @@ DECLARE
     refused text;
     refusals bigint[];
     snapshots text;
-    created text;
+    turned_away text;
     deleted text;
-    too_many integer[] := '{{}}';
-    blocked integer[] := '{{}}';
+    too_many bigint[];
+    overtaken bigint[];
+    blocked bigint[];
     full_users text[];
     excess bigint[];
 BEGIN
-    IF creates IS NOT NULL THEN
-        -- One login of a user at a time, or two would both find room; the count is taken by a later statement (READ COMMITTED).
-        PERFORM pg_advisory_xact_lock(k.key) FROM (
-            SELECT DISTINCT hashtextextended({channel} || (e->>2), 0) AS key
-            FROM jsonb_array_elements(creates) e WHERE (e->>7)::integer > 0 ORDER BY 1) k;
-        moment := clock_timestamp();
-        WITH c AS MATERIALIZED (
-            SELECT (e->>0)::integer AS i, e->>2 AS user_id, (e->>7)::bigint AS most, e->>8 = 'reject' AS reject, e->9 AS touches,
-                   row_number() OVER (PARTITION BY e->>2 ORDER BY ord) AS arrival
-            FROM jsonb_array_elements(creates) WITH ORDINALITY t(e, ord) WHERE (e->>7)::integer > 0
-        ), u AS MATERIALIZED (
-            SELECT c.user_id, max(c.most) AS most, bool_or(c.reject) AS reject, count(*) AS arriving FROM c GROUP BY c.user_id
-        ), n AS MATERIALIZED (
-            SELECT u.*, l.living FROM u CROSS JOIN LATERAL (
-                SELECT count(*) AS living FROM {sessions} s
-                WHERE s.user_id = u.user_id AND s.expires_at > moment
-                AND (NOT s.include_inactivity OR s.last_accessed > moment - idle OR EXISTS (
-                    SELECT FROM c CROSS JOIN jsonb_array_elements(c.touches) t
-                    WHERE c.user_id = u.user_id AND (t->>0)::uuid = s.id
-                    AND timestamptz 'epoch' + (t->>1)::bigint * interval '1 microsecond' > moment - idle))
-                OFFSET 0) l
-        )
-        SELECT (SELECT array_agg(c.i) FROM c JOIN n USING (user_id)
-                WHERE CASE WHEN n.reject THEN c.arrival > n.most - n.living END),
-               (SELECT array_agg(n.user_id) FROM n WHERE NOT n.reject AND n.living + least(n.arriving, n.most) > n.most),
-               (SELECT array_agg(n.living + least(n.arriving, n.most) - n.most) FROM n
-                WHERE NOT n.reject AND n.living + least(n.arriving, n.most) > n.most)
-        INTO too_many, full_users, excess;
+    IF new_ids IS NOT NULL THEN
+        IF most_sessions > 0 THEN
+            -- One login of a user at a time, or two would both find room; the count is taken by a later statement (READ COMMITTED).
+            PERFORM pg_advisory_xact_lock(k.key) FROM (
+                SELECT DISTINCT hashtextextended({channel} || u.user_id, 0) AS key FROM unnest(new_user_ids) u(user_id) ORDER BY 1) k;
+            moment := clock_timestamp();
+            -- More arrivals of one user than may be there: the first ones are evicted by the last ones before they exist.
+            WITH c AS MATERIALIZED (
+                SELECT u.i, u.user_id, row_number() OVER w AS arrival, count(*) OVER (PARTITION BY u.user_id) AS arriving
+                FROM unnest(new_user_ids) WITH ORDINALITY u(user_id, i) WINDOW w AS (PARTITION BY u.user_id ORDER BY u.i)
+            ), n AS MATERIALIZED (
+                SELECT u.user_id, least(u.arriving, most_sessions) AS staying, l.living
+                FROM (SELECT c.user_id, c.arriving FROM c WHERE c.arrival = 1) u CROSS JOIN LATERAL (
+                    SELECT count(*) AS living FROM {sessions} s
+                    WHERE s.user_id = u.user_id AND s.expires_at > moment
+                    AND (NOT s.include_inactivity OR s.last_accessed > moment - idle OR EXISTS (
+                        SELECT FROM unnest(touched_ids, touched_at) t(id, us)
+                        WHERE t.id = s.id AND timestamptz 'epoch' + t.us * interval '1 microsecond' > moment - idle))
+                    OFFSET 0) l
+            )
+            SELECT (SELECT array_agg(c.i) FROM c JOIN n USING (user_id) WHERE NOT evicts AND c.arrival > most_sessions - n.living),
+                   (SELECT array_agg(c.i) FROM c WHERE evicts AND c.arriving - c.arrival >= most_sessions),
+                   array_agg(n.user_id) FILTER (WHERE evicts AND n.living + n.staying > most_sessions),
+                   array_agg(n.living + n.staying - most_sessions) FILTER (WHERE evicts AND n.living + n.staying > most_sessions)
+            INTO too_many, overtaken, full_users, excess FROM n;
+        END IF;
 
         IF full_users IS NOT NULL THEN
             -- A session that somebody writes to at this moment is not the least recently used one: skip it.
             WITH t AS MATERIALIZED (
-                SELECT (p->>0)::uuid AS id, max((p->>1)::bigint) * interval '1 microsecond' + timestamptz 'epoch' AS at
-                FROM jsonb_array_elements(creates) e CROSS JOIN jsonb_array_elements(e->9) p GROUP BY 1
+                SELECT t.id, max(t.us) * interval '1 microsecond' + timestamptz 'epoch' AS at
+                FROM unnest(touched_ids, touched_at) t(id, us) GROUP BY 1
             ), v AS MATERIALIZED (
                 SELECT n.user_id, n.excess, l.id FROM unnest(full_users, excess) n(user_id, excess) LEFT JOIN LATERAL (
                     SELECT s.id FROM {sessions} s LEFT JOIN t ON t.id = s.id
@@ -82,49 +85,36 @@ BEGIN
             ), w AS (
                 SELECT v.user_id, max(v.excess) > count(v.id) AS short, array_agg(v.id) AS ids FROM v GROUP BY v.user_id
             )
-            SELECT (SELECT array_agg((e->>0)::integer) FROM jsonb_array_elements(creates) e JOIN w ON w.user_id = e->>2
-                    WHERE w.short AND (e->>7)::integer > 0),
+            SELECT (SELECT array_agg(u.i) FROM unnest(new_user_ids) WITH ORDINALITY u(user_id, i) JOIN w USING (user_id) WHERE w.short),
                    (SELECT array_agg(x) FROM w CROSS JOIN unnest(w.ids) x WHERE NOT w.short)
             INTO blocked, held;
             DELETE FROM {sessions} WHERE id = ANY (held);
-            announced := ARRAY(SELECT 'd' || encode(uuid_send(x), 'hex') FROM unnest(held) x);
         END IF;
 
         moment := clock_timestamp();
         moment_us := {moment_us};
-        -- More arrivals of one user than max_sessions: the first ones are evicted by the last ones before they exist.
         WITH c AS MATERIALIZED (
-            SELECT (e->>0)::integer AS i, (e->>1)::uuid AS id, e->>2 AS user_id, e->>3 AS group_id,
-                   timestamptz 'epoch' + (e->>4)::bigint * interval '1 microsecond' AS expires_at, (e->>4)::bigint AS expires_us,
-                   (e->>5)::boolean AS include_inactivity, e->6 AS attributes,
-                   coalesce((e->>0)::integer = ANY (too_many), false) AS refused,
-                   coalesce((e->>0)::integer = ANY (blocked), false) AS blocked,
-                   e->>8 <> 'reject' AND (e->>7)::bigint > 0
-                   AND row_number() OVER (PARTITION BY e->>2 ORDER BY ord DESC) > (e->>7)::bigint AS evicted
-            FROM jsonb_array_elements(creates) WITH ORDINALITY x(e, ord)
+            SELECT u.* FROM unnest(new_ids, new_user_ids, new_group_ids, new_expiries, new_inactivities)
+                WITH ORDINALITY u(id, user_id, group_id, expiry, include_inactivity, i)
+            WHERE u.i <> ALL (coalesce(too_many || blocked || overtaken, '{{}}'))
         ), s AS (
             INSERT INTO {sessions} (id, version, created_at, updated_at, last_accessed, expires_at, include_inactivity, user_id, group_id)
-            SELECT c.id, 1, moment, moment, moment, c.expires_at, c.include_inactivity, c.user_id, c.group_id
-            FROM c WHERE NOT c.refused AND NOT c.blocked AND NOT c.evicted
-        ), a AS (
-            INSERT INTO {attributes} (session_id, version, expires_at, key, value)
-            SELECT c.id, 1, timestamptz 'epoch' + (x->>2)::bigint * interval '1 microsecond', x->>0, (x->>1)::json
-            FROM c CROSS JOIN jsonb_array_elements(c.attributes) x WHERE NOT c.refused AND NOT c.blocked AND NOT c.evicted
+            SELECT c.id, 1, moment, moment, moment, timestamptz 'epoch' + c.expiry * interval '1 microsecond', c.include_inactivity,
+                   c.user_id, c.group_id FROM c
         )
-        SELECT string_agg(CASE
-                WHEN c.refused THEN '[' || c.i || ',"too_many"]'
-                WHEN c.blocked THEN '[' || c.i || ',"locked"]'
-                ELSE '[' || c.i || ',"ok",["' || c.id || '",1,' || to_json(c.user_id)::text || ','
-                    || coalesce(to_json(c.group_id)::text, 'null') || ',' || moment_us || ',' || moment_us || ',' || moment_us || ','
-                    || c.expires_us || ',' || CASE WHEN c.include_inactivity THEN 'true' ELSE 'false' END || ',['
-                    || coalesce((SELECT string_agg('[' || (x->0)::text || ',1,' || coalesce(x->>2, 'null') || ',' || (x->>1) || ']', ','
-                                                   ORDER BY (x->>0) COLLATE "C")
-                                 FROM jsonb_array_elements(c.attributes) x WHERE (x->>2)::bigint > moment_us IS NOT FALSE), '')
-                    || ']]]' END, ','),
-               array_agg('d' || encode(uuid_send(c.id), 'hex')) FILTER (WHERE c.evicted AND NOT c.refused AND NOT c.blocked)
-        INTO created, more FROM c;
-        announced := announced || more;
-        evicted := ARRAY(SELECT substr(x, 2) FROM unnest(announced) x);
+        INSERT INTO {attributes} (session_id, version, expires_at, key, value)
+        SELECT x.id, 1, timestamptz 'epoch' + new_attribute_expiries[x.n] * interval '1 microsecond', new_keys[x.n], new_values[x.n]::json
+        FROM (SELECT c.id, generate_series(coalesce(new_ends[c.i - 1], 0) + 1, new_ends[c.i]) AS n FROM c) x;
+        IF too_many IS NOT NULL OR blocked IS NOT NULL THEN
+            SELECT string_agg(concat('[', x.i, CASE WHEN x.i = ANY (too_many) THEN ',"too_many"]' ELSE ',"locked"]' END), ',')
+            INTO turned_away FROM unnest(too_many || blocked) x(i);
+        END IF;
+        IF held IS NOT NULL OR overtaken IS NOT NULL THEN
+            SELECT array_agg(encode(uuid_send(x.id), 'hex')) INTO evicted FROM (
+                SELECT unnest(held) AS id
+                UNION ALL SELECT new_ids[o.i] FROM unnest(overtaken) o(i) WHERE o.i <> ALL (coalesce(blocked, '{{}}'))) x;
+            announced := ARRAY(SELECT 'd' || x FROM unnest(evicted) x);
+        END IF;
     END IF;
 
     IF ids IS NOT NULL THEN
@@ -168,7 +158,7 @@ BEGIN
             FROM (
                 -- Read by a clock that is later than the snapshot, and so than all that it sees.
                 SELECT x.*, (SELECT clock_timestamp()) AS moment
-                FROM unnest(ids, bases, flags, expiries, new_groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
+                FROM unnest(ids, bases, flags, expiries, groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
                 WHERE held IS NULL OR x.id = ANY (held)
             ) k
             CROSS JOIN LATERAL (
@@ -263,8 +253,8 @@ BEGIN
         SELECT i.incarnation INTO ran_on FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time();
     END IF;
     RETURN concat('{{"incarnation":', coalesce('"' || ran_on || '"', 'null'),
-        ',"create":[', created,
-        '],"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),
+        ',"turned_away":[', turned_away, '],"created_at":', coalesce(moment_us, 0),
+        ',"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),
         '],"updated_at":', coalesce((extract(epoch FROM written_at) * 1000000)::bigint, 0), ',"snapshots":[', snapshots, '],"refused":[', refused,
         '],"delete":[', deleted, '],"evicted":', coalesce(to_json(evicted)::text, '[]'), '}}');
 END $pgsession$;
