@@ -136,6 +136,13 @@ BUDGETS = (
         "`session[key]`, first decode, str", 1.2, "decode", "session[key], str", "msgspec.json.decode, str", "msgspec"
     ),
     _at_most(
+        "`session[key]`, first decode, int", 1.2, "decode", "session[key], int", "msgspec.json.decode, int", "msgspec"
+    ),
+    _at_most(
+        "first decode as a frozen Struct", 1.2, "decode", "session.get(key, type=Struct)",
+        "msgspec.json.Decoder, Struct", "msgspec",
+    ),
+    _at_most(
         "token seen before", 5, "token", "pgsession, token seen before", "pgsession, UUID instead of a token", "by UUID"
     ),
     _faster(

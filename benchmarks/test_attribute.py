@@ -12,7 +12,7 @@ import msgspec
 from pgsession._record import Record
 
 from . import ours
-from .loops import fresh_bytes, loop, random, shuffled
+from .loops import fresh_bytes, keeping_loop, loop, random, shuffled
 from .race import Race, Round
 from .service import ATTRIBUTES
 from .stage import Stage
@@ -32,6 +32,13 @@ both = Race(
     baseline="dicts",
 )
 READS = 20_000
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """The attribute of this name."""
+
+    language: str
+    beta: bool
 
 
 @decoded.contender("dict[key]")
@@ -68,30 +75,39 @@ def _fresh_sessions(manager: Any) -> Callable[[], Sequence[Any]]:
     return make
 
 
-@first.contender("msgspec.json.decode, dict")
-def _decode(stage: Stage) -> Iterator[Round]:
-    text = msgspec.json.encode(ATTRIBUTES["preferences"])
-    yield loop(
-        lambda value: msgspec.json.decode(value), lambda: [bytes(bytearray(text)) for _ in range(COUNT)]
-    )
+def _copies(name: str) -> Callable[[], Sequence[bytes]]:
+    """The JSON of an attribute, many times."""
+    text = msgspec.json.encode(ATTRIBUTES[name])
+    return lambda: [bytes(bytearray(text)) for _ in range(COUNT)]
 
 
-@first.contender("session[key], dict")
-def _first_dict(stage: Stage) -> Iterator[Round]:
-    yield loop(lambda session: session["preferences"], _fresh_sessions(stage.once(node)))
+def _enter(kind: str, name: str) -> None:
+    """Enters msgspec and a session for an attribute that is read without a type."""
+
+    @first.contender(f"msgspec.json.decode, {kind}")
+    def _decode(stage: Stage) -> Iterator[Round]:
+        yield keeping_loop(lambda value: msgspec.json.decode(value), _copies(name))
+
+    @first.contender(f"session[key], {kind}")
+    def _first(stage: Stage) -> Iterator[Round]:
+        yield keeping_loop(lambda session: session[name], _fresh_sessions(stage.once(node)))
 
 
-@first.contender("msgspec.json.decode, str")
-def _decode_str(stage: Stage) -> Iterator[Round]:
-    text = msgspec.json.encode(ATTRIBUTES["role"])
-    yield loop(
-        lambda value: msgspec.json.decode(value), lambda: [bytes(bytearray(text)) for _ in range(COUNT)]
-    )
+_enter("dict", "preferences")
+_enter("str", "role")
+_enter("int", "visits")
 
 
-@first.contender("session[key], str")
-def _first_str(stage: Stage) -> Iterator[Round]:
-    yield loop(lambda session: session["role"], _fresh_sessions(stage.once(node)))
+@first.contender("msgspec.json.Decoder, Struct")
+def _decode_struct(stage: Stage) -> Iterator[Round]:
+    decode = msgspec.json.Decoder(Preferences).decode
+    yield keeping_loop(lambda value: decode(value), _copies("preferences"))
+
+
+@first.contender("session.get(key, type=Struct)")
+def _first_struct(stage: Stage) -> Iterator[Round]:
+    sessions = _fresh_sessions(stage.once(node))
+    yield keeping_loop(lambda session: session.get("preferences", type=Preferences), sessions)
 
 
 @both.contender("dicts")
