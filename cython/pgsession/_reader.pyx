@@ -16,6 +16,7 @@ from pgsession._cache cimport (
     HIT, HIT_LATE, MISS, OVER, PGS_ASKED, PGS_UNLIKELY, Answer, Cache, drop, held, look_up, pgs_hot,
 )
 from pgsession._clock cimport Clock
+from pgsession._entry cimport pgs_enter_by, pgs_method
 from pgsession._key cimport Key, key_bytes, parse
 from pgsession._lock cimport PGS_FREE_THREADED
 from pgsession._ready cimport ready
@@ -192,23 +193,7 @@ cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_
 
 # ---- the short way in ----
 #
-# Nearly every call gives an id and nothing else. Cython's reading of arguments, made for keywords too, would take a
-# tenth of such a hit; so these methods are entered by a function that sees to it. All else goes on to Cython's.
-
-cdef extern from *:
-    """
-    typedef PyObject *(*pgs_method)(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
-    /* Returns what the method was entered by. */
-    static pgs_method pgs_enter_by(PyTypeObject *type, const char *name, pgs_method entry) {
-        PyObject *method = PyDict_GetItemString(type->tp_dict, name);
-        PyMethodDef *definition = ((PyMethodDescrObject *)method)->d_method;
-        pgs_method before = (pgs_method)(void (*)(void))definition->ml_meth;
-        definition->ml_meth = (PyCFunction)(void (*)(void))entry;
-        return before;
-    }
-    """
-    ctypedef object (*pgs_method)(object self, PyObject *const *args, Py_ssize_t count, PyObject *names)
-    pgs_method pgs_enter_by(PyTypeObject *type, const char *name, pgs_method entry)
+# Nearly every call gives an id and nothing else.
 
 cdef pgs_method get_session, get_cached_session
 

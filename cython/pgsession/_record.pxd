@@ -21,7 +21,7 @@ cdef class Record:
     cdef readonly int64_t expires_at
     cdef Shape shape
     cdef char *block            # see _record.pyx
-    cdef PyObject **decoded     # what is shared by all readers, see share()
+    cdef PyObject **typed       # what is shared by those who read as a type, see share_typed()
     cdef uint32_t count
     cdef uint16_t user_length
     cdef uint16_t group_length
@@ -35,13 +35,18 @@ cdef struct Span:
     uint32_t length
 
 
+cdef inline PyObject **decoded_of(Record record) noexcept:
+    """The values that are shared by those who read without a type, see share()."""
+    return <PyObject **> record.block
+
+
 cdef inline int64_t *versions_of(Record record) noexcept:
-    return <int64_t *> record.block
+    return <int64_t *> (record.block + <size_t> record.count * sizeof(PyObject *))
 
 
 cdef inline int64_t expiry_of(Record record, uint32_t place) noexcept:
     """When the attribute expires on its own, in database time; 0: never."""
-    return (<int64_t *> record.block)[record.count + place] if record.expiring else 0
+    return versions_of(record)[record.count + place] if record.expiring else 0
 
 
 cdef inline bint is_live(Record record, uint32_t place, int64_t now) noexcept:
@@ -50,11 +55,11 @@ cdef inline bint is_live(Record record, uint32_t place, int64_t now) noexcept:
 
 
 cdef inline uint32_t *ends_of(Record record) noexcept:
-    return <uint32_t *> (record.block + <size_t> record.count * (16 if record.expiring else 8))
+    return <uint32_t *> (versions_of(record) + <size_t> record.count * (2 if record.expiring else 1))
 
 
 cdef inline const char *text_of(Record record) noexcept:
-    return record.block + <size_t> record.count * (20 if record.expiring else 12)
+    return <const char *> (ends_of(record) + record.count)
 
 
 cdef inline Span value_of(Record record, uint32_t place) noexcept:
@@ -80,14 +85,16 @@ cdef inline Span owner_of(Record record, int which) noexcept:
 
 cdef Py_ssize_t place_by_value(Shape shape, object key) except -2
 
-cdef inline Py_ssize_t place_of(Shape shape, object key) except -2:
-    """Where `key` is in a shape, or -1. Keys are interned, so a literal is mostly found by identity."""
-    cdef Py_ssize_t place, count = PyTuple_GET_SIZE(shape.keys)
+cdef inline Py_ssize_t place_of(Record record, object key) except -2:
+    """Where `key` is in a record, or -1. Keys are interned, so a literal is mostly found by identity."""
+    cdef PyObject *shape = <PyObject *> record.shape
+    cdef PyObject *keys = <PyObject *> (<Shape> shape).keys
+    cdef Py_ssize_t place, count = PyTuple_GET_SIZE(<object> keys)
     if count <= 8:
         for place in range(count):
-            if PyTuple_GET_ITEM(shape.keys, place) == <PyObject *> key:
+            if PyTuple_GET_ITEM(<object> keys, place) == <PyObject *> key:
                 return place
-    return place_by_value(shape, key)
+    return place_by_value(<Shape> shape, key)
 
 
 cdef int share(Record record, uint32_t place, object value) except -1

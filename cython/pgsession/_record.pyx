@@ -4,6 +4,7 @@
 A record is not tracked by the garbage collector: it refers to its shape (strings) and to decoded values that are
 immutable all the way down, so it cannot be part of a cycle. Everything else is in one block of memory:
 
+    pointer to the value of each attribute, if it is decoded and shared
     int64  version of each attribute
     int64  expiry of each attribute, 0 for never       only where `expiring`
     uint32 end of each value in the text
@@ -11,7 +12,7 @@ immutable all the way down, so it cannot be part of a cycle. Everything else is 
 """
 
 cimport cython
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
@@ -167,9 +168,10 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
     if total > 0xFFFF_FFFFLL or count > 0xFFFF_FFFFLL:
         raise OverflowError("a session of more than 4 GiB")
     record.shape = shape_of(attributes)
-    cdef char *block = <char *> PyMem_Malloc(count * (20 if expiring else 12) + total)
+    cdef char *block = <char *> PyMem_Malloc(count * fixed_size(expiring) + total)
     if block == NULL:
         raise MemoryError
+    memset(block, 0, count * sizeof(PyObject *))
     record.block = block
     record.count = <uint32_t> count
     record.user_length = <uint16_t> user_length
@@ -184,14 +186,19 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
     cdef Py_ssize_t at = user_length + group_length, length
     for place in range(count):
         attribute_version, expiry, value = values[place]
-        (<int64_t *> block)[place] = attribute_version
+        versions_of(record)[place] = attribute_version
         if expiring:
-            (<int64_t *> block)[count + place] = expiry
+            versions_of(record)[count + place] = expiry
         length = PyBytes_GET_SIZE(value)
         memcpy(text + at, PyBytes_AS_STRING(value), length)
         at += length
         ends_of(record)[place] = <uint32_t> at
     return 0
+
+
+cdef inline size_t fixed_size(bint expiring) noexcept:
+    """Of each attribute, in the block."""
+    return sizeof(PyObject *) + (2 if expiring else 1) * sizeof(int64_t) + sizeof(uint32_t)
 
 
 cdef Record with_values(Record old, int64_t version, list sets):
@@ -200,14 +207,14 @@ cdef Record with_values(Record old, int64_t version, list sets):
     cdef Py_ssize_t place, total = ends_of(old)[old.count - 1] if old.count else 0
     cdef dict values = {}
     for key, value, expiry in sets:
-        place = place_of(old.shape, key)
+        place = place_of(old, key)
         if place < 0 or expiry is not None:
             return None
         values[place] = value
         total += PyBytes_GET_SIZE(<bytes?> value) - value_of(old, <uint32_t> place).length
     if total > 0xFFFF_FFFFLL or len(values) != len(sets):
         return None
-    cdef size_t fixed = <size_t> old.count * (20 if old.expiring else 12)
+    cdef size_t fixed = <size_t> old.count * fixed_size(old.expiring)
     cdef char *block = <char *> PyMem_Malloc(fixed + total)
     if block == NULL:
         raise MemoryError
@@ -222,6 +229,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
     record.expiring = old.expiring
     cdef Py_ssize_t at = <Py_ssize_t> old.user_length + old.group_length
     memcpy(block, old.block, fixed + at)
+    memset(block, 0, old.count * sizeof(PyObject *))
     cdef Span span
     for place in range(old.count):
         span = value_of(old, <uint32_t> place)
@@ -231,7 +239,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
             span.length = <uint32_t> PyBytes_GET_SIZE(value)
             versions_of(record)[place] = version
             if old.expiring:
-                (<int64_t *> block)[old.count + place] = 0
+                versions_of(record)[old.count + place] = 0
         memcpy(block + fixed + at, span.data, span.length)
         at += span.length
         ends_of(record)[place] = <uint32_t> at
@@ -252,40 +260,41 @@ cdef tuple item_at(Record record, uint32_t place):
 
 # ---- decoded values, shared by every reader ----
 #
-# `decoded` holds three pointers for each attribute: the value read without a type, then a type and the value read as
-# that type. Only what is immutable all the way down is put there; _session decides.
+# The block has room for a value of each attribute: read without a type, or of the type that it was read as, where
+# without one it would be mutable. `typed`, made when it is needed first, holds two pointers for each attribute: a type,
+# and the value read as that type, where the value does not say which that was or the block has room for one only. Only what is immutable all the way down is put
+# there; _session decides.
 #
 # A reader takes no lock for it. Where there is no GIL a pointer is therefore set once and stays as long as the record,
 # which the reader holds: it can take its own reference at any time. (Elsewhere the type asked for last is kept.)
 
-cdef int reserve_decoded(Record record) except -1:
-    cdef PyObject **decoded
-    if record.decoded == NULL:
-        decoded = <PyObject **> PyMem_Calloc(record.count, 3 * sizeof(PyObject *))
-        if decoded == NULL:
-            raise MemoryError
-        if not pgs_set_once(&record.decoded, decoded):
-            PyMem_Free(decoded)
-    return 0
-
-
 cdef int share(Record record, uint32_t place, object value) except -1:
-    reserve_decoded(record)
+    cdef PyObject **shared = decoded_of(record) + place
+    cdef PyObject *old
+    Py_INCREF(value)
     if PGS_FREE_THREADED:
-        Py_INCREF(value)
-        if not pgs_set_once(&record.decoded[place], <PyObject *> value):
+        if not pgs_set_once(shared, <PyObject *> value):
             Py_DECREF(value)
         return 0
-    cdef PyObject *old = record.decoded[place]
-    Py_INCREF(value)
-    record.decoded[place] = <PyObject *> value
+    old = shared[0]
+    shared[0] = <PyObject *> value
     Py_XDECREF(old)
     return 0
 
 
+cdef int reserve_typed(Record record) except -1:
+    cdef PyObject **typed = <PyObject **> PyMem_Calloc(record.count, 2 * sizeof(PyObject *))
+    if typed == NULL:
+        raise MemoryError
+    if not pgs_set_once(&record.typed, typed):
+        PyMem_Free(typed)
+    return 0
+
+
 cdef int share_typed(Record record, uint32_t place, object type_, object value) except -1:
-    reserve_decoded(record)
-    cdef PyObject **pair = record.decoded + record.count + 2 * place
+    if record.typed == NULL:
+        reserve_typed(record)
+    cdef PyObject **pair = record.typed + 2 * <size_t> place
     if PGS_FREE_THREADED:
         Py_INCREF(value)
         if pgs_set_once(&pair[1], <PyObject *> value):
@@ -307,9 +316,9 @@ cdef int share_typed(Record record, uint32_t place, object type_, object value) 
 
 cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcept:
     """The value shared for exactly this type, borrowed, or NULL."""
-    if record.decoded == NULL:
+    if record.typed == NULL:
         return NULL
-    cdef PyObject **pair = record.decoded + record.count + 2 * place
+    cdef PyObject **pair = record.typed + 2 * <size_t> place
     return pair[1] if <PyObject *> pgs_read(&pair[0]) == <PyObject *> type_ else NULL
 
 
@@ -318,26 +327,27 @@ cdef int inherit(Record record, Record old) except -1:
     cdef uint32_t place
     cdef Py_ssize_t before
     cdef PyObject **pair
-    if old.decoded == NULL:
-        return 0
     for place in range(record.count):
-        before = place_of(old.shape, record.shape.keys[place])
+        before = place_of(old, record.shape.keys[place])
         if before < 0 or versions_of(old)[before] != versions_of(record)[place]:
             continue
-        if old.decoded[before] != NULL:
-            share(record, place, <object> old.decoded[before])
-        pair = old.decoded + old.count + 2 * before
+        if decoded_of(old)[before] != NULL:
+            share(record, place, <object> decoded_of(old)[before])
+        if old.typed == NULL:
+            continue
+        pair = old.typed + 2 * before
         if pgs_read(&pair[0]) != NULL:
             share_typed(record, place, <object> pair[0], <object> pair[1])
     return 0
 
 
 cdef void drop_decoded(Record record) noexcept:
-    """Taken off the record first: releasing a value may run code that looks at it."""
-    cdef PyObject **decoded = record.decoded
-    cdef size_t i, count = <size_t> record.count * 3
-    record.decoded = NULL
-    if decoded != NULL:
-        for i in range(count):
-            Py_XDECREF(decoded[i])
-        PyMem_Free(decoded)
+    """Nobody refers to the record any more, not even its values."""
+    cdef PyObject **typed = record.typed
+    cdef size_t i, count = record.count
+    for i in range(count):
+        Py_XDECREF(decoded_of(record)[i])
+    if typed != NULL:
+        for i in range(2 * count):
+            Py_XDECREF(typed[i])
+        PyMem_Free(typed)

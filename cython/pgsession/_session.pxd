@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from cpython.object cimport PyObject
 
@@ -35,12 +35,14 @@ cdef class Changes:
 cdef class Session:
     cdef PyObject *record       # a Record; both are references of our own, see release_session()
     cdef PyObject *cache        # a Cache
+    cdef object lone            # a mutable value that is all that this session has of its own, see settle(); or None
     cdef Edit first             # what this session has of its own, None: nothing; see edits_of()
     cdef dict edits
     cdef int64_t accessed
     cdef readonly bint from_cache
     cdef bint invalidated
-    cdef bint tracked           # by the garbage collector
+    cdef bint tracked           # by the garbage collector: it has something of its own, or had
+    cdef uint32_t lone_place
 
 
 cdef inline Record record_of(Session session):

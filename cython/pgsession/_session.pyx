@@ -12,33 +12,34 @@ from libc.stdint cimport uint32_t
 
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
 from pgsession._clock cimport exact, expiry, moment, recent
+from pgsession._entry cimport pgs_enter_by, pgs_method
 from pgsession._key cimport key_uuid
 from pgsession._record cimport (
-    Span, expiry_of, is_live, place_of, share, share_typed, shared_typed, value_of, versions_of,
+    Span, decoded_of, expiry_of, is_live, place_of, share, share_typed, shared_typed, value_of, versions_of,
 )
 from pgsession._reference cimport pgs_give, pgs_hold
 from pgsession._values cimport (
-    Plan, checked_key, decode_plain, decode_typed, encode, is_plain, plan_of, reencode,
+    Plan, Py_TYPE, checked_key, decode_plain, decode_typed, encode, is_container, is_plain, plan_of, reencode,
 )
 
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
+from sys import intern
 from typing import Any
 
 from pgsession.attribute import Attribute
 from pgsession.errors import SessionInvalidatedError
 
-cdef extern from "Python.h":
-    PyTypeObject *Py_TYPE(object)
-
 MISSING = object()
 cdef object ANY = Any                  # the same, without looking up a global name
 cdef object NOTHING = MISSING
+cdef object TYPE = intern("type")
 
 
 @cython.final
-@cython.freelist(32)
+@cython.freelist(256)
 cdef class Edit:
     """What a session knows of an attribute by itself: an object that was read or set, or a deletion."""
 
@@ -122,11 +123,15 @@ cdef class Session:
 
     def __getitem__(self, key):
         cdef Py_ssize_t place
-        cdef Record record = record_of(self)
-        if self.first is None and record.decoded != NULL and not record.expiring:
-            place = place_of(record.shape, key)
-            if place >= 0 and record.decoded[place] != NULL:
-                return <object> record.decoded[place]
+        cdef PyObject *record = self.record
+        cdef PyObject *shared
+        if not self.tracked and not (<Record> record).expiring:
+            place = place_of(<Record> record, key)
+            if place >= 0:
+                shared = decoded_of(<Record> record)[place]
+                if shared != NULL and is_plain(<object> shared):
+                    return <object> shared
+                return decode_untyped(self, <uint32_t> place)
         value = read(self, key, ANY)
         if value is NOTHING:
             raise KeyError(key)
@@ -145,7 +150,7 @@ cdef class Session:
         """The value of `key` with its version and expiry. Raises KeyError where there is none."""
         value = self[key]
         cdef Edit edit = edit_of(self, key)
-        cdef Py_ssize_t place = place_of(record_of(self).shape, key)
+        cdef Py_ssize_t place = place_of(record_of(self), key)
         cdef int64_t expires_at
         if edit is not None and edit.kind == SET:
             return Attribute(value, edit.base, moment(edit.expires_at) if edit.expires_at else None)
@@ -277,6 +282,28 @@ cdef class Session:
 
 MutableMapping.register(Session)
 
+cdef pgs_method get
+
+
+cdef object enter_get(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    """session.get(key) and session.get(key, type=...), the short way."""
+    cdef PyObject *key
+    cdef PyObject *type_ = <PyObject *> ANY
+    if count != 1 or (names != NULL and not only_type(<object> names)):
+        return get(self, args, count, names)
+    key = args[0]
+    if names != NULL:
+        type_ = args[1]
+    value = read(<Session> self, <object> key, <object> type_)
+    return None if value is NOTHING else value
+
+
+cdef bint only_type(object names) noexcept:
+    return PyTuple_GET_SIZE(names) == 1 and PyTuple_GET_ITEM(names, 0) == <PyObject *> TYPE
+
+
+get = pgs_enter_by(<PyTypeObject *> Session, b"get", enter_get)
+
 
 # ---- making and releasing ----
 #
@@ -355,16 +382,17 @@ cdef void release_session(PyObject *session) noexcept:
     global spares
     cdef PyObject *record = (<Session> session).record
     cdef PyObject *cache = (<Session> session).cache
-    if (<Session> session).tracked:     # also one whose edits are all gone again
+    cdef bint edited = (<Session> session).tracked
+    if edited:
         PyObject_GC_UnTrack(session)
         (<Session> session).tracked = False
     if spares >= PGS_SPARE_SESSIONS:
         pgs_ordinary_dealloc(session)
-    elif (<Session> session).first is None:
+    elif edited:
+        release_edited(session)
+    else:
         spare[spares] = session
         spares += 1
-    else:
-        release_edited(session)
     Py_XDECREF(record)
     Py_XDECREF(cache)
 
@@ -372,7 +400,8 @@ cdef void release_session(PyObject *session) noexcept:
 cdef void release_edited(PyObject *session) noexcept:
     """The edits go last: releasing a caller's values may run code that makes sessions."""
     global spares
-    first, edits = (<Session> session).first, (<Session> session).edits
+    lone, first, edits = (<Session> session).lone, (<Session> session).first, (<Session> session).edits
+    (<Session> session).lone = None
     (<Session> session).first = None
     (<Session> session).edits = None
     spare[spares] = session
@@ -397,7 +426,30 @@ cdef enum:
     SHORT = 8
 
 
+cdef int track(Session session) except -1:
+    if not session.tracked:
+        session.tracked = True
+        PyObject_GC_Track(<PyObject *> session)
+    return 0
+
+
+cdef int settle(Session session) except -1:
+    """Most sessions read one mutable value and are gone: it becomes an Edit when there is more to know of it."""
+    cdef Record record
+    cdef Edit edit
+    if session.lone is None:
+        return 0
+    record = record_of(session)
+    edit = new_edit(READ, record.shape.keys[session.lone_place], ANY, session.lone)
+    edit.base = versions_of(record)[session.lone_place]
+    if session.lone is not None:        # making an object may run a finalizer, which may have been here as well
+        session.first = edit
+        session.lone = None
+    return 0
+
+
 cdef Edit edit_of(Session session, object key):
+    settle(session)
     cdef Edit edit = session.first
     if edit is None:
         return None
@@ -412,6 +464,7 @@ cdef Edit edit_of(Session session, object key):
 
 cdef list edits_of(Session session):
     """In the order in which their keys were first read or changed."""
+    settle(session)
     cdef list found = []
     cdef Edit edit = session.first
     if session.edits is not None:
@@ -424,14 +477,12 @@ cdef list edits_of(Session session):
 
 cdef int keep_edit(Session session, Edit edit) except -1:
     """Put an edit in, in place of the one of its key."""
+    settle(session)
     cdef Edit last = session.first
     cdef int count = 1
     if last is None:
         session.first = edit
-        if not session.tracked:
-            session.tracked = True
-            PyObject_GC_Track(<PyObject *> session)
-        return 0
+        return track(session)
     if session.edits is not None:
         session.edits[edit.key] = edit
         return 0
@@ -502,11 +553,11 @@ cdef int64_t now_of(Session session) noexcept:
     return recent(cache_of(session).clock) + cache_of(session).clock.slack + cache_of(session).clock.offset
 
 
-cdef Py_ssize_t live_place(Session session, object key) except -2:
+cdef inline Py_ssize_t live_place(Session session, object key) except -2:
     """Where the record has a live attribute of this key, or -1."""
-    cdef Record record = record_of(session)
-    cdef Py_ssize_t place = place_of(record.shape, key)
-    if place >= 0 and record.expiring and not is_live(record, <uint32_t> place, now_of(session)):
+    cdef PyObject *record = session.record
+    cdef Py_ssize_t place = place_of(<Record> record, key)
+    if place >= 0 and (<Record> record).expiring and not is_live(<Record> record, <uint32_t> place, now_of(session)):
         return -1
     return place
 
@@ -522,7 +573,7 @@ cdef list live_keys(Session session):
     cdef list keys = [key for key in record_of(session).shape.keys if is_there(session, key)]
     cdef Edit edit
     for edit in edits_of(session):
-        if edit.kind == SET and place_of(record_of(session).shape, edit.key) < 0 and is_there(session, edit.key):
+        if edit.kind == SET and place_of(record_of(session), edit.key) < 0 and is_there(session, edit.key):
             keys.append(edit.key)
     return keys
 
@@ -530,6 +581,14 @@ cdef list live_keys(Session session):
 # ---- reading ----
 
 cdef object read(Session session, object key, object type_):
+    cdef Py_ssize_t place
+    if session.tracked:
+        return read_edited(session, key, type_)
+    place = live_place(session, key)
+    return NOTHING if place < 0 else read_stored(session, key, <uint32_t> place, type_)
+
+
+cdef object read_edited(Session session, object key, object type_):
     cdef Edit edit = edit_of(session, key)
     cdef Py_ssize_t place
     if edit is not None and edit.kind != READ:
@@ -543,46 +602,53 @@ cdef object read(Session session, object key, object type_):
 
 
 cdef object read_stored(Session session, object key, uint32_t place, object type_):
-    cdef Record record = record_of(session)
-    cdef PyObject *shared = NULL
-    if record.decoded != NULL:
-        shared = record.decoded[place]
-        if type_ is not ANY and (shared == NULL or <PyObject *> Py_TYPE(<object> shared) != <PyObject *> type_):
-            shared = shared_typed(record, place, type_)
-    if shared != NULL:
-        return <object> shared
-    return decode_untyped(session, place) if type_ is ANY else decode_as(session, key, place, type_)
+    cdef PyObject *record = session.record
+    cdef PyObject *shared = decoded_of(<Record> record)[place]
+    if type_ is ANY:
+        return <object> shared if shared != NULL and is_plain(<object> shared) else decode_untyped(session, place)
+    if shared == NULL or <PyObject *> Py_TYPE(<object> shared) != <PyObject *> type_:
+        shared = shared_typed(<Record> record, place, type_)
+    return <object> shared if shared != NULL else decode_as(session, key, place, type_)
 
 
 cdef object decode_untyped(Session session, uint32_t place):
-    cdef Record record = record_of(session)
-    value = decode_plain(record.shape.keys[place], value_of(record, place))
+    cdef PyObject *record = session.record
+    value = decode_plain(<Record> record, place)
     if is_plain(value):
-        share(record, place, value)
+        share(<Record> record, place, value)
     else:
         keep_read(session, place, ANY, value, None)
     return value
 
 
 cdef object decode_as(Session session, object key, uint32_t place, object type_):
-    cdef Record record = record_of(session)
+    cdef PyObject *record = session.record
     cdef Plan plan = plan_of(type_)
-    value = decode_typed(key, value_of(record, place), plan)
-    if plan.shareable:
-        share_typed(record, place, type_, value)
-    else:
+    cdef Span span = value_of(<Record> record, place)
+    value = decode_typed(key, span, plan)
+    if not plan.shareable:
         keep_read(session, place, type_, value, None if plan.repeatable else reencode(value))
+    elif <PyObject *> Py_TYPE(value) == <PyObject *> type_ and is_container(span):
+        share(<Record> record, place, value)        # without a type it is mutable, so the place is free
+    else:
+        share_typed(<Record> record, place, type_, value)
     return value
 
 
 cdef int keep_read(Session session, uint32_t place, object type_, object value, bytes before) except -1:
     """A mutable value belongs to this session, which finds at save whether it was changed."""
-    cdef str key = record_of(session).shape.keys[place]
+    cdef PyObject *record = session.record
+    if not session.tracked and type_ is ANY:
+        session.lone = value
+        session.lone_place = place
+        track(session)
+        return 0
+    cdef str key = (<Record> record).shape.keys[place]
     cdef Edit edit = edit_of(session, key)
     if edit is not None:
         return add_view(edit, type_, value, before, None)
     edit = new_edit(READ, key, type_, value)
-    edit.base = versions_of(record_of(session))[place]
+    edit.base = versions_of(<Record> record)[place]
     edit.before = before
     return keep_edit(session, edit)
 
@@ -715,7 +781,7 @@ cdef int collect(Session session, Changes changes, str key, Edit edit) except -1
         part.found = nested_change(session, key, edit)
         if part.found is None:
             return 0
-        expires_at = expiry_of(record_of(session), <uint32_t> place_of(record_of(session).shape, key))
+        expires_at = expiry_of(record_of(session), <uint32_t> place_of(record_of(session), key))
     if part.found is not None:
         changes.sets.append((key, part.found.encoded, expires_at or None, edit.base))
     changes.taken.append(part)
@@ -779,7 +845,7 @@ cdef bytes encoded_before(Record record, uint32_t place, str key, Edit view):
     """Not the stored bytes: psql may have spaced them otherwise, and a type may leave fields out."""
     if view.before is None:
         if view.type is ANY:
-            view.before = reencode(decode_plain(record.shape.keys[place], value_of(record, place)))
+            view.before = reencode(decode_plain(record, place))
         else:
             view.before = reencode(decode_typed(key, value_of(record, place), plan_of(view.type)))
     return view.before
@@ -787,7 +853,7 @@ cdef bytes encoded_before(Record record, uint32_t place, str key, Edit view):
 
 cdef Edit after_save(Session session, Record record, str key, Edit edit, Part part):
     """What is left of an edit after a save; `part` is what the save took of it, or None."""
-    cdef Py_ssize_t place = place_of(record.shape, key)
+    cdef Py_ssize_t place = place_of(record, key)
     if part is None:
         return unsaved(session, record, key, edit, place)
     if part.edit is edit:
@@ -815,7 +881,7 @@ cdef Edit unsaved(Session session, Record record, str key, Edit edit, Py_ssize_t
         return None             # somebody else's value takes the place of what was only read
     cdef Edit pending = new_edit(SET, key, ANY, found.view.value)
     pending.base = edit.base
-    pending.expires_at = expiry_of(record_of(session), <uint32_t> place_of(record_of(session).shape, key))
+    pending.expires_at = expiry_of(record_of(session), <uint32_t> place_of(record_of(session), key))
     return pending
 
 

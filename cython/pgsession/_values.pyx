@@ -5,27 +5,34 @@ something silently; those are refused here, in the caller, by the name of their 
 """
 
 cimport cython
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 import msgspec
 from math import isfinite
 from msgspec import inspect
 
-from pgsession._lock cimport pgs_dict_get
+from pgsession._lock cimport PGS_FREE_THREADED, pgs_dict_get
+from pgsession._record cimport Record, Span, value_of
+from pgsession._reference cimport pgs_give
 
 from pgsession.errors import AttributeTooLargeError, AttributeTypeError
+
+cdef extern from "decode.h":
+    PyObject *pgs_decode(PyObject *decode, const char *data, Py_ssize_t length, bint kept)
+    int pgs_make_spare_text() except -1
+    int pgs_raise_left() except -1
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
     void *PyUnicode_DATA(object text)
-    PyTypeObject *Py_TYPE(object)
 
 cdef int MAX_KEY = 512
 cdef Py_ssize_t PLANS = 512
 cdef dict plans = {}
+cdef Plan last_plan = None
 cdef object encode_json = msgspec.json.Encoder().encode
 cdef object decode_json = msgspec.json.Decoder().decode
 cdef object to_builtins = msgspec.to_builtins
@@ -33,18 +40,14 @@ cdef object to_builtins = msgspec.to_builtins
 # store: half of a surrogate pair, or more levels than msgspec goes down.
 cdef tuple UNREADABLE = (msgspec.DecodeError, RecursionError)
 
+pgs_make_spare_text()
+
 
 # ---- decoding ----
 
-cdef bint is_plain(object value) noexcept:
-    """Of exactly a type that is immutable and says all about the value."""
-    cdef PyTypeObject *kind = Py_TYPE(value)
-    return (kind == <PyTypeObject *> str or kind == <PyTypeObject *> int or kind == <PyTypeObject *> bool
-            or kind == <PyTypeObject *> float or value is None)
-
-
-cdef object decode_plain(object key, Span span):
+cdef object decode_plain(Record record, uint32_t place):
     """A value read without a type. The short forms of scalars are read here, all else by msgspec."""
+    cdef Span span = value_of(record, place)
     cdef const char *data = span.data
     cdef uint8_t first = <uint8_t> data[0]
     if first == c'"':
@@ -61,10 +64,10 @@ cdef object decode_plain(object key, Span span):
         return False
     elif first == c"n" and span.length == 4:
         return None
-    try:
-        return decode_json(PyBytes_FromStringAndSize(data, span.length))
-    except UNREADABLE as error:
-        raise AttributeTypeError(key, str(error)) from None
+    cdef PyObject *decoded = pgs_decode(<PyObject *> decode_json, data, span.length, False)
+    if decoded == NULL:
+        raise_unreadable(record.shape.keys[place])
+    return pgs_give(decoded)
 
 
 cdef object ascii_text(Span span):
@@ -97,11 +100,20 @@ cdef object short_integer(Span span):
     return -number if start else number
 
 
-cdef object decode_typed(object key, Span span, Plan plan):
+cdef int raise_unreadable(object key) except -1:
     try:
-        return plan.decode(PyBytes_FromStringAndSize(span.data, span.length))
+        pgs_raise_left()
     except UNREADABLE as error:
         raise AttributeTypeError(key, str(error)) from None
+    return 0
+
+
+cdef object decode_typed(object key, Span span, Plan plan):
+    cdef PyObject *decode = <PyObject *> plan.decode
+    cdef PyObject *value = pgs_decode(decode, span.data, span.length, not plan.repeatable)
+    if value == NULL:
+        raise_unreadable(key)
+    return pgs_give(value)
 
 
 @cython.final
@@ -110,6 +122,18 @@ cdef class Plan:
 
 
 cdef Plan plan_of(object type_):
+    """Mostly that of the same type as the last time, which is found without a look at the table."""
+    global last_plan
+    cdef Plan plan = last_plan
+    if not PGS_FREE_THREADED and plan is not None and plan.type is type_:
+        return plan
+    plan = planned(type_)
+    if not PGS_FREE_THREADED:
+        last_plan = plan
+    return plan
+
+
+cdef Plan planned(object type_):
     try:
         known = pgs_dict_get(plans, type_)
     except TypeError:           # not hashable: decided anew each time
@@ -125,6 +149,7 @@ cdef Plan plan_of(object type_):
 
 cdef Plan make_plan(object type_):
     cdef Plan plan = Plan.__new__(Plan)
+    plan.type = type_
     plan.decode = msgspec.json.Decoder(type_).decode
     info = inspect.type_info(type_)
     plan.shareable = all_of(info, is_immutable, set())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import gc
 import math
 import pickle
@@ -340,6 +341,82 @@ def test_typed_values_are_shared_where_immutable_all_the_way_down(
         assert isinstance(one.get(key, type=kind), kind)
     assert one.get("pair", type=Pair) == Pair("a", (1,))
     assert not one.is_modified and not two.is_modified
+
+
+def test_a_value_shared_as_a_type_is_not_what_is_read_without_one(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    cache, record = make_cache(), make_record(attributes={"a": b'{"first":"a"}'})
+    one, two = (cache.session(record, from_cache=True) for _ in range(2))
+    assert one.get("a", type=Pair) == Pair("a")
+    one["a"]["first"] = "b"
+    assert two["a"] == two.get("a") == {"first": "a"}
+    assert two.get("a", type=Pair) == Pair("a")
+    assert saved(one)["a"] == {"first": "b"}
+
+
+def test_raw_json_stays_as_it_was_read_whatever_is_decoded_later(make_session: MakeSession) -> None:
+    session = make_session(a=b'[1,"first"]', b=b'["other"]', c=b'{"d":2}')
+    raw = session.get("a", type=msgspec.Raw)
+    parts = session.get("c", type=dict[str, msgspec.Raw])
+    assert session["b"] == ["other"] and session.get("c") == {"d": 2}
+    assert bytes(raw) == b'[1,"first"]' and bytes(parts["d"]) == b"2"
+
+
+def test_decoding_may_read_another_attribute(make_session: MakeSession) -> None:
+    session = make_session(a=b'["unknown","red"]', b=b'["other","values"]')
+    meanwhile = []
+
+    class Color(enum.Enum):
+        RED = "red"
+
+        @classmethod
+        def _missing_(cls, value: object) -> Color:
+            meanwhile.append(session["b"])
+            return cls.RED
+
+    assert session.get("a", type=tuple[Color, ...]) == (Color.RED, Color.RED)
+    assert meanwhile == [["other", "values"]]
+
+
+def test_a_single_mutable_value_is_known_like_several(make_session: MakeSession) -> None:
+    session = make_session(a=b"[1]", b=b"[2]", c=b'"text"')
+    first = session["a"]
+    assert session["c"] == "text" and session["a"] is first
+    first.append(2)
+    session["b"].append(3)
+    changes = session._changes()
+    assert changes is not None and [item[:2] for item in changes.sets] == [("a", b"[1,2]"), ("b", b"[2,3]")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session: session["a"].append(2),
+        lambda session: session.set("a", [1, 2]),
+        lambda session: (session["a"], session.set("a", [1, 2])),
+    ],
+)
+def test_a_session_that_has_read_one_mutable_value_is_saved(
+    make_session: MakeSession, change: Callable[[Session], object]
+) -> None:
+    session = make_session(a=b"[1]")
+    change(session)
+    assert saved(session)["a"] == [1, 2]
+    del session["a"]
+    assert "a" not in session
+
+
+def test_a_single_mutable_value_that_refers_to_its_session_is_collected(make_session: MakeSession) -> None:
+    class Marked:
+        pass
+
+    session, mark = make_session(a=b"[]"), Marked()
+    session["a"].extend((session, mark))
+    gone = weakref.ref(mark)
+    del session, mark
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_value_of_another_type_is_an_error_by_its_key(make_session: MakeSession) -> None:

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from msgspec import Struct
+
 numbers = random.Random(1)
 secrets.randbits = numbers.getrandbits  # type: ignore[assignment]  # before the cache takes it
 
@@ -30,6 +32,11 @@ CLOCK = Clock(manual=NOW)
 SIGNER = Signer(bytes(32))
 
 Work = Callable[[], object]
+
+
+class Settings(Struct, frozen=True):
+    theme: str
+    size: int
 
 
 class TokenReader(Reader):
@@ -149,6 +156,22 @@ def first_decode(count: int) -> Work:
     return work
 
 
+def first_read_as_struct(count: int) -> Work:
+    cache = empty(1)
+    text = b'{"theme":"dark","size":12}'
+    attributes = [("settings", 1, None, text)]
+    records = [
+        Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + HOUR, True, attributes) for _ in range(count)
+    ]
+    fresh = [cache.session(one, from_cache=True) for one in records]
+
+    def work() -> None:
+        for session in fresh:
+            session.get("settings", type=Settings)
+
+    return work
+
+
 def set_one(count: int) -> Work:
     fresh = sessions(count)
 
@@ -190,6 +213,7 @@ WORKLOADS: dict[str, Callable[[int], Work]] = {
     "session[key], decoded before": read_again,
     "session.get(key), decoded before": get_again,
     "session[key], first decode of a str": first_decode,
+    "session.get(key, type=Struct), first": first_read_as_struct,
     "session[key] = str": set_one,
     "put, evicting": put_and_evict,
     "discard": discard,
