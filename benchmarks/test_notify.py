@@ -5,7 +5,6 @@ The statements are the library's; nobody listens, so that what is compared is th
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from typing import Any, Literal
 
 import psycopg
 
-from pgsession._sql import Statements
+from pgsession._sql import Statements, write_arguments
+from pgsession._writes import Flag
 
 from . import ours
 from .race import Contender, Race, Round, Sample
@@ -29,9 +29,9 @@ FORMS: dict[str, Literal["plain", "split"]] = {INSIDE: "plain", SPLIT: "split"}
 def _write_for_ever(control: Connection, database: str, key: bytes) -> None:
     """A writer's process: told a form, it updates its session in that form for `SECONDS` and says how often."""
     statements = Statements()
-    item = [0, key.hex(), 0, None, [["cart", "[1]", None, 0]], [], None, None, False, None, True, None, False]
-    batch = json.dumps({"inactivity": 10**12, "update": [item]})
-    scripts = {form: statements.write("0" * 16, "mark", batch, commit=form) for form in FORMS.values()}
+    row = (key.hex(), 0, int(Flag.NOTIFY), None, None, [("cart", "[1]", None, 0)], [])
+    arguments = write_arguments(10**12, False, update=[row])
+    scripts = {form: statements.write("0" * 16, "mark", arguments, commit=form) for form in FORMS.values()}
     with psycopg.connect(database, autocommit=True) as connection:
         while (form := control.recv()) is not None:
             script, done = scripts[form], 0

@@ -60,6 +60,7 @@ class AsyncParts:
             node=node,
             inactivity=arguments.microseconds(config.inactivity_duration),
             commit=_commit(config),
+            keeps=self._owns_pool,
         )
         self.keeper = AsyncKeeper(self.store, clock, logger)
         self.follower = AsyncFollower(
@@ -107,6 +108,7 @@ class AsyncParts:
         await self.follower.stop(timeout)
         if self._owns_listener:
             await self.listener.close()
+        await self.store.close()
         if self._owns_pool:
             await self.pool.close()
 

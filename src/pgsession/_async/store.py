@@ -24,6 +24,7 @@ from pgsession.errors import WriteOutcomeUnknown
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
 _ENCODING: Final = b"UTF8"
+KEPT_FOR: Final = 1_000  # uses of the kept connection, then the pool has it back: it replaces old ones
 STEP: Final = 2_000  # sessions a transaction of a bulk operation
 
 
@@ -40,7 +41,9 @@ class Acquired(NamedTuple):
 class AsyncStore:
     """Runs the library's statements on the connections of a pool.
 
-    `commit` says how writes become durable (see `_sql`); `inactivity` is in microseconds.
+    `commit` says how writes become durable (see `_sql`); `inactivity` is in microseconds. With `keeps`, for a pool that
+    nobody else uses, the connection that was used last is used again: pools hand out the one that rested longest, and a
+    server process that has just done the same thing has it in its caches, its plans included.
     """
 
     def __init__(
@@ -51,8 +54,12 @@ class AsyncStore:
         node: str,
         inactivity: int,
         commit: Commit,
+        keeps: bool,
     ) -> None:
         self._pool = pool
+        self._keeps = keeps
+        self._kept: list[AsyncConnection[Any]] = []
+        self._uses = 0
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -296,7 +303,7 @@ class AsyncStore:
         `timeout` in seconds; None: as the pool says.
         """
         while True:
-            connection = await self._pool.getconn(timeout)
+            connection = await self._take(timeout)
             if not is_stale(connection.pgconn):
                 break
             await connection.close()
@@ -309,7 +316,28 @@ class AsyncStore:
                 if theirs is not None and not connection.closed:
                     await _restore(connection, *theirs)
         finally:
+            await self._give_back(connection)
+
+    async def _take(self, timeout: float | None) -> AsyncConnection[Any]:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
+            return connection
+
+    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
+        self._uses += 1
+        idle = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        if self._keeps and not self._kept and idle and self._uses % KEPT_FOR:
+            self._kept.append(connection)
+        else:
             await self._pool.putconn(connection)
+
+    async def close(self) -> None:
+        """Gives the pool back what is kept of it."""
+        self._keeps = False
+        while self._kept:
+            await self._pool.putconn(self._kept.pop())
 
 
 def _cursor(connection: AsyncConnection[Any]) -> AsyncCursor[tuple[Any, ...]]:

@@ -62,6 +62,7 @@ class Parts:
             node=node,
             inactivity=arguments.microseconds(config.inactivity_duration),
             commit=_commit(config),
+            keeps=self._owns_pool,
         )
         self.keeper = Keeper(self.store, clock, logger)
         self.follower = Follower(
@@ -109,6 +110,7 @@ class Parts:
         self.follower.stop(timeout)
         if self._owns_listener:
             self.listener.close()
+        self.store.close()
         if self._owns_pool:
             self.pool.close()
 

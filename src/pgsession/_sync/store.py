@@ -26,6 +26,7 @@ from pgsession.errors import WriteOutcomeUnknown
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
 _ENCODING: Final = b"UTF8"
+KEPT_FOR: Final = 1_000  # uses of the kept connection, then the pool has it back: it replaces old ones
 STEP: Final = 2_000  # sessions a transaction of a bulk operation
 
 
@@ -42,7 +43,9 @@ class Acquired(NamedTuple):
 class Store:
     """Runs the library's statements on the connections of a pool.
 
-    `commit` says how writes become durable (see `_sql`); `inactivity` is in microseconds.
+    `commit` says how writes become durable (see `_sql`); `inactivity` is in microseconds. With `keeps`, for a pool that
+    nobody else uses, the connection that was used last is used again: pools hand out the one that rested longest, and a
+    server process that has just done the same thing has it in its caches, its plans included.
     """
 
     def __init__(
@@ -53,8 +56,12 @@ class Store:
         node: str,
         inactivity: int,
         commit: Commit,
+        keeps: bool,
     ) -> None:
         self._pool = pool
+        self._keeps = keeps
+        self._kept: list[Connection[Any]] = []
+        self._uses = 0
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -296,7 +303,7 @@ class Store:
         `timeout` in seconds; None: as the pool says.
         """
         while True:
-            connection = self._pool.getconn(timeout)
+            connection = self._take(timeout)
             if not is_stale(connection.pgconn):
                 break
             connection.close()
@@ -309,7 +316,28 @@ class Store:
                 if theirs is not None and not connection.closed:
                     _restore(connection, *theirs)
         finally:
+            self._give_back(connection)
+
+    def _take(self, timeout: float | None) -> Connection[Any]:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            connection: Connection[Any] = self._pool.getconn(timeout)
+            return connection
+
+    def _give_back(self, connection: Connection[Any]) -> None:
+        self._uses += 1
+        idle = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        if self._keeps and not self._kept and idle and self._uses % KEPT_FOR:
+            self._kept.append(connection)
+        else:
             self._pool.putconn(connection)
+
+    def close(self) -> None:
+        """Gives the pool back what is kept of it."""
+        self._keeps = False
+        while self._kept:
+            self._pool.putconn(self._kept.pop())
 
 
 def _cursor(connection: Connection[Any]) -> Cursor[tuple[Any, ...]]:
