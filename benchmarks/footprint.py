@@ -96,7 +96,7 @@ def main(holder: str, count: int, attributes: int) -> None:
 def _collections() -> list[float]:
     gc.collect()
     seconds = []
-    for _ in range(5):
+    for _ in range(15):
         started = thread_time()
         gc.collect()
         seconds.append(thread_time() - started)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,7 +58,8 @@ def _weighing(holder: str) -> Contender:
 
 def _collecting(holder: str, state: str) -> Contender:
     def contender(stage: Stage) -> Iterator[Round]:
-        yield lambda: Sample(statistics.median(_measured(holder, MILLION, 1)[state]))
+        # The least: what else the machine does can only add to a collection, and each process is measured by itself.
+        yield lambda: Sample(min(_measured(holder, MILLION, 1)[state]))
 
     return contender
 
