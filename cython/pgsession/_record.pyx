@@ -204,7 +204,10 @@ cdef inline size_t fixed_size(bint expiring) noexcept:
 cdef Record with_values(Record old, int64_t version, list sets):
     """A record of the same owner with other values for keys that it has; None where that is not all: most updates
     change a value or two, and need not take the whole record apart."""
-    cdef Py_ssize_t place, total = ends_of(old)[old.count - 1] if old.count else 0
+    cdef Py_ssize_t place, total
+    if old.count == 0:          # where the text ends is noted with the attributes
+        return None
+    total = ends_of(old)[old.count - 1]
     cdef dict values = {}
     for key, value, expiry in sets:
         place = place_of(old, key)

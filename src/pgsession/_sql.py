@@ -148,23 +148,27 @@ LONGEST_NAME = max(map(len, [*_RELATIONS.values(), *_FUNCTIONS.values()]))
 
 def uuid_array(keys: Iterable[bytes]) -> str:
     """Ids as one text parameter of type uuid[]: no Python object an id reaches the driver."""
-    return "{" + ",".join([key.hex() for key in keys]) + "}"
+    return _array([key.hex() for key in keys])
 
 
 def integer_array(numbers: Iterable[int]) -> str:
     """Integers as one text parameter of type bigint[]."""
-    return "{" + ",".join(map(str, numbers)) + "}"
+    return _array(map(str, numbers))
+
+
+def _array(elements: Iterable[str]) -> str:
+    return "{" + ",".join(elements) + "}"
 
 
 def _sparse(values: Sequence[int | None]) -> str | None:
     """Integers of which some are null; None where all are."""
     if not any(value is not None for value in values):
         return None
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+    return _array(["NULL" if value is None else str(value) for value in values])
 
 
 def _text_array(texts: Iterable[str | None]) -> str:
-    return "{" + ",".join([_element(text) for text in texts]) + "}"
+    return _array(map(_element, texts))
 
 
 def _element(text: str | None) -> str:
@@ -193,7 +197,7 @@ def write_arguments(
         max_sessions,
         evicts,
         *(_create_columns(create) if create else [None] * 11),
-        "{" + ",".join(delete) + "}" if delete else None,
+        _array(delete) if delete else None,
     )
 
 
@@ -202,16 +206,16 @@ def _create_columns(rows: Sequence[Sequence[Any]]) -> list[str | None]:
     keys, values, ends_at = _transposed([one for some in attributes for one in some], 3)
     touched = [one for some in touches for one in some]
     return [
-        "{" + ",".join(ids) + "}",
+        _array(ids),
         _text_array(users),
         _text_array(groups) if any(group is not None for group in groups) else None,
         integer_array(expiries),
-        "{" + ",".join(["t" if one else "f" for one in inactivities]) + "}",
+        _array(["t" if one else "f" for one in inactivities]),
         integer_array(_ends(attributes)),
         _text_array(keys),
         _text_array(values),
         _sparse(ends_at),
-        "{" + ",".join([key for key, _ in touched]) + "}" if touched else None,
+        _array([key for key, _ in touched]) if touched else None,
         integer_array([at for _, at in touched]) if touched else None,
     ]
 
@@ -228,7 +232,7 @@ def _update_columns(rows: Sequence[Sequence[Any]]) -> list[str | None]:
     drop_of = [number for number, some in enumerate(drops, 1) for _ in some]
     drop_keys, drop_bases = _transposed([one for some in drops for one in some], 2)
     return [
-        "{" + ",".join(ids) + "}",
+        _array(ids),
         integer_array(bases),
         integer_array(flags),
         _sparse(expiries),
