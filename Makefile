@@ -12,7 +12,7 @@ ARGS ?=
 EXTRAS ?= binary,embedded
 SECONDS ?= 60
 
-CORE = $(wildcard cython/pgsession/*.pyx cython/pgsession/*.pxd cython/pgsession/*.h)
+CORE = $(wildcard cython/pgsession/_core/*.pyx cython/pgsession/_core/*.pxd cython/pgsession/_core/*.h)
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
@@ -65,7 +65,7 @@ sync: build ## generate the sync shells and tests from the async ones
 
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .venv[0-9]* .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
-	rm -rf src/pgsession.egg-info src/pgsession/*.so src/pgsession/*.pyd
+	rm -rf src/pgsession.egg-info src/pgsession/_core/*.so src/pgsession/_core/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps. An old pip knows no dependency groups, so it is brought up to date first.

@@ -1,4 +1,4 @@
-"""Compiles the core in cython/pgsession/ into the package; everything else is declared in pyproject.toml."""
+"""Compiles the core, cython/pgsession/_core/, into the package; everything else is declared in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-CORE = Path("cython") / "pgsession"
+CORE = Path("cython") / "pgsession" / "_core"
 
 extensions = [
     Extension(
-        f"pgsession.{source.stem}",
+        f"pgsession._core.{source.stem}",
         [str(CORE / source.name)],
         include_dirs=[str(CORE)],
         depends=sorted(str(CORE / header.name) for header in (ROOT / CORE).glob("*.[hp]*")),

@@ -25,14 +25,19 @@ Holder = Callable[[int, int], object]
 
 def records(count: int, attributes: int, *, read: bool = False) -> object:
     """pgsession's cache, filled as reads of the database fill it."""
-    from pgsession._cache import Cache
-    from pgsession._clock import Clock
-    from pgsession._record import Record
+    from pgsession._core.cache import Cache
+    from pgsession._core.clock import Clock
+    from pgsession._core.record import Record
 
     day = 86_400_000_000
     clock = Clock()
     cache = Cache(
-        count, clock, inactivity=2 * day, touch_interval=600_000_000, lifetime=day, max_attribute_length=16384
+        count,
+        clock,
+        inactivity=2 * day,
+        access_interval=600_000_000,
+        lifetime=day,
+        max_attribute_length=16384,
     )
     now = clock.database_now()
     for number in range(count):

@@ -20,10 +20,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._reader import AsyncReader, Reader
-from pgsession._record import Record
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.reader import AsyncReader, Reader
+from pgsession._core.record import Record
 
 ROUNDS, SAMPLE = 15, 5_000
 HOUR = 3_600_000_000
@@ -43,9 +43,9 @@ def record(key: bytes, *, attributes: int = 5) -> Record:
 
 
 def filled(ids: list[bytes], *, attributes: int = 5) -> Cache:
-    limits = {"inactivity": 48 * HOUR, "touch_interval": HOUR, "lifetime": 48 * HOUR}
+    limits = {"inactivity": 48 * HOUR, "access_interval": HOUR, "lifetime": 48 * HOUR}
     cache = Cache(len(ids), CLOCK, max_attribute_length=16384, **limits)
-    cache.vouched_until = FAR
+    cache.in_sync_until = FAR
     for key in ids:
         cache.put(record(key, attributes=attributes))
     return cache

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
-from pgsession._record import Record
+from pgsession._core.record import Record
 
 from . import ours
 from .loops import fresh_bytes, keeping_loop, loop, random, shuffled

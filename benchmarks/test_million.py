@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from pgsession import SessionManager
-from pgsession._record import Record
+from pgsession._core.record import Record
 
 from . import ours
 from .loops import fresh_bytes, loop, shuffled

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import psycopg
 
-from pgsession._sql import Statements, write_arguments
-from pgsession._writes import Flag
+from pgsession._database.statements import Statements, write_arguments
+from pgsession._protocol.operations import Flag
 
 from . import ours
 from .race import Contender, Race, Round, Sample

@@ -4,7 +4,7 @@
     tests/aio/**/*.py          ->  tests/sync/**/*.py
 
 The conversion is renaming: what differs in earnest lives in pairs of one shape (`AsyncX` and `X`, `async_x` and `x`,
-in `pgsession._primitives`). A source whose first line begins with `# asyncio only` has no sync twin.
+in `pgsession._concurrency`). A source whose first line begins with `# asyncio only` has no sync twin.
 
 Sources are cut into strings, comments and code by one regular expression that is exact for the grammar of Python 3.11,
 the oldest we support, so the output is the same whichever Python runs this (the standard tokenizer changed f-strings).

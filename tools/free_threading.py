@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("_clock", "_key", "_record", "_touches", "_cache")
+MODULES = ("clock", "key", "record", "accesses", "cache")
 TESTS = ("test_free_threading", "test_clock")  # the others need msgspec or hypothesis
 ASK = """
 import json, sysconfig
@@ -61,11 +61,17 @@ def build(python: Path, copy: Path) -> None:
             [
                 *(sys.executable, "-m", "cython", "-3", "-I", "cython", "-o", str(source)),
                 *("-X", "boundscheck=False,wraparound=False,initializedcheck=False,binding=True"),
-                f"cython/pgsession/{module}.pyx",
+                f"cython/pgsession/_core/{module}.pyx",
             ]
         )
-        options = [*shlex.split(flags), *shlex.split(position), f"-I{include}", "-Icython/pgsession", "-w"]
-        target = copy / "src" / "pgsession" / f"{module}{suffix}"
+        options = [
+            *shlex.split(flags),
+            *shlex.split(position),
+            f"-I{include}",
+            "-Icython/pgsession/_core",
+            "-w",
+        ]
+        target = copy / "src" / "pgsession" / "_core" / f"{module}{suffix}"
         run([*shlex.split(link), *options, str(source), "-o", str(target)])
 
 

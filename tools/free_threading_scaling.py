@@ -21,9 +21,9 @@ package = types.ModuleType("pgsession")  # without its __init__, which needs msg
 package.__path__ = list(found.submodule_search_locations or [])
 sys.modules["pgsession"] = package
 
-from pgsession._cache import Cache  # noqa: E402
-from pgsession._clock import Clock  # noqa: E402
-from pgsession._record import Record  # noqa: E402
+from pgsession._core.cache import Cache  # noqa: E402
+from pgsession._core.clock import Clock  # noqa: E402
+from pgsession._core.record import Record  # noqa: E402
 
 SESSIONS = 10_000
 LOOKUPS = 100_000
@@ -39,7 +39,7 @@ def keys_of(cache: Cache, first: int) -> list[bytes]:
 
 
 def new_cache() -> Cache:
-    return Cache(2 * SESSIONS, Clock(), inactivity=0, touch_interval=0, lifetime=0, max_attribute_length=0)
+    return Cache(2 * SESSIONS, Clock(), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=0)
 
 
 def look_up(cache: Cache, keys: list[bytes]) -> Callable[[], None]:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "src" / "pgsession"
+SOURCE = ROOT / "src" / "pgsession" / "_protocol"
 
 
 class Mutation(NamedTuple):
@@ -35,91 +35,91 @@ MUTATIONS = (
     Mutation(
         "lease-ignored",
         "whatever was read enters the cache, whatever happened meanwhile (C1)",
-        "_leases",
+        "leases",
         "return self._is_of_today(lease) and version >= lease.stamp",
         "return True",
     ),
     Mutation(
         "stamp-off-by-one",
         "a record one version below the stamp enters the cache (C1)",
-        "_leases",
+        "leases",
         "version >= lease.stamp",
         "version + 1 >= lease.stamp",
     ),
     Mutation(
         "event-does-not-stamp",
         "an event drops what is cached but leaves what is under way (C1)",
-        "_coherence",
+        "coherence",
         "self._leases.stamp(item.key, item.version)",
         "pass",
     ),
     Mutation(
         "event-does-not-drop",
         "an event stops what is under way but leaves what is cached (C5)",
-        "_coherence",
+        "coherence",
         "self._counters.invalidations += self._cache.discard_older(item.key, item.version)",
         "pass",
     ),
     Mutation(
         "own-events-skipped",
         "events that this node caused are ignored: its write of unknown outcome is done later (C1)",
-        "_coherence",
-        "            news = _NOTHING\n",
-        "            if event.origin == self._node:\n                return _NOTHING\n            news = _NOTHING\n",
+        "coherence",
+        "            changes = _NOTHING\n",
+        "            if event.origin == self._node:\n                return _NOTHING\n            changes = _NOTHING\n",
     ),
     Mutation(
         "deletion-does-not-void",
         "a fill that read the session before it was deleted brings it back (C7)",
-        "_coherence",
+        "coherence",
         "            self._leases.void(item.key)\n",
         "",
     ),
     Mutation(
         "wide-does-not-void",
         "an event for a user, a group or all leaves what is under way (C1, C7)",
-        "_leases",
+        "leases",
         "self._wide += 1",
         "pass",
     ),
     Mutation(
         "own-wide-forgotten",
         "after an own delete_user_sessions returned, the sessions are still served until its event arrives (C3)",
-        "_coherence",
+        "coherence",
         "        with self._lock:\n            self._apply(item)\n",
         "        pass\n",
     ),
     Mutation(
         "unreadable-event-ignored",
         "a payload of a newer version is skipped in place of emptying the cache (C1)",
-        "_coherence",
+        "coherence",
         "            for item in event.items:\n",
         "            for item in () if event.malformed else event.items:\n",
     ),
     Mutation(
         "own-close-does-not-stamp",
         "B returned v6, v6 was evicted, A's v5 closes later and enters (C2)",
-        "_coherence",
+        "coherence",
         "        self._leases.stamp(key, version)\n",
         "",
     ),
     Mutation(
         "passed-record-leaves-older",
         "a record that does not enter the cache leaves an older one there, though its callers got it (C2)",
-        "_coherence",
+        "coherence",
         "            self._cache.discard_older(key, version)\n        else:",
         "            pass\n        else:",
     ),
     Mutation(
         "found-nothing-is-no-event",
         "a fill that found nothing leaves the cached record and what is under way (C2, C7)",
-        "_coherence",
+        "coherence",
         "                self._gone(fill.key)\n",
         "",
     ),
     Mutation(
         "own-delete-leaves-leases",
         "an own deletion stops no fill of that session (C7)",
-        "_coherence",
+        "coherence",
         '        """It deleted the session, or found that there is no live one (C7)."""\n'
         "        with self._lock:\n            self._leases.close(lease)\n            self._gone(lease.key)\n",
         '        """."""\n'
@@ -129,7 +129,7 @@ MUTATIONS = (
     Mutation(
         "conflict-keeps-record",
         "after somebody's notify=False, get and conflict repeat for ever (C2)",
-        "_coherence",
+        "coherence",
         "        After somebody's `notify=False`, get and conflict would repeat for ever.\n"
         '        """\n        with self._lock:\n            self._leases.close(lease)\n'
         "            self._gone(lease.key)\n",
@@ -138,7 +138,7 @@ MUTATIONS = (
     Mutation(
         "unknown-outcome-keeps-record",
         "a write that may have been done leaves the version before it in the cache (C3)",
-        "_coherence",
+        "coherence",
         'the connection was lost, or the call was cancelled."""\n        with self._lock:\n'
         "            self._leases.close(lease)\n            self._gone(lease.key)\n",
         'the connection was lost, or the call was cancelled."""\n        with self._lock:\n'
@@ -147,119 +147,119 @@ MUTATIONS = (
     Mutation(
         "list-is-not-observed",
         "a list shows v6, then get_session gives the cached v5 (C2)",
-        "_coherence",
+        "coherence",
         "                self._outdate(key, version, incarnation)\n\n    # Writes",
         "                pass\n\n    # Writes",
     ),
     Mutation(
         "joined-when-stamped",
         "a caller that began after an update returned joins a fill that began before it (C2, C3)",
-        "_leases",
+        "leases",
         "undisturbed = lease.stamp == 0 and self._is_of_today(lease)",
         "undisturbed = True",
     ),
     Mutation(
         "joined-at-any-age",
         "a caller joins a fill that began longer than max_staleness ago (C6)",
-        "_coherence",
+        "coherence",
         "self._leases.joinable(key, now - self._max_staleness)",
         "self._leases.joinable(key, -1)",
     ),
     Mutation(
         "joiners-take-anything",
         "a joiner does not look whether the fill reached its min_version (C3)",
-        "_coherence",
+        "coherence",
         "return min_version <= 0 or (record is not None and record.version >= min_version)",
         "return True",
     ),
     Mutation(
         "never-joined",
         "every waiting reader asks the database (C10)",
-        "_coherence",
+        "coherence",
         "fill = None if refresh else",
         "fill = None if True else",
     ),
     Mutation(
         "refresh-joins",
         "refresh=True takes what somebody else has begun to read (C10)",
-        "_coherence",
+        "coherence",
         "fill = None if refresh else",
         "fill = None if False else",
     ),
     Mutation(
         "floor-not-checked",
         "a fill for any min_version vouches for all of them (C3)",
-        "_coherence",
+        "coherence",
         "            elif min_version > record.version:\n",
         "            elif (min_version := 1 << 40):\n",
     ),
     Mutation(
         "floor-forgotten",
         "a token whose version was lost in a crash makes every read a miss",
-        "_coherence",
+        "coherence",
         "self._cache.set_floor(fill.key, min_version)",
         "pass",
     ),
     Mutation(
         "epoch-ignored",
         "a fill from before the outage, not among what the resync compared, enters after it (C1, C5)",
-        "_leases",
+        "leases",
         "return lease.epoch == self.epoch and lease.wide == self._wide",
         "return lease.wide == self._wide",
     ),
     Mutation(
         "loss-ignored",
         "the cache goes on serving while the listener is away (C6)",
-        "_coherence",
-        "        self._cache.vouched_until = 0\n",
+        "coherence",
+        "        self._cache.in_sync_until = 0\n",
         "",
     ),
     Mutation(
         "served-before-resync",
         "proofs alone make the cache serve again, before it was compared (C5, C6)",
-        "_coherence",
+        "coherence",
         "        if self._state is _State.SYNCED:\n            self._cache",
         "        if True:\n            self._cache",
     ),
     Mutation(
         "resync-of-an-older-epoch",
         "the answer to a comparison from before the second outage declares the node in sync (C5, C6)",
-        "_coherence",
+        "coherence",
         "if resync.epoch != self._leases.epoch or self._state is _State.LOST:",
         "if self._state is _State.LOST:",
     ),
     Mutation(
         "resync-of-the-newest",
         "only the newest of the cached records are compared, as the reference does by updated_at (C5)",
-        "_coherence",
+        "coherence",
         "return Resync(self._leases.epoch, keys, versions)",
         "return Resync(self._leases.epoch, keys[:1], versions[:1])",
     ),
     Mutation(
         "incarnation-ignored",
         "what another server than the listener's returned enters the cache (C6)",
-        "_coherence",
+        "coherence",
         "        if incarnation == self._incarnation:\n            if of_today and",
         "        if True:\n            if of_today and",
     ),
     Mutation(
         "new-incarnation-keeps-cache",
         "after a crash a version number is given out again, and the resync takes the old one for it (C4, C5)",
-        "_coherence",
+        "coherence",
         'the cache is emptied")\n                self._cache.clear()\n',
         'the cache is emptied")\n',
     ),
     Mutation(
         "incarnations-compared-by-version",
         "a lost v6 stays, since the v5 that callers got from the new server is not higher (C2)",
-        "_coherence",
+        "coherence",
         "            self._cache.discard(key)\n\n    def _gone",
         "            self._cache.discard_older(key, version)\n\n    def _gone",
     ),
     Mutation(
         "proof-counts-from-its-return",
         "a proof that comes back late extends the time by as much as it was late (C6)",
-        "_coherence",
+        "coherence",
         "            self._counters.proofs += 1\n",
         "            self._counters.proofs += 1\n"
         "            self._proofs._proved = self._proofs._tied = self._clock.now()\n",
@@ -267,49 +267,49 @@ MUTATIONS = (
     Mutation(
         "proof-of-an-older-epoch",
         "a proof that was under way before the outage makes the node serve after it (C6)",
-        "_proofs",
+        "proofs",
         "        self._outstanding.clear()\n",
         "",
     ),
     Mutation(
         "proof-not-through-pool",
         "only the listener sends proofs: behind a transaction pooler they return, and no event does (C6)",
-        "_proofs",
+        "proofs",
         "through_pool = not self._established or now - self._tied >= interval",
         "through_pool = False; self._established = True; self._tied = now",
     ),
     Mutation(
         "tied-for-ever",
         "after the first proof none goes through the pool: a failover leaves the listener behind (C6)",
-        "_proofs",
+        "proofs",
         "through_pool = not self._established or now - self._tied >= interval",
         "through_pool = not self._established; self._tied = now",
     ),
     Mutation(
         "stale-if-error-unbounded",
         "the cache answers for a failing database however old it is (C6)",
-        "_coherence",
+        "coherence",
         "if self._clock.now() >= self._proofs.proved_until + self._stale_if_error:",
         "if not self._stale_if_error:",
     ),
     Mutation(
         "expired-under-way",
         "a session that expires while the answer is under way is given to those who wait (C8)",
-        "_coherence",
+        "coherence",
         "return None if record is None or record.expires_at <= database_now else record",
         "return record",
     ),
     Mutation(
         "lost-before-it-was-identified",
         "a listener that was lost while its server was asked who it is counts as listening (C6)",
-        "_coherence",
+        "coherence",
         "            if since not in (None, self._losses):\n                return None\n",
         "",
     ),
     Mutation(
         "silence-unnoticed",
         "a listener whose proofs do not return is never connected again",
-        "_proofs",
+        "proofs",
         "return now - oldest > self._max_staleness",
         "return False",
     ),
@@ -321,19 +321,19 @@ class NotOnce(Exception):
 
 
 def mutated(mutation: Mutation) -> ModuleType:
-    """`pgsession._coherence` with this mutation, loaded beside the real one."""
+    """`pgsession._protocol.coherence` with this mutation, loaded beside the real one."""
     replaced = {}
-    name = f"pgsession.{mutation.module}"
+    name = f"pgsession._protocol.{mutation.module}"
     text = (SOURCE / f"{mutation.module}.py").read_text(encoding="utf-8")
     if text.count(mutation.old) != 1:
         raise NotOnce(f"{mutation.name}: found {text.count(mutation.old)} times in {mutation.module}.py")
     text = text.replace(mutation.old, mutation.new)
     try:
-        if mutation.module != "_coherence":
+        if mutation.module != "coherence":
             replaced[name] = sys.modules.get(name)
             sys.modules[name] = _load(name, text)
-            text = (SOURCE / "_coherence.py").read_text(encoding="utf-8")
-        return _load("pgsession._coherence", text)
+            text = (SOURCE / "coherence.py").read_text(encoding="utf-8")
+        return _load("pgsession._protocol.coherence", text)
     finally:
         for name, module in replaced.items():
             if module is not None:

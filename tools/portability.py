@@ -16,9 +16,9 @@ import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE = ROOT / "cython" / "pgsession"
+CORE = ROOT / "cython" / "pgsession" / "_core"
 WORK = ROOT / ".cache" / "portability"
-GENERATED = ROOT / "build" / "cython" / "cython" / "pgsession"
+GENERATED = ROOT / "build" / "cython" / "cython" / "pgsession" / "_core"
 CONFIGURATIONS = ROOT / "tools" / "portability"
 
 # zig's name of the system, and what its pyconfig.h is like.

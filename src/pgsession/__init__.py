@@ -9,7 +9,7 @@ from __future__ import annotations
 from pgsession._async.listener import AsyncListener
 from pgsession._async.lock import AsyncLock
 from pgsession._async.manager import AsyncSessionManager
-from pgsession._session import Session
+from pgsession._core.session import Session
 from pgsession._sync.listener import Listener
 from pgsession._sync.lock import Lock
 from pgsession._sync.manager import SessionManager

@@ -89,7 +89,7 @@ class EmbeddedServer:
         self._settings = dict(settings or {})
         self._programs = _find_programs() if programs is None else Path(programs).absolute()
         self._account: dict[str, Any] = {}
-        self._work: Path | None = None
+        self._background: Path | None = None
         self._guard: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -113,7 +113,7 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Make the data folder if there is none yet, start the server and wait until it takes connections."""
-        if self._work is not None:
+        if self._background is not None:
             raise RuntimeError("this server is already started")
         try:
             self._prepare()
@@ -128,20 +128,20 @@ class EmbeddedServer:
         mode: what happens to open connections, as for `pg_ctl stop`: "fast" ends them, "smart" waits for them,
         "immediate" crashes the server (the next start recovers).
         """
-        if self._work is None:
+        if self._background is None:
             return
         if (self.folder / "postmaster.pid").exists():
             self.run("pg_ctl", "-D", self.folder, "-m", mode, "-w", "stop", check=False)
         self._dismiss_guard()
-        shutil.rmtree(self._work, ignore_errors=True)
-        self._work = None
+        shutil.rmtree(self._background, ignore_errors=True)
+        self._background = None
 
     def restart(self, mode: ShutdownMode = "fast") -> None:
         """Stop the server as `mode` says (see `stop`) and start it again on the same data and the same address.
 
         Also starts a server whose postmaster was killed.
         """
-        if self._work is None:
+        if self._background is None:
             raise RuntimeError("this server is not started")
         self.run("pg_ctl", "-D", self.folder, "-m", mode, "-w", "stop", check=False)
         self._start_postmaster()
@@ -156,7 +156,7 @@ class EmbeddedServer:
             code = subprocess.run(
                 [str(self._programs / program), *map(str, arguments)],
                 env=_environment(),
-                cwd=self._work,
+                cwd=self._background,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -169,38 +169,40 @@ class EmbeddedServer:
         return text
 
     def _prepare(self) -> None:
-        self._work = Path(tempfile.mkdtemp(prefix="pgsession-", dir=_short_temporary_folder()))
-        self.folder = self._wanted_folder or self._work / "data"
+        self._background = Path(tempfile.mkdtemp(prefix="pgsession-", dir=_short_temporary_folder()))
+        self.folder = self._wanted_folder or self._background / "data"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_root():
             self._become_unprivileged()
         self._post_guard()
         password = self._initialize()
         self._port = _free_port() if self._tcp else 5432
-        address = {"host": "127.0.0.1", "password": password} if self._tcp else {"host": str(self._work)}
+        address = (
+            {"host": "127.0.0.1", "password": password} if self._tcp else {"host": str(self._background)}
+        )
         self.conninfo = make_conninfo(port=self._port, user="postgres", dbname="postgres", **address)
 
     def _become_unprivileged(self) -> None:
         """PostgreSQL refuses to run as root: choose an account, give it our folders, let it reach the programs."""
         import pwd
 
-        assert self._work is not None
+        assert self._background is not None
         owner = self.folder.stat().st_uid
         account = pwd.getpwuid(owner) if owner else _unprivileged_account()
         self._account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        for folder in (self._work, self.folder):
+        for folder in (self._background, self.folder):
             os.chown(folder, account.pw_uid, account.pw_gid)
         try:
             self.run("postgres", "--version")
         except PermissionError:  # the wheel is in a virtual environment below /root, for example
-            self._programs = _link_tree(self._programs, self._work)
+            self._programs = _link_tree(self._programs, self._background)
 
     def _initialize(self) -> str:
         """Fill an empty data folder; return the superuser's password, which stays beside the data."""
         kept = self.folder / "pgsession.password"
         if not (self.folder / "PG_VERSION").exists():
-            assert self._work is not None
-            first = self._work / "password"
+            assert self._background is not None
+            first = self._background / "password"
             self._write_secret(first, secrets.token_urlsafe(18))
             access = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={first}"]
             form = ["--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
@@ -218,7 +220,7 @@ class EmbeddedServer:
         settings: dict[str, str | int] = {
             "listen_addresses": "127.0.0.1" if self._tcp else "",
             "port": self._port,
-            **({} if sys.platform == "win32" else {"unix_socket_directories": str(self._work)}),
+            **({} if sys.platform == "win32" else {"unix_socket_directories": str(self._background)}),
             **self._settings,
         }
         options = " ".join(f'-c "{name}={value}"' for name, value in settings.items())
@@ -239,7 +241,7 @@ class EmbeddedServer:
             "stop": [str(self._programs / "pg_ctl"), "-D", str(self.folder), "-m", "immediate", "-w", "stop"],
             "env": _environment(),
             "account": self._account,
-            "remove": str(self._work),
+            "remove": str(self._background),
         }
         assert self._guard.stdin is not None
         self._guard.stdin.write(json.dumps(orders) + "\n")

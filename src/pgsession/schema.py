@@ -14,7 +14,8 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
-from pgsession import _events, _sql
+from pgsession._database.statements import LONGEST_NAME, Statements, placeholders_of, relation_names
+from pgsession._protocol import events
 from pgsession.errors import SchemaError
 
 __all__ = ["async_check", "async_create", "check", "create"]
@@ -65,7 +66,7 @@ async def async_create(
         raise _explained(error, schema, prefix) from error
 
 
-def check(connection: psycopg.Connection[Any], statements: _sql.Statements) -> None:
+def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
     """Raise `SchemaError`, which names the command to run, unless the schema is as this version needs it.
 
     One cheap query.
@@ -75,24 +76,24 @@ def check(connection: psycopg.Connection[Any], statements: _sql.Statements) -> N
             version = cursor.execute(statements.schema_version).fetchone()
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
-    _judge(version, statements)
+    _check_version(version, statements)
 
 
-async def async_check(connection: psycopg.AsyncConnection[Any], statements: _sql.Statements) -> None:
+async def async_check(connection: psycopg.AsyncConnection[Any], statements: Statements) -> None:
     """`check`, on an asynchronous connection."""
     try:
         async with connection.cursor(row_factory=tuple_row) as cursor:
             version = await (await cursor.execute(statements.schema_version)).fetchone()
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
-    _judge(version, statements)
+    _check_version(version, statements)
 
 
 def check_names(schema: str, prefix: str) -> None:
     """Raise `SchemaError` for a schema name or a table prefix that PostgreSQL would cut short or cannot hold."""
     if not 1 <= len(schema.encode()) <= 63:
         raise SchemaError(f"schema_name {schema!r} is not 1 to 63 bytes long")
-    longest = 63 - _sql.LONGEST_NAME
+    longest = 63 - LONGEST_NAME
     if len(prefix.encode()) > longest:
         raise SchemaError(f"table_prefix {prefix!r} is longer than {longest} bytes: names would be cut short")
     for name in (schema, prefix):
@@ -113,7 +114,7 @@ def latest_version() -> int:
 
 def _migrations() -> list[tuple[int, str, str]]:
     """(version, name, SQL template), in order."""
-    folder = resources.files("pgsession") / "migrations"
+    folder = resources.files("pgsession._database") / "migrations"
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
     )
@@ -123,11 +124,11 @@ def _migrations() -> list[tuple[int, str, str]]:
 def _steps(schema: str, prefix: str) -> _Steps:
     # Whatever the default is: what another process did while we waited for the lock must be seen.
     yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
-    lock = sql.Literal(_events.events_channel(schema, prefix) + " schema")
+    lock = sql.Literal(events.events_channel(schema, prefix) + " schema")
     yield sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(lock)
     if (yield sql.SQL("SELECT current_setting('server_encoding')"))[0][0] != "UTF8":
         raise SchemaError("pgsession needs a database whose encoding is UTF8")
-    placeholders = _sql.names(schema, prefix)
+    placeholders = placeholders_of(schema, prefix)
     done: list[str] = []
     if not (yield sql.SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(sql.Literal(schema))):
         yield sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
@@ -170,7 +171,7 @@ _SIMILAR = sql.SQL(
 
 
 def _names_array(prefix: str) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Literal, _sql.relation_names(prefix)))
+    names = sql.SQL(", ").join(map(sql.Literal, relation_names(prefix)))
     return sql.SQL("ARRAY[{}]::name[]").format(names)
 
 
@@ -189,7 +190,7 @@ def _newer(schema: str, prefix: str, version: int) -> str:
     )
 
 
-def _judge(row: tuple[Any, ...] | None, statements: _sql.Statements) -> None:
+def _check_version(row: tuple[Any, ...] | None, statements: Statements) -> None:
     version = row[0] if row else 0
     schema, prefix = statements.schema, statements.prefix
     if version > latest_version():

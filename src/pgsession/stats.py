@@ -50,11 +50,11 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Times the listener lost its connection or was declared dead."""
     resyncs: int
     """Times the cache was compared with the database after the listener was back."""
-    pending_touches: int
+    pending_accesses: int
     """Gauge: noted accesses not yet written."""
-    written_touches: int
+    written_accesses: int
     """Noted accesses written."""
-    failed_touch_batches: int
+    failed_access_batches: int
     """Batches of noted accesses that failed; they are kept and tried again."""
     cleanups: int
     """Cleanups that this node ran."""

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from hmac import compare_digest, digest
 from uuid import UUID
 
-from pgsession._key import to_bytes
-from pgsession._token import open_session_token
+from pgsession._core.key import to_bytes
+from pgsession._core.token import open_session_token
 from pgsession.errors import ConfigError, InvalidTokenError
 
 __all__ = ["Signer"]

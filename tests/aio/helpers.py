@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pgsession
-from pgsession._primitives import async_sleep
+from pgsession._concurrency import async_sleep
 from tests.crew import AsyncCrew
 
 

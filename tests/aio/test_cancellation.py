@@ -11,11 +11,17 @@ import psycopg
 import pytest
 
 from pgsession._async.listener import AsyncListener
-from pgsession._primitives import AsyncOutcome, AsyncTurn, AsyncWork, AsyncWorker, async_call
+from pgsession._concurrency import (
+    AsyncBackgroundLoop,
+    AsyncBackgroundTasks,
+    AsyncCombiner,
+    AsyncSharedFuture,
+    async_call,
+)
 from pgsession.errors import ListenerError, ManagerClosedError
 
+from .test_concurrency import AsyncDoubler
 from .test_listener import PATIENCE, AsyncRecorder, notify
-from .test_primitives import AsyncDoubler
 
 
 async def cancelled(task: asyncio.Task[object]) -> None:
@@ -25,22 +31,22 @@ async def cancelled(task: asyncio.Task[object]) -> None:
 
 
 async def test_a_cancelled_waiter_concerns_no_other() -> None:
-    outcome: AsyncOutcome[int] = AsyncOutcome()
-    tasks = [asyncio.create_task(outcome.wait()) for _ in range(10)]
+    future: AsyncSharedFuture[int] = AsyncSharedFuture()
+    tasks = [asyncio.create_task(future.wait()) for _ in range(10)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
         await cancelled(task)
-    outcome.set_result(1)
+    future.set_result(1)
     assert await asyncio.gather(*tasks[1::2]) == [1] * 5
-    assert not outcome._waiters
+    assert not future._waiters
 
 
 async def test_waiters_that_give_up_leave_nothing() -> None:
-    outcome: AsyncOutcome[int] = AsyncOutcome()
+    future: AsyncSharedFuture[int] = AsyncSharedFuture()
     for _ in range(10):
         with pytest.raises(TimeoutError):
-            await outcome.wait(0.0001)
-    assert not outcome._waiters
+            await future.wait(0.0001)
+    assert not future._waiters
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -63,9 +69,9 @@ async def test_a_storm_of_cancellations(seed: int) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     for number, result in enumerate(results):
         assert result == number or (number in victims and isinstance(result, asyncio.CancelledError))
-    assert await doubler.turn.idle(PATIENCE)
+    assert await doubler.combiner.idle(PATIENCE)
     assert not doubler.queue
-    assert not doubler.turn._waiting
+    assert not doubler.combiner._waiting
 
 
 async def test_the_first_caller_does_not_take_the_others_down() -> None:
@@ -80,13 +86,13 @@ async def test_the_first_caller_does_not_take_the_others_down() -> None:
 
 
 async def test_when_the_work_itself_is_cancelled_everybody_is_told() -> None:
-    turn = AsyncTurn()
-    outcomes: list[AsyncOutcome[int]] = [AsyncOutcome() for _ in range(5)]
+    turn = AsyncCombiner()
+    futures: list[AsyncSharedFuture[int]] = [AsyncSharedFuture() for _ in range(5)]
 
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    tasks = [asyncio.create_task(turn.run(hang, outcome)) for outcome in outcomes]
+    tasks = [asyncio.create_task(turn.run(hang, future)) for future in futures]
     await asyncio.sleep(0)
     assert not await turn.idle(0.001)
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -105,14 +111,14 @@ async def test_answered_callers_queue_again_before_the_next_batch() -> None:
 
 
 async def test_a_worker_that_does_not_end_is_cancelled() -> None:
-    worker = AsyncWorker()
+    worker = AsyncBackgroundLoop()
     worker.start(asyncio.Event().wait, "for ever")  # type: ignore[arg-type]
     assert not await worker.stop(0.001)
     assert not worker.running
 
 
 async def test_work_that_does_not_end_is_cancelled() -> None:
-    work = AsyncWork()
+    work = AsyncBackgroundTasks()
     work.run(asyncio.Event().wait, "for ever")  # type: ignore[arg-type]
     assert not await work.drain(0.001)
     assert await work.drain(0)

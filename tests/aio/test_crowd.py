@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import pgsession
+from pgsession._async.group_commit import CROWD
 from pgsession._async.store import AsyncStore
-from pgsession._async.writer import CROWD
 
 
 async def test_a_crowd_is_written_in_two_lanes(

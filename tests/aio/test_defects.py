@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 import pgsession
-from pgsession import _events
-from pgsession._primitives import AsyncEvent
-from pgsession._record import Record
+from pgsession._concurrency import AsyncEvent
+from pgsession._core.record import Record
+from pgsession._protocol import events
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
@@ -71,7 +71,7 @@ async def test_defect_02_any_number_of_sessions_can_be_deleted_and_every_node_he
     await create_many(a, 300)
     tables.run_unheard("UPDATE {sessions} SET expires_at = now()")
     assert a.stats().cached_sessions == 300
-    await b._open_parts().housekeeping.clean_up()
+    await b._open_runtime().maintenance.clean_up()
     await eventually(nothing_left_in_a)
     assert tables.count() == 0
 
@@ -125,7 +125,7 @@ async def test_defect_05_a_read_overtaken_by_an_update_does_not_stay_in_memory(
     """It began before another node's update, ended after its notification, and was served for up to 48 hours."""
     a, b = await open_manager(), await open_manager()
     session = await a.create_session("u", {"n": 1})
-    store = b._open_parts().store
+    store = b._open_runtime().store
     read, overtaken, heard = store.read, AsyncEvent(), AsyncEvent()
 
     async def slow(key: bytes) -> Any:
@@ -227,7 +227,7 @@ async def test_defect_07_a_resync_has_no_limit(open_manager: OpenAsyncManager, t
     tables.run_unheard("UPDATE {sessions} SET version = 2 WHERE id = %s", changed)
     before = manager.stats()
     assert before.cached_sessions == count
-    manager._open_parts().listener.reconnect()
+    manager._open_runtime().listener.reconnect()
 
     async def in_sync_again() -> bool:
         return manager.stats().resyncs > before.resyncs and manager._coherence.in_sync
@@ -320,7 +320,7 @@ async def test_defect_12_nothing_is_in_memory_before_it_is_committed(
 ) -> None:
     """A new session was, and stayed there when the transaction failed."""
     manager = await open_manager()
-    store = manager._open_parts().store
+    store = manager._open_runtime().store
     write = store.write
 
     async def look_first(*arguments: Any, **options: Any) -> str:
@@ -341,7 +341,7 @@ async def test_defect_12_nothing_is_in_memory_before_it_is_committed(
 
 
 def test_no_payload_of_ours_can_be_too_long_for_a_notification() -> None:
-    items: list[_events.Item] = [_events.Deleted(bytes([number % 256] * 16)) for number in range(5000)]
-    items.append(_events.UserChanged("ü" * 256))
-    for payload in _events.payloads("0" * 16, items):
-        assert len(payload.encode()) <= _events.MAX_PAYLOAD
+    items: list[events.Item] = [events.Deleted(bytes([number % 256] * 16)) for number in range(5000)]
+    items.append(events.UserChanged("ü" * 256))
+    for payload in events.payloads("0" * 16, items):
+        assert len(payload.encode()) <= events.MAX_PAYLOAD

@@ -19,7 +19,7 @@ HOUR = 3600 * 1_000_000
 
 
 async def flush(manager: pgsession.AsyncSessionManager) -> None:
-    await manager._open_parts().housekeeping.flush_touches()
+    await manager._open_runtime().maintenance.write_accesses()
 
 
 def make_old(tables: Tables, session: pgsession.Session, age: timedelta) -> None:
@@ -221,28 +221,28 @@ async def test_accesses_are_noted_and_written_together(
     manager = await open_manager(max_sessions=0, last_access_update_batch_size=4)
     sessions = await create_many(manager, 10)
     calls: list[int] = []
-    store = manager._open_parts().store
-    touch = store.touch
+    store = manager._open_runtime().store
+    touch = store.write_accesses
 
     async def counted(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
         calls.append(len(touched))
         return await touch(touched)
 
-    store.touch = counted  # type: ignore[method-assign]
+    store.write_accesses = counted  # type: ignore[method-assign]
     before = [last_access(tables, session) for session in sessions]
     for session in sessions:
         for _ in range(3):
             assert await manager.get_session(session.id) is not None
-    assert manager.stats().pending_touches == 10 and not calls
+    assert manager.stats().pending_accesses == 10 and not calls
     assert [last_access(tables, session) for session in sessions] == before
     await flush(manager)
     assert calls == [4, 4, 2]
     assert all(last_access(tables, session) > at for session, at in zip(sessions, before, strict=True))
-    assert manager.stats().pending_touches == 0 and manager.stats().written_touches == 10
+    assert manager.stats().pending_accesses == 0 and manager.stats().written_accesses == 10
     await flush(manager)
     assert len(calls) == 3, "nothing to write, nothing written"
     read = await manager.get_session(sessions[0].id, touch=False)
-    assert read is not None and manager.stats().pending_touches == 0
+    assert read is not None and manager.stats().pending_accesses == 0
 
 
 async def test_accesses_are_written_every_so_often(open_manager: OpenAsyncManager, tables: Tables) -> None:
@@ -289,14 +289,14 @@ async def test_a_batch_that_fails_is_kept_and_written_later(
     session = await manager.create_session("u")
     before = last_access(tables, session)
     await manager.get_session(session.id)
-    tables.run("ALTER FUNCTION {schema}.session_touch RENAME TO away")
+    tables.run("ALTER FUNCTION {schema}.session_write_accesses RENAME TO away")
     await flush(manager)
     stats = manager.stats()
-    assert (stats.failed_touch_batches, stats.pending_touches, stats.written_touches) == (1, 1, 0)
+    assert (stats.failed_access_batches, stats.pending_accesses, stats.written_accesses) == (1, 1, 0)
     await manager.get_session(session.id)
     await manager.clear_cache()
-    assert manager.stats().pending_touches == 1, "an access outlives the cached copy"
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_touch")
+    assert manager.stats().pending_accesses == 1, "an access outlives the cached copy"
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses")
     await manager.close()
     assert last_access(tables, session) > before, "what is pending is written at the end"
 
@@ -312,7 +312,7 @@ async def test_what_somebody_else_has_locked_is_written_later(
     with tables.locked("SELECT 1 FROM {sessions} WHERE id = %s FOR UPDATE", held.id):
         await flush(manager)
         assert last_access(tables, held) == before[0] and last_access(tables, free) > before[1]
-        assert manager.stats().pending_touches == 1
+        assert manager.stats().pending_accesses == 1
     await flush(manager)
     assert last_access(tables, held) > before[0]
 
@@ -324,7 +324,7 @@ async def test_a_late_access_is_written_at_once(open_manager: OpenAsyncManager, 
     make_old(tables, session, timedelta(hours=47, minutes=55))
     await manager.clear_cache()
     assert await manager.get_session(session.id, touch=False) is not None
-    assert manager.stats().pending_touches == 0
+    assert manager.stats().pending_accesses == 0
     assert await manager.get_session(session.id) is not None
 
     async def written() -> bool:
@@ -353,22 +353,22 @@ async def test_noted_during_the_last_flush(open_manager: OpenAsyncManager, table
     manager = await open_manager()
     one, two = await manager.create_session("u"), await manager.create_session("u")
     before = last_access(tables, two)
-    parts = manager._open_parts()
-    touch = parts.store.touch
+    parts = manager._open_runtime()
+    touch = parts.store.write_accesses
 
     async def slow(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        parts.store.touch = touch  # type: ignore[method-assign]
+        parts.store.write_accesses = touch  # type: ignore[method-assign]
         result = await touch(touched)
-        parts.housekeeping._stopping.set()
+        parts.maintenance._stopping.set()
         await manager.get_session(two.id)
         return result
 
-    parts.store.touch = slow  # type: ignore[method-assign]
+    parts.store.write_accesses = slow  # type: ignore[method-assign]
     await manager.get_session(one.id)
-    parts.housekeeping.touch_soon()
+    parts.maintenance.write_accesses_soon()
 
     async def begun() -> bool:
-        return parts.housekeeping._stopping.is_set()
+        return parts.maintenance._stopping.is_set()
 
     await eventually(begun)
     await manager.close()
@@ -385,6 +385,6 @@ async def test_closing_without_a_database_loses_accesses_but_ends(
     async def down(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
         raise psycopg.OperationalError("the database is down")
 
-    manager._open_parts().store.touch = down  # type: ignore[method-assign]
+    manager._open_runtime().store.write_accesses = down  # type: ignore[method-assign]
     await manager.close()
     assert "could not be written" in caplog.text

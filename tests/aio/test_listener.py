@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgsession._async.listener import AsyncListener
-from pgsession._primitives import AsyncEvent, async_sleep
+from pgsession._concurrency import AsyncEvent, async_sleep
 from pgsession.errors import ListenerError
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
@@ -84,9 +84,9 @@ def terminate(dsn: str, listener: AsyncListener) -> None:
 def wait_for_bytes(listener: AsyncListener, count: int) -> None:
     """Until the listener's socket holds as many that it has not read."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
-    assert listener._link is not None
+    assert listener._connection is not None
     end = time.monotonic() + PATIENCE
-    while struct.unpack("i", fcntl.ioctl(listener._link.fileno, termios.FIONREAD, b"1234"))[0] < count:
+    while struct.unpack("i", fcntl.ioctl(listener._connection.fileno, termios.FIONREAD, b"1234"))[0] < count:
         assert time.monotonic() < end
         time.sleep(0.001)
 

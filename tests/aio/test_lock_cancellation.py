@@ -44,7 +44,7 @@ async def test_an_acquire_cancelled_while_it_is_answered_takes_nothing(
     open_manager: OpenAsyncManager, tables: Tables
 ) -> None:
     manager = await open_manager()
-    store = manager._open_parts().store
+    store = manager._open_runtime().store
     acquire = store.acquire
     task: asyncio.Task[bool] | None = None
 

@@ -91,7 +91,7 @@ async def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> 
         crew.start(wait)
 
         async def waits() -> bool:
-            return "r" in b._open_parts().keeper._waiting
+            return "r" in b._open_runtime().lock_renewal._waiting
 
         await eventually(waits)
         await lock.release()
@@ -103,7 +103,7 @@ async def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> 
 async def test_retries_are_counted(open_manager: OpenAsyncManager) -> None:
     a, b = await open_manager(), await open_manager()
     assert await a.lock("r").acquire()
-    store = b._open_parts().store
+    store = b._open_runtime().store
     acquire, calls = store.acquire, []
 
     async def counted(*arguments: Any) -> Any:

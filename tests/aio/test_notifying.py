@@ -65,7 +65,7 @@ async def test_a_logger_of_the_callers_is_used(
     open_manager: OpenAsyncManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = await open_manager(logger=logging.getLogger("app.sessions"))
-    parts = manager._open_parts()
+    parts = manager._open_runtime()
     await parts.store.query("SELECT 1 FROM pg_notify(%s, 'garbage')", (parts.statements.events_channel,))
 
     async def logged() -> bool:

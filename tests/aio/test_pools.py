@@ -37,9 +37,9 @@ async def exercise(manager: pgsession.AsyncSessionManager) -> None:
     async with manager.lock("rebuild ☃", session_id=session.id) as lock:
         await lock.extend(100)
         assert lock.token is not None and not await manager.lock("rebuild ☃").acquire(blocking=False)
-    await manager._open_parts().housekeeping.flush_touches()
-    assert await manager._open_parts().housekeeping.clean_up()
-    assert manager.stats().written_touches == 1
+    await manager._open_runtime().maintenance.write_accesses()
+    assert await manager._open_runtime().maintenance.clean_up()
+    assert manager.stats().written_accesses == 1
     await manager.clear_cache()
     await manager.evict_user_sessions("Jürgen ☃")
     session["x"] = 1
@@ -121,7 +121,7 @@ async def test_the_listener_takes_the_pools_conninfo(
         open=False,
     ) as pool:
         manager = await open_manager(pool)
-        pid = manager._open_parts().listener.pid
+        pid = manager._open_runtime().listener.pid
         assert (
             tables.one("SELECT application_name FROM pg_stat_activity WHERE pid = %s", pid) == "of the pool"
         )
@@ -179,7 +179,7 @@ async def test_the_listener_conninfo_is_used(
     dsn: str, open_manager: OpenAsyncManager, tables: Tables
 ) -> None:
     manager = await open_manager(listener_conninfo=make_conninfo(dsn, application_name="the listener"))
-    pid = manager._open_parts().listener.pid
+    pid = manager._open_runtime().listener.pid
     assert tables.one("SELECT application_name FROM pg_stat_activity WHERE pid = %s", pid) == "the listener"
 
 
@@ -291,7 +291,7 @@ async def test_nothing_is_left_connected_after_close(dsn: str, schema: str, tabl
 
 async def test_a_lone_caller_stays_with_one_server_process(manager: pgsession.AsyncSessionManager) -> None:
     """A pool would hand out the connection that rested longest: each of its server processes in turn."""
-    store = manager._open_parts().store
+    store = manager._open_runtime().store
     async with store.connection() as one, store.connection() as other:
         assert one.info.backend_pid != other.info.backend_pid
     met = set()

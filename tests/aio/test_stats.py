@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import pgsession
-from pgsession._primitives import AsyncEvent
+from pgsession._concurrency import AsyncEvent
 from pgsession.embedded import EmbeddedServer
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
@@ -81,7 +81,7 @@ async def test_expirations(manager: pgsession.AsyncSessionManager) -> None:
 async def test_joined_fills(open_manager: OpenAsyncManager) -> None:
     a, b = await open_manager(), await open_manager()
     session = await a.create_session("u", {"n": 1})
-    store = b._open_parts().store
+    store = b._open_runtime().store
     read, may_go_on = store.read, AsyncEvent()
 
     async def slow(key: bytes) -> Any:
@@ -102,7 +102,7 @@ async def test_joined_fills(open_manager: OpenAsyncManager) -> None:
 async def test_discarded_fills(open_manager: OpenAsyncManager) -> None:
     a, b = await open_manager(), await open_manager()
     session = await a.create_session("u", {"n": 1})
-    store = b._open_parts().store
+    store = b._open_runtime().store
     read = store.read
 
     async def overtaken(key: bytes) -> Any:
@@ -132,7 +132,7 @@ async def test_stale_served(open_manager: OpenAsyncManager, dsn: str) -> None:
             return manager.get_cached_session(session.id) is None
 
         await eventually(out_of_sync)
-        manager._open_parts().pool.timeout = 0.1
+        manager._open_runtime().pool.timeout = 0.1
         read = await manager.get_session(session.id)
         assert read is not None and read["n"] == 1 and read.from_cache
         assert manager.stats().stale_served == 1
@@ -193,7 +193,7 @@ async def test_events_and_invalidations(open_manager: OpenAsyncManager) -> None:
 async def test_malformed_events(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
     await manager.create_session("u")
     before = manager.stats()
-    tables.run("SELECT pg_notify(%s, 'garbage')", manager._open_parts().statements.events_channel)
+    tables.run("SELECT pg_notify(%s, 'garbage')", manager._open_runtime().statements.events_channel)
     await moved(manager, before, events=1, malformed_events=1, cached_sessions=-1)
 
 
@@ -210,7 +210,7 @@ async def test_proofs(open_manager: OpenAsyncManager) -> None:
 async def test_listener_losses_and_resyncs(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
     session = await manager.create_session("u")
     before = manager.stats()
-    tables.run("SELECT pg_terminate_backend(%s)", manager._open_parts().listener.pid)
+    tables.run("SELECT pg_terminate_backend(%s)", manager._open_runtime().listener.pid)
     await moved(manager, before, listener_losses=1, resyncs=1, cached_sessions=0)
 
     async def from_memory() -> bool:
@@ -219,26 +219,26 @@ async def test_listener_losses_and_resyncs(manager: pgsession.AsyncSessionManage
     await eventually(from_memory)
 
 
-async def test_pending_touches_written_touches_failed_touch_batches(
+async def test_pending_accesses_written_accesses_failed_access_batches(
     manager: pgsession.AsyncSessionManager, tables: Tables
 ) -> None:
     session = await manager.create_session("u")
     before = manager.stats()
     await manager.get_session(session.id)
-    await moved(manager, before, pending_touches=1, written_touches=0)
-    tables.run("ALTER FUNCTION {schema}.session_touch RENAME TO away")
-    await manager._open_parts().housekeeping.flush_touches()
-    await moved(manager, before, pending_touches=1, written_touches=0, failed_touch_batches=1)
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_touch")
-    await manager._open_parts().housekeeping.flush_touches()
-    await moved(manager, before, pending_touches=0, written_touches=1, failed_touch_batches=1)
+    await moved(manager, before, pending_accesses=1, written_accesses=0)
+    tables.run("ALTER FUNCTION {schema}.session_write_accesses RENAME TO away")
+    await manager._open_runtime().maintenance.write_accesses()
+    await moved(manager, before, pending_accesses=1, written_accesses=0, failed_access_batches=1)
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses")
+    await manager._open_runtime().maintenance.write_accesses()
+    await moved(manager, before, pending_accesses=0, written_accesses=1, failed_access_batches=1)
 
 
 async def test_cleanups_and_deleted_sessions(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
     await manager.create_session("u")
     tables.run_unheard("UPDATE {sessions} SET expires_at = now()")
     before = manager.stats()
-    await manager._open_parts().housekeeping.clean_up()
+    await manager._open_runtime().maintenance.clean_up()
     await moved(manager, before, cleanups=1, deleted_sessions=1)
 
 

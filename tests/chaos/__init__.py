@@ -1,1 +1,1 @@
-"""Random operations and faults on a real cluster of PostgreSQL servers, judged afterwards: `make chaos SECONDS=60`."""
+"""Random operations and faults on a real cluster of PostgreSQL servers, checked afterwards: `make chaos SECONDS=60`."""

@@ -1,4 +1,4 @@
-"""What happened: one line of JSON for each call, written by the process that made it, read by the judge.
+"""What happened: one line of JSON for each call, written by the process that made it, read by the oracle.
 
 Times are microseconds of the machine's monotonic clock, which all processes share. `began` is taken before a call and
 `ended` after it, so a process that is frozen in between makes the interval longer, never wrong.

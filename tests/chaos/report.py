@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 
 from tests.chaos.history import Call, Fault, State
-from tests.chaos.judge import KINDS, Violation
+from tests.chaos.oracle import KINDS, Violation
 from tests.chaos.run import Outcome
 
 MOST_SHOWN = 3

@@ -27,7 +27,7 @@ from tests.chaos import history
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Faults, Ways
 from tests.chaos.history import Call, Fault, State
-from tests.chaos.judge import Judge, Row, Verdict
+from tests.chaos.oracle import Oracle, Row, Verdict
 from tests.chaos.worker import Task
 from tests.fault_proxy import FaultProxy
 
@@ -139,7 +139,7 @@ def run(options: Options, *, programs: str | None = None) -> Outcome:
             schema.create(connection, SCHEMA)
         scene = Scene(options, cluster, folder, after)
         scene.play()
-        return scene.judge(time.monotonic() - began)
+        return scene.check(time.monotonic() - began)
 
 
 class Scene:
@@ -255,14 +255,14 @@ class Scene:
             for key, version, content in connection.execute(query):
                 yield key, Row(version, json.loads(content))
 
-    def judge(self, took: float) -> Outcome:
+    def check(self, took: float) -> Outcome:
         calls: list[Call] = []
         states: list[State] = []
         for worker in self._workers:
             for entry in history.read(self._folder / f"{worker.node}.history"):
                 (calls if isinstance(entry, Call) else states).append(entry)  # type: ignore[arg-type]
         bound = int(self._options.max_staleness * 1e6)
-        verdict = Judge(calls, self._faults.done, self._rows, max_staleness=bound).judge()
+        verdict = Oracle(calls, self._faults.done, self._rows, max_staleness=bound).check()
         verdict.add_stuck(self._stuck)
         trouble = ""
         if verdict.violations:

@@ -379,7 +379,7 @@ class Callers:
             done(call, result)
 
     async def _quietly(self, work: Awaitable[Any]) -> Any:
-        """A call that is not judged, but for errors that none should raise."""
+        """A call that is not checked, but for errors that none should raise."""
         try:
             return await work
         except (psycopg.Error, pgsession.WriteOutcomeUnknown, TimeoutError):

@@ -26,12 +26,12 @@ except ImportError as error:
     package.__path__ = list(found.submodule_search_locations or [])
     sys.modules["pgsession"] = package
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._record import Record
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
 
 if TYPE_CHECKING:
-    from pgsession._session import Session
+    from pgsession._core.session import Session
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -48,12 +48,12 @@ def make_cache(clock: Clock) -> Callable[..., Cache]:
     def make(capacity: int = 100, **options: int) -> Cache:
         known = {
             "inactivity": 2 * HOUR,
-            "touch_interval": 10 * MINUTE,
+            "access_interval": 10 * MINUTE,
             "lifetime": 0,
             "max_attribute_length": 1000,
         }
         cache = Cache(capacity, clock, **(known | options))
-        cache.vouched_until = START + 1000 * HOUR
+        cache.in_sync_until = START + 1000 * HOUR
         return cache
 
     return make

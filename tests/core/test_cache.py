@@ -12,10 +12,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._reader import Reader
-from pgsession._record import Record
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.reader import Reader
+from pgsession._core.record import Record
 
 from .conftest import HOUR, MINUTE, START
 
@@ -42,7 +42,7 @@ class Manager(Reader):
     def _load(self, *arguments: object) -> None:
         self.loads.append(arguments)
 
-    def _touch_now(self, key: bytes) -> None:
+    def _write_access_soon(self, key: bytes) -> None:
         self.touched.append(key)
 
 
@@ -86,11 +86,11 @@ def test_c6_nothing_is_served_without_the_proof(
     manager = Manager(cache)
     cache.put(make_record())
     assert manager.get_session(KEY) is not None
-    cache.vouched_until = clock.now()
+    cache.in_sync_until = clock.now()
     assert manager.get_session(KEY) is None and manager.get_cached_session(KEY) is None
     assert manager.loads == [(KEY, True, False, 0)]
     assert cache.stats()["stale"] == 2
-    cache.vouched_until = clock.now() + 1
+    cache.in_sync_until = clock.now() + 1
     assert manager.get_session(KEY) is not None
     clock.advance(1)
     assert manager.get_cached_session(KEY) is None
@@ -140,7 +140,7 @@ def test_a_late_access_is_to_be_written_at_once_and_only_once(
     manager.get_session(KEY)
     manager.get_session(KEY)
     assert manager.touched == [KEY]
-    cache.confirm_touched(cache.take_touched(10))
+    cache.confirm_accesses(cache.take_accesses(10))
     manager.get_session(KEY)
     assert manager.touched == [KEY]
     clock.advance(HOUR + 51 * MINUTE)
@@ -172,17 +172,17 @@ def test_c11_a_pending_access_survives_its_entry_and_never_moves_back(
     clock.advance(MINUTE)
     cache.get(key_of(1))
     cache.put(make_record(key_of(2), user="bob"))
-    assert cache.touched_of_user("ann") == [(key_of(1), START + MINUTE)]
-    assert cache.touched_of_user("bob") == []
-    taken = cache.take_touched(10)
-    assert taken == [(key_of(1), START + MINUTE)] and cache.take_touched(10) == []
-    cache.restore_touched([(key_of(1), START + 5), *taken, (key_of(1), START + 7)])
-    assert cache.take_touched(10) == taken
-    cache.restore_touched(taken)
+    assert cache.accesses_of_user("ann") == [(key_of(1), START + MINUTE)]
+    assert cache.accesses_of_user("bob") == []
+    taken = cache.take_accesses(10)
+    assert taken == [(key_of(1), START + MINUTE)] and cache.take_accesses(10) == []
+    cache.restore_accesses([(key_of(1), START + 5), *taken, (key_of(1), START + 7)])
+    assert cache.take_accesses(10) == taken
+    cache.restore_accesses(taken)
     cache.put(make_record(key_of(1)))
-    assert cache.touched_of_user("ann") == taken
+    assert cache.accesses_of_user("ann") == taken
     cache.clear()
-    assert cache.take_touched(10) == taken
+    assert cache.take_accesses(10) == taken
 
 
 def test_pending_accesses_are_taken_in_bounded_portions(
@@ -193,10 +193,10 @@ def test_pending_accesses_are_taken_in_bounded_portions(
         cache.put(make_record(key_of(number)))
         clock.advance(1)
         cache.get(key_of(number))
-    assert cache.stats()["pending_touches"] == 30
-    portions = [cache.take_touched(7) for _ in range(6)]
+    assert cache.stats()["pending_accesses"] == 30
+    portions = [cache.take_accesses(7) for _ in range(6)]
     assert [len(portion) for portion in portions] == [7, 7, 7, 7, 2, 0]
-    assert cache.stats()["pending_touches"] == 0
+    assert cache.stats()["pending_accesses"] == 0
     assert {key for portion in portions for key, _ in portion} == {key_of(number) for number in range(30)}
 
 
@@ -251,7 +251,7 @@ def test_finalizers_may_use_the_cache(
         called.append(way)
         cache.put(make_record(key_of(100 + len(called)), user="ann"))
         cache.discard(key_of(1))
-        cache.take_touched(10)
+        cache.take_accesses(10)
         cache.discard_user("bob")
 
     for number in range(4):
@@ -312,9 +312,9 @@ def test_a_dropped_cache_gives_back_its_records(make_cache: MakeCache, make_reco
 
 def test_threads_hammering_one_cache_break_nothing(make_record: MakeRecord) -> None:
     cache = Cache(
-        50, Clock(), inactivity=HOUR, touch_interval=MINUTE, lifetime=HOUR, max_attribute_length=100
+        50, Clock(), inactivity=HOUR, access_interval=MINUTE, lifetime=HOUR, max_attribute_length=100
     )
-    cache.vouched_until = 2**62
+    cache.in_sync_until = 2**62
     manager = Manager(cache)
     far = cache.clock.database_now() + 100 * HOUR
     barrier = threading.Barrier(4)
@@ -334,7 +334,7 @@ def test_threads_hammering_one_cache_break_nothing(make_record: MakeRecord) -> N
                     case 2:
                         cache.discard(key)
                     case 3:
-                        cache.confirm_touched(cache.take_touched(5))
+                        cache.confirm_accesses(cache.take_accesses(5))
                     case 4 if chance.random() < 0.1:
                         cache.discard_user(f"u{chance.randrange(5)}")
                     case _:

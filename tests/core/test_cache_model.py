@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._record import Record
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
 
 INACTIVITY, INTERVAL, LIFETIME = 1_000, 300, 2_500
 KEYS = [bytes([i]) * 16 for i in range(12)]
@@ -80,7 +80,7 @@ class CacheMachine(RuleBasedStateMachine):
             capacity,
             self.clock,
             inactivity=INACTIVITY,
-            touch_interval=INTERVAL,
+            access_interval=INTERVAL,
             lifetime=lifetime,
             max_attribute_length=100,
         )
@@ -155,27 +155,27 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(0, 20), confirmed=st.booleans())
     def flush(self, limit: int, confirmed: bool) -> None:
-        taken = self.cache.take_touched(limit)
+        taken = self.cache.take_accesses(limit)
         assert len(taken) == min(limit, len(self.model.pending))
         for key, us in taken:
             assert self.model.pending.pop(key) == us
         if not confirmed:
-            self.cache.restore_touched(taken)
+            self.cache.restore_accesses(taken)
             self.model.pending |= dict(taken)
             return
-        self.cache.confirm_touched(taken)
+        self.cache.confirm_accesses(taken)
         for key, us in taken:
             if key in self.model.entries:
                 self.model.entries[key][2] = max(self.model.entries[key][2], us)
 
     @rule(user=users)
-    def touched_of_user(self, user: str) -> None:
+    def accesses_of_user(self, user: str) -> None:
         known = {
             key: entry[1]
             for key, entry in self.model.entries.items()
             if entry[0].user_id == user and entry[1] > entry[2]
         }
-        touched = dict(self.cache.touched_of_user(user))
+        touched = dict(self.cache.accesses_of_user(user))
         assert known.items() <= touched.items()
         assert touched.items() <= (self.model.pending | known).items()
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pgsession._clock import Clock, expiry_micros, to_datetime, to_micros
+from pgsession._core.clock import Clock, expiry_micros, to_datetime, to_micros
 
 
 def test_a_real_clock_follows_real_time_and_starts_at_the_wall_clock() -> None:

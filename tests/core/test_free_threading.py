@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._record import Record
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
 
 from .conftest import HOUR, MINUTE, START
 
@@ -47,7 +47,7 @@ def cache(capacity: int = 40, clock: Clock | None = None) -> Cache:
         capacity,
         clock or Clock(manual=START),
         inactivity=2 * HOUR,
-        touch_interval=10 * MINUTE,
+        access_interval=10 * MINUTE,
         lifetime=0,
         max_attribute_length=1000,
     )
@@ -96,8 +96,8 @@ def check(subject: Cache) -> None:
     assert stats["inserts"] >= stats["size"]
     by_user = sum(subject.discard_user(f"user {number}") for number in range(7))
     assert by_user == stats["size"] and len(subject) == 0
-    taken = subject.take_touched(1000)
-    assert len({key for key, _ in taken}) == len(taken) == stats["pending_touches"]
+    taken = subject.take_accesses(1000)
+    assert len({key for key, _ in taken}) == len(taken) == stats["pending_accesses"]
 
 
 def steps(subject: Cache, generator: random.Random) -> None:
@@ -116,13 +116,13 @@ def steps(subject: Cache, generator: random.Random) -> None:
     elif choice == 17:
         subject.discard_older(key, generator.randrange(1, 100))
     elif choice == 18:
-        taken = subject.take_touched(20)
-        generator.choice([subject.confirm_touched, subject.restore_touched])(taken)
+        taken = subject.take_accesses(20)
+        generator.choice([subject.confirm_accesses, subject.restore_accesses])(taken)
     elif choice == 19:
         keys, versions = subject.versions()
         assert len(keys) == len(versions) == len(set(keys))
     elif choice == 20:
-        for found_key, _ in subject.touched_of_user("user 1"):
+        for found_key, _ in subject.accesses_of_user("user 1"):
             assert KEYS.index(found_key) % 7 == 1
         subject.set_floor(key, 5)
     elif choice == 21:
@@ -267,14 +267,14 @@ def test_no_access_is_taken_twice() -> None:
     taken: list[list[tuple[bytes, int]]] = []
 
     def take(generator: random.Random) -> None:
-        while found := subject.take_touched(3):
+        while found := subject.take_accesses(3):
             taken.append(found)
 
     together(*[take] * THREADS, rounds=1)
     keys = [key for found in taken for key, _ in found]
     assert sorted(keys) == KEYS
-    together(*[lambda _: [subject.restore_touched(found) for found in taken]] * THREADS, rounds=1)
-    assert subject.stats()["pending_touches"] == len(KEYS)
+    together(*[lambda _: [subject.restore_accesses(found) for found in taken]] * THREADS, rounds=1)
+    assert subject.stats()["pending_accesses"] == len(KEYS)
 
 
 def test_shared_tables_of_keys() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgsession._key import _int_halves, to_bytes, to_uuid
+from pgsession._core.key import _int_halves, to_bytes, to_uuid
 
 numbers = st.integers(0, 2**128 - 1)
 

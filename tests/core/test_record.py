@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgsession._record import Record
+from pgsession._core.record import Record
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 items = st.dictionaries(

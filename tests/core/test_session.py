@@ -17,11 +17,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock, to_datetime
-from pgsession._record import Record
-from pgsession._session import Session
-from pgsession._values import encode_value
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock, to_datetime
+from pgsession._core.record import Record
+from pgsession._core.session import Session
+from pgsession._core.values import encode_value
 from pgsession.attribute import Attribute
 from pgsession.errors import AttributeTooLargeError, AttributeTypeError, SessionInvalidatedError
 
@@ -98,7 +98,7 @@ class MappingMachine(RuleBasedStateMachine):
     @initialize(start=st.dictionaries(keys, values, max_size=6))
     def begin(self, start: dict[str, Any]) -> None:
         clock = Clock(manual=0)
-        self.cache = Cache(5, clock, inactivity=0, touch_interval=0, lifetime=0, max_attribute_length=10_000)
+        self.cache = Cache(5, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10_000)
         stored = [(key, 1, None, msgspec.json.encode(value)) for key, value in start.items()]
         record = Record(bytes(16), 1, "u", None, 0, 0, 0, 2**60, True, stored)
         self.session = self.cache.session(record, from_cache=False)

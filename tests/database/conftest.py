@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession import _events, _sql
 from pgsession import schema as schema_module
-from pgsession._writes import Flag
+from pgsession._database.statements import Statements, write_arguments
+from pgsession._protocol import events
+from pgsession._protocol.operations import Flag
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -63,10 +64,10 @@ class Ear:
             heard.append(notification.payload)
         raise AssertionError("the marker never came back")
 
-    def items(self) -> list[_events.Item]:
-        events = [_events.parse(payload) for payload in self.payloads()]
-        assert not any(event.malformed for event in events)
-        return [item for event in events for item in event.items]
+    def items(self) -> list[events.Item]:
+        parsed = [events.parse(payload) for payload in self.payloads()]
+        assert not any(event.malformed for event in parsed)
+        return [item for event in parsed for item in event.items]
 
 
 class Database:
@@ -74,7 +75,7 @@ class Database:
 
     def __init__(self, dsn: str, schema: str, prefix: str) -> None:
         self.dsn = dsn
-        self.statements = _sql.Statements(schema, prefix)
+        self.statements = Statements(schema, prefix)
         self.schema = schema
         self.prefix = prefix
         self.node = secrets.token_hex(8)
@@ -114,7 +115,7 @@ class Database:
         mark = options.pop("mark", str(uuid.uuid4()))
         limits = {(limit, policy == "evict") for *_, limit, policy in batch.get("create", [])} or {(0, True)}
         ((limit, evicts),) = limits
-        arguments = _sql.write_arguments(
+        arguments = write_arguments(
             batch.get("inactivity", self.inactivity),
             batch.get("wait", False),
             [item[1:-2] for item in batch.get("create", [])],
@@ -182,7 +183,7 @@ class Database:
         ]
         flags = Flag.NOTIFY if options.get("notify", True) else Flag(0)
         if options.get("check"):
-            flags |= Flag.JUDGE_SESSION if options["check"] == "session" else Flag.JUDGE_ATTRIBUTES
+            flags |= Flag.CHECK_SESSION if options["check"] == "session" else Flag.CHECK_ATTRIBUTES
         if "group" in options:
             flags |= Flag.CHANGE_GROUP
         if "include_inactivity" in options:

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession import _sql
-from pgsession._events import Changed, Deleted, Everything, GroupChanged, UserChanged
-from pgsession._sql import NIL
+from pgsession._database.statements import NIL, integer_array, uuid_array
+from pgsession._protocol import events
+from pgsession._protocol.events import Changed, Deleted, Everything, GroupChanged, UserChanged
 
 from .conftest import DAY, HOUR, Database
 
@@ -57,9 +57,7 @@ def test_any_number_of_sessions_is_deleted_and_announced(database: Database, sco
 
 
 def ear_items(payloads: list[str]) -> set[Any]:
-    from pgsession import _events
-
-    return {item for payload in payloads for item in _events.parse(payload).items}
+    return {item for payload in payloads for item in events.parse(payload).items}
 
 
 def test_one_session_is_kept_and_locked_ones_are_waited_for(database: Database) -> None:
@@ -154,7 +152,7 @@ def test_the_cleanup_of_attributes_and_locks_raises_no_version(database: Databas
     assert database.version(session) == 1 and ear.items() == []
 
 
-def test_touches_never_move_back_and_locked_ones_are_returned(database: Database) -> None:
+def test_accesses_never_move_back_and_locked_ones_are_returned(database: Database) -> None:
     """C11, and no version raised, nobody told."""
     ear = database.ear()
     sessions = [database.create() for _ in range(4)]
@@ -166,7 +164,7 @@ def test_touches_never_move_back_and_locked_ones_are_returned(database: Database
 
     def touch(times: list[int]) -> Any:
         ids = [*map(bytes.fromhex, sessions), b"\1" * 16]
-        script = database.statements.touch(_sql.uuid_array(ids), _sql.integer_array([*times, now]))
+        script = database.statements.write_accesses(uuid_array(ids), integer_array([*times, now]))
         return database.run(script)[0]
 
     with other.transaction():
@@ -183,22 +181,24 @@ def test_touches_never_move_back_and_locked_ones_are_returned(database: Database
     assert ear.items() == []
 
 
-def test_a_touch_that_meets_another_change_is_not_lost(database: Database) -> None:
+def test_an_access_that_meets_another_change_is_not_lost(database: Database) -> None:
     """The row has moved since the statement's snapshot: found by its old place it would be missed."""
     session = database.create()
     database.execute("UPDATE app_sessions SET last_accessed = now() - interval '1 hour'")
     now = database.now()
-    function = database.execute("SELECT pg_get_functiondef('app_session_touch'::regproc)")[0][0]
+    function = database.execute("SELECT pg_get_functiondef('app_session_write_accesses'::regproc)")[0][0]
     assert "SKIP LOCKED" in function
     # Without SKIP LOCKED the statement waits, so that the row certainly changes in between.
-    database.execute(function.replace("SKIP LOCKED", "").replace("app_session_touch", "app_waiting_touch"))
+    database.execute(
+        function.replace("SKIP LOCKED", "").replace("app_session_write_accesses", "app_waiting_accesses")
+    )
     other, waiting = database.connect(), database.connect()
     with other.transaction():
         other.execute("SET LOCAL pgsession.own = 'on'")
         other.execute("UPDATE app_sessions SET version = version + 1 WHERE id = %s", (session,))
         from threading import Thread
 
-        call = f"SELECT app_waiting_touch('{{{session}}}', '{{{now}}}')"
+        call = f"SELECT app_waiting_accesses('{{{session}}}', '{{{now}}}')"
         thread = Thread(target=waiting.execute, args=(call,))
         thread.start()
         while not database.execute(
@@ -219,12 +219,12 @@ def test_the_resync_finds_what_differs_or_is_gone(database: Database) -> None:
     database.write(delete=[[0, gone.hex()]])
     known[ahead] = 17  # what a crash took back
     cursor = database.connection.execute(
-        database.statements.resync, (_sql.uuid_array(known), _sql.integer_array(known.values()))
+        database.statements.resync, (uuid_array(known), integer_array(known.values()))
     )
     incarnation, now, differing = cursor.fetchone() or (None, None, None)
     assert incarnation == database.incarnation and abs(now - database.now()) < HOUR
     assert {differing[i : i + 16] for i in range(0, len(differing), 16)} == {newer, gone, ahead}
-    same = database.execute(database.statements.resync, _sql.uuid_array([]), "{}")
+    same = database.execute(database.statements.resync, uuid_array([]), "{}")
     assert same[0][2] is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from pgsession import schema
-from pgsession._sql import Statements
+from pgsession._database.statements import Statements
 
 from .conftest import DAY, run
 from .test_races import at_once

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession._events import Deleted, LockEnded, LockReleased
+from pgsession._protocol import events
+from pgsession._protocol.events import Deleted, LockEnded, LockReleased
 
 from .conftest import DAY, HOUR, Database
 from .test_races import SEEDS, at_once
@@ -113,9 +114,8 @@ def test_all_locks_of_deleted_sessions_end(database: Database, count: int) -> No
     database.run(database.statements.delete_user(database.node, "ann"))
     payloads = ear.payloads()
     assert max(map(len, payloads)) <= 7999
-    from pgsession import _events
 
-    items = [item for payload in payloads for item in _events.parse(payload).items]
+    items = [item for payload in payloads for item in events.parse(payload).items]
     assert {item.resource for item in items if isinstance(item, LockEnded)} == resources
     assert database.execute("SELECT count(*) FROM app_session_locks") == [(0,)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession import _sql
+from pgsession._database.statements import NIL, integer_array, uuid_array
 
 from .conftest import DAY, Database
 
@@ -61,7 +61,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
         database.change(s, 9, {"key1": 1, "new": 1}, i=i, deletes=["gone"]) for i, s in enumerate(ids[:64])
     ]
     checked = [database.change(s, 9, {"key1": 1}, i=i, check="attributes") for i, s in enumerate(ids[:64])]
-    times = _sql.integer_array([database.now()] * 64)
+    times = integer_array([database.now()] * 64)
     keys = [bytes.fromhex(session) for session in ids[:64]]
     scripts: dict[str, Any] = {
         "create": lambda: database.write(connection, create=created),
@@ -70,7 +70,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
         "update, waiting": lambda: database.write(connection, update=updates, wait=True),
         "delete": lambda: database.write(connection, delete=[[i, s] for i, s in enumerate(ids[64:80])]),
         "delete, waiting": lambda: database.write(connection, delete=[[0, ids[80]]], wait=True),
-        "touch": lambda: database.run(statements.touch(_sql.uuid_array(keys), times), connection),
+        "touch": lambda: database.run(statements.write_accesses(uuid_array(keys), times), connection),
         "delete_user": lambda: database.run(statements.delete_user(node, "user5", size=100), connection),
         "delete_group": lambda: database.run(statements.delete_group(node, "g", size=3), connection),
         "delete_all": lambda: database.run(statements.delete_all(node, size=100), connection),
@@ -82,7 +82,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
         "list_user": lambda: connection.execute(statements.list_user, ("user8", DAY), prepare=True),
         "list_group": lambda: connection.execute(statements.list_group, ("g", DAY), prepare=True),
         "resync": lambda: connection.execute(
-            statements.resync, (_sql.uuid_array(keys), _sql.integer_array([1] * len(keys)))
+            statements.resync, (uuid_array(keys), integer_array([1] * len(keys)))
         ),
     }
     for what in ("expired", "inactive", "attributes"):
@@ -120,12 +120,12 @@ def test_no_statement_walks_a_table(database: Database) -> None:
         )  # and so all plans are made anew
 
 
-def test_touches_and_updates_are_hot(database: Database) -> None:
+def test_accesses_and_updates_are_hot(database: Database) -> None:
     sessions = [database.create(attributes={"a": 1}) for _ in range(20)]
-    keys = _sql.uuid_array([bytes.fromhex(session) for session in sessions])
+    keys = uuid_array([bytes.fromhex(session) for session in sessions])
     for round_ in range(20):
-        times = _sql.integer_array([database.now()] * 20)
-        database.run(database.statements.touch(keys, times))
+        times = integer_array([database.now()] * 20)
+        database.run(database.statements.write_accesses(keys, times))
         database.write(
             update=[database.change(s, round_ + 1, {"a": round_}, i=i) for i, s in enumerate(sessions)]
         )
@@ -144,7 +144,7 @@ def test_a_hundred_thousand_sessions_of_a_user_leave_in_bounded_steps(database: 
     """Other writers go on meanwhile: a step holds its rows only, for one short transaction."""
     database.fill(100_000)
     other = database.create("other")
-    after, deleted, base = _sql.NIL, 0, 1
+    after, deleted, base = NIL, 0, 1
     while True:
         step = database.statements.delete_user(database.node, "user0", None, after, size=2000)
         last, count, skipped = database.run(step)[:3]

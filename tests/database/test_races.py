@@ -157,7 +157,7 @@ def test_nodes_do_not_deadlock(database: Database) -> None:
             walk = database.statements.drop_attribute(database.node, f"user{round_ % 3}", "b", waiting=True)
             database.run(walk, connection)
             pairs = "{" + ",".join(ids) + "}", "{" + ",".join(["1"] * len(ids)) + "}"
-            database.run(database.statements.touch(*pairs), connection)
+            database.run(database.statements.write_accesses(*pairs), connection)
             database.run(
                 database.statements.cleanup(database.node, "inactive", database.inactivity), connection
             )

@@ -14,9 +14,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgsession import _sql
 from pgsession import schema as module
 from pgsession.__main__ import main
+from pgsession._database.statements import Statements, write_arguments
 from pgsession.errors import SchemaError
 
 from .conftest import Database
@@ -38,7 +38,7 @@ def objects(connection: psycopg.Connection[Any], name: str) -> set[str]:
 
 
 def test_created_once_then_nothing_to_do(connection: psycopg.Connection[Any], schema: str) -> None:
-    statements = _sql.Statements(schema, "p_")
+    statements = Statements(schema, "p_")
     with pytest.raises(SchemaError, match=f"init --schema-name {schema} --table-prefix p_ DSN"):
         module.check(connection, statements)
     assert module.create(connection, schema, "p_")[0] == f"created schema {schema}"
@@ -56,9 +56,9 @@ def test_created_once_then_nothing_to_do(connection: psycopg.Connection[Any], sc
 async def test_on_an_asynchronous_connection(dsn: str, schema: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         with pytest.raises(SchemaError):
-            await module.async_check(connection, _sql.Statements(schema))
+            await module.async_check(connection, Statements(schema))
         await module.async_create(connection, schema)
-        await module.async_check(connection, _sql.Statements(schema))
+        await module.async_check(connection, Statements(schema))
 
 
 def test_ten_at_once_on_nothing(dsn: str, schema: str) -> None:
@@ -80,7 +80,7 @@ def test_ten_at_once_on_nothing(dsn: str, schema: str) -> None:
         "CREATE TABLE {}.sessions (id int)",
         "CREATE VIEW {}.session_locks AS SELECT 1",
         "CREATE TABLE {}.session_schema_version (version text)",
-        "CREATE FUNCTION {}.session_touch(uuid[], bigint[]) RETURNS bytea LANGUAGE sql AS 'SELECT null::bytea'",
+        "CREATE FUNCTION {}.session_write_accesses(uuid[], bigint[]) RETURNS bytea LANGUAGE sql AS 'SELECT null::bytea'",  # noqa: E501
         "CREATE TYPE {}.session_attributes AS (id int)",
     ],
 )
@@ -97,7 +97,7 @@ def test_what_is_not_ours_is_refused_and_nothing_half_done(
 
 
 def test_a_newer_or_older_schema_says_what_to_do(connection: psycopg.Connection[Any], schema: str) -> None:
-    statements = _sql.Statements(schema)
+    statements = Statements(schema)
     module.create(connection, schema)
     table = sql.Identifier(schema, "session_schema_version")
     connection.execute(sql.SQL("INSERT INTO {} VALUES (9999, 'later')").format(table))
@@ -149,12 +149,10 @@ def test_an_ordinary_role_needs_only_the_right_to_create(dsn: str, schema: str) 
                 grant = "GRANT USAGE, CREATE ON SCHEMA {} TO {}"
                 admin.execute(sql.SQL(grant).format(sql.Identifier(schema), sql.Identifier(role)))
                 module.create(connection, schema)
-                statements = _sql.Statements(schema)
+                statements = Statements(schema)
                 module.check(connection, statements)
                 connection.execute(statements.incarnate(), prepare=False)
-                connection.execute(
-                    statements.write("0" * 16, "m", _sql.write_arguments(0, False)), prepare=False
-                )
+                connection.execute(statements.write("0" * 16, "m", write_arguments(0, False)), prepare=False)
         finally:
             admin.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(role)))
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))

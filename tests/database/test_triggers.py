@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession._events import PLAIN_SQL, Changed, Deleted, Everything, parse
+from pgsession._protocol.events import PLAIN_SQL, Changed, Deleted, Everything, parse
 
 from .conftest import Database
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession._events import Changed, Deleted
+from pgsession._protocol.events import Changed, Deleted
 
 from .conftest import DAY, HOUR, Database, run_all
 

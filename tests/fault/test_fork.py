@@ -37,7 +37,7 @@ def in_child(sessions, session, parent_node):
 with pgsession.SessionManager(dsn, config) as sessions:
     session = sessions.create_session("u", {"n": 0})
     assert sessions.get_session(session.id).from_cache
-    node, listener = sessions._node, sessions._parts.listener.pid
+    node, listener = sessions._node, sessions._runtime.listener.pid
     for _ in range(2):
         child = os.fork()
         if child == 0:
@@ -49,7 +49,7 @@ with pgsession.SessionManager(dsn, config) as sessions:
         session = sessions.get_session(session.id, refresh=True)
         session["n"] = 0
         sessions.update_session(session)
-    assert sessions._node == node and sessions._parts.listener.pid == listener
+    assert sessions._node == node and sessions._runtime.listener.pid == listener
     assert sessions.stats().listener_losses == 0
 """
 
@@ -65,7 +65,7 @@ async def main():
     async with pgsession.AsyncSessionManager(dsn, config) as sessions:
         session = await sessions.create_session("u", {"n": 0})
         assert (await sessions.get_session(session.id)).from_cache
-        node, listener = sessions._node, sessions._parts.listener.pid
+        node, listener = sessions._node, sessions._runtime.listener.pid
         child = os.fork()
         if child == 0:
             asyncio.events._set_running_loop(None)  # the parent's
@@ -75,7 +75,7 @@ async def main():
         wait(child)
         while (await sessions.get_session(session.id))["n"] != 1:
             await asyncio.sleep(0.01)
-        assert sessions._node == node and sessions._parts.listener.pid == listener
+        assert sessions._node == node and sessions._runtime.listener.pid == listener
         assert sessions.stats().listener_losses == 0
 
 asyncio.run(main())

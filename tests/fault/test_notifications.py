@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession import _events
+from pgsession._protocol import events
 from tests.fault.conftest import NewNode
 from tests.fault.nodes import Console, Node, until
 
@@ -23,17 +23,17 @@ class Ear:
 
     def __init__(self, dsn: str, schema: str) -> None:
         self._connection = psycopg.connect(dsn, autocommit=True)
-        self._connection.execute(f"LISTEN {_events.events_channel(schema, '')}")
+        self._connection.execute(f"LISTEN {events.events_channel(schema, '')}")
         self.payloads: list[str] = []
 
-    def items(self) -> list[_events.Item]:
+    def items(self) -> list[events.Item]:
         self.payloads += [notify.payload for notify in self._connection.notifies(timeout=0.2)]
-        assert all(len(payload) <= _events.MAX_PAYLOAD for payload in self.payloads)
-        events = [_events.parse(payload) for payload in self.payloads]
-        assert not any(event.malformed for event in events)
-        return [item for event in events for item in event.items]
+        assert all(len(payload) <= events.MAX_PAYLOAD for payload in self.payloads)
+        parsed = [events.parse(payload) for payload in self.payloads]
+        assert not any(event.malformed for event in parsed)
+        return [item for event in parsed for item in event.items]
 
-    def until(self, enough: Callable[[list[_events.Item]], bool]) -> list[_events.Item]:
+    def until(self, enough: Callable[[list[events.Item]], bool]) -> list[events.Item]:
         until(lambda: enough(self.items()), "the notifications")
         return self.items()
 
@@ -109,7 +109,7 @@ def test_the_cleanup_tells_the_others(new_node: NewNode, console: Console, ear: 
     cleaner = new_node(cleanup_interval=0.1)
     until(lambda: cleaner.stats().deleted_sessions >= MANY, "the cleanup")
     deleted = ear.until(lambda items: len(items) >= MANY)
-    assert {item.key for item in deleted if isinstance(item, _events.Deleted)} == {i.bytes for i in ids}
+    assert {item.key for item in deleted if isinstance(item, events.Deleted)} == {i.bytes for i in ids}
     assert not any(node.get_session(session_id) for session_id in ids[:3])
 
 
@@ -173,7 +173,7 @@ def test_a_queue_that_fills_is_told(
 def test_a_proof_comes_after_what_was_committed_before_it(new_node: NewNode, dsn: str, schema: str) -> None:
     """What the bound rests on: 10,990 proofs, 48,213 events, no violation."""
     new_node()
-    channel = _events.events_channel(schema, "")
+    channel = events.events_channel(schema, "")
     with psycopg.connect(dsn, autocommit=True) as listener, psycopg.connect(dsn, autocommit=True) as sender:
         writers = [psycopg.connect(dsn, autocommit=True) for _ in range(4)]
         for number, writer in enumerate(writers):

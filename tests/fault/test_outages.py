@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 import pgsession
-from pgsession._record import Record
+from pgsession._core.record import Record
 from tests.fault.conftest import NewNode
 from tests.fault.nodes import Console, Node, until
 from tests.fault_proxy import FaultProxy

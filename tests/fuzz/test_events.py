@@ -7,11 +7,11 @@ import logging
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgsession import _events
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._coherence import Coherence
-from pgsession._record import Record
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
+from pgsession._protocol import events
+from pgsession._protocol.coherence import Coherence
 
 from . import fuzz, mutated
 
@@ -24,17 +24,17 @@ LOG.propagate = False
 names = st.sampled_from(["ann", "bob", "", "é", "\U0001f600"])
 numbers = st.integers(0, 2**63 - 1) | st.sampled_from([0, 1, 2, 2**63 - 1])
 items = st.one_of(
-    st.builds(_events.Changed, st.sampled_from(KEYS), numbers),
-    st.builds(_events.Deleted, st.sampled_from(KEYS)),
-    st.builds(_events.UserChanged, names),
-    st.builds(_events.GroupChanged, names),
-    st.just(_events.Everything()),
-    st.builds(_events.LockReleased, names),
-    st.builds(_events.LockEnded, names, numbers),
+    st.builds(events.Changed, st.sampled_from(KEYS), numbers),
+    st.builds(events.Deleted, st.sampled_from(KEYS)),
+    st.builds(events.UserChanged, names),
+    st.builds(events.GroupChanged, names),
+    st.just(events.Everything()),
+    st.builds(events.LockReleased, names),
+    st.builds(events.LockEnded, names, numbers),
 )
 sent = st.builds(
-    lambda origin, some: next(_events.payloads(origin, some)),
-    st.sampled_from([NODE, OTHER, _events.PLAIN_SQL]),
+    lambda origin, some: next(events.payloads(origin, some)),
+    st.sampled_from([NODE, OTHER, events.PLAIN_SQL]),
     st.lists(items, min_size=1, max_size=6),
 )
 payloads = mutated(sent, "0123456789abcdefABCDEFudUGAlLxz :-+_") | st.text(max_size=60)
@@ -44,7 +44,7 @@ HUGE = f"{OTHER} u{KEYS[0].hex()}:{2**63} d{KEYS[1].hex()}"
 def listening() -> tuple[Coherence, Cache]:
     """A node with four sessions in memory, in sync."""
     clock = Clock(manual=1_000_000)
-    cache = Cache(8, clock, inactivity=0, touch_interval=0, lifetime=0, max_attribute_length=100)
+    cache = Cache(8, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=100)
     coherence = Coherence(cache, clock, node=NODE, max_staleness=30_000_000, stale_if_error=0, logger=LOG)
     coherence.on_listening("one")
     assert coherence.resynced(coherence.resync_started(), [])
@@ -58,12 +58,12 @@ def listening() -> tuple[Coherence, Cache]:
 @given(payloads)
 @example(HUGE)
 def test_a_payload_says_what_it_says_or_everything(payload: str) -> None:
-    event = _events.parse(payload)
+    event = events.parse(payload)
     if event.malformed:
-        assert event.items == (_events.Everything(),)
+        assert event.items == (events.Everything(),)
         return
-    (again,) = _events.payloads(event.origin, event.items)
-    assert _events.parse(again) == event
+    (again,) = events.payloads(event.origin, event.items)
+    assert events.parse(again) == event
     # Only the case of hexadecimal digits and zeros in front of a number may differ.
     assert again.replace("0", "").lower() == payload.replace("0", "").lower()
 
@@ -74,27 +74,27 @@ def test_a_payload_says_what_it_says_or_everything(payload: str) -> None:
 def test_the_cache_keeps_nothing_that_a_payload_takes_from_it(payload: str) -> None:
     coherence, cache = listening()
     news = coherence.on_event(payload)
-    event = _events.parse(payload)
+    event = events.parse(payload)
     assert coherence.counters.malformed_events == event.malformed
     gone = {key for key in KEYS if any(touches(item, key) for item in event.items)}
     assert {key for key in KEYS if cache.version(key) == 0} == gone
-    assert len(news.released) == sum(isinstance(item, _events.LockReleased) for item in event.items)
-    assert len(news.ended) == sum(isinstance(item, _events.LockEnded) for item in event.items)
+    assert len(news.released) == sum(isinstance(item, events.LockReleased) for item in event.items)
+    assert len(news.ended) == sum(isinstance(item, events.LockEnded) for item in event.items)
 
 
-def touches(item: _events.Item, key: bytes) -> bool:
+def touches(item: events.Item, key: bytes) -> bool:
     """Whether it ends what is in memory of this session, all of which are at version 5."""
     odd = KEYS.index(key) % 2 == 1
     match item:
-        case _events.Changed(changed, version):
+        case events.Changed(changed, version):
             return changed == key and version > 5
-        case _events.Deleted(deleted):
+        case events.Deleted(deleted):
             return deleted == key
-        case _events.UserChanged(user):
+        case events.UserChanged(user):
             return user == ("ann" if odd else "bob")
-        case _events.GroupChanged(group):
+        case events.GroupChanged(group):
             return odd and group == "bob"
-    return isinstance(item, _events.Everything)
+    return isinstance(item, events.Everything)
 
 
 @fuzz

@@ -9,10 +9,10 @@ from uuid import UUID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._key import to_bytes, to_uuid
-from pgsession._reader import Reader
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.key import to_bytes, to_uuid
+from pgsession._core.reader import Reader
 
 from . import fuzz, mutated
 
@@ -48,7 +48,7 @@ class Loader(Reader):
         return key
 
 
-LIMITS = {"inactivity": 0, "touch_interval": 0, "lifetime": 0, "max_attribute_length": 1}
+LIMITS = {"inactivity": 0, "access_interval": 0, "lifetime": 0, "max_attribute_length": 1}
 LOADER = Loader(Cache(1, Clock(manual=0), **LIMITS))
 GONE = object()
 

@@ -14,11 +14,13 @@ import msgspec
 from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
-from pgsession import _writes
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._record import Record
-from pgsession._session import Session
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
+from pgsession._core.session import Session
+from pgsession._protocol.batch import Batch
+from pgsession._protocol.operations import Create, Delete, Operation, Update
+from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import (
     AttributeTypeError,
     AttributeVersionConflict,
@@ -30,7 +32,7 @@ from pgsession.errors import (
 
 from . import fuzz, mutated
 
-CACHE = Cache(1, Clock(manual=0), inactivity=0, touch_interval=0, lifetime=0, max_attribute_length=100)
+CACHE = Cache(1, Clock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=100)
 ALPHABET = '0123456789abcdef[]{}",:-\\ untrlE.+'
 FAR = 1 << 60
 
@@ -155,7 +157,7 @@ def test_a_typed_value_is_what_msgspec_makes_of_it(value: str, type_: Any) -> No
 @example(ROW % f'[["k", {2**63}, null, 1]]')
 def test_a_snapshot_is_a_whole_record_or_an_error(text: str) -> None:
     try:
-        record = _writes.record_of(text)
+        record = record_of(text)
     except msgspec.DecodeError:
         return
     except UnicodeEncodeError:
@@ -184,7 +186,7 @@ def assert_whole(record: Record, row: list[Any]) -> None:
 def test_a_list_of_snapshots_is_a_list_of_whole_records_or_an_error(texts: list[str]) -> None:
     text = f"[{','.join(texts)}]"
     try:
-        records = _writes.records_of(text)
+        records = records_of(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
         return
     rows = standard(text)
@@ -199,13 +201,13 @@ RECORD = Record(bytes(16), 5, "u", None, 1, 1, 1, FAR, True, [("k", 1, None, b"1
 SAVED = (ROW % '[["k", 1, null, 1]]', "null", ROW % '[["k", 1, null, 1], ["k", 1, null, 1]]')
 
 
-def operations() -> list[_writes.Operation]:
-    update = _writes.Update(
+def operations() -> list[Operation]:
+    update = Update(
         RECORD, check=None, sets=[("a", b"1", None, 0)], deletes=[], expires_at=None, include_inactivity=None,
         group=None, notify=True, notify_on_conflict=True,
     )  # fmt: skip
-    create = _writes.Create(bytes(16), "u", None, FAR, True, [], 0, "evict", [])
-    return [create, update, _writes.Delete(bytes(16))]
+    create = Create(bytes(16), "u", None, FAR, True, [], 0, "evict", [])
+    return [create, update, Delete(bytes(16))]
 
 
 statuses = st.sampled_from(["ok", "gone", "locked", "too_many", "session", "attributes", "OK", "later"])
@@ -256,7 +258,7 @@ REFUSALS = (TooManySessionsError, SessionVersionConflict, AttributeVersionConfli
 @example('{"incarnation": null, "refused": [[1, "gone"], [2, "gone"], [3, "gone"]]}')
 @example('{"incarnation": null, "delete": [[-1, "ok"], [-2, "ok"], [-3, "ok"]]}')
 def test_every_operation_gets_one_answer_of_its_own_kind_or_all_an_error(text: str) -> None:
-    batch = _writes.Batch(operations())
+    batch = Batch(operations())
     try:
         settled = batch.settle(text)
     except (msgspec.DecodeError, LookupError, ValueError, RecursionError):
@@ -265,18 +267,14 @@ def test_every_operation_gets_one_answer_of_its_own_kind_or_all_an_error(text: s
     assert sorted(answered, key=batch.operations.index) == batch.operations
     said = standard(text)
     done = {
-        _writes.Create: [] if said.get("turned_away") else [1],
-        _writes.Update: said.get("written", []),
-        _writes.Delete: [one[0] for one in said.get("delete", []) if one[1] == "ok"],
+        Create: [] if said.get("turned_away") else [1],
+        Update: said.get("written", []),
+        Delete: [one[0] for one in said.get("delete", []) if one[1] == "ok"],
     }
     for operation, result in settled.results:
         kind = type(operation)
         if done[kind]:
             assert done[kind] == [1]
-            assert (
-                (result is None)
-                if kind is _writes.Delete
-                else isinstance(result, Record | WriteOutcomeUnknown)
-            )
+            assert (result is None) if kind is Delete else isinstance(result, Record | WriteOutcomeUnknown)
         else:
             assert isinstance(result, REFUSALS)

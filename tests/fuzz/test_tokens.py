@@ -8,10 +8,10 @@ from uuid import UUID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._reader import AsyncReader, Reader
-from pgsession._token import open_session_token
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.reader import AsyncReader, Reader
+from pgsession._core.token import open_session_token
 from pgsession.errors import InvalidTokenError
 from pgsession.tokens import Signer
 
@@ -120,7 +120,7 @@ class Loops(Verifying, AsyncReader):
     pass
 
 
-CACHE = Cache(4, Clock(manual=0), inactivity=0, touch_interval=0, lifetime=0, max_attribute_length=1)
+CACHE = Cache(4, Clock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=1)
 READERS = (Threads(CACHE), Loops(CACHE))
 
 

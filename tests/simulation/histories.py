@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pgsession import _coherence
+from pgsession._protocol import coherence
 from tests.simulation.world import HEADER, STEP, World
 
 
@@ -26,7 +26,7 @@ def history_of(seed: int) -> bytes:
     return header + source.randbytes(STEP * source.randint(10, 70))
 
 
-def run(history: bytes, module: Any = _coherence) -> Failure | None:
+def run(history: bytes, module: Any = coherence) -> Failure | None:
     """Run one history. An exception of any kind is a failure: nothing here may raise."""
     try:
         World(history, module=module).run()
@@ -35,7 +35,7 @@ def run(history: bytes, module: Any = _coherence) -> Failure | None:
     return None
 
 
-def failures(seeds: range, module: Any = _coherence) -> Iterator[tuple[int, Failure]]:
+def failures(seeds: range, module: Any = coherence) -> Iterator[tuple[int, Failure]]:
     """The failing histories among these seeds."""
     for seed in seeds:
         failure = run(history_of(seed), module)
@@ -43,7 +43,7 @@ def failures(seeds: range, module: Any = _coherence) -> Iterator[tuple[int, Fail
             yield seed, failure
 
 
-def shrink(failure: Failure, module: Any = _coherence) -> Failure:
+def shrink(failure: Failure, module: Any = coherence) -> Failure:
     """Leave out whatever the failure does not need."""
     header, body = failure.history[:HEADER], failure.history[HEADER:]
     steps = [body[at : at + STEP] for at in range(0, len(body), STEP)]
@@ -61,7 +61,7 @@ def shrink(failure: Failure, module: Any = _coherence) -> Failure:
     return failure
 
 
-def report(failure: Failure, module: Any = _coherence, *, seed: int | None = None) -> str:
+def report(failure: Failure, module: Any = coherence, *, seed: int | None = None) -> str:
     """Everything that is needed to understand and repeat a failure."""
     short = shrink(failure, module)
     world = World(short.history, module=module, trace=True)

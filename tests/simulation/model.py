@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pgsession._record import Record
+from pgsession._core.record import Record
 
 EPOCH = 1_700_000_000_000_000
 """The database's clock at the simulation's time 0."""

@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from pgsession import _events
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._reader import Reader
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.reader import Reader
+from pgsession._protocol import events
 from tests.simulation.model import EPOCH, Commit, Connection
 from tests.simulation.oracle import Call, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pgsession._record import Record
+    from pgsession._core.record import Record
     from tests.simulation.world import World
 
 LOGGER = logging.getLogger("pgsession.simulation")
@@ -37,11 +37,11 @@ class _Hits(Reader):
     def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Any:
         return _MISS
 
-    def _touch_now(self, key: bytes) -> None:
+    def _write_access_soon(self, key: bytes) -> None:
         pass
 
 
-class Outcome:
+class SharedFuture:
     """What the callers of one fill wait on, and what the oracle knows of it."""
 
     __slots__ = ("began", "disturbed", "waiting")
@@ -102,7 +102,7 @@ class Read(Operation):
         self.call = call
         self.key = call.key
         self.fill, self.leads = node.coherence.open_fill(
-            call.key, refresh=call.refresh, new_outcome=lambda: Outcome(node.world.now)
+            call.key, refresh=call.refresh, new_future=lambda: SharedFuture(node.world.now)
         )
 
     def execute(self) -> None:
@@ -117,7 +117,7 @@ class Read(Operation):
         if verdict.reconnect:
             node.drop_listener()
         if verdict.again:
-            for call in (self.call, *fill.outcome.waiting):
+            for call in (self.call, *fill.future.waiting):
                 node.load(call)
             return
         if verdict is node.verdicts.CACHED:
@@ -126,7 +126,7 @@ class Read(Operation):
                 node.expect_hit(self.call)
         record = node.module.unexpired(self.record, node.clock.database_now())
         node.finish(self.call, record, self.serial, "database")
-        for call in fill.outcome.waiting:
+        for call in fill.future.waiting:
             if node.module.satisfies(record, call.min_version):
                 node.finish(call, record, self.serial, "joined")
             else:
@@ -136,9 +136,9 @@ class Read(Operation):
         node = self.node
         node.coherence.fail_fill(self.fill)
         node.fills[self.call.key].remove(self.fill)
-        for call in (self.call, *self.fill.outcome.waiting):
+        for call in (self.call, *self.fill.future.waiting):
             if not call.refresh:
-                record = node.coherence.degraded(call.key, min_version=call.min_version)
+                record = node.coherence.stale_if_error(call.key, min_version=call.min_version)
                 if record is not None:
                     node.finish(call, record, 0, "degraded")
 
@@ -225,7 +225,7 @@ class Wide(Operation):
 
     stages = 3
 
-    def __init__(self, node: Node, kind: str, item: _events.Item) -> None:
+    def __init__(self, node: Node, kind: str, item: events.Item) -> None:
         super().__init__(node)
         self.kind = kind
         self.item = item
@@ -236,7 +236,7 @@ class Wide(Operation):
 
     def answer(self) -> None:
         node = self.node
-        node.coherence.forget(self.item)
+        node.coherence.drop(self.item)
         node.disturb(None)
         for commit in self.effects:
             node.world.oracle.returned(node, commit.key, commit.serial)
@@ -313,12 +313,12 @@ class Compare(Operation):
         self.node.comparing = False
 
 
-class Touches(Operation):
+class Accesses(Operation):
     """A batch of noted accesses."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node)
-        self.batch = node.cache.take_touched(100)
+        self.batch = node.cache.take_accesses(100)
 
     def execute(self) -> None:
         accessed = self.node.world.server.accessed
@@ -326,10 +326,10 @@ class Touches(Operation):
             accessed[key] = max(accessed.get(key, 0), at)
 
     def answer(self) -> None:
-        self.node.cache.confirm_touched(self.batch)
+        self.node.cache.confirm_accesses(self.batch)
 
     def fail(self, executed: bool) -> None:
-        self.node.cache.restore_touched(self.batch)
+        self.node.cache.restore_accesses(self.batch)
 
 
 class Node:
@@ -348,7 +348,7 @@ class Node:
             world.capacity,
             self.clock,
             inactivity=10**13,
-            touch_interval=10**12,
+            access_interval=10**12,
             lifetime=0,
             max_attribute_length=16384,
         )
@@ -373,7 +373,7 @@ class Node:
         self.returned: dict[bytes, list[int]] = {}
         self.arrived: dict[bytes, list[int]] = {}
         self.held: dict[bytes, int] = {}
-        self.touched: dict[bytes, int] = {}
+        self.accesses: dict[bytes, int] = {}
 
     # Reads
 
@@ -386,7 +386,7 @@ class Node:
         if session is _MISS:
             self.load(call)
         else:
-            self.touched[key] = EPOCH + self.world.now
+            self.accesses[key] = EPOCH + self.world.now
             assert session is not None
             self.finish(call, session._record, 0, "memory")
 
@@ -398,7 +398,7 @@ class Node:
             self.fills.setdefault(call.key, []).append(read.fill)
             self.operations.append(read)
         else:
-            read.fill.outcome.waiting.append(call)
+            read.fill.future.waiting.append(call)
 
     def finish(self, call: Call, record: Record | None, serial: int, source: str) -> None:
         self.world.oracle.finish(call, record, serial, source)
@@ -428,7 +428,7 @@ class Node:
         """From now on the fills of this session (None: all) may lack something that is known here."""
         for fills in (self.fills.get(key, ()),) if key is not None else self.fills.values():
             for fill in fills:
-                fill.outcome.disturbed = True
+                fill.future.disturbed = True
 
     # The listener
 

@@ -1,4 +1,4 @@
-"""The judge: C1 to C11 as statements about what happened, with no idea of how it was brought about.
+"""The check: C1 to C11 as statements about what happened, with no idea of how it was brought about.
 
 It compares by serial numbers of commits, never by versions, and by the true time, never by a node's clock.
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from tests.simulation.model import EPOCH, Commit
 
 if TYPE_CHECKING:
-    from pgsession._record import Record
+    from pgsession._core.record import Record
     from tests.simulation.node import Node
 
 SECOND: Final = 1_000_000
@@ -164,7 +164,7 @@ class Oracle:
 
     def check_lead(self, node: Node, key: bytes) -> None:
         for fill in node.fills.get(key, ()):
-            if not fill.outcome.disturbed and self.now - fill.outcome.began < self.max_staleness:
+            if not fill.future.disturbed and self.now - fill.future.began < self.max_staleness:
                 raise Violation(f"C10: {node.name} reads {key[-1]} twice at once")
 
 

@@ -11,9 +11,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-from pgsession import _coherence, _events
+from pgsession._protocol import coherence, events
 from tests.simulation.model import EPOCH, Commit, Server
-from tests.simulation.node import Compare, Listing, Node, Prove, Read, Touches, Wide, Write, expect
+from tests.simulation.node import Accesses, Compare, Listing, Node, Prove, Read, Wide, Write, expect
 from tests.simulation.oracle import SECOND, Oracle
 
 MAX_STALENESS: Final = 10 * SECOND
@@ -24,13 +24,13 @@ _KEYS: Final = tuple(bytes([0] * 15 + [number]) for number in range(1, 10))
 _USERS: Final = ("ann", "bob")
 _GROUPS: Final = (None, "red", "blue")
 _TIMES: Final = (0.001, 0.05, 0.3, 1, 2, 3.3, 3.4, 5, 9, 10.1, 12, 21)
-_PLAIN: Final = _events.PLAIN_SQL
+_PLAIN: Final = events.PLAIN_SQL
 
 
 class World:
     """Everything there is, and what can happen to it: the actions are the methods of `_ACTIONS`."""
 
-    def __init__(self, history: bytes, *, module: Any = _coherence, trace: bool = False) -> None:
+    def __init__(self, history: bytes, *, module: Any = coherence, trace: bool = False) -> None:
         header = history[:HEADER].ljust(HEADER, b"\0")
         self.history = history
         self.trace: list[str] | None = [] if trace else None
@@ -109,8 +109,8 @@ class World:
         self.oracle.committed(commit)
         return self.server.commit(commit)
 
-    def _announce(self, origin: str, item: _events.Item, *effects: Commit) -> None:
-        payload = f"{origin} {_events.encode(item)}"
+    def _announce(self, origin: str, item: events.Item, *effects: Commit) -> None:
+        payload = f"{origin} {events.encode(item)}"
         if self.garbled:
             payload = f"{origin} n{payload[18:]}"
         self.server.notify(payload, effects)
@@ -120,7 +120,7 @@ class World:
         if row is not None:
             return row  # Ids are random: never created twice.
         commit = self._commit(key, 1, _USERS[key[-1] % 2], _GROUPS[key[-1] % 3])
-        self._announce(origin, _events.Changed(key, 1), commit)
+        self._announce(origin, events.Changed(key, 1), commit)
         return commit
 
     def update(
@@ -137,7 +137,7 @@ class World:
         more = {} if expires is None else {"expires": expires}
         commit = self._commit(row.key, row.version + 1, row.user, group, announced=announced, **more)
         if announced:
-            self._announce(origin, _events.Changed(row.key, commit.version), commit)
+            self._announce(origin, events.Changed(row.key, commit.version), commit)
         return commit
 
     def _bury(self, row: Commit) -> Commit:
@@ -145,10 +145,10 @@ class World:
 
     def delete(self, row: Commit, *, origin: str) -> Commit:
         commit = self._bury(row)
-        self._announce(origin, _events.Deleted(row.key), commit)
+        self._announce(origin, events.Deleted(row.key), commit)
         return commit
 
-    def wide(self, kind: str, item: _events.Item, *, origin: str) -> list[Commit]:
+    def wide(self, kind: str, item: events.Item, *, origin: str) -> list[Commit]:
         rows = [row for row in self.server.rows.values() if not row.deleted and _matches(item, row)]
         effects = rows
         if kind == "delete":
@@ -281,15 +281,15 @@ class World:
 
     def wide_statement(self, node: Node, b: int, c: int) -> None:
         """delete_user, delete_group, delete_all, delete_attribute_from_user, evict_user, clear_cache."""
-        user, group = _events.UserChanged(_USERS[b % 2]), _events.GroupChanged(str(_GROUPS[1 + b % 2]))
+        user, group = events.UserChanged(_USERS[b % 2]), events.GroupChanged(str(_GROUPS[1 + b % 2]))
         kind, item = (
             ("delete", user),
             ("delete", group),
-            ("delete", _events.Everything()),
+            ("delete", events.Everything()),
             ("attribute", user),
             ("attribute", user),
             ("evict", user),
-            ("evict", _events.Everything()),
+            ("evict", events.Everything()),
         )[c % 7]
         if not node.paused:
             node.operations.append(Wide(node, kind, item))
@@ -298,9 +298,9 @@ class World:
         if not node.paused:
             node.operations.append(Listing(node, _USERS[b % 2]))
 
-    def flush_touches(self, node: Node, b: int, c: int) -> None:
+    def write_accesses(self, node: Node, b: int, c: int) -> None:
         if not node.paused:
-            node.operations.append(Touches(node))
+            node.operations.append(Accesses(node))
 
     def plain_sql(self, node: Node, b: int, c: int) -> None:
         """An operator with psql: another session of the database, and no node at all."""
@@ -469,11 +469,11 @@ class World:
                 not self.oracle.commits[held].lost and not rows[-1].deleted,  # type: ignore[union-attr]
                 f"C5: {node.name} holds #{held}, which is no more",
             )
-        while batch := node.cache.take_touched(100):
+        while batch := node.cache.take_accesses(100):
             for key, at in batch:
                 self.server.accessed[key] = max(at, self.server.accessed.get(key, 0))
-            node.cache.confirm_touched(batch)
-        for key, at in node.touched.items():
+            node.cache.confirm_accesses(batch)
+        for key, at in node.accesses.items():
             row = self.server.live(key, self.now)
             if row is not None:
                 expect(
@@ -489,10 +489,10 @@ def _under_way(world: World) -> list[Any]:
     return [*world.orphans, *(operation for node in world.nodes for operation in node.operations)]
 
 
-def _matches(item: _events.Item, row: Commit) -> bool:
-    if isinstance(item, _events.UserChanged):
+def _matches(item: events.Item, row: Commit) -> bool:
+    if isinstance(item, events.UserChanged):
         return row.user == item.user_id
-    if isinstance(item, _events.GroupChanged):
+    if isinstance(item, events.GroupChanged):
         return row.group == item.group_id
     return True
 
@@ -521,7 +521,7 @@ _SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
     ((6, World.update_checked), (6, World.update_quietly)),
     ((3, World.delete_session), (4, World.plain_sql)),
     ((6, World.wide_statement), (5, World.regroup)),
-    ((6, World.list_user), (3, World.flush_touches)),
+    ((6, World.list_user), (3, World.write_accesses)),
     ((6, World.break_operation), (4, World.run_orphan)),
     ((4, World.end_listener), (2, World.blink), (4, World.deliver_late)),
     ((4, World.freeze_listener), (3, World.get_slowly)),

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pgsession
-from pgsession._primitives import sleep
+from pgsession._concurrency import sleep
 from tests.crew import Crew
 
 

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 import pgsession
-from pgsession import _events
-from pgsession._primitives import Event
-from pgsession._record import Record
+from pgsession._concurrency import Event
+from pgsession._core.record import Record
+from pgsession._protocol import events
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
@@ -71,7 +71,7 @@ def test_defect_02_any_number_of_sessions_can_be_deleted_and_every_node_hears_of
     create_many(a, 300)
     tables.run_unheard("UPDATE {sessions} SET expires_at = now()")
     assert a.stats().cached_sessions == 300
-    b._open_parts().housekeeping.clean_up()
+    b._open_runtime().maintenance.clean_up()
     eventually(nothing_left_in_a)
     assert tables.count() == 0
 
@@ -125,7 +125,7 @@ def test_defect_05_a_read_overtaken_by_an_update_does_not_stay_in_memory(
     """It began before another node's update, ended after its notification, and was served for up to 48 hours."""
     a, b = open_manager(), open_manager()
     session = a.create_session("u", {"n": 1})
-    store = b._open_parts().store
+    store = b._open_runtime().store
     read, overtaken, heard = store.read, Event(), Event()
 
     def slow(key: bytes) -> Any:
@@ -227,7 +227,7 @@ def test_defect_07_a_resync_has_no_limit(open_manager: OpenAsyncManager, tables:
     tables.run_unheard("UPDATE {sessions} SET version = 2 WHERE id = %s", changed)
     before = manager.stats()
     assert before.cached_sessions == count
-    manager._open_parts().listener.reconnect()
+    manager._open_runtime().listener.reconnect()
 
     def in_sync_again() -> bool:
         return manager.stats().resyncs > before.resyncs and manager._coherence.in_sync
@@ -318,7 +318,7 @@ def test_defect_12_nothing_is_in_memory_before_it_is_committed(
 ) -> None:
     """A new session was, and stayed there when the transaction failed."""
     manager = open_manager()
-    store = manager._open_parts().store
+    store = manager._open_runtime().store
     write = store.write
 
     def look_first(*arguments: Any, **options: Any) -> str:
@@ -339,7 +339,7 @@ def test_defect_12_nothing_is_in_memory_before_it_is_committed(
 
 
 def test_no_payload_of_ours_can_be_too_long_for_a_notification() -> None:
-    items: list[_events.Item] = [_events.Deleted(bytes([number % 256] * 16)) for number in range(5000)]
-    items.append(_events.UserChanged("ü" * 256))
-    for payload in _events.payloads("0" * 16, items):
-        assert len(payload.encode()) <= _events.MAX_PAYLOAD
+    items: list[events.Item] = [events.Deleted(bytes([number % 256] * 16)) for number in range(5000)]
+    items.append(events.UserChanged("ü" * 256))
+    for payload in events.payloads("0" * 16, items):
+        assert len(payload.encode()) <= events.MAX_PAYLOAD

@@ -21,7 +21,7 @@ HOUR = 3600 * 1_000_000
 
 
 def flush(manager: pgsession.SessionManager) -> None:
-    manager._open_parts().housekeeping.flush_touches()
+    manager._open_runtime().maintenance.write_accesses()
 
 
 def make_old(tables: Tables, session: pgsession.Session, age: timedelta) -> None:
@@ -221,28 +221,28 @@ def test_accesses_are_noted_and_written_together(open_manager: OpenAsyncManager,
     manager = open_manager(max_sessions=0, last_access_update_batch_size=4)
     sessions = create_many(manager, 10)
     calls: list[int] = []
-    store = manager._open_parts().store
-    touch = store.touch
+    store = manager._open_runtime().store
+    touch = store.write_accesses
 
     def counted(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
         calls.append(len(touched))
         return touch(touched)
 
-    store.touch = counted  # type: ignore[method-assign]
+    store.write_accesses = counted  # type: ignore[method-assign]
     before = [last_access(tables, session) for session in sessions]
     for session in sessions:
         for _ in range(3):
             assert manager.get_session(session.id) is not None
-    assert manager.stats().pending_touches == 10 and not calls
+    assert manager.stats().pending_accesses == 10 and not calls
     assert [last_access(tables, session) for session in sessions] == before
     flush(manager)
     assert calls == [4, 4, 2]
     assert all(last_access(tables, session) > at for session, at in zip(sessions, before, strict=True))
-    assert manager.stats().pending_touches == 0 and manager.stats().written_touches == 10
+    assert manager.stats().pending_accesses == 0 and manager.stats().written_accesses == 10
     flush(manager)
     assert len(calls) == 3, "nothing to write, nothing written"
     read = manager.get_session(sessions[0].id, touch=False)
-    assert read is not None and manager.stats().pending_touches == 0
+    assert read is not None and manager.stats().pending_accesses == 0
 
 
 def test_accesses_are_written_every_so_often(open_manager: OpenAsyncManager, tables: Tables) -> None:
@@ -285,14 +285,14 @@ def test_a_batch_that_fails_is_kept_and_written_later(open_manager: OpenAsyncMan
     session = manager.create_session("u")
     before = last_access(tables, session)
     manager.get_session(session.id)
-    tables.run("ALTER FUNCTION {schema}.session_touch RENAME TO away")
+    tables.run("ALTER FUNCTION {schema}.session_write_accesses RENAME TO away")
     flush(manager)
     stats = manager.stats()
-    assert (stats.failed_touch_batches, stats.pending_touches, stats.written_touches) == (1, 1, 0)
+    assert (stats.failed_access_batches, stats.pending_accesses, stats.written_accesses) == (1, 1, 0)
     manager.get_session(session.id)
     manager.clear_cache()
-    assert manager.stats().pending_touches == 1, "an access outlives the cached copy"
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_touch")
+    assert manager.stats().pending_accesses == 1, "an access outlives the cached copy"
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses")
     manager.close()
     assert last_access(tables, session) > before, "what is pending is written at the end"
 
@@ -308,7 +308,7 @@ def test_what_somebody_else_has_locked_is_written_later(
     with tables.locked("SELECT 1 FROM {sessions} WHERE id = %s FOR UPDATE", held.id):
         flush(manager)
         assert last_access(tables, held) == before[0] and last_access(tables, free) > before[1]
-        assert manager.stats().pending_touches == 1
+        assert manager.stats().pending_accesses == 1
     flush(manager)
     assert last_access(tables, held) > before[0]
 
@@ -320,7 +320,7 @@ def test_a_late_access_is_written_at_once(open_manager: OpenAsyncManager, tables
     make_old(tables, session, timedelta(hours=47, minutes=55))
     manager.clear_cache()
     assert manager.get_session(session.id, touch=False) is not None
-    assert manager.stats().pending_touches == 0
+    assert manager.stats().pending_accesses == 0
     assert manager.get_session(session.id) is not None
 
     def written() -> bool:
@@ -349,22 +349,22 @@ def test_noted_during_the_last_flush(open_manager: OpenAsyncManager, tables: Tab
     manager = open_manager()
     one, two = manager.create_session("u"), manager.create_session("u")
     before = last_access(tables, two)
-    parts = manager._open_parts()
-    touch = parts.store.touch
+    parts = manager._open_runtime()
+    touch = parts.store.write_accesses
 
     def slow(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        parts.store.touch = touch  # type: ignore[method-assign]
+        parts.store.write_accesses = touch  # type: ignore[method-assign]
         result = touch(touched)
-        parts.housekeeping._stopping.set()
+        parts.maintenance._stopping.set()
         manager.get_session(two.id)
         return result
 
-    parts.store.touch = slow  # type: ignore[method-assign]
+    parts.store.write_accesses = slow  # type: ignore[method-assign]
     manager.get_session(one.id)
-    parts.housekeeping.touch_soon()
+    parts.maintenance.write_accesses_soon()
 
     def begun() -> bool:
-        return parts.housekeeping._stopping.is_set()
+        return parts.maintenance._stopping.is_set()
 
     eventually(begun)
     manager.close()
@@ -381,6 +381,6 @@ def test_closing_without_a_database_loses_accesses_but_ends(
     def down(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
         raise psycopg.OperationalError("the database is down")
 
-    manager._open_parts().store.touch = down  # type: ignore[method-assign]
+    manager._open_runtime().store.write_accesses = down  # type: ignore[method-assign]
     manager.close()
     assert "could not be written" in caplog.text

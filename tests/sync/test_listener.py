@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgsession._primitives import Event, sleep
+from pgsession._concurrency import Event, sleep
 from pgsession._sync.listener import Listener
 from pgsession.errors import ListenerError
 from tests.crew import Crew
@@ -86,9 +86,9 @@ def terminate(dsn: str, listener: Listener) -> None:
 def wait_for_bytes(listener: Listener, count: int) -> None:
     """Until the listener's socket holds as many that it has not read."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
-    assert listener._link is not None
+    assert listener._connection is not None
     end = time.monotonic() + PATIENCE
-    while struct.unpack("i", fcntl.ioctl(listener._link.fileno, termios.FIONREAD, b"1234"))[0] < count:
+    while struct.unpack("i", fcntl.ioctl(listener._connection.fileno, termios.FIONREAD, b"1234"))[0] < count:
         assert time.monotonic() < end
         time.sleep(0.001)
 

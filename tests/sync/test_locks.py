@@ -93,7 +93,7 @@ def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> None:
         crew.start(wait)
 
         def waits() -> bool:
-            return "r" in b._open_parts().keeper._waiting
+            return "r" in b._open_runtime().lock_renewal._waiting
 
         eventually(waits)
         lock.release()
@@ -105,7 +105,7 @@ def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> None:
 def test_retries_are_counted(open_manager: OpenAsyncManager) -> None:
     a, b = open_manager(), open_manager()
     assert a.lock("r").acquire()
-    store = b._open_parts().store
+    store = b._open_runtime().store
     acquire, calls = store.acquire, []
 
     def counted(*arguments: Any) -> Any:

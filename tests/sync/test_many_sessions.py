@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 import pgsession
-from pgsession._sql import NIL
+from pgsession._database.statements import NIL
 from tests.crew import Crew
 from tests.tables import Tables
 
@@ -125,7 +125,7 @@ def test_listing_is_no_access_and_fills_no_cache(open_manager: OpenAsyncManager)
     (listed,) = b.list_user_sessions("u")
     assert listed.id == session.id
     stats = b.stats()
-    assert stats.cached_sessions == 0 and stats.pending_touches == 0
+    assert stats.cached_sessions == 0 and stats.pending_accesses == 0
     listed["n"] = 1  # and it can be changed
     b.update_session(listed)
     read = a.get_session(session.id, min_version=2)
@@ -243,7 +243,7 @@ def test_the_cleanup_reaches_every_node_whatever_the_number(
         else "UPDATE {sessions} SET last_accessed = now() - interval '49 h' WHERE user_id = 'u'"
     )
     assert a.get_cached_session(sessions[0].id) is not None, "a cannot know yet"
-    assert b._open_parts().housekeeping.clean_up()
+    assert b._open_runtime().maintenance.clean_up()
     assert tables.count() == 1
     assert b.stats().deleted_sessions == len(sessions)
 
@@ -260,13 +260,13 @@ def test_one_node_at_a_time_cleans_up(open_manager: OpenAsyncManager, tables: Ta
     tables.run_unheard("UPDATE {sessions} SET expires_at = now() WHERE id = %s", session.id)
     with tables.locked(
         "SELECT pg_try_advisory_xact_lock(hashtextextended(%s || ' cleanup', 1))",
-        a._open_parts().statements.events_channel,
+        a._open_runtime().statements.events_channel,
     ):
-        assert not a._open_parts().housekeeping.clean_up(), "somebody else is at it"
+        assert not a._open_runtime().maintenance.clean_up(), "somebody else is at it"
     assert tables.count() == 1 and a.stats().cleanups == 0
     crew = Crew()
     for node in (a, b):
-        crew.start(node._open_parts().housekeeping.clean_up)
+        crew.start(node._open_runtime().maintenance.clean_up)
     assert any(crew.join())
     assert tables.count() == 0
     assert a.stats().deleted_sessions + b.stats().deleted_sessions == 1
@@ -277,9 +277,9 @@ def test_the_cleanup_steps_over_rows_that_others_hold(open_manager: OpenAsyncMan
     sessions = create_many(manager, 10)
     tables.run_unheard("UPDATE {sessions} SET expires_at = now()")
     with tables.locked("SELECT 1 FROM {sessions} WHERE id = %s FOR UPDATE", sessions[0].id):
-        assert manager._open_parts().housekeeping.clean_up()
+        assert manager._open_runtime().maintenance.clean_up()
         assert tables.count() == 1
-    assert manager._open_parts().housekeeping.clean_up()
+    assert manager._open_runtime().maintenance.clean_up()
     assert tables.count() == 0
 
 
@@ -293,7 +293,7 @@ def test_the_cleanup_takes_expired_attributes_and_locks(
     assert manager.lock("r").acquire()
     tables.run_unheard("UPDATE {session_attributes} SET expires_at = now() WHERE key = 'code'")
     tables.run_unheard("UPDATE {session_locks} SET expires_at = now()")
-    assert manager._open_parts().housekeeping.clean_up()
+    assert manager._open_runtime().maintenance.clean_up()
     assert tables.run("SELECT key FROM {session_attributes}") == [("stay",)]
     assert tables.run("SELECT * FROM {session_locks}") == []
     assert manager.stats().deleted_sessions == 0
@@ -314,7 +314,7 @@ def test_a_cleanup_that_fails_is_tried_again(open_manager: OpenAsyncManager, tab
     manager = open_manager(cleanup_interval=0.1)
     manager.create_session("u", expires_in=timedelta(milliseconds=1))
     tables.run("ALTER FUNCTION {schema}.session_cleanup RENAME TO away")
-    store = manager._open_parts().store
+    store = manager._open_runtime().store
     with pytest.raises(Exception, match="session_cleanup"):
         store.cleanup("expired", NIL)
     tables.run("ALTER FUNCTION {schema}.away RENAME TO session_cleanup")

@@ -67,7 +67,7 @@ def test_a_logger_of_the_callers_is_used(
     open_manager: OpenAsyncManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = open_manager(logger=logging.getLogger("app.sessions"))
-    parts = manager._open_parts()
+    parts = manager._open_runtime()
     parts.store.query("SELECT 1 FROM pg_notify(%s, 'garbage')", (parts.statements.events_channel,))
 
     def logged() -> bool:

@@ -39,9 +39,9 @@ def exercise(manager: pgsession.SessionManager) -> None:
     with manager.lock("rebuild ☃", session_id=session.id) as lock:
         lock.extend(100)
         assert lock.token is not None and not manager.lock("rebuild ☃").acquire(blocking=False)
-    manager._open_parts().housekeeping.flush_touches()
-    assert manager._open_parts().housekeeping.clean_up()
-    assert manager.stats().written_touches == 1
+    manager._open_runtime().maintenance.write_accesses()
+    assert manager._open_runtime().maintenance.clean_up()
+    assert manager.stats().written_accesses == 1
     manager.clear_cache()
     manager.evict_user_sessions("Jürgen ☃")
     session["x"] = 1
@@ -123,7 +123,7 @@ def test_the_listener_takes_the_pools_conninfo(
         open=False,
     ) as pool:
         manager = open_manager(pool)
-        pid = manager._open_parts().listener.pid
+        pid = manager._open_runtime().listener.pid
         assert (
             tables.one("SELECT application_name FROM pg_stat_activity WHERE pid = %s", pid) == "of the pool"
         )
@@ -177,7 +177,7 @@ def test_a_listener_shared_by_two_managers(dsn: str, open_manager: OpenAsyncMana
 
 def test_the_listener_conninfo_is_used(dsn: str, open_manager: OpenAsyncManager, tables: Tables) -> None:
     manager = open_manager(listener_conninfo=make_conninfo(dsn, application_name="the listener"))
-    pid = manager._open_parts().listener.pid
+    pid = manager._open_runtime().listener.pid
     assert tables.one("SELECT application_name FROM pg_stat_activity WHERE pid = %s", pid) == "the listener"
 
 
@@ -289,7 +289,7 @@ def test_nothing_is_left_connected_after_close(dsn: str, schema: str, tables: Ta
 
 def test_a_lone_caller_stays_with_one_server_process(manager: pgsession.SessionManager) -> None:
     """A pool would hand out the connection that rested longest: each of its server processes in turn."""
-    store = manager._open_parts().store
+    store = manager._open_runtime().store
     with store.connection() as one, store.connection() as other:
         assert one.info.backend_pid != other.info.backend_pid
     met = set()

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import pgsession
-from pgsession._primitives import Event
+from pgsession._concurrency import Event
 from pgsession.embedded import EmbeddedServer
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
@@ -83,7 +83,7 @@ def test_expirations(manager: pgsession.SessionManager) -> None:
 def test_joined_fills(open_manager: OpenAsyncManager) -> None:
     a, b = open_manager(), open_manager()
     session = a.create_session("u", {"n": 1})
-    store = b._open_parts().store
+    store = b._open_runtime().store
     read, may_go_on = store.read, Event()
 
     def slow(key: bytes) -> Any:
@@ -104,7 +104,7 @@ def test_joined_fills(open_manager: OpenAsyncManager) -> None:
 def test_discarded_fills(open_manager: OpenAsyncManager) -> None:
     a, b = open_manager(), open_manager()
     session = a.create_session("u", {"n": 1})
-    store = b._open_parts().store
+    store = b._open_runtime().store
     read = store.read
 
     def overtaken(key: bytes) -> Any:
@@ -134,7 +134,7 @@ def test_stale_served(open_manager: OpenAsyncManager, dsn: str) -> None:
             return manager.get_cached_session(session.id) is None
 
         eventually(out_of_sync)
-        manager._open_parts().pool.timeout = 0.1
+        manager._open_runtime().pool.timeout = 0.1
         read = manager.get_session(session.id)
         assert read is not None and read["n"] == 1 and read.from_cache
         assert manager.stats().stale_served == 1
@@ -195,7 +195,7 @@ def test_events_and_invalidations(open_manager: OpenAsyncManager) -> None:
 def test_malformed_events(manager: pgsession.SessionManager, tables: Tables) -> None:
     manager.create_session("u")
     before = manager.stats()
-    tables.run("SELECT pg_notify(%s, 'garbage')", manager._open_parts().statements.events_channel)
+    tables.run("SELECT pg_notify(%s, 'garbage')", manager._open_runtime().statements.events_channel)
     moved(manager, before, events=1, malformed_events=1, cached_sessions=-1)
 
 
@@ -212,7 +212,7 @@ def test_proofs(open_manager: OpenAsyncManager) -> None:
 def test_listener_losses_and_resyncs(manager: pgsession.SessionManager, tables: Tables) -> None:
     session = manager.create_session("u")
     before = manager.stats()
-    tables.run("SELECT pg_terminate_backend(%s)", manager._open_parts().listener.pid)
+    tables.run("SELECT pg_terminate_backend(%s)", manager._open_runtime().listener.pid)
     moved(manager, before, listener_losses=1, resyncs=1, cached_sessions=0)
 
     def from_memory() -> bool:
@@ -221,26 +221,26 @@ def test_listener_losses_and_resyncs(manager: pgsession.SessionManager, tables: 
     eventually(from_memory)
 
 
-def test_pending_touches_written_touches_failed_touch_batches(
+def test_pending_accesses_written_accesses_failed_access_batches(
     manager: pgsession.SessionManager, tables: Tables
 ) -> None:
     session = manager.create_session("u")
     before = manager.stats()
     manager.get_session(session.id)
-    moved(manager, before, pending_touches=1, written_touches=0)
-    tables.run("ALTER FUNCTION {schema}.session_touch RENAME TO away")
-    manager._open_parts().housekeeping.flush_touches()
-    moved(manager, before, pending_touches=1, written_touches=0, failed_touch_batches=1)
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_touch")
-    manager._open_parts().housekeeping.flush_touches()
-    moved(manager, before, pending_touches=0, written_touches=1, failed_touch_batches=1)
+    moved(manager, before, pending_accesses=1, written_accesses=0)
+    tables.run("ALTER FUNCTION {schema}.session_write_accesses RENAME TO away")
+    manager._open_runtime().maintenance.write_accesses()
+    moved(manager, before, pending_accesses=1, written_accesses=0, failed_access_batches=1)
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses")
+    manager._open_runtime().maintenance.write_accesses()
+    moved(manager, before, pending_accesses=0, written_accesses=1, failed_access_batches=1)
 
 
 def test_cleanups_and_deleted_sessions(manager: pgsession.SessionManager, tables: Tables) -> None:
     manager.create_session("u")
     tables.run_unheard("UPDATE {sessions} SET expires_at = now()")
     before = manager.stats()
-    manager._open_parts().housekeeping.clean_up()
+    manager._open_runtime().maintenance.clean_up()
     moved(manager, before, cleanups=1, deleted_sessions=1)
 
 

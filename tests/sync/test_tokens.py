@@ -86,7 +86,7 @@ def test_a_flood_of_forged_tokens_causes_no_query(open_manager: OpenAsyncManager
     print(f"seed {seed}")
     choice = random.Random(seed)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    manager._open_parts().pool.close()
+    manager._open_runtime().pool.close()
     before = manager.stats()
     for number in range(100_000):
         if number % 2:
@@ -97,5 +97,5 @@ def test_a_flood_of_forged_tokens_causes_no_query(open_manager: OpenAsyncManager
         assert manager.get_session_by_token(forged) is None
     after = manager.stats()
     assert (after.fills, after.misses, after.hits) == (before.fills, before.misses, before.hits)
-    assert after.pending_touches == before.pending_touches
+    assert after.pending_accesses == before.pending_accesses
     assert manager.get_session_by_token(good) is not None, "from memory, as before"

@@ -15,7 +15,7 @@ version: 1
 positions: line
 events: Ir
 
-ob=/lib/pgsession/_cache.cpython-311-x86_64-linux-gnu.so
+ob=/lib/pgsession/_core/cache.cpython-311-x86_64-linux-gnu.so
 fn=look_up
 10 7
 cfn=judge
@@ -43,37 +43,37 @@ fn=malloc
 """
 
 SOURCE = """\
-static int __pyx_f_9pgsession_6_cache_hit(PyObject *x); /*proto*/
-static PyObject *__pyx_pw_9pgsession_7_reader_6Reader_5get(PyObject *self, PyObject *x) {
+static int __pyx_f_9pgsession_5_core_5cache_hit(PyObject *x); /*proto*/
+static PyObject *__pyx_pw_9pgsession_5_core_6reader_6Reader_5get(PyObject *self, PyObject *x) {
   /* PyObject_Call(in a comment) */
   const char *said = "PyObject_Str(in a text)";
-  return __pyx_pf_9pgsession_7_reader_6Reader_4get(self, x);
+  return __pyx_pf_9pgsession_5_core_6reader_6Reader_4get(self, x);
 }
-static PyObject *__pyx_pf_9pgsession_7_reader_6Reader_4get(PyObject *self, PyObject *x) {
-  if (unlikely(__pyx_f_9pgsession_6_cache_hit(x) < 0)) {
+static PyObject *__pyx_pf_9pgsession_5_core_6reader_6Reader_4get(PyObject *self, PyObject *x) {
+  if (unlikely(__pyx_f_9pgsession_5_core_5cache_hit(x) < 0)) {
     __Pyx_AddTraceback("get", 1, 2, __pyx_filename);
   }
   return self->__pyx_vtab->miss(self);
 }
-static int __pyx_f_9pgsession_6_cache_hit(PyObject *x) {
+static int __pyx_f_9pgsession_5_core_5cache_hit(PyObject *x) {
   CALLS
   return pgs_low(x);
 }
-static int __pyx_f_9pgsession_7_reader_6Reader_miss(PyObject *x) {
+static int __pyx_f_9pgsession_5_core_6reader_6Reader_miss(PyObject *x) {
   return PyObject_Size(x);
 }
 static inline int pgs_low(PyObject *x) { return Py_TYPE(x) != NULL; }
 """
 
 LIST = """\
-roots = ["_reader.Reader.get"]
+roots = ["reader.Reader.get"]
 [beyond]
-"_reader.Reader.miss" = "a miss"
+"reader.Reader.miss" = "a miss"
 [[harmless]]
 why = "after an error, and a field"
 calls = ["__Pyx_AddTraceback", "Py_TYPE"]
 [[calls]]
-from = ["_cache.hit"]
+from = ["cache.hit"]
 why = "its length"
 times = { PyObject_Length = 1 }
 """
@@ -170,22 +170,22 @@ def test_calls_on_the_list_are_fine(calls: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "_cache.hit calls PyObject_Length: 0 times in the generated C, 1 times on the list"),
+        ("", "cache.hit calls PyObject_Length: 0 times in the generated C, 1 times on the list"),
         (
             "PyObject_Length(x); PyObject_Length(x);",
-            "_cache.hit calls PyObject_Length: 2 times in the generated C, 1 times on the list",
+            "cache.hit calls PyObject_Length: 2 times in the generated C, 1 times on the list",
         ),
         (
             "PyObject_Length(x); __Pyx_PyObject_GetAttrStr(x, y);",
-            "_cache.hit calls __Pyx_PyObject_GetAttrStr: 1 times in the generated C, 0 times on the list",
+            "cache.hit calls __Pyx_PyObject_GetAttrStr: 1 times in the generated C, 0 times on the list",
         ),
         (
             "PyObject_Length(x); Py_TYPE(x)->tp_call(x, y, z);",
-            "_cache.hit calls ->tp_call: 1 times in the generated C, 0 times on the list",
+            "cache.hit calls ->tp_call: 1 times in the generated C, 0 times on the list",
         ),
         (
             "PyObject_Length(x); __pyx_t_12(x);",
-            "_cache.hit calls __pyx_t: 1 times in the generated C, 0 times on the list",
+            "cache.hit calls __pyx_t: 1 times in the generated C, 0 times on the list",
         ),
     ],
 )
@@ -196,7 +196,7 @@ def test_any_other_call_is_noticed(calls: ModuleType, tmp_path: Path, text: str,
 
 def test_a_function_that_is_gone_is_named(calls: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "c" / "_all.c").write_text(SOURCE.replace("Reader_miss", "Reader_missed"))
-    assert calls.check() == ["there is no function _reader.Reader.miss any more: bring calls.toml up to date"]
+    assert calls.check() == ["there is no function reader.Reader.miss any more: bring calls.toml up to date"]
 
 
 def test_no_generated_code_is_no_success(calls: ModuleType) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgsession._conninfo import listener_parameters, pool_parameters, server_settings
+from pgsession._database.conninfo import listener_parameters, pool_parameters, server_settings
 
 
 @pytest.fixture(autouse=True)

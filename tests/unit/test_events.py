@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgsession import _events
-from pgsession._events import (
+from pgsession._protocol import events
+from pgsession._protocol.events import (
     MAX_PAYLOAD,
     PLAIN_SQL,
     Changed,
@@ -41,7 +41,7 @@ items = st.one_of(
 
 
 @given(st.lists(items, max_size=200))
-def test_what_is_built_is_read_back(written: list[_events.Item]) -> None:
+def test_what_is_built_is_read_back(written: list[events.Item]) -> None:
     sent = list(payloads(NODE, written))
     assert all(len(payload.encode("ascii")) <= MAX_PAYLOAD for payload in sent)
     events = [parse(payload) for payload in sent]
@@ -102,11 +102,11 @@ def test_garbage_is_reported_and_never_raises(payload: str) -> None:
     ],
 )
 def test_every_way_of_being_malformed_means_everything(payload: str) -> None:
-    assert parse(payload) == _events.Event(PLAIN_SQL, (Everything(),), malformed=True)
+    assert parse(payload) == events.Event(PLAIN_SQL, (Everything(),), malformed=True)
 
 
 @given(st.lists(items, max_size=30))
-def test_merging_keeps_what_a_cache_must_know(written: list[_events.Item]) -> None:
+def test_merging_keeps_what_a_cache_must_know(written: list[events.Item]) -> None:
     merged = merge(written)
     if Everything() in written:
         assert merged[0] == Everything()
@@ -131,9 +131,9 @@ def test_a_user_and_a_group_of_one_name_are_two_things() -> None:
 
 def test_channels_differ_by_schema_and_prefix_and_fit_an_identifier() -> None:
     channels = {
-        _events.events_channel(*names)
+        events.events_channel(*names)
         for names in [("public", ""), ("public", "a_"), ("a", ""), ("b" * 63, "c" * 40)]
     }
     assert len(channels) == 4
-    assert _events.proof_channel("public", "", NODE) == f"{_events.events_channel('public', '')}_{NODE}"
-    assert len(_events.proof_channel("public", "", NODE)) <= 63
+    assert events.proof_channel("public", "", NODE) == f"{events.events_channel('public', '')}_{NODE}"
+    assert len(events.proof_channel("public", "", NODE)) <= 63

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from pgsession._primitives import Outcome, Turn, Work, Worker, call
+from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Combiner, SharedFuture, call
 from tests.crew import Crew
 
 PATIENCE = 20
@@ -28,40 +28,40 @@ def _switch_often() -> Iterator[None]:
 
 def test_of_many_setters_one_wins() -> None:
     for _ in range(50):
-        outcome: Outcome[int] = Outcome()
+        future: SharedFuture[int] = SharedFuture()
         barrier = threading.Barrier(12)
 
-        def settle(outcome: Outcome[int], barrier: threading.Barrier, number: int) -> bool:
+        def settle(future: SharedFuture[int], barrier: threading.Barrier, number: int) -> bool:
             barrier.wait(PATIENCE)
-            return outcome.set_result(number)
+            return future.set_result(number)
 
-        def wait(outcome: Outcome[int], barrier: threading.Barrier) -> int:
+        def wait(future: SharedFuture[int], barrier: threading.Barrier) -> int:
             barrier.wait(PATIENCE)
-            return outcome.wait(PATIENCE)
+            return future.wait(PATIENCE)
 
         setters, waiters = Crew(), Crew()
         with setters, waiters:
             for number in range(6):
-                setters.start(settle, outcome, barrier, number)
-                waiters.start(wait, outcome, barrier)
+                setters.start(settle, future, barrier, number)
+                waiters.start(wait, future, barrier)
             won = setters.join()
             assert won.count(True) == 1
             assert waiters.join() == [won.index(True)] * 6
 
 
 def test_a_thousand_waiters_and_some_who_give_up() -> None:
-    outcome: Outcome[str] = Outcome()
+    future: SharedFuture[str] = SharedFuture()
 
     def wait(number: int) -> str:
         try:
-            return outcome.wait(0.001 if number % 3 == 0 else PATIENCE)
+            return future.wait(0.001 if number % 3 == 0 else PATIENCE)
         except TimeoutError:
             return "gave up"
 
     with Crew() as crew:
         for number in range(300):
             crew.start(wait, number)
-        outcome.set_result("done")
+        future.set_result("done")
         results = crew.join()
     assert set(results) <= {"done", "gave up"}
     assert [result for number, result in enumerate(results) if number % 3] == ["done"] * 200
@@ -71,11 +71,11 @@ def test_a_thousand_waiters_and_some_who_give_up() -> None:
 def test_a_storm_on_a_turn(seed: int) -> None:
     """Broken work, interrupted leaders, answers from outside: everybody hears something, and the turn rests."""
     print(f"seed {seed}")
-    turn = Turn()
-    queue: deque[tuple[int, Outcome[int]]] = deque()
+    turn = Combiner()
+    queue: deque[tuple[int, SharedFuture[int]]] = deque()
     at_work = threading.Lock()
     choice = random.Random(seed)
-    outsiders: deque[Outcome[int]] = deque()
+    outsiders: deque[SharedFuture[int]] = deque()
 
     def batch() -> None:
         assert at_work.acquire(blocking=False)
@@ -84,8 +84,8 @@ def test_a_storm_on_a_turn(seed: int) -> None:
             if fate < 0.05:
                 raise LookupError("nothing done")
             taken = [queue.popleft() for _ in range(min(len(queue), 5))]
-            for number, outcome in taken:
-                outcome.set_result(2 * number)
+            for number, future in taken:
+                future.set_result(2 * number)
             if fate < 0.1:
                 raise KeyboardInterrupt  # as it would arrive in the thread that happens to lead
         finally:
@@ -93,18 +93,18 @@ def test_a_storm_on_a_turn(seed: int) -> None:
 
     def ask_often(first: int) -> None:
         for number in range(first, first + 25):
-            outcome: Outcome[int] = Outcome()
-            outsiders.append(outcome)
-            queue.append((number, outcome))
+            future: SharedFuture[int] = SharedFuture()
+            outsiders.append(future)
+            queue.append((number, future))
             try:
-                assert turn.run(batch, outcome) in (2 * number, -1)
+                assert turn.run(batch, future) in (2 * number, -1)
             except (LookupError, KeyboardInterrupt):
                 with suppress(LookupError, KeyboardInterrupt):
-                    outcome.wait(30)  # an outsider may have claimed it, and not have said so yet
-                assert outcome.done
+                    future.wait(30)  # an outsider may have claimed it, and not have said so yet
+                assert future.done
 
     def meddle() -> None:
-        """Settles outcomes that a turn waits for, as nobody should."""
+        """Settles futures that a turn waits for, as nobody should."""
         while not over.is_set():
             try:
                 outsiders.popleft().set_result(-1)
@@ -123,10 +123,10 @@ def test_a_storm_on_a_turn(seed: int) -> None:
 
 
 def test_an_interrupted_leader_hands_over() -> None:
-    turn = Turn()
+    turn = Combiner()
     begun, go_on = threading.Event(), threading.Event()
-    first: Outcome[int] = Outcome()
-    second: Outcome[int] = Outcome()
+    first: SharedFuture[int] = SharedFuture()
+    second: SharedFuture[int] = SharedFuture()
 
     def interrupted() -> None:
         begun.set()
@@ -152,30 +152,30 @@ def test_an_interrupted_leader_hands_over() -> None:
 
 
 def test_an_interrupted_follower_withdraws(monkeypatch: pytest.MonkeyPatch) -> None:
-    turn = Turn()
+    turn = Combiner()
     turn._taken = True  # somebody leads
-    outcome: Outcome[int] = Outcome()
+    future: SharedFuture[int] = SharedFuture()
 
-    def interrupted(self: Outcome[int], timeout: float | None = None) -> None:
+    def interrupted(self: SharedFuture[int], timeout: float | None = None) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Outcome, "_pass", interrupted)
+    monkeypatch.setattr(SharedFuture, "_pass", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        turn.run(lambda: None, outcome)
+        turn.run(lambda: None, future)
     monkeypatch.undo()
-    assert outcome.done
+    assert future.done
     turn._hand_over()
     assert turn.idle(PATIENCE)
 
 
 def test_a_turn_that_does_not_rest() -> None:
-    turn = Turn()
+    turn = Combiner()
     turn._taken = True
     assert not turn.idle(0.001)
 
 
 def test_work_runs_in_the_thread_that_asked() -> None:
-    work = Work()
+    work = BackgroundTasks()
     begun, go_on = threading.Event(), threading.Event()
 
     def body() -> None:
@@ -191,7 +191,7 @@ def test_work_runs_in_the_thread_that_asked() -> None:
 
 
 def test_a_thread_cannot_be_cancelled() -> None:
-    worker = Worker()
+    worker = BackgroundLoop()
     go_on = threading.Event()
     worker.start(lambda: go_on.wait(PATIENCE) and None, "slow")
     assert not worker.stop(0.001)

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIST = Path(__file__).with_name("calls.toml")
-GENERATED = ROOT / "build" / "cython" / "cython" / "pgsession"
-HEADERS = ROOT / "cython" / "pgsession"
+GENERATED = ROOT / "build" / "cython" / "cython" / "pgsession" / "_core"
+HEADERS = ROOT / "cython" / "pgsession" / "_core"
 
 NOISE = re.compile(
     r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])+'|^[ \t]*#[^\n]*", re.DOTALL | re.MULTILINE
@@ -26,13 +26,13 @@ FUNCTION = re.compile(
     r"^[A-Za-z][\w *]*?\b(\w+)\([^;{}]*\)\s*\{(?:([^\n]*)\}$|\n(.*?)^\})", re.DOTALL | re.MULTILINE
 )
 CALL = re.compile(r"(->\s*)?\b([A-Za-z_]\w*)\s*\(")
-MANGLED = re.compile(r"__pyx_(?:pw|pf|f)_9pgsession_(\w+)")
+MANGLED = re.compile(r"__pyx_(?:pw|pf|f)_9pgsession_5_core_(\w+)")
 TEMPORARY = re.compile(r"__pyx_t_\d+")
 PYTHON = re.compile(r"_?_?Py[A-Za-z_]\w*|__pyx_\w+|->\w+|pgs_\w+")
 
 
 def readable(name: str) -> str:
-    """`_reader.Reader.get_session` of a mangled name; any other as it is."""
+    """`reader.Reader.get_session` of a mangled name; any other as it is."""
     mangled = MANGLED.fullmatch(name)
     if mangled is None:
         return name
@@ -44,7 +44,7 @@ def readable(name: str) -> str:
 
 
 def counted(text: str) -> tuple[str, str]:
-    """`7_reader_hit` is `_reader` and `hit`."""
+    """`6reader_hit` is `reader` and `hit`."""
     length = re.match(r"\d*", text)[0]  # type: ignore[index]
     end = len(length) + int(length or 0)
     return text[len(length) : end], text[end + 1 :]

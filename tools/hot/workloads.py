@@ -19,11 +19,11 @@ from msgspec import Struct
 numbers = random.Random(1)
 secrets.randbits = numbers.getrandbits  # type: ignore[assignment]  # before the cache takes it
 
-from pgsession._cache import Cache  # noqa: E402
-from pgsession._clock import Clock  # noqa: E402
-from pgsession._reader import AsyncReader, Reader  # noqa: E402
-from pgsession._record import Record  # noqa: E402
-from pgsession._session import Session  # noqa: E402
+from pgsession._core.cache import Cache  # noqa: E402
+from pgsession._core.clock import Clock  # noqa: E402
+from pgsession._core.reader import AsyncReader, Reader  # noqa: E402
+from pgsession._core.record import Record  # noqa: E402
+from pgsession._core.session import Session  # noqa: E402
 from pgsession.tokens import Signer  # noqa: E402
 
 HOUR = 3_600_000_000
@@ -52,9 +52,9 @@ def record(key: bytes) -> Record:
 
 
 def empty(capacity: int) -> Cache:
-    limits = {"inactivity": 48 * HOUR, "touch_interval": HOUR, "lifetime": 48 * HOUR}
+    limits = {"inactivity": 48 * HOUR, "access_interval": HOUR, "lifetime": 48 * HOUR}
     cache = Cache(capacity, CLOCK, max_attribute_length=16384, **limits)
-    cache.vouched_until = NOW + HOUR
+    cache.in_sync_until = NOW + HOUR
     return cache
 
 

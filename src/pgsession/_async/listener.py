@@ -15,19 +15,20 @@ from typing import Any, LiteralString, Self
 import psycopg
 from psycopg import Notify
 
-from .._channels import check_channel, check_payload, for_each
-from .._conninfo import listener_parameters, server_settings
-from .._primitives import (
+from pgsession._concurrency import (
     LOGGER,
+    AsyncBackgroundLoop,
     AsyncEvent,
-    AsyncOutcome,
+    AsyncSharedFuture,
     AsyncSocketWaiter,
     AsyncThunk,
-    AsyncWorker,
     async_call,
 )
-from ..errors import ListenerError
-from .link import AsyncLink, Command, Row
+from pgsession._database.channels import check_channel, check_payload, for_each
+from pgsession._database.conninfo import listener_parameters, server_settings
+from pgsession.errors import ListenerError
+
+from .listener_connection import AsyncListenerConnection, Command, Row
 from .subscription import AsyncSubscription
 
 STABLE_SECONDS = 1  # a connection that lasted less counts as one more failure to connect
@@ -73,17 +74,17 @@ class AsyncListener:
         self._health_check_interval = health_check_interval
         self._reconnect_delay = reconnect_delay
         self._logger = logger
-        self._worker = AsyncWorker(logger)
+        self._worker = AsyncBackgroundLoop(logger)
         self._lost_hooks: list[Callable[[], object]] = []
-        self._requests: deque[tuple[AsyncThunk[Any], AsyncOutcome[Any]]] = deque()
+        self._requests: deque[tuple[AsyncThunk[Any], AsyncSharedFuture[Any]]] = deque()
         self._owner = 0
         self._waiter: AsyncSocketWaiter
-        self._opened: AsyncOutcome[None] | None = None
+        self._opened: AsyncSharedFuture[None] | None = None
         self._closing = AsyncEvent()
         self._ended = AsyncEvent()
         # What follows is changed by the worker only.
         self._subscriptions: dict[str, list[AsyncSubscription]] = {}
-        self._link: AsyncLink | None = None
+        self._connection: AsyncListenerConnection | None = None
         self._connecting = False
         self._connected_at = 0.0
         self._failures = 0
@@ -101,7 +102,7 @@ class AsyncListener:
                 raise _closed()
             self._owner = os.getpid()
             self._waiter = AsyncSocketWaiter()
-            self._opened = AsyncOutcome()
+            self._opened = AsyncSharedFuture()
             self._worker.start(partial(self._run, self._opened), "pgsession listener")
         try:
             await self._opened.wait()
@@ -120,9 +121,9 @@ class AsyncListener:
         if self._opened is None or self._owner != os.getpid():
             return  # a child of a fork must not touch what it shares with its parent
         self._waiter.wake()
-        link = self._link
-        if link is not None and link.busy:
-            link.abort()
+        connection = self._connection
+        if connection is not None and connection.busy:
+            connection.abort()
         await self._worker.stop(0 if self._connecting else timeout)
 
     async def __aenter__(self) -> Self:
@@ -142,11 +143,11 @@ class AsyncListener:
     @property
     def pid(self) -> int | None:
         """The process of the server that serves the connection, if there is one."""
-        link = self._present()
-        return None if link is None else link.pid
+        connection = self._present()
+        return None if connection is None else connection.pid
 
-    def _present(self) -> AsyncLink | None:
-        return self._link if self._owner == os.getpid() else None
+    def _present(self) -> AsyncListenerConnection | None:
+        return self._connection if self._owner == os.getpid() else None
 
     # -- channels --------------------------------------------------------------------------------------------
 
@@ -213,7 +214,7 @@ class AsyncListener:
         this command sends to a channel of the listener's own is delivered after the ones committed before it.
         """
         self._check_open()
-        if self._link is None:
+        if self._connection is None:
             raise _disconnected()
         seconds = self._command_timeout if timeout is None else timeout
         rows: list[Row] = await self._ask(partial(self._execute, query, params, seconds), seconds)
@@ -221,9 +222,9 @@ class AsyncListener:
 
     def reconnect(self) -> None:
         """Give up the present connection, at once and whatever state it is in, and make a new one."""
-        link = self._present()
-        if link is not None:
-            link.abort()
+        connection = self._present()
+        if connection is not None:
+            connection.abort()
 
     def add_lost_hook(self, hook: Callable[[], object]) -> None:
         """Have a plain function called the moment the connection is known to be lost, before anything else happens."""
@@ -244,15 +245,15 @@ class AsyncListener:
         self._check_open()
         if self._worker.is_current():
             return await action()
-        outcome: AsyncOutcome[Any] = AsyncOutcome()
-        self._requests.append((action, outcome))
+        future: AsyncSharedFuture[Any] = AsyncSharedFuture()
+        self._requests.append((action, future))
         self._waiter.wake()
         if self._ended.is_set():  # perhaps after the worker's last look at the requests
-            outcome.set_error(_closed())
+            future.set_error(_closed())
         try:
-            return await outcome.wait(timeout)
+            return await future.wait(timeout)
         except BaseException as error:
-            withdrawn = outcome.set_error(error)  # so it is not begun any more
+            withdrawn = future.set_error(error)  # so it is not begun any more
             if withdrawn and isinstance(error, TimeoutError):
                 raise TimeoutError(f"the listener had no answer within {timeout} s") from None
             raise
@@ -261,34 +262,34 @@ class AsyncListener:
         for _ in range(len(self._requests)):  # notifications have their turn in between
             if self._closing.is_set():
                 return
-            action, outcome = self._requests.popleft()
-            if outcome.done:
+            action, future = self._requests.popleft()
+            if future.done:
                 continue
             try:
-                outcome.set_result(await action())
+                future.set_result(await action())
             except Exception as error:  # it is raised in the one who asked
-                outcome.set_error(error)
+                future.set_error(error)
             except BaseException:
-                outcome.set_error(_closed())
+                future.set_error(_closed())
                 raise
 
     async def _execute(self, query: Command, params: Sequence[Any] | None, timeout: float) -> list[Row]:
-        if self._link is None or not self._link.alive:
+        if self._connection is None or not self._connection.alive:
             raise _disconnected()
-        return await self._link.execute(query, params, timeout)
+        return await self._connection.execute(query, params, timeout)
 
     async def _subscribe(self, subscription: AsyncSubscription) -> None:
         """Without a connection the subscription waits for the next one, and `listening` is set then."""
         if subscription.left:
             return
         self._subscriptions.setdefault(subscription.channel, []).append(subscription)
-        link = self._link
-        if link is None:
+        connection = self._connection
+        if connection is None:
             return
         try:
-            await self._listen(link, [subscription.channel])
+            await self._listen(connection, [subscription.channel])
         except Exception:
-            if link.alive:  # so it is the command's fault
+            if connection.alive:  # so it is the command's fault
                 await self._remove(subscription)
                 raise
         else:
@@ -309,9 +310,9 @@ class AsyncListener:
         if others:
             return
         del self._subscriptions[subscription.channel]
-        if self._link is not None and self._link.alive:
+        if self._connection is not None and self._connection.alive:
             try:
-                await self._link.execute(
+                await self._connection.execute(
                     for_each("UNLISTEN {}", [subscription.channel]), None, self._command_timeout
                 )
             except (psycopg.Error, TimeoutError) as error:
@@ -323,12 +324,12 @@ class AsyncListener:
         """`listen` did not come to its end."""
         subscription.left = True
         if self._opened is not None and not self._ended.is_set():
-            self._requests.append((partial(self._remove, subscription), AsyncOutcome()))
+            self._requests.append((partial(self._remove, subscription), AsyncSharedFuture()))
             self._waiter.wake()
 
     # -- the worker ------------------------------------------------------------------------------------------
 
-    async def _run(self, opened: AsyncOutcome[None]) -> None:
+    async def _run(self, opened: AsyncSharedFuture[None]) -> None:
         try:
             try:
                 await self._connect()
@@ -348,20 +349,20 @@ class AsyncListener:
 
     async def _serve(self) -> None:
         """Until it closes, or an error says that the connection is lost."""
-        link = self._link
-        assert link is not None
+        connection = self._connection
+        assert connection is not None
         while not self._closing.is_set():
             await self._answer_requests()
-            await self._deliver(link)
+            await self._deliver(connection)
             if self._closing.is_set():
                 return
-            if await self._waiter.wait(link.fileno, self._health_check_interval):
-                link.receive()
+            if await self._waiter.wait(connection.fileno, self._health_check_interval):
+                connection.receive()
             elif not self._requests and not self._closing.is_set():
-                await link.execute("SELECT", None, self._command_timeout)
+                await connection.execute("SELECT", None, self._command_timeout)
 
-    async def _deliver(self, link: AsyncLink) -> None:
-        while not self._closing.is_set() and (notification := link.take()) is not None:
+    async def _deliver(self, connection: AsyncListenerConnection) -> None:
+        while not self._closing.is_set() and (notification := connection.take()) is not None:
             for subscription in list(self._subscriptions.get(notification.channel, ())):
                 if not subscription.left:
                     await self._call(subscription.on_notification, notification)
@@ -369,26 +370,26 @@ class AsyncListener:
     async def _connect(self) -> None:
         self._connecting = True
         try:
-            link = await AsyncLink.connect(self._parameters)
+            connection = await AsyncListenerConnection.connect(self._parameters)
         finally:
             self._connecting = False
         try:
             if self._closing.is_set():
                 raise _closed()
-            if link.in_recovery:
+            if connection.in_recovery:
                 raise ListenerError(STANDBY)
-            await link.execute(self._settings, None, self._command_timeout)
+            await connection.execute(self._settings, None, self._command_timeout)
             if self._subscriptions:
-                await self._listen(link, list(self._subscriptions))
+                await self._listen(connection, list(self._subscriptions))
         except BaseException:
-            await link.close()
+            await connection.close()
             raise
-        self._link = link
+        self._connection = connection
         self._connected_at = time.monotonic()
 
-    async def _listen(self, link: AsyncLink, channels: list[str]) -> None:
+    async def _listen(self, connection: AsyncListenerConnection, channels: list[str]) -> None:
         try:
-            await link.execute(for_each("LISTEN {}", channels), None, self._command_timeout)
+            await connection.execute(for_each("LISTEN {}", channels), None, self._command_timeout)
         except psycopg.errors.ReadOnlySqlTransaction as error:
             raise ListenerError(STANDBY) from error
 
@@ -401,18 +402,18 @@ class AsyncListener:
                 await self._call(subscription.on_out_of_sync, subscription.channel)
 
     async def _lose(self, error: Exception) -> None:
-        link, self._link = self._link, None
+        connection, self._connection = self._connection, None
         if self._closing.is_set():
-            return await self._part(link)
+            return await self._part(connection)
         for hook in list(self._lost_hooks):
             await self._call(hook)
         expected = isinstance(error, (psycopg.Error, TimeoutError))
         self._logger.warning(
             "the listener lost its connection: %s", error, exc_info=None if expected else error
         )
-        await self._part(link)
-        if link is not None:
-            await self._deliver(link)  # what it had heard before
+        await self._part(connection)
+        if connection is not None:
+            await self._deliver(connection)  # what it had heard before
         if time.monotonic() - self._connected_at > STABLE_SECONDS:
             self._failures = 0
         await self._report(error)
@@ -441,8 +442,8 @@ class AsyncListener:
 
     async def _finish(self) -> None:
         self._closing.set()
-        link, self._link = self._link, None
-        await self._part(link)
+        connection, self._connection = self._connection, None
+        await self._part(connection)
         for subscription in self._everybody():
             subscription.left = True
             await self._say_done(subscription)
@@ -452,9 +453,9 @@ class AsyncListener:
             self._requests.popleft()[1].set_error(_closed())
         self._waiter.close()
 
-    async def _part(self, link: AsyncLink | None) -> None:
-        if link is not None:
-            await link.close()
+    async def _part(self, connection: AsyncListenerConnection | None) -> None:
+        if connection is not None:
+            await connection.close()
 
     # -- callbacks -------------------------------------------------------------------------------------------
 

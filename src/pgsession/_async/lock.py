@@ -11,9 +11,9 @@ from typing import Self
 
 import psycopg
 
-from pgsession import _arguments
-from pgsession._clock import Clock
-from pgsession._primitives import AsyncEvent, AsyncOutcome
+from pgsession._concurrency import AsyncEvent, AsyncSharedFuture
+from pgsession._core.clock import Clock
+from pgsession._protocol import rules
 from pgsession.errors import (
     ConfigError,
     LockError,
@@ -24,7 +24,7 @@ from pgsession.errors import (
     SessionNotFoundError,
 )
 
-from .keeper import AsyncKeeper
+from .lock_renewal import AsyncLockRenewal
 from .store import Acquired
 
 _SECOND = 1_000_000
@@ -79,7 +79,7 @@ class AsyncLock:
 
     def __init__(
         self,
-        keeper: AsyncKeeper,
+        lock_renewal: AsyncLockRenewal,
         resource: str,
         session_id: bytes | None,
         *,
@@ -96,7 +96,7 @@ class AsyncLock:
             not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
         ):
             raise ConfigError(f"max_retries: an int of at least 0 or None is needed, not {max_retries!r}")
-        self._keeper = keeper
+        self._renewal = lock_renewal
         self._resource = resource
         self._session_id = session_id
         self._lease = int(lease_time * _SECOND)
@@ -106,7 +106,7 @@ class AsyncLock:
         self._owner = uuid.uuid4().hex
         self._token: int | None = None
         self._renew_at = 0
-        self._lost = AsyncLost(keeper.clock)
+        self._lost = AsyncLost(lock_renewal.clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
@@ -153,11 +153,11 @@ class AsyncLock:
         if acquired.acquired or not blocking:
             return bool(acquired.acquired)
         released = AsyncEvent()
-        self._keeper.await_release(self._resource, released)
+        self._renewal.await_release(self._resource, released)
         try:
             return await self._keep_trying(acquired, released, end)
         finally:
-            self._keeper.stop_waiting(self._resource, released)
+            self._renewal.stop_waiting(self._resource, released)
 
     async def _keep_trying(self, acquired: Acquired, released: AsyncEvent, end: float | None) -> bool:
         tries = 0
@@ -183,43 +183,43 @@ class AsyncLock:
                 return True
 
     async def _try(self) -> Acquired:
-        sent = self._keeper.clock.now()
+        sent = self._renewal.clock.now()
         owner = self._owner
-        outcome: AsyncOutcome[Acquired] = AsyncOutcome()
+        future: AsyncSharedFuture[Acquired] = AsyncSharedFuture()
         try:
-            self._keeper.work.run(partial(self._ask, owner, outcome), "pgsession lock")
-            acquired = await outcome.wait()
+            self._renewal.background.run(partial(self._ask, owner, future), "pgsession lock")
+            acquired = await future.wait()
         except BaseException as error:
             self._owner = uuid.uuid4().hex  # if it was taken, it is nobody's
-            if not outcome.set_error(error) and not isinstance(error, Exception):
-                self._keeper.work.run(partial(self._give_back, owner), "pgsession lock")
+            if not future.set_error(error) and not isinstance(error, Exception):
+                self._renewal.background.run(partial(self._give_back, owner), "pgsession lock")
             raise
         if acquired.acquired is None:
             assert self._session_id is not None
             raise SessionNotFoundError(uuid.UUID(bytes=self._session_id))
         if acquired.acquired:
-            self._lost = AsyncLost(self._keeper.clock)
+            self._lost = AsyncLost(self._renewal.clock)
             self._lost._deadline = sent + self._lease
             self._renew_at = sent + self._heartbeat
             self._token = acquired.token
-            self._keeper.hold(self)
+            self._renewal.hold(self)
         return acquired
 
-    async def _ask(self, owner: str, outcome: AsyncOutcome[Acquired]) -> None:
+    async def _ask(self, owner: str, future: AsyncSharedFuture[Acquired]) -> None:
         """Goes on when its caller is cancelled, and then gives back what it got."""
         try:
-            acquired = await self._keeper.store.acquire(self._resource, owner, self._lease, self._session_id)
+            acquired = await self._renewal.store.acquire(self._resource, owner, self._lease, self._session_id)
         except Exception as error:
-            outcome.set_error(error)
+            future.set_error(error)
             return
-        if not outcome.set_result(acquired) and acquired.acquired:
+        if not future.set_result(acquired) and acquired.acquired:
             await self._give_back(owner)
 
     async def _give_back(self, owner: str) -> None:
         try:
-            await self._keeper.store.release(self._resource, owner)
+            await self._renewal.store.release(self._resource, owner)
         except (psycopg.Error, PgSessionError) as error:
-            self._keeper.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
+            self._renewal.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
 
     async def release(self) -> None:
         """Gives the lock back, and wakes who waits for it.
@@ -231,12 +231,12 @@ class AsyncLock:
         """
         if self._token is None:
             raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
-        self._keeper.let_go(self)
+        self._renewal.let_go(self)
         lost = self._lost.is_set()
-        outcome: AsyncOutcome[bool | None] = AsyncOutcome()
+        future: AsyncSharedFuture[bool | None] = AsyncSharedFuture()
         try:
-            self._keeper.work.run(partial(self._let_go, self._owner, outcome), "pgsession lock")
-            in_time = await outcome.wait()
+            self._renewal.background.run(partial(self._let_go, self._owner, future), "pgsession lock")
+            in_time = await future.wait()
         except Exception:
             raise
         except BaseException:  # cancelled: it goes on by itself
@@ -247,11 +247,11 @@ class AsyncLock:
             self._lost._over = True
             raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was released")
 
-    async def _let_go(self, owner: str, outcome: AsyncOutcome[bool | None]) -> None:
+    async def _let_go(self, owner: str, future: AsyncSharedFuture[bool | None]) -> None:
         try:
-            outcome.set_result(await self._keeper.store.release(self._resource, owner))
+            future.set_result(await self._renewal.store.release(self._resource, owner))
         except Exception as error:
-            outcome.set_error(error)
+            future.set_error(error)
 
     def _forget(self) -> None:
         self._token = None
@@ -266,7 +266,7 @@ class AsyncLock:
             LockExpiredError: it was lost before.
             psycopg.Error: the database failed; the lease is as it was.
         """
-        length = int(_arguments.seconds("seconds", seconds) * _SECOND)
+        length = int(rules.seconds("seconds", seconds) * _SECOND)
         if self._token is None:
             raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
         if not self._lost.is_set():
@@ -277,12 +277,12 @@ class AsyncLock:
     async def _renew(self, length: int | None = None) -> None:
         """Asks for a lease of this length from now; without one, for a heartbeat's."""
         length = self._lease if length is None else length
-        sent = self._keeper.clock.now()
+        sent = self._renewal.clock.now()
         lost, deadline = self._lost, self._lost._deadline
         if deadline is None:
             return  # released meanwhile
         patience = max(deadline - sent, _SECOND // 10) / _SECOND
-        ends = await self._keeper.store.renew(self._resource, self._owner, length, timeout=patience)
+        ends = await self._renewal.store.renew(self._resource, self._owner, length, timeout=patience)
         if lost.is_set() or lost is not self._lost or lost._deadline is None:
             return  # too late for the holder, who has been told, or has released it
         if ends is None:

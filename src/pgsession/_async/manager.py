@@ -1,4 +1,4 @@
-"""The manager: what a service calls. It checks arguments and puts the parts together; the parts do the work."""
+"""The manager: what a service calls. It checks arguments and passes them on; what does the work is in the runtime."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import psycopg
 from msgspec import UNSET, UnsetType
 from psycopg_pool import AsyncConnectionPool
 
-from pgsession import _arguments, _events, _fork
-from pgsession._arguments import microseconds
-from pgsession._cache import Cache
-from pgsession._clock import Clock
-from pgsession._coherence import Coherence, Fill, satisfies, unexpired
-from pgsession._key import to_bytes
-from pgsession._primitives import AsyncMutex, AsyncOutcome, AsyncWork, async_call
-from pgsession._reader import AsyncReader
-from pgsession._record import Record
-from pgsession._session import Session
-from pgsession._token import open_session_token
-from pgsession._writes import Create, Delete, Operation, Update
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncMutex, AsyncSharedFuture, async_call, fork
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.key import to_bytes
+from pgsession._core.reader import AsyncReader
+from pgsession._core.record import Record
+from pgsession._core.session import Session
+from pgsession._core.token import open_session_token
+from pgsession._protocol import events, rules
+from pgsession._protocol.coherence import Coherence, Fill, satisfies, unexpired
+from pgsession._protocol.operations import Create, Delete, Operation, Update
+from pgsession._protocol.rules import microseconds
 from pgsession.config import Config
 from pgsession.errors import (
     ConfigError,
@@ -40,10 +40,10 @@ from pgsession.errors import (
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
+from .keyed_mutex import AsyncKeyedMutex
 from .listener import AsyncListener
 from .lock import AsyncLock
-from .parts import AsyncParts
-from .queues import AsyncQueues
+from .runtime import AsyncRuntime
 
 SessionId = UUID | str | bytes
 Check = Literal["session", "attributes"]
@@ -99,7 +99,7 @@ class AsyncSessionManager(AsyncReader):
                 config.cache_size,
                 self._clock,
                 inactivity=microseconds(config.inactivity_duration),
-                touch_interval=microseconds(config.last_access_update_interval),
+                access_interval=microseconds(config.last_access_update_interval),
                 lifetime=microseconds(config.max_session_lifetime_in_cache),
                 max_attribute_length=config.max_attribute_length,
             )
@@ -113,12 +113,12 @@ class AsyncSessionManager(AsyncReader):
             stale_if_error=microseconds(config.stale_if_error),
             logger=self._logger,
         )
-        self._parts: AsyncParts | None = None
+        self._runtime: AsyncRuntime | None = None
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._opening = AsyncMutex()
-        self._work = AsyncWork(self._logger)
-        self._queues = AsyncQueues()
-        _fork.watch(self)
+        self._background = AsyncBackgroundTasks(self._logger)
+        self._modifying = AsyncKeyedMutex()
+        fork.watch(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
@@ -145,7 +145,7 @@ class AsyncSessionManager(AsyncReader):
                 raise ManagerClosedError(
                     "this process is a fork, and the pool belongs to its parent: make a new manager"
                 )
-            parts = AsyncParts(
+            runtime = AsyncRuntime(
                 self._database,
                 self._config,
                 node=self._node,
@@ -155,8 +155,8 @@ class AsyncSessionManager(AsyncReader):
                 listener=self._shared_listener if self._state == "new" else None,
                 logger=self._logger,
             )
-            await parts.open()
-            self._parts = parts
+            await runtime.open()
+            self._runtime = runtime
             self._state = "open"
 
     async def close(self, timeout: float | None = 30) -> None:
@@ -165,11 +165,11 @@ class AsyncSessionManager(AsyncReader):
         `timeout` in seconds bounds each of these steps; what is not done by then is given up.
         """
         async with self._opening:
-            parts, self._parts = self._parts, None
+            runtime, self._runtime = self._runtime, None
             self._state = "closed"
-            if parts is not None:
-                await self._work.drain(timeout)
-                await parts.close(timeout)
+            if runtime is not None:
+                await self._background.drain(timeout)
+                await runtime.close(timeout)
             self._coherence.on_lost()
             self._cache.clear()
 
@@ -186,62 +186,66 @@ class AsyncSessionManager(AsyncReader):
     ) -> None:
         await self.close()
 
-    async def _ready(self) -> AsyncParts:
+    async def _ready(self) -> AsyncRuntime:
         if self._state == "forked" and isinstance(self._database, str):
             await self.open()
-        return self._open_parts()
+        return self._open_runtime()
 
-    def _open_parts(self) -> AsyncParts:
-        if self._parts is None:
+    def _open_runtime(self) -> AsyncRuntime:
+        if self._runtime is None:
             raise ManagerClosedError(_WHY_CLOSED[self._state])
-        return self._parts
+        return self._runtime
 
     def _after_fork(self) -> None:
         """In the child: the parent's connections, cache and node id are not ours. Nothing of them is closed here."""
         if self._state == "closed":
             return
-        _fork.inherited.append((self._parts, self._work, self._shared_listener))
-        if self._parts is not None:
-            self._parts.keeper.disown()
-        self._parts = None
+        fork.inherited.append((self._runtime, self._background, self._shared_listener))
+        if self._runtime is not None:
+            self._runtime.lock_renewal.disown()
+        self._runtime = None
         if self._state == "open":
             self._state = "forked"
         self._opening = AsyncMutex()
-        self._work = AsyncWork(self._logger)
-        self._queues = AsyncQueues()
+        self._background = AsyncBackgroundTasks(self._logger)
+        self._modifying = AsyncKeyedMutex()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 
     # Reading: the compiled base class answers what is in memory, and calls these for the rest
 
     async def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Session | None:
-        parts = await self._ready()
+        runtime = await self._ready()
         try:
-            record = await self._fetch(parts, key, refresh, min_version)
+            record = await self._fetch(runtime, key, refresh, min_version)
         except psycopg.Error:
-            stale = None if refresh else self._coherence.degraded(key, min_version=min_version, touch=touch)
+            stale = (
+                None if refresh else self._coherence.stale_if_error(key, min_version=min_version, touch=touch)
+            )
             if stale is None:
                 raise
             return self._cache.session(stale, from_cache=True)
         return None if record is None else self._session(record, touch)
 
-    async def _fetch(self, parts: AsyncParts, key: bytes, refresh: bool, min_version: int) -> Record | None:
+    async def _fetch(
+        self, runtime: AsyncRuntime, key: bytes, refresh: bool, min_version: int
+    ) -> Record | None:
         """The session as the database has it, by a fill of our own or by one that is under way."""
         while True:
-            fill, leads = self._coherence.open_fill(key, refresh=refresh, new_outcome=AsyncOutcome)
+            fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=AsyncSharedFuture)
             if leads:
-                self._work.run(partial(self._fill, parts, fill, min_version), "pgsession fill")
-            record = await fill.outcome.wait()
+                self._background.run(partial(self._fill, runtime, fill, min_version), "pgsession fill")
+            record = await fill.future.wait()
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
-    async def _fill(self, parts: AsyncParts, fill: Fill, min_version: int) -> None:
+    async def _fill(self, runtime: AsyncRuntime, fill: Fill, min_version: int) -> None:
         """One read for all who wait for it (C10); its callers may come and go."""
         try:
-            record, incarnation = await parts.store.read(fill.key)
+            record, incarnation = await runtime.store.read(fill.key)
         except BaseException as error:
             self._coherence.fail_fill(fill)
-            fill.outcome.set_error(
+            fill.future.set_error(
                 error if isinstance(error, Exception) else ManagerClosedError("the manager is closed")
             )
             if not isinstance(error, Exception):
@@ -249,27 +253,27 @@ class AsyncSessionManager(AsyncReader):
             return
         verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
         if verdict.reconnect:
-            parts.follower.reconnect()
+            runtime.synchronizer.reconnect()
         record = unexpired(record, self._clock.database_now())
-        fill.outcome.set_result(_AGAIN if verdict.again else record)
+        fill.future.set_result(_AGAIN if verdict.again else record)
 
     def _session(self, record: Record, touch: bool) -> Session:
         """A session that was just read from the database; the access is noted, whether or not it is cached."""
         accessed = self._clock.database_now() if touch else None
         if accessed is not None:
-            self._cache.restore_touched([(record.key, accessed)])
-            late = accessed - record.last_accessed > self._cache.inactivity - self._cache.touch_interval
+            self._cache.restore_accesses([(record.key, accessed)])
+            late = accessed - record.last_accessed > self._cache.inactivity - self._cache.access_interval
             if late and record.include_inactivity:
-                self._touch_now(record.key)
+                self._write_access_soon(record.key)
         return self._cache.session(record, from_cache=False, accessed=accessed)
 
     def _check_open(self) -> None:
         if self._state != "forked":
-            self._open_parts()
+            self._open_runtime()
 
-    def _touch_now(self, key: bytes) -> None:
-        if self._parts is not None:
-            self._parts.housekeeping.touch_soon()
+    def _write_access_soon(self, key: bytes) -> None:
+        if self._runtime is not None:
+            self._runtime.maintenance.write_accesses_soon()
 
     def _verify_token(self, token: str) -> tuple[bytes, int] | None:
         if self._signer is None:
@@ -303,13 +307,13 @@ class AsyncSessionManager(AsyncReader):
             TypeError, ValueError: an argument is not usable; names it.
             WriteOutcomeUnknown: the connection was lost at the wrong moment; the session may exist.
         """
-        parts = await self._ready()
+        runtime = await self._ready()
         config = self._config
-        user = _arguments.identifier("user_id", user_id)
-        group = _arguments.optional_identifier("group_id", group_id)
-        inactivity = _arguments.boolean("include_inactivity", include_inactivity)
+        user = rules.identifier("user_id", user_id)
+        group = rules.optional_identifier("group_id", group_id)
+        inactivity = rules.boolean("include_inactivity", include_inactivity)
         now = self._clock.database_now
-        ends = _arguments.expiry(now, expires_at, expires_in)
+        ends = rules.expiry(now, expires_at, expires_in)
         if ends is None:
             ends = now() + microseconds(config.session_expiration)
         key = uuid.uuid4().bytes
@@ -317,9 +321,9 @@ class AsyncSessionManager(AsyncReader):
             key, user, group, ends, inactivity,
             self._new_attributes(key, user, ends, attributes),
             config.max_sessions, config.max_sessions_policy,
-            self._cache.touched_of_user(user) if config.max_sessions else [],
+            self._cache.accesses_of_user(user) if config.max_sessions else [],
         )  # fmt: skip
-        record = await self._write(parts, operation)
+        record = await self._write(runtime, operation)
         return self._cache.session(record, from_cache=False)
 
     def _new_attributes(
@@ -327,11 +331,11 @@ class AsyncSessionManager(AsyncReader):
     ) -> list[tuple[str, bytes, int | None]]:
         """The attributes of a new session, checked and encoded as those of any session are."""
         if not attributes and attributes is not None:
-            _arguments.mapping("attributes", attributes)
+            rules.mapping("attributes", attributes)
         if not attributes:
             return []
         draft = self._cache.session(Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
-        for name, value in _arguments.mapping("attributes", attributes).items():
+        for name, value in rules.mapping("attributes", attributes).items():
             draft[name] = value
         changes = draft._changes()
         return [] if changes is None else [(name, text, until) for name, text, until, _ in changes.sets]
@@ -364,19 +368,19 @@ class AsyncSessionManager(AsyncReader):
             SessionInvalidatedError: the session object was invalidated.
             WriteOutcomeUnknown: the connection was lost at the wrong moment; the changes may have been written.
         """
-        parts = self._parts or await self._ready()
+        runtime = self._runtime or await self._ready()
         if not isinstance(session, Session):
             raise TypeError(f"session: a Session is needed, not {type(session).__name__}")
         session._check_usable()
-        _arguments.choice("check", check, (None, "session", "attributes"))
+        rules.choice("check", check, (None, "session", "attributes"))
         if include_inactivity is not None:
-            _arguments.boolean("include_inactivity", include_inactivity)
+            rules.boolean("include_inactivity", include_inactivity)
         changes = session._changes()
-        ends = _arguments.expiry(self._clock.database_now, expires_at, expires_in)
-        notify = _arguments.boolean("notify", notify) and self._config.notify_on_updates
-        group = None if group_id is UNSET else (_arguments.optional_identifier("group_id", group_id),)
+        ends = rules.expiry(self._clock.database_now, expires_at, expires_in)
+        notify = rules.boolean("notify", notify) and self._config.notify_on_updates
+        group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
         if changes is None and ends is None and include_inactivity is None and group is None:
-            return await self._confirm(parts, session, check)
+            return await self._confirm(runtime, session, check)
         operation = Update(
             session._record,
             check=check,
@@ -388,14 +392,14 @@ class AsyncSessionManager(AsyncReader):
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
         )
-        record = await self._write(parts, operation)
+        record = await self._write(runtime, operation)
         session._saved(changes, record, 0)
         return session
 
-    async def _confirm(self, parts: AsyncParts, session: Session, check: Check | None) -> Session:
+    async def _confirm(self, runtime: AsyncRuntime, session: Session, check: Check | None) -> Session:
         """An update that changes nothing writes nothing, and still tells whether the session is there, and newer."""
         based_on = session._record
-        record = await self._fetch(parts, based_on.key, True, 0)
+        record = await self._fetch(runtime, based_on.key, True, 0)
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
@@ -432,7 +436,7 @@ class AsyncSessionManager(AsyncReader):
             if not retries:
                 raise
         # Those who were too fast for each other go on one after the other, each based on what the last one has saved.
-        async with self._queues.turn(key):
+        async with self._modifying.hold(key):
             while True:
                 retries -= 1
                 try:
@@ -453,36 +457,36 @@ class AsyncSessionManager(AsyncReader):
 
     async def delete_session(self, session_id: SessionId) -> bool:
         """Ends a session, on every node; False if there was no live one. Its locks end with it."""
-        parts = await self._ready()
+        runtime = await self._ready()
         try:
-            await self._write(parts, Delete(to_bytes(session_id)))
+            await self._write(runtime, Delete(to_bytes(session_id)))
         except SessionNotFoundError:
             return False
         return True
 
-    async def _write(self, parts: AsyncParts, operation: Operation) -> Any:
+    async def _write(self, runtime: AsyncRuntime, operation: Operation) -> Any:
         operation.lease = self._coherence.open_write(operation.key)
-        return await parts.writer.write(operation)
+        return await runtime.group_commit.write(operation)
 
     # Many sessions
 
     async def list_user_sessions(self, user_id: str | int | UUID) -> list[Session]:
         """A user's live sessions, newest access first: the "your devices" page. Not an access to them."""
-        parts = await self._ready()
-        user = _arguments.identifier("user_id", user_id)
-        return self._listed(*await parts.store.list_user(user), dict(self._cache.touched_of_user(user)))
+        runtime = await self._ready()
+        user = rules.identifier("user_id", user_id)
+        return self._listed(*await runtime.store.list_user(user), dict(self._cache.accesses_of_user(user)))
 
     async def list_group_sessions(self, group_id: str | int | UUID) -> list[Session]:
         """A group's live sessions, newest access first."""
-        parts = await self._ready()
-        return self._listed(*await parts.store.list_group(_arguments.identifier("group_id", group_id)), {})
+        runtime = await self._ready()
+        return self._listed(*await runtime.store.list_group(rules.identifier("group_id", group_id)), {})
 
     def _listed(
-        self, records: list[Record], incarnation: str | None, touched: dict[bytes, int]
+        self, records: list[Record], incarnation: str | None, accesses: dict[bytes, int]
     ) -> list[Session]:
         """Sessions with what this node knows of their last access. Listing does not fill the cache."""
         self._coherence.observed([(record.key, record.version) for record in records], incarnation)
-        accessed = {record.key: max(record.last_accessed, touched.get(record.key, 0)) for record in records}
+        accessed = {record.key: max(record.last_accessed, accesses.get(record.key, 0)) for record in records}
         records.sort(key=lambda record: accessed[record.key], reverse=True)
         return [
             self._cache.session(record, from_cache=False, accessed=accessed[record.key]) for record in records
@@ -490,50 +494,48 @@ class AsyncSessionManager(AsyncReader):
 
     async def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:
         """Logs a user out everywhere, but for the session `keep`; returns how many sessions ended."""
-        parts = await self._ready()
-        user = _arguments.identifier("user_id", user_id)
+        runtime = await self._ready()
+        user = rules.identifier("user_id", user_id)
         kept = None if keep is None else to_bytes(keep)
-        with self._forgetting(_events.UserChanged(user)):
-            return await parts.store.delete_user(user, kept)
+        with self._dropping(events.UserChanged(user)):
+            return await runtime.store.delete_user(user, kept)
 
     async def delete_group_sessions(self, group_id: str | int | UUID) -> int:
         """Ends every session of a group; returns how many."""
-        parts = await self._ready()
-        group = _arguments.identifier("group_id", group_id)
-        with self._forgetting(_events.GroupChanged(group)):
-            return await parts.store.delete_group(group)
+        runtime = await self._ready()
+        group = rules.identifier("group_id", group_id)
+        with self._dropping(events.GroupChanged(group)):
+            return await runtime.store.delete_group(group)
 
     async def delete_all_sessions(self) -> int:
         """Ends every session; returns how many."""
-        parts = await self._ready()
-        with self._forgetting(_events.Everything()):
-            return await parts.store.delete_all()
+        runtime = await self._ready()
+        with self._dropping(events.Everything()):
+            return await runtime.store.delete_all()
 
     async def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
         """Removes an attribute from each of a user's sessions, to be computed anew; returns how many had it."""
-        parts = await self._ready()
-        user = _arguments.identifier("user_id", user_id)
-        name = _arguments.attribute_key("key", key)
-        with self._forgetting(_events.UserChanged(user)):
-            return await parts.store.drop_attribute(user, name)
+        runtime = await self._ready()
+        user = rules.identifier("user_id", user_id)
+        name = rules.attribute_key("key", key)
+        with self._dropping(events.UserChanged(user)):
+            return await runtime.store.drop_attribute(user, name)
 
     async def evict_user_sessions(self, user_id: str | int | UUID) -> None:
         """Drops a user's sessions from every node's memory; the database keeps them."""
-        await self._forget_everywhere(_events.UserChanged(_arguments.identifier("user_id", user_id)))
+        await self._drop_everywhere(events.UserChanged(rules.identifier("user_id", user_id)))
 
     async def clear_cache(self) -> None:
         """Empties every node's memory; the database keeps the sessions."""
-        await self._forget_everywhere(_events.Everything())
+        await self._drop_everywhere(events.Everything())
 
-    async def _forget_everywhere(self, item: _events.UserChanged | _events.Everything) -> None:
-        parts = await self._ready()
-        with self._forgetting(item):
-            await parts.store.notify([item])
+    async def _drop_everywhere(self, item: events.UserChanged | events.Everything) -> None:
+        runtime = await self._ready()
+        with self._dropping(item):
+            await runtime.store.notify([item])
 
-    def _forgetting(
-        self, item: _events.UserChanged | _events.GroupChanged | _events.Everything
-    ) -> _Forgetting:
-        return _Forgetting(self._coherence, item)
+    def _dropping(self, item: events.UserChanged | events.GroupChanged | events.Everything) -> _Dropping:
+        return _Dropping(self._coherence, item)
 
     # Locks, and what it is like
 
@@ -557,20 +559,20 @@ class AsyncSessionManager(AsyncReader):
             max_retries: how often `acquire` without a timeout tries again; None: until it succeeds.
             retry_delay: how long to wait before trying again, unless a release wakes it earlier.
         """
-        parts = self._open_parts()
+        runtime = self._open_runtime()
         return AsyncLock(
-            parts.keeper,
-            _arguments.identifier("resource", resource),
+            runtime.lock_renewal,
+            rules.identifier("resource", resource),
             None if session_id is None else to_bytes(session_id),
-            lease_time=_arguments.seconds("lease_time", lease_time),
-            heartbeat_interval=_arguments.seconds("heartbeat_interval", heartbeat_interval),
+            lease_time=rules.seconds("lease_time", lease_time),
+            heartbeat_interval=rules.seconds("heartbeat_interval", heartbeat_interval),
             max_retries=max_retries,
-            retry_delay=_arguments.seconds("retry_delay", retry_delay),
+            retry_delay=rules.seconds("retry_delay", retry_delay),
         )
 
     def stats(self) -> Stats:
         """Counters since the manager was made, and gauges of this moment; costs no query."""
-        parts = self._open_parts()
+        runtime = self._open_runtime()
         counters, cached = self._coherence.counters, self._cache.stats()
         return Stats(
             cached_sessions=len(self._cache),
@@ -583,23 +585,23 @@ class AsyncSessionManager(AsyncReader):
             joined_fills=counters.joined_fills,
             discarded_fills=counters.discarded_fills,
             stale_served=counters.stale_served,
-            writes=parts.writer.writes,
-            batches=parts.writer.batches,
-            conflicts=parts.writer.conflicts,
-            failed_writes=parts.writer.failures,
+            writes=runtime.group_commit.writes,
+            batches=runtime.group_commit.batches,
+            conflicts=runtime.group_commit.conflicts,
+            failed_writes=runtime.group_commit.failures,
             events=counters.events,
             malformed_events=counters.malformed_events,
             invalidations=counters.invalidations,
             proofs=counters.proofs,
             listener_losses=counters.listener_losses,
             resyncs=counters.resyncs,
-            pending_touches=cached["pending_touches"],
-            written_touches=parts.housekeeping.written_touches,
-            failed_touch_batches=parts.housekeeping.failed_touch_batches,
-            cleanups=parts.housekeeping.cleanups,
-            deleted_sessions=parts.housekeeping.deleted_sessions,
-            held_locks=len(parts.keeper),
-            notification_queue_usage=parts.follower.queue_usage,
+            pending_accesses=cached["pending_accesses"],
+            written_accesses=runtime.maintenance.written_accesses,
+            failed_access_batches=runtime.maintenance.failed_access_batches,
+            cleanups=runtime.maintenance.cleanups,
+            deleted_sessions=runtime.maintenance.deleted_sessions,
+            held_locks=len(runtime.lock_renewal),
+            notification_queue_usage=runtime.synchronizer.queue_usage,
             nodes=self._coherence.nodes,
         )
 
@@ -608,17 +610,17 @@ class AsyncSessionManager(AsyncReader):
 
         `timeout`: seconds (or timedelta) after which a database that has not answered counts as down.
         """
-        parts = await self._ready()
-        patience = _arguments.seconds("timeout", timeout)
+        runtime = await self._ready()
+        patience = rules.seconds("timeout", timeout)
         age = self._coherence.proof_age
         started = time.perf_counter()
         failure: str | None = None
         try:
-            await parts.store.ping(patience)
+            await runtime.store.ping(patience)
         except psycopg.Error as error:
             failure = str(error) or type(error).__name__
         took = time.perf_counter() - started
-        pool = parts.pool.get_stats()
+        pool = runtime.pool.get_stats()
         in_sync, listening = self._coherence.in_sync, self._coherence.listening
         return Health(
             healthy=failure is None and in_sync and listening,
@@ -629,16 +631,16 @@ class AsyncSessionManager(AsyncReader):
             round_trip=took if failure is None else None,
             pool_size=pool.get("pool_size", 0),
             pool_waiting=pool.get("requests_waiting", 0),
-            queued_writes=len(parts.writer),
+            queued_writes=len(runtime.group_commit),
         )
 
 
-class _Forgetting:
+class _Dropping:
     """Around an own statement about many sessions: once it returned, or its outcome is unknown, nothing that was
     cached or under way before is served any more (C3, C7)."""
 
     def __init__(
-        self, coherence: Coherence, item: _events.UserChanged | _events.GroupChanged | _events.Everything
+        self, coherence: Coherence, item: events.UserChanged | events.GroupChanged | events.Everything
     ) -> None:
         self._coherence = coherence
         self._item = item
@@ -647,7 +649,7 @@ class _Forgetting:
         pass
 
     def __exit__(self, *_: object) -> None:
-        self._coherence.forget(self._item)
+        self._coherence.drop(self._item)
 
 
 _WHY_CLOSED = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from psycopg import Notify
 
-from .._primitives import AsyncOutcome
+from pgsession._concurrency import AsyncSharedFuture
 
 
 class AsyncSubscription:
@@ -25,5 +25,5 @@ class AsyncSubscription:
         self.on_out_of_sync = on_out_of_sync
         self.on_error = on_error
         self.on_done = on_done
-        self.listening: AsyncOutcome[None] = AsyncOutcome()
+        self.listening: AsyncSharedFuture[None] = AsyncSharedFuture()
         self.left = False

@@ -17,19 +17,20 @@ from typing import Any, LiteralString, Self
 import psycopg
 from psycopg import Notify
 
-from .._channels import check_channel, check_payload, for_each
-from .._conninfo import listener_parameters, server_settings
-from .._primitives import (
+from pgsession._concurrency import (
     LOGGER,
+    BackgroundLoop,
     Event,
-    Outcome,
+    SharedFuture,
     SocketWaiter,
     Thunk,
-    Worker,
     call,
 )
-from ..errors import ListenerError
-from .link import Command, Link, Row
+from pgsession._database.channels import check_channel, check_payload, for_each
+from pgsession._database.conninfo import listener_parameters, server_settings
+from pgsession.errors import ListenerError
+
+from .listener_connection import Command, ListenerConnection, Row
 from .subscription import Subscription
 
 STABLE_SECONDS = 1  # a connection that lasted less counts as one more failure to connect
@@ -75,17 +76,17 @@ class Listener:
         self._health_check_interval = health_check_interval
         self._reconnect_delay = reconnect_delay
         self._logger = logger
-        self._worker = Worker(logger)
+        self._worker = BackgroundLoop(logger)
         self._lost_hooks: list[Callable[[], object]] = []
-        self._requests: deque[tuple[Thunk[Any], Outcome[Any]]] = deque()
+        self._requests: deque[tuple[Thunk[Any], SharedFuture[Any]]] = deque()
         self._owner = 0
         self._waiter: SocketWaiter
-        self._opened: Outcome[None] | None = None
+        self._opened: SharedFuture[None] | None = None
         self._closing = Event()
         self._ended = Event()
         # What follows is changed by the worker only.
         self._subscriptions: dict[str, list[Subscription]] = {}
-        self._link: Link | None = None
+        self._connection: ListenerConnection | None = None
         self._connecting = False
         self._connected_at = 0.0
         self._failures = 0
@@ -103,7 +104,7 @@ class Listener:
                 raise _closed()
             self._owner = os.getpid()
             self._waiter = SocketWaiter()
-            self._opened = Outcome()
+            self._opened = SharedFuture()
             self._worker.start(partial(self._run, self._opened), "pgsession listener")
         try:
             self._opened.wait()
@@ -122,9 +123,9 @@ class Listener:
         if self._opened is None or self._owner != os.getpid():
             return  # a child of a fork must not touch what it shares with its parent
         self._waiter.wake()
-        link = self._link
-        if link is not None and link.busy:
-            link.abort()
+        connection = self._connection
+        if connection is not None and connection.busy:
+            connection.abort()
         self._worker.stop(0 if self._connecting else timeout)
 
     def __enter__(self) -> Self:
@@ -144,11 +145,11 @@ class Listener:
     @property
     def pid(self) -> int | None:
         """The process of the server that serves the connection, if there is one."""
-        link = self._present()
-        return None if link is None else link.pid
+        connection = self._present()
+        return None if connection is None else connection.pid
 
-    def _present(self) -> Link | None:
-        return self._link if self._owner == os.getpid() else None
+    def _present(self) -> ListenerConnection | None:
+        return self._connection if self._owner == os.getpid() else None
 
     # -- channels --------------------------------------------------------------------------------------------
 
@@ -215,7 +216,7 @@ class Listener:
         this command sends to a channel of the listener's own is delivered after the ones committed before it.
         """
         self._check_open()
-        if self._link is None:
+        if self._connection is None:
             raise _disconnected()
         seconds = self._command_timeout if timeout is None else timeout
         rows: list[Row] = self._ask(partial(self._execute, query, params, seconds), seconds)
@@ -223,9 +224,9 @@ class Listener:
 
     def reconnect(self) -> None:
         """Give up the present connection, at once and whatever state it is in, and make a new one."""
-        link = self._present()
-        if link is not None:
-            link.abort()
+        connection = self._present()
+        if connection is not None:
+            connection.abort()
 
     def add_lost_hook(self, hook: Callable[[], object]) -> None:
         """Have a plain function called the moment the connection is known to be lost, before anything else happens."""
@@ -246,15 +247,15 @@ class Listener:
         self._check_open()
         if self._worker.is_current():
             return action()
-        outcome: Outcome[Any] = Outcome()
-        self._requests.append((action, outcome))
+        future: SharedFuture[Any] = SharedFuture()
+        self._requests.append((action, future))
         self._waiter.wake()
         if self._ended.is_set():  # perhaps after the worker's last look at the requests
-            outcome.set_error(_closed())
+            future.set_error(_closed())
         try:
-            return outcome.wait(timeout)
+            return future.wait(timeout)
         except BaseException as error:
-            withdrawn = outcome.set_error(error)  # so it is not begun any more
+            withdrawn = future.set_error(error)  # so it is not begun any more
             if withdrawn and isinstance(error, TimeoutError):
                 raise TimeoutError(f"the listener had no answer within {timeout} s") from None
             raise
@@ -263,34 +264,34 @@ class Listener:
         for _ in range(len(self._requests)):  # notifications have their turn in between
             if self._closing.is_set():
                 return
-            action, outcome = self._requests.popleft()
-            if outcome.done:
+            action, future = self._requests.popleft()
+            if future.done:
                 continue
             try:
-                outcome.set_result(action())
+                future.set_result(action())
             except Exception as error:  # it is raised in the one who asked
-                outcome.set_error(error)
+                future.set_error(error)
             except BaseException:
-                outcome.set_error(_closed())
+                future.set_error(_closed())
                 raise
 
     def _execute(self, query: Command, params: Sequence[Any] | None, timeout: float) -> list[Row]:
-        if self._link is None or not self._link.alive:
+        if self._connection is None or not self._connection.alive:
             raise _disconnected()
-        return self._link.execute(query, params, timeout)
+        return self._connection.execute(query, params, timeout)
 
     def _subscribe(self, subscription: Subscription) -> None:
         """Without a connection the subscription waits for the next one, and `listening` is set then."""
         if subscription.left:
             return
         self._subscriptions.setdefault(subscription.channel, []).append(subscription)
-        link = self._link
-        if link is None:
+        connection = self._connection
+        if connection is None:
             return
         try:
-            self._listen(link, [subscription.channel])
+            self._listen(connection, [subscription.channel])
         except Exception:
-            if link.alive:  # so it is the command's fault
+            if connection.alive:  # so it is the command's fault
                 self._remove(subscription)
                 raise
         else:
@@ -311,9 +312,9 @@ class Listener:
         if others:
             return
         del self._subscriptions[subscription.channel]
-        if self._link is not None and self._link.alive:
+        if self._connection is not None and self._connection.alive:
             try:
-                self._link.execute(
+                self._connection.execute(
                     for_each("UNLISTEN {}", [subscription.channel]), None, self._command_timeout
                 )
             except (psycopg.Error, TimeoutError) as error:
@@ -325,12 +326,12 @@ class Listener:
         """`listen` did not come to its end."""
         subscription.left = True
         if self._opened is not None and not self._ended.is_set():
-            self._requests.append((partial(self._remove, subscription), Outcome()))
+            self._requests.append((partial(self._remove, subscription), SharedFuture()))
             self._waiter.wake()
 
     # -- the worker ------------------------------------------------------------------------------------------
 
-    def _run(self, opened: Outcome[None]) -> None:
+    def _run(self, opened: SharedFuture[None]) -> None:
         try:
             try:
                 self._connect()
@@ -350,20 +351,20 @@ class Listener:
 
     def _serve(self) -> None:
         """Until it closes, or an error says that the connection is lost."""
-        link = self._link
-        assert link is not None
+        connection = self._connection
+        assert connection is not None
         while not self._closing.is_set():
             self._answer_requests()
-            self._deliver(link)
+            self._deliver(connection)
             if self._closing.is_set():
                 return
-            if self._waiter.wait(link.fileno, self._health_check_interval):
-                link.receive()
+            if self._waiter.wait(connection.fileno, self._health_check_interval):
+                connection.receive()
             elif not self._requests and not self._closing.is_set():
-                link.execute("SELECT", None, self._command_timeout)
+                connection.execute("SELECT", None, self._command_timeout)
 
-    def _deliver(self, link: Link) -> None:
-        while not self._closing.is_set() and (notification := link.take()) is not None:
+    def _deliver(self, connection: ListenerConnection) -> None:
+        while not self._closing.is_set() and (notification := connection.take()) is not None:
             for subscription in list(self._subscriptions.get(notification.channel, ())):
                 if not subscription.left:
                     self._call(subscription.on_notification, notification)
@@ -371,26 +372,26 @@ class Listener:
     def _connect(self) -> None:
         self._connecting = True
         try:
-            link = Link.connect(self._parameters)
+            connection = ListenerConnection.connect(self._parameters)
         finally:
             self._connecting = False
         try:
             if self._closing.is_set():
                 raise _closed()
-            if link.in_recovery:
+            if connection.in_recovery:
                 raise ListenerError(STANDBY)
-            link.execute(self._settings, None, self._command_timeout)
+            connection.execute(self._settings, None, self._command_timeout)
             if self._subscriptions:
-                self._listen(link, list(self._subscriptions))
+                self._listen(connection, list(self._subscriptions))
         except BaseException:
-            link.close()
+            connection.close()
             raise
-        self._link = link
+        self._connection = connection
         self._connected_at = time.monotonic()
 
-    def _listen(self, link: Link, channels: list[str]) -> None:
+    def _listen(self, connection: ListenerConnection, channels: list[str]) -> None:
         try:
-            link.execute(for_each("LISTEN {}", channels), None, self._command_timeout)
+            connection.execute(for_each("LISTEN {}", channels), None, self._command_timeout)
         except psycopg.errors.ReadOnlySqlTransaction as error:
             raise ListenerError(STANDBY) from error
 
@@ -403,18 +404,18 @@ class Listener:
                 self._call(subscription.on_out_of_sync, subscription.channel)
 
     def _lose(self, error: Exception) -> None:
-        link, self._link = self._link, None
+        connection, self._connection = self._connection, None
         if self._closing.is_set():
-            return self._part(link)
+            return self._part(connection)
         for hook in list(self._lost_hooks):
             self._call(hook)
         expected = isinstance(error, (psycopg.Error, TimeoutError))
         self._logger.warning(
             "the listener lost its connection: %s", error, exc_info=None if expected else error
         )
-        self._part(link)
-        if link is not None:
-            self._deliver(link)  # what it had heard before
+        self._part(connection)
+        if connection is not None:
+            self._deliver(connection)  # what it had heard before
         if time.monotonic() - self._connected_at > STABLE_SECONDS:
             self._failures = 0
         self._report(error)
@@ -443,8 +444,8 @@ class Listener:
 
     def _finish(self) -> None:
         self._closing.set()
-        link, self._link = self._link, None
-        self._part(link)
+        connection, self._connection = self._connection, None
+        self._part(connection)
         for subscription in self._everybody():
             subscription.left = True
             self._say_done(subscription)
@@ -454,9 +455,9 @@ class Listener:
             self._requests.popleft()[1].set_error(_closed())
         self._waiter.close()
 
-    def _part(self, link: Link | None) -> None:
-        if link is not None:
-            link.close()
+    def _part(self, connection: ListenerConnection | None) -> None:
+        if connection is not None:
+            connection.close()
 
     # -- callbacks -------------------------------------------------------------------------------------------
 

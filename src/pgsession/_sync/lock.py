@@ -13,9 +13,9 @@ from typing import Self
 
 import psycopg
 
-from pgsession import _arguments
-from pgsession._clock import Clock
-from pgsession._primitives import Event, Outcome
+from pgsession._concurrency import Event, SharedFuture
+from pgsession._core.clock import Clock
+from pgsession._protocol import rules
 from pgsession.errors import (
     ConfigError,
     LockError,
@@ -26,7 +26,7 @@ from pgsession.errors import (
     SessionNotFoundError,
 )
 
-from .keeper import Keeper
+from .lock_renewal import LockRenewal
 from .store import Acquired
 
 _SECOND = 1_000_000
@@ -81,7 +81,7 @@ class Lock:
 
     def __init__(
         self,
-        keeper: Keeper,
+        lock_renewal: LockRenewal,
         resource: str,
         session_id: bytes | None,
         *,
@@ -98,7 +98,7 @@ class Lock:
             not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
         ):
             raise ConfigError(f"max_retries: an int of at least 0 or None is needed, not {max_retries!r}")
-        self._keeper = keeper
+        self._renewal = lock_renewal
         self._resource = resource
         self._session_id = session_id
         self._lease = int(lease_time * _SECOND)
@@ -108,7 +108,7 @@ class Lock:
         self._owner = uuid.uuid4().hex
         self._token: int | None = None
         self._renew_at = 0
-        self._lost = Lost(keeper.clock)
+        self._lost = Lost(lock_renewal.clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
@@ -155,11 +155,11 @@ class Lock:
         if acquired.acquired or not blocking:
             return bool(acquired.acquired)
         released = Event()
-        self._keeper.await_release(self._resource, released)
+        self._renewal.await_release(self._resource, released)
         try:
             return self._keep_trying(acquired, released, end)
         finally:
-            self._keeper.stop_waiting(self._resource, released)
+            self._renewal.stop_waiting(self._resource, released)
 
     def _keep_trying(self, acquired: Acquired, released: Event, end: float | None) -> bool:
         tries = 0
@@ -185,43 +185,43 @@ class Lock:
                 return True
 
     def _try(self) -> Acquired:
-        sent = self._keeper.clock.now()
+        sent = self._renewal.clock.now()
         owner = self._owner
-        outcome: Outcome[Acquired] = Outcome()
+        future: SharedFuture[Acquired] = SharedFuture()
         try:
-            self._keeper.work.run(partial(self._ask, owner, outcome), "pgsession lock")
-            acquired = outcome.wait()
+            self._renewal.background.run(partial(self._ask, owner, future), "pgsession lock")
+            acquired = future.wait()
         except BaseException as error:
             self._owner = uuid.uuid4().hex  # if it was taken, it is nobody's
-            if not outcome.set_error(error) and not isinstance(error, Exception):
-                self._keeper.work.run(partial(self._give_back, owner), "pgsession lock")
+            if not future.set_error(error) and not isinstance(error, Exception):
+                self._renewal.background.run(partial(self._give_back, owner), "pgsession lock")
             raise
         if acquired.acquired is None:
             assert self._session_id is not None
             raise SessionNotFoundError(uuid.UUID(bytes=self._session_id))
         if acquired.acquired:
-            self._lost = Lost(self._keeper.clock)
+            self._lost = Lost(self._renewal.clock)
             self._lost._deadline = sent + self._lease
             self._renew_at = sent + self._heartbeat
             self._token = acquired.token
-            self._keeper.hold(self)
+            self._renewal.hold(self)
         return acquired
 
-    def _ask(self, owner: str, outcome: Outcome[Acquired]) -> None:
+    def _ask(self, owner: str, future: SharedFuture[Acquired]) -> None:
         """Goes on when its caller is cancelled, and then gives back what it got."""
         try:
-            acquired = self._keeper.store.acquire(self._resource, owner, self._lease, self._session_id)
+            acquired = self._renewal.store.acquire(self._resource, owner, self._lease, self._session_id)
         except Exception as error:
-            outcome.set_error(error)
+            future.set_error(error)
             return
-        if not outcome.set_result(acquired) and acquired.acquired:
+        if not future.set_result(acquired) and acquired.acquired:
             self._give_back(owner)
 
     def _give_back(self, owner: str) -> None:
         try:
-            self._keeper.store.release(self._resource, owner)
+            self._renewal.store.release(self._resource, owner)
         except (psycopg.Error, PgSessionError) as error:
-            self._keeper.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
+            self._renewal.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
 
     def release(self) -> None:
         """Gives the lock back, and wakes who waits for it.
@@ -233,12 +233,12 @@ class Lock:
         """
         if self._token is None:
             raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
-        self._keeper.let_go(self)
+        self._renewal.let_go(self)
         lost = self._lost.is_set()
-        outcome: Outcome[bool | None] = Outcome()
+        future: SharedFuture[bool | None] = SharedFuture()
         try:
-            self._keeper.work.run(partial(self._let_go, self._owner, outcome), "pgsession lock")
-            in_time = outcome.wait()
+            self._renewal.background.run(partial(self._let_go, self._owner, future), "pgsession lock")
+            in_time = future.wait()
         except Exception:
             raise
         except BaseException:  # cancelled: it goes on by itself
@@ -249,11 +249,11 @@ class Lock:
             self._lost._over = True
             raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was released")
 
-    def _let_go(self, owner: str, outcome: Outcome[bool | None]) -> None:
+    def _let_go(self, owner: str, future: SharedFuture[bool | None]) -> None:
         try:
-            outcome.set_result(self._keeper.store.release(self._resource, owner))
+            future.set_result(self._renewal.store.release(self._resource, owner))
         except Exception as error:
-            outcome.set_error(error)
+            future.set_error(error)
 
     def _forget(self) -> None:
         self._token = None
@@ -268,7 +268,7 @@ class Lock:
             LockExpiredError: it was lost before.
             psycopg.Error: the database failed; the lease is as it was.
         """
-        length = int(_arguments.seconds("seconds", seconds) * _SECOND)
+        length = int(rules.seconds("seconds", seconds) * _SECOND)
         if self._token is None:
             raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
         if not self._lost.is_set():
@@ -279,12 +279,12 @@ class Lock:
     def _renew(self, length: int | None = None) -> None:
         """Asks for a lease of this length from now; without one, for a heartbeat's."""
         length = self._lease if length is None else length
-        sent = self._keeper.clock.now()
+        sent = self._renewal.clock.now()
         lost, deadline = self._lost, self._lost._deadline
         if deadline is None:
             return  # released meanwhile
         patience = max(deadline - sent, _SECOND // 10) / _SECOND
-        ends = self._keeper.store.renew(self._resource, self._owner, length, timeout=patience)
+        ends = self._renewal.store.renew(self._resource, self._owner, length, timeout=patience)
         if lost.is_set() or lost is not self._lost or lost._deadline is None:
             return  # too late for the holder, who has been told, or has released it
         if ends is None:

@@ -16,12 +16,13 @@ from psycopg import Connection, Cursor
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgsession import _events
-from pgsession._connections import cut, is_stale, lost_durability
-from pgsession._primitives import Alarm
-from pgsession._record import Record
-from pgsession._sql import NIL, Commit, Statements, integer_array, uuid_array, write_arguments
-from pgsession._writes import Batch, record_of, records_of
+from pgsession._concurrency import Alarm
+from pgsession._core.record import Record
+from pgsession._database.connections import cut, is_stale, lost_durability
+from pgsession._database.statements import NIL, Commit, Statements, integer_array, uuid_array, write_arguments
+from pgsession._protocol import events
+from pgsession._protocol.batch import Batch
+from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import WriteOutcomeUnknown
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
@@ -123,9 +124,9 @@ class Store:
                     raise psycopg.OperationalError(f"no answer within {timeout} s") from error
                 raise
 
-    def notify(self, items: list[_events.Item]) -> None:
+    def notify(self, items: list[events.Item]) -> None:
         """Tells every node."""
-        for payload in _events.payloads(self._node, items):
+        for payload in events.payloads(self._node, items):
             self.query(self._sql.notify, (payload,), again=False)
 
     def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
@@ -165,10 +166,10 @@ class Store:
         row = self._run(script, mark)
         return str(row[0])
 
-    def touch(self, touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
+    def write_accesses(self, accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
         """Writes last accesses; returns the sessions that somebody has locked, for the next time."""
-        script = self._sql.touch(
-            uuid_array(key for key, _ in touched), integer_array(at for _, at in touched)
+        script = self._sql.write_accesses(
+            uuid_array(key for key, _ in accesses), integer_array(at for _, at in accesses)
         )
         packed = _binary((self._run(script))[0])
         return {packed[start : start + 16] for start in range(0, len(packed), 16)}
@@ -271,7 +272,7 @@ class Store:
                     cursor.nextset()
                 row = cursor.fetchone()
             except psycopg.Error as error:
-                self._judge(connection, error, mark)
+                self._check_outcome(connection, error, mark)
                 raise
             finally:
                 connection.remove_notice_handler(notice)
@@ -281,7 +282,7 @@ class Store:
                 )
             return row
 
-    def _judge(self, connection: Connection[Any], error: psycopg.Error, mark: str | None) -> None:
+    def _check_outcome(self, connection: Connection[Any], error: psycopg.Error, mark: str | None) -> None:
         """Returns if the script is known not to have been committed, else raises `WriteOutcomeUnknown`."""
         if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error

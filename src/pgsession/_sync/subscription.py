@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from psycopg import Notify
 
-from .._primitives import Outcome
+from pgsession._concurrency import SharedFuture
 
 
 class Subscription:
@@ -27,5 +27,5 @@ class Subscription:
         self.on_out_of_sync = on_out_of_sync
         self.on_error = on_error
         self.on_done = on_done
-        self.listening: Outcome[None] = Outcome()
+        self.listening: SharedFuture[None] = SharedFuture()
         self.left = False

@@ -1,0 +1,45 @@
+# cython: freethreading_compatible=True
+"""Last accesses that are still to be written and whose session has left the cache."""
+
+cimport cython
+
+
+@cython.final
+cdef class EvictedAccesses:
+    """Database times of accesses by session key; a time never moves back (C11)."""
+
+    def __cinit__(self):
+        self.owners = {}
+        self.times = {}
+
+    def __len__(self):
+        return len(self.owners)
+
+    cdef int note(self, bytes key, int64_t us, object user_id) except -1:
+        cdef int64_t before = self.pop(key)
+        cdef dict times = self.times.setdefault(user_id, {})
+        times[key] = max(us, before)
+        self.owners[key] = user_id
+        return 0
+
+    cdef int64_t pop(self, bytes key) except -1:
+        """The time noted for a key, which is forgotten; 0 for none."""
+        if key not in self.owners:
+            return 0
+        user_id = self.owners.pop(key)
+        cdef dict times = self.times[user_id]
+        cdef int64_t us = times.pop(key)
+        if not times:
+            del self.times[user_id]
+        return us
+
+    cdef list take(self, Py_ssize_t limit):
+        cdef list keys = []
+        for key in self.owners:
+            if len(keys) >= limit:
+                break
+            keys.append(key)
+        return [(key, self.pop(key)) for key in keys]
+
+    cdef list of_user(self, str user_id):
+        return list(self.times.get(user_id, {}).items())

@@ -1,0 +1,111 @@
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from cpython.object cimport PyObject
+
+from pgsession._core.clock cimport Clock, recent
+from pgsession._core.key cimport Key
+from pgsession._core.lock cimport pgs_mutex
+from pgsession._core.record cimport Record
+from pgsession._core.accesses cimport EvictedAccesses
+
+
+cdef extern from "table.h" nogil:
+    enum:
+        PGS_USER, PGS_GROUP, PGS_ACCESSED, PGS_ASKED
+    ctypedef struct pgs_text:
+        const char *data
+        uint32_t length
+    ctypedef struct pgs_link:
+        uint32_t prev, next
+    ctypedef struct pgs_hot:
+        uint64_t high, low
+        void *record
+        int64_t version, deadline, accessed
+        uint32_t newer, older, tag, flags
+    ctypedef struct pgs_cold:
+        int64_t cached_at, stored, floor
+        pgs_link access
+        pgs_link member[2]
+    ctypedef struct pgs_table:
+        pgs_hot *hot
+        pgs_cold *cold
+        uint32_t count, room, access
+        void (*owner_of)(void *record, int which, pgs_text *text) noexcept
+    int pgs_table_init(pgs_table *t, uint64_t seed0, uint64_t seed1)
+    void pgs_table_clear(pgs_table *t)
+    void pgs_table_free(pgs_table *t)
+    uint32_t pgs_key_tag(const pgs_table *t, uint64_t high, uint64_t low)
+    uint32_t pgs_find_tag(const pgs_table *t, uint32_t tag, uint64_t high, uint64_t low)
+    uint32_t pgs_find(const pgs_table *t, uint64_t high, uint64_t low)
+    void pgs_use(pgs_table *t, uint32_t slot)
+    void pgs_access_add(pgs_table *t, uint32_t slot)
+    void pgs_access_remove(pgs_table *t, uint32_t slot)
+    uint32_t pgs_text_tag(const pgs_table *t, pgs_text text)
+    uint32_t pgs_members(const pgs_table *t, int which, pgs_text text, uint32_t tag)
+    int pgs_reserve(pgs_table *t, uint32_t capacity)
+    uint32_t pgs_insert(pgs_table *t, uint64_t high, uint64_t low, void *record)
+    void *pgs_replace(pgs_table *t, uint32_t slot, void *record)
+    void *pgs_remove(pgs_table *t, uint32_t slot)
+    bint PGS_UNLIKELY(bint condition)
+
+
+cdef enum Answer:
+    OVER = -1                   # a miss: the entry is expired, see drop()
+    MISS = 0
+    HIT = 1
+    HIT_LATE = 2                # a hit whose access must be written at once
+
+
+cdef class Cache:
+    cdef pgs_table table
+    cdef readonly Clock clock
+    cdef EvictedAccesses evicted_accesses
+    cdef readonly uint32_t capacity
+    cdef readonly int64_t inactivity
+    cdef readonly int64_t access_interval
+    cdef readonly int64_t lifetime
+    cdef readonly int64_t max_attribute_length
+    cdef public int64_t in_sync_until
+    cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
+    cdef uint32_t sweeper
+    cdef pgs_mutex mutex        # guards all that changes; locking.h says how it may be held
+
+
+cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept
+
+
+cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version, bint proven,
+                           pgs_hot **found) noexcept:
+    """The hit path, under the lock. With `proven` nothing is served beyond the proof of sync (C6)."""
+    cdef pgs_table *table = &cache.table
+    cdef PyObject *clock = <PyObject *> cache.clock     # borrowed, see reference.h
+    cdef uint32_t slot = pgs_find(table, key.high, key.low)
+    cdef int64_t now = recent(<Clock> clock)
+    cdef pgs_hot *hot
+    cdef Answer answer = HIT
+    if proven and PGS_UNLIKELY(now + cache.clock.slack >= cache.in_sync_until):
+        cache.stale += 1
+        return MISS
+    if PGS_UNLIKELY(slot == 0):
+        cache.misses += 1
+        return MISS
+    now += cache.clock.offset
+    hot = &table.hot[slot]
+    if PGS_UNLIKELY(now + cache.clock.slack >= hot.deadline or hot.version < min_version):
+        answer = recheck(cache, slot, now + cache.clock.slack, touch, min_version)
+        if answer <= MISS:
+            return answer
+    if touch and now > hot.accessed:
+        hot.accessed = now
+        if not hot.flags & PGS_ACCESSED:
+            pgs_access_add(table, slot)
+    pgs_use(table, slot)
+    cache.hits += 1
+    found[0] = hot
+    return answer
+
+
+cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept
+cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint proven, Answer *answer,
+                 int64_t *accessed)
+cdef int drop(Cache cache, Key key) except -1

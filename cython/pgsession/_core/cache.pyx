@@ -1,0 +1,552 @@
+# cython: freethreading_compatible=True
+# cython: binding=False
+# cython: embedsignature=True
+# cython: embedsignature.format=clinic
+"""The cache of a node: bounded, least recently used leaves first, nothing expired is served (C8).
+
+What is checked at a hit is one `deadline` in the entry, the earliest moment at which anything could be wrong with it;
+only past it does recheck() look at which it was. Times are database times unless they say "node".
+
+No change of the structure is left half done while something is called that could call back (releasing a record may
+run finalizers of decoded values): a change ends first, then what it took out is released, outside of the lock that
+free-threaded builds have (locking.h).
+"""
+
+cimport cython
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+from pgsession._core.clock cimport exact
+from pgsession._core.key cimport key_bytes, parse
+from pgsession._core.lock cimport pgs_lock, pgs_take_and_unlock, pgs_unlock
+from pgsession._core.record cimport Span, owner_of
+
+from secrets import randbits
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *length) except NULL
+
+cdef int64_t NEVER = 0x7FFF_FFFF_FFFF_FFFFLL
+cdef uint32_t LARGEST = 0x7FFF_FFFF
+cdef object session_of = None           # _session.session_of; _session needs msgspec, the cache does not
+
+
+cdef void record_owner(void *record, int which, pgs_text *text) noexcept:
+    cdef Span span = owner_of(<Record> record, which)
+    text.data = span.data
+    text.length = span.length
+
+
+@cython.final
+@cython.no_gc
+cdef class Cache:
+    """Records by session id, at most `capacity` of them.
+
+    `inactivity`, `access_interval` and `lifetime` are microseconds (`lifetime` 0: no bound). `in_sync_until` is the
+    node time until which the cache is known to be in sync; 0: it is not.
+    """
+
+    def __cinit__(self, capacity, Clock clock not None, *, int64_t inactivity, int64_t access_interval,
+                  int64_t lifetime, int64_t max_attribute_length):
+        if not 1 <= capacity <= LARGEST:
+            raise ValueError(f"capacity must be 1 to {LARGEST}, not {capacity}")
+        self.capacity = capacity
+        self.clock = clock
+        self.evicted_accesses = EvictedAccesses()
+        self.inactivity = inactivity
+        self.access_interval = access_interval
+        self.lifetime = lifetime
+        self.max_attribute_length = max_attribute_length
+        self.table.owner_of = record_owner
+        if pgs_table_init(&self.table, randbits(64), randbits(64)):
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef pgs_table table = self.table
+        pgs_table_clear(&self.table)
+        release_all(&table)
+
+    def __len__(self):
+        return self.table.count
+
+    # ---- reading ----
+
+    def get(self, session_id, bint touch=True):
+        """The record of a session with every check but the proof of sync, or None. Counts as an access."""
+        cdef Key key
+        cdef Answer answer = MISS
+        cdef int64_t accessed = 0
+        parse(session_id, &key)
+        return held(self, key, touch, 0, False, &answer, &accessed)
+
+    def version(self, session_id):
+        """The version that is cached, expired or not; 0 for none. No access."""
+        cdef Key key
+        cdef uint32_t slot
+        cdef int64_t version
+        parse(session_id, &key)
+        pgs_lock(&self.mutex)
+        slot = pgs_find(&self.table, key.high, key.low)
+        version = self.table.hot[slot].version if slot else 0
+        pgs_unlock(&self.mutex)
+        return version
+
+    def versions(self):
+        """Everything cached, as the list of keys and the list of their versions."""
+        cdef list keys = [], versions = []
+        cdef uint32_t slot
+        pgs_lock(&self.mutex)
+        try:
+            for slot in range(1, self.table.count + 1):
+                keys.append(key_at(self, slot))
+                versions.append(self.table.hot[slot].version)
+        finally:
+            pgs_unlock(&self.mutex)
+        return keys, versions
+
+    def session(self, Record record not None, *, bint from_cache, accessed=None):
+        """A new Session on a record."""
+        global session_of
+        if session_of is None:
+            from pgsession._core.session import session_of as imported
+            session_of = imported
+        return session_of(self, record, from_cache, accessed)
+
+    # ---- entering and leaving ----
+
+    def put(self, Record record not None, int64_t accessed=0):
+        """Cache a record; `accessed` is a newer access that is still to be written.
+
+        Returns False where the cache keeps something newer (it never goes back, C2), or where the record has already
+        expired; then nothing is cached for it.
+        """
+        cdef Entered entered = REFUSED
+        cdef int64_t now = exact(self.clock) + self.clock.offset
+        released = None
+        pgs_lock(&self.mutex)
+        try:
+            released = enter(self, record, accessed, now, &entered)
+        finally:
+            pgs_unlock(&self.mutex)
+        if entered == NO_MEMORY:
+            raise MemoryError
+        return entered == ENTERED
+
+    def discard(self, session_id):
+        """Drop a session; whether it was there."""
+        return discard_below(self, session_id, NEVER)
+
+    def discard_older(self, session_id, int64_t version):
+        """Drop a session if what is cached is older than `version`; whether it was."""
+        return discard_below(self, session_id, version)
+
+    def discard_user(self, str user_id not None):
+        """Drop all sessions of a user; how many."""
+        return discard_members(self, PGS_USER, user_id)
+
+    def discard_group(self, str group_id not None):
+        """Drop all sessions of a group; how many."""
+        return discard_members(self, PGS_GROUP, group_id)
+
+    def clear(self):
+        """Drop everything; how many there were. Accesses still to be written are kept."""
+        cdef pgs_table old
+        cdef pgs_table fresh
+        cdef uint32_t count
+        pgs_table_clear(&fresh)
+        fresh.owner_of = record_owner
+        if pgs_table_init(&fresh, randbits(64), randbits(64)):
+            pgs_table_free(&fresh)
+            raise MemoryError
+        old = fresh
+        pgs_lock(&self.mutex)
+        try:
+            while self.table.cold[0].access.next:
+                keep_access(self, self.table.cold[0].access.next)
+            old = self.table
+            self.table = fresh
+            self.discards += old.count
+        finally:
+            pgs_unlock(&self.mutex)
+            count = old.count
+            release_all(&old)
+        return count
+
+    def expire(self, limit=1000):
+        """Look at up to `limit` entries, going on where the last call stopped; drop the expired; how many."""
+        cdef int64_t now = exact(self.clock) + self.clock.offset
+        cdef int64_t most = limit
+        cdef uint32_t look
+        cdef list released = []
+        pgs_lock(&self.mutex)
+        try:
+            look = <uint32_t> min(most, <int64_t> self.table.count)
+            while look:
+                look -= 1
+                if self.sweeper == 0 or self.sweeper > self.table.count:
+                    self.sweeper = self.table.count
+                if self.sweeper == 0:
+                    break
+                if now >= self.table.hot[self.sweeper].deadline and is_over(self, self.sweeper, now):
+                    collect(self, self.sweeper, released)   # the last slot moves here: already looked at
+                    self.expirations += 1
+                if self.sweeper:
+                    self.sweeper -= 1
+        finally:
+            pgs_unlock(&self.mutex)
+        return len(released)
+
+    def set_floor(self, session_id, int64_t version):
+        """Note that `min_version` up to this was checked against the database: it has nothing newer."""
+        cdef Key key
+        cdef uint32_t slot
+        parse(session_id, &key)
+        pgs_lock(&self.mutex)
+        slot = pgs_find(&self.table, key.high, key.low)
+        if slot and version > self.table.cold[slot].floor:
+            self.table.cold[slot].floor = version
+        pgs_unlock(&self.mutex)
+
+    # ---- pending accesses ----
+
+    def take_accesses(self, limit):
+        """Up to `limit` accesses to be written, as (key, microseconds); give each to confirm_ or restore_accesses."""
+        cdef Py_ssize_t most = limit
+        cdef list taken
+        cdef uint32_t slot
+        cdef int64_t us
+        pgs_lock(&self.mutex)
+        try:
+            taken = self.evicted_accesses.take(most)
+            while len(taken) < most:
+                slot = self.table.cold[0].access.next
+                if slot == 0:
+                    break
+                key = key_at(self, slot)
+                us = self.table.hot[slot].accessed
+                pgs_access_remove(&self.table, slot)
+                taken.append((key, us))
+        finally:
+            pgs_unlock(&self.mutex)
+        return taken
+
+    def confirm_accesses(self, accesses):
+        """These accesses are stored now."""
+        cdef Key key
+        cdef uint32_t slot
+        cdef int64_t us
+        for session_id, time in accesses:
+            us = time
+            parse(session_id, &key)
+            pgs_lock(&self.mutex)
+            slot = pgs_find(&self.table, key.high, key.low)
+            if slot:
+                stored(self, slot, us)
+            pgs_unlock(&self.mutex)
+
+    def restore_accesses(self, accesses):
+        """These accesses could not be written: they are pending again, none moves back (C11)."""
+        cdef Key key
+        cdef uint32_t slot
+        cdef int64_t us
+        for session_id, time in accesses:
+            us = time
+            parse(session_id, &key)
+            pgs_lock(&self.mutex)
+            try:
+                slot = pgs_find(&self.table, key.high, key.low)
+                if slot == 0:
+                    self.evicted_accesses.note(key_bytes(key), us, None)
+                else:
+                    accessed_at(self, slot, us)
+            finally:
+                pgs_unlock(&self.mutex)
+
+    def accesses_of_user(self, str user_id not None):
+        """Accesses to a user's sessions that the database may not have yet, as (key, microseconds)."""
+        cdef list keys = [], times = []                 # no tuples yet: a collection could change what is walked
+        cdef list left
+        cdef uint32_t slot
+        pgs_lock(&self.mutex)
+        try:
+            slot = first_member(self, PGS_USER, user_id)
+            while slot:
+                if self.table.hot[slot].accessed > self.table.cold[slot].stored:
+                    keys.append(key_at(self, slot))
+                    times.append(self.table.hot[slot].accessed)
+                slot = self.table.cold[slot].member[PGS_USER].next
+            left = self.evicted_accesses.of_user(user_id)
+        finally:
+            pgs_unlock(&self.mutex)
+        return left + list(zip(keys, times))
+
+    def stats(self):
+        """Counters since the start, and `size`, `capacity`, `pending_accesses` as they are now."""
+        pgs_lock(&self.mutex)
+        try:
+            return {
+                "hits": self.hits, "misses": self.misses, "stale": self.stale, "inserts": self.inserts,
+                "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
+                "refused": self.refused, "size": self.table.count, "capacity": self.capacity,
+                "pending_accesses": self.table.access + len(self.evicted_accesses),
+            }
+        finally:
+            pgs_unlock(&self.mutex)
+
+    def __reduce__(self):
+        raise TypeError("a cache is not pickled")
+
+
+# ---- checking ----
+
+cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint proven, Answer *answer,
+                 int64_t *accessed):
+    """look_up() with its lock: the record or None. With `proven` a late access is noted as asked for."""
+    cdef pgs_hot *hot = NULL
+    pgs_lock(&cache.mutex)
+    answer[0] = look_up(cache, key, touch, min_version, proven, &hot)
+    if answer[0] <= MISS:
+        pgs_unlock(&cache.mutex)
+        if answer[0] == OVER:
+            drop(cache, key)
+        return None
+    if proven and answer[0] == HIT_LATE:
+        hot.flags |= PGS_ASKED
+    accessed[0] = hot.accessed
+    return pgs_take_and_unlock(hot.record, &cache.mutex)
+
+
+cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept:
+    """The earliest moment at which a hit must be looked at again."""
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    cdef pgs_cold *cold = &cache.table.cold[slot]
+    cdef Record record = <Record> hot.record
+    cdef int64_t deadline = record.expires_at
+    if cache.lifetime > 0:
+        deadline = min(deadline, cold.cached_at + cache.lifetime)
+    if record.include_inactivity and cache.inactivity > 0:
+        deadline = min(deadline, hot.accessed + cache.inactivity)
+        if not hot.flags & PGS_ASKED:
+            deadline = min(deadline, cold.stored + cache.inactivity - cache.access_interval)
+    return deadline
+
+
+cdef bint is_over(Cache cache, uint32_t slot, int64_t now) noexcept:
+    """Expired, or cached for longer than a record may be."""
+    cdef Record record = <Record> cache.table.hot[slot].record
+    if now >= record.expires_at:
+        return True
+    return cache.lifetime > 0 and now >= cache.table.cold[slot].cached_at + cache.lifetime
+
+
+cdef bint is_inactive(Cache cache, uint32_t slot, int64_t now) noexcept:
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    if cache.inactivity <= 0 or not (<Record> hot.record).include_inactivity:
+        return False
+    return now >= hot.accessed + cache.inactivity
+
+
+cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept:
+    """Past the deadline, or older than asked for. What looks inactive is read again (C8); what is over has to leave:
+    the caller does that, who may release a record."""
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    cdef pgs_cold *cold = &cache.table.cold[slot]
+    if hot.version < min_version and cold.floor < min_version:
+        cache.misses += 1
+        return MISS
+    if now < hot.deadline:
+        return HIT
+    if is_over(cache, slot, now):
+        cache.misses += 1
+        return OVER
+    if is_inactive(cache, slot, now):
+        cache.misses += 1
+        return MISS
+    hot.deadline = deadline_of(cache, slot)
+    if touch and now >= hot.deadline and not hot.flags & PGS_ASKED:
+        return HIT_LATE
+    return HIT
+
+
+# ---- changing ----
+
+cdef bytes key_at(Cache cache, uint32_t slot):
+    return key_bytes(Key(cache.table.hot[slot].high, cache.table.hot[slot].low))
+
+
+cdef int keep_access(Cache cache, uint32_t slot) except -1:
+    """A pending access survives its entry. May run the collector: find the slot again after it."""
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    cdef int64_t us = hot.accessed
+    cdef Record record = <Record> hot.record
+    if hot.flags & PGS_ACCESSED:
+        pgs_access_remove(&cache.table, slot)
+        cache.evicted_accesses.note(key_bytes(record.id), us, record.user_id)
+    return 0
+
+
+cdef object take_out(Cache cache, uint32_t slot):
+    """Remove a slot. The record is returned, so that it is released when the caller is done."""
+    cdef Record record = <Record> cache.table.hot[slot].record
+    if cache.table.hot[slot].flags & PGS_ACCESSED:
+        keep_access(cache, slot)
+        slot = pgs_find(&cache.table, record.id.high, record.id.low)
+        if slot == 0:
+            return None
+        record = <Record> cache.table.hot[slot].record
+    pgs_remove(&cache.table, slot)
+    Py_DECREF(record)           # the table's reference; ours is left
+    return record
+
+
+cdef int collect(Cache cache, uint32_t slot, list released) except -1:
+    """Remove a slot into a list, which is released later. The list has room before the record is out of the table."""
+    released.append(None)
+    released[len(released) - 1] = take_out(cache, slot)
+    return 0
+
+
+cdef object discard_below(Cache cache, object session_id, int64_t version):
+    cdef Key key
+    cdef uint32_t slot
+    cdef bint found = False
+    released = None
+    parse(session_id, &key)
+    pgs_lock(&cache.mutex)
+    try:
+        slot = pgs_find(&cache.table, key.high, key.low)
+        if slot and cache.table.hot[slot].version < version:
+            released = take_out(cache, slot)
+            cache.discards += 1
+            found = True
+    finally:
+        pgs_unlock(&cache.mutex)
+    return found
+
+
+cdef int drop(Cache cache, Key key) except -1:
+    """Let an entry leave that was found to be over, unless it has been replaced meanwhile."""
+    cdef int64_t now = exact(cache.clock) + cache.clock.slack + cache.clock.offset
+    cdef uint32_t slot
+    released = None
+    pgs_lock(&cache.mutex)
+    try:
+        slot = pgs_find(&cache.table, key.high, key.low)
+        if slot and is_over(cache, slot, now):
+            released = take_out(cache, slot)
+            cache.expirations += 1
+    finally:
+        pgs_unlock(&cache.mutex)
+    return 0
+
+
+cdef enum Entered:
+    REFUSED, ENTERED, NO_MEMORY
+
+
+cdef object enter(Cache cache, Record record, int64_t accessed, int64_t now, Entered *entered):
+    """Put a record in, under the lock. Returns what left the table for it, which raises nothing from there on."""
+    cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
+    released = None
+    if slot and cache.table.hot[slot].version > record.version:
+        cache.refused += 1
+        accessed_at(cache, slot, accessed)
+        return None
+    if record.expires_at <= now:
+        return take_out(cache, slot) if slot else None
+    if slot == 0:
+        accessed = max(accessed, cache.evicted_accesses.pop(key_bytes(record.id)))
+        while cache.table.count >= cache.capacity:
+            released = take_out(cache, cache.table.hot[0].newer)
+            cache.evictions += 1
+    if pgs_reserve(&cache.table, cache.capacity):
+        entered[0] = NO_MEMORY
+        return released
+    entered[0] = ENTERED
+    replaced = place(cache, record, accessed)
+    return released if replaced is None else replaced
+
+
+cdef object place(Cache cache, Record record, int64_t accessed):
+    """There is room. Nothing in here runs other code. Returns the record that was there."""
+    cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
+    released = None
+    Py_INCREF(record)
+    if slot:
+        released = <Record> <PyObject *> pgs_replace(&cache.table, slot, <void *> record)
+        Py_DECREF(released)     # the table's reference; ours is left
+        pgs_use(&cache.table, slot)
+    else:
+        slot = pgs_insert(&cache.table, record.id.high, record.id.low, <void *> record)
+    cache.inserts += 1
+    refresh(cache, slot, record, accessed)
+    return released
+
+
+cdef void refresh(Cache cache, uint32_t slot, Record record, int64_t accessed) noexcept:
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    cdef pgs_cold *cold = &cache.table.cold[slot]
+    hot.version = record.version
+    cold.cached_at = exact(cache.clock) + cache.clock.offset
+    hot.accessed = max(hot.accessed, record.last_accessed)
+    stored(cache, slot, record.last_accessed)
+    accessed_at(cache, slot, accessed)
+
+
+cdef void stored(Cache cache, uint32_t slot, int64_t us) noexcept:
+    """The database has this access."""
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    cdef pgs_cold *cold = &cache.table.cold[slot]
+    if us > cold.stored:
+        cold.stored = us
+    hot.flags &= ~<uint32_t> PGS_ASKED
+    if hot.accessed <= cold.stored:
+        pgs_access_remove(&cache.table, slot)
+        hot.accessed = cold.stored
+    hot.deadline = deadline_of(cache, slot)
+
+
+cdef void accessed_at(Cache cache, uint32_t slot, int64_t us) noexcept:
+    """There was this access; it is to be written unless the database has it."""
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    if us > hot.accessed:
+        hot.accessed = us
+    if us > cache.table.cold[slot].stored:
+        pgs_access_add(&cache.table, slot)
+    hot.deadline = deadline_of(cache, slot)
+
+
+cdef uint32_t first_member(Cache cache, int which, str owner) except? 0xFFFFFFFF:
+    cdef pgs_text text
+    cdef Py_ssize_t length
+    text.data = PyUnicode_AsUTF8AndSize(owner, &length)
+    if length > 0xFFFF:
+        return 0
+    text.length = <uint32_t> length
+    return pgs_members(&cache.table, which, text, pgs_text_tag(&cache.table, text))
+
+
+cdef object discard_members(Cache cache, int which, str owner):
+    """Each removal is complete before the next head is looked for; all records are released at the end."""
+    cdef list released = []
+    cdef uint32_t slot
+    pgs_lock(&cache.mutex)
+    try:
+        while True:
+            slot = first_member(cache, which, owner)
+            if slot == 0:
+                break
+            collect(cache, slot, released)
+            cache.discards += 1
+    finally:
+        pgs_unlock(&cache.mutex)
+    return len(released)
+
+
+cdef void release_all(pgs_table *table) noexcept:
+    """Release a table that no cache uses any more."""
+    cdef uint32_t slot
+    for slot in range(1, table.count + 1):
+        Py_DECREF(<Record> table.hot[slot].record)
+    pgs_table_free(table)

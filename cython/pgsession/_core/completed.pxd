@@ -1,0 +1,1 @@
+cdef object completed(object result)

@@ -1,0 +1,218 @@
+# cython: binding=False
+# cython: embedsignature=True
+# cython: embedsignature.format=clinic
+"""The compiled bases of both managers: a hit is answered here, without Python code of ours.
+
+(Without `binding` methods are plain method descriptors, which the interpreter calls faster; the signatures are
+embedded for `inspect`.)
+"""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from cpython.object cimport PyObject, PyTypeObject
+
+from pgsession._core.cache cimport (
+    HIT, HIT_LATE, MISS, OVER, PGS_ASKED, PGS_UNLIKELY, Answer, Cache, drop, held, look_up, pgs_hot,
+)
+from pgsession._core.clock cimport Clock
+from pgsession._core.entry cimport pgs_enter_by, pgs_method
+from pgsession._core.key cimport Key, key_bytes, parse
+from pgsession._core.lock cimport PGS_FREE_THREADED
+from pgsession._core.completed cimport completed
+from pgsession._core.record cimport Record
+from pgsession._core.reference cimport pgs_give, pgs_hold
+from pgsession._core.token_cache cimport Verified, TokenCache
+from pgsession._core.session cimport new_session
+
+from pgsession._core.clock import Clock as MakeClock
+
+# What a reader has before it is given a cache: never in sync, so that everything goes to _load.
+cdef Cache NOTHING = Cache(1, MakeClock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=0)
+cdef TokenCache NO_TOKENS = TokenCache(1)
+
+
+cdef inline PyObject *hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
+    """The session from memory as a new reference, or NULL."""
+    cdef pgs_hot *hot = NULL
+    cdef PyObject *record
+    cdef Answer answer
+    if PGS_FREE_THREADED:
+        return shared_hit(manager, cache, key, touch, min_version)
+    answer = look_up(cache, key, touch, min_version, True, &hot)
+    if PGS_UNLIKELY(answer != HIT):
+        return rare_hit(manager, cache, key, answer, hot)
+    record = <PyObject *> hot.record
+    return new_session(cache, <Record> record, True, hot.accessed)
+
+
+cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL:
+    """A miss, or a hit that has to be written at once: another node may call it inactive before the next flush."""
+    if answer == OVER:
+        drop(cache, key)
+    if answer <= MISS:
+        return NULL
+    hot.flags |= PGS_ASKED
+    session = pgs_give(new_session(cache, <Record> hot.record, True, hot.accessed))
+    manager._write_access_soon(key_bytes(key))
+    return pgs_hold(<PyObject *> session)
+
+
+cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
+    """hit() where other threads change the cache meanwhile: the record is ours before the lock is given up."""
+    cdef Answer answer = MISS
+    cdef int64_t accessed = 0
+    cdef Record record = held(cache, key, touch, min_version, True, &answer, &accessed)
+    if record is None:
+        return NULL
+    session = pgs_give(new_session(cache, record, True, accessed))
+    if answer == HIT_LATE:
+        manager._write_access_soon(key_bytes(key))
+    return pgs_hold(<PyObject *> session)
+
+
+cdef Verified verify(object manager, TokenCache tokens, object token):
+    """What a token says, or None for one that is not ours."""
+    if type(token) is not str:
+        if not isinstance(token, str):
+            return None
+        token = str.__str__(token)      # a subclass may have a hash of its own
+    cdef Verified verified = tokens.find(token)
+    cdef Key key
+    if verified is not None:
+        return verified
+    says = manager._verify_token(token)
+    if says is None:
+        return None
+    session_id, version = says
+    parse(session_id, &key)
+    return tokens.remember(token, key, version)
+
+
+cdef class Base:
+    """What both readers have. Subclasses of these have `_load(key, touch, refresh, min_version)`, which reads the
+    database, `_write_access_soon(key)`, `_verify_token(token)` and `_check_open()`."""
+
+    def __cinit__(self, *args, **kwargs):
+        self._cache = NOTHING
+        self.tokens = NO_TOKENS
+
+    def __init__(self, Cache cache not None):
+        self._cache = cache
+        self.tokens = TokenCache(cache.capacity)
+
+    def get_cached_session(self, session_id, *, bint touch=True):
+        """The session of this id if it is in memory, in sync and live, else None; never a query, not awaited."""
+        return cached(self, session_id, touch)
+
+
+cdef class Reader(Base):
+    """Base of SessionManager."""
+
+    def get_session(self, session_id, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+        """The session of this id, or None where there is no live one.
+
+        `session_id`: a UUID, its str of 36 characters or 16 bytes. With `touch=False` reading it does not count as an
+        access. `refresh` reads the database whatever is cached; `min_version` does so where the cached version is
+        older. Raises TypeError or ValueError for what is not an id, and psycopg's errors where the database had to be
+        read and could not be.
+        """
+        return get(self, session_id, touch, refresh, min_version)
+
+    def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+        """As `get_session`, by a signed token; a bad token is None, and costs no query."""
+        cdef Verified verified = verify(self, self.tokens, token)
+        cdef PyObject *session
+        if verified is None:
+            return None
+        min_version = max(min_version, verified.version)
+        if not refresh:
+            session = hit(self, self._cache, verified.key, touch, min_version)
+            if session != NULL:
+                return pgs_give(session)
+        return self._load(key_bytes(verified.key), touch, refresh, min_version)
+
+
+cdef class AsyncReader(Base):
+    """Base of AsyncSessionManager. As Reader, where `_load` is a coroutine function."""
+
+    def get_session(self, session_id, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+        """Await the session of this id, or None where there is no live one.
+
+        What is returned works wherever a coroutine does. `session_id`: a UUID, its str of 36 characters or 16 bytes.
+        With `touch=False` reading it does not count as an access. `refresh` reads the database whatever is cached;
+        `min_version` does so where the cached version is older. Raises TypeError or ValueError for what is not an id,
+        and psycopg's errors where the database had to be read and could not be.
+        """
+        cdef Key key
+        cdef PyObject *session
+        parse(session_id, &key)
+        if not refresh:
+            session = hit(self, self._cache, key, touch, min_version)
+            if session != NULL:
+                return completed(pgs_give(session))
+        return self._load(key_bytes(key), touch, refresh, min_version)
+
+    def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+        """As `get_session`, by a signed token; a bad token is None, and costs no query."""
+        cdef Verified verified = verify(self, self.tokens, token)
+        cdef PyObject *session
+        if verified is None:
+            return completed(None)
+        min_version = max(min_version, verified.version)
+        if not refresh:
+            session = hit(self, self._cache, verified.key, touch, min_version)
+            if session != NULL:
+                return completed(pgs_give(session))
+        return self._load(key_bytes(verified.key), touch, refresh, min_version)
+
+
+cdef object cached(Base self, object session_id, bint touch):
+    cdef Key key
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session
+    parse(session_id, &key)
+    session = hit(self, <Cache> cache, key, touch, 0)
+    if session != NULL:
+        return pgs_give(session)
+    self._check_open()
+    return None
+
+
+cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_t min_version):
+    cdef Key key
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session
+    parse(session_id, &key)
+    if not refresh:
+        session = hit(self, <Cache> cache, key, touch, min_version)
+        if session != NULL:
+            return pgs_give(session)
+    return self._load(key_bytes(key), touch, refresh, min_version)
+
+
+# ---- the short way in ----
+#
+# Nearly every call gives an id and nothing else.
+
+cdef pgs_method get_session, get_cached_session
+
+
+cdef object enter_get_session(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *session_id
+    if count == 1 and names == NULL:
+        session_id = args[0]
+        return get(<Reader> self, <object> session_id, True, False, 0)
+    return get_session(self, args, count, names)
+
+
+cdef object enter_get_cached_session(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *session_id
+    if count == 1 and names == NULL:
+        session_id = args[0]
+        return cached(<Base> self, <object> session_id, True)
+    return get_cached_session(self, args, count, names)
+
+
+get_session = pgs_enter_by(<PyTypeObject *> Reader, b"get_session", enter_get_session)
+get_cached_session = pgs_enter_by(<PyTypeObject *> Base, b"get_cached_session", enter_get_cached_session)

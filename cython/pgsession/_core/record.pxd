@@ -1,0 +1,102 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+
+from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+
+from pgsession._core.key cimport Key
+
+
+cdef class Shape:
+    """The keys of a record, sorted and interned, shared by all records with these keys."""
+    cdef readonly tuple keys
+    cdef dict places
+
+
+cdef class Record:
+    cdef Key id
+    cdef readonly int64_t version
+    cdef readonly int64_t created_at
+    cdef readonly int64_t updated_at
+    cdef readonly int64_t last_accessed
+    cdef readonly int64_t expires_at
+    cdef Shape shape
+    cdef char *block            # see _record.pyx
+    cdef PyObject **typed       # what is shared by those who read as a type, see share_typed()
+    cdef uint32_t count
+    cdef uint16_t user_length
+    cdef uint16_t group_length
+    cdef readonly bint include_inactivity
+    cdef bint grouped           # group_id is not None
+    cdef bint expiring          # some attribute expires on its own
+
+
+cdef struct Span:
+    const char *data
+    uint32_t length
+
+
+cdef inline PyObject **decoded_of(Record record) noexcept:
+    """The values that are shared by those who read without a type, see share()."""
+    return <PyObject **> record.block
+
+
+cdef inline int64_t *versions_of(Record record) noexcept:
+    return <int64_t *> (record.block + <size_t> record.count * sizeof(PyObject *))
+
+
+cdef inline int64_t expiry_of(Record record, uint32_t place) noexcept:
+    """When the attribute expires on its own, in database time; 0: never."""
+    return versions_of(record)[record.count + place] if record.expiring else 0
+
+
+cdef inline bint is_live(Record record, uint32_t place, int64_t now) noexcept:
+    cdef int64_t expires_at = expiry_of(record, place)
+    return expires_at == 0 or now < expires_at
+
+
+cdef inline uint32_t *ends_of(Record record) noexcept:
+    return <uint32_t *> (versions_of(record) + <size_t> record.count * (2 if record.expiring else 1))
+
+
+cdef inline const char *text_of(Record record) noexcept:
+    return <const char *> (ends_of(record) + record.count)
+
+
+cdef inline Span value_of(Record record, uint32_t place) noexcept:
+    """The JSON of one attribute, inside the block: valid as long as the record."""
+    cdef Span span
+    cdef uint32_t *ends = ends_of(record)
+    cdef uint32_t start = ends[place - 1] if place else <uint32_t> record.user_length + record.group_length
+    span.data = text_of(record) + start
+    span.length = ends[place] - start
+    return span
+
+
+cdef inline Span owner_of(Record record, int which) noexcept:
+    """The user id (0) or the group id (1) in UTF-8; a null pointer where there is no group."""
+    cdef Span span
+    span.data = text_of(record)
+    span.length = record.user_length
+    if which:
+        span.data = span.data + span.length if record.grouped else NULL
+        span.length = record.group_length
+    return span
+
+
+cdef Py_ssize_t place_by_value(Shape shape, object key) except -2
+
+cdef inline Py_ssize_t place_of(Record record, object key) except -2:
+    """Where `key` is in a record, or -1. Keys are interned, so a literal is mostly found by identity."""
+    cdef PyObject *shape = <PyObject *> record.shape
+    cdef PyObject *keys = <PyObject *> (<Shape> shape).keys
+    cdef Py_ssize_t place, count = PyTuple_GET_SIZE(<object> keys)
+    if count <= 8:
+        for place in range(count):
+            if PyTuple_GET_ITEM(<object> keys, place) == <PyObject *> key:
+                return place
+    return place_by_value(<Shape> shape, key)
+
+
+cdef int share(Record record, uint32_t place, object value) except -1
+cdef int share_typed(Record record, uint32_t place, object type_, object value) except -1
+cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcept

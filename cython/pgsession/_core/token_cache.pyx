@@ -1,0 +1,72 @@
+"""Tokens that were verified on this node before: what they say need not be computed again.
+
+Bounded in two generations: a full young one becomes the old one, whose tokens are forgotten unless they come again
+meanwhile. Only verified tokens enter, so a flood of forged ones drives nothing out.
+"""
+
+cimport cython
+
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.object cimport PyObject
+
+from pgsession._core.lock cimport PGS_FREE_THREADED, pgs_lock, pgs_unlock
+
+
+@cython.final
+@cython.no_gc
+cdef class Verified:
+    """What a verified token says."""
+
+
+@cython.final
+cdef class TokenCache:
+    def __cinit__(self, Py_ssize_t limit):
+        self.young = {}
+        self.old = {}
+        self.half = max(1, limit // 2)
+
+    def __len__(self):
+        return len(self.young) + len(self.old)
+
+    cdef Verified find(self, str token):
+        if not PGS_FREE_THREADED:
+            return self.known(token)
+        pgs_lock(&self.mutex)
+        try:
+            return self.known(token)
+        finally:
+            pgs_unlock(&self.mutex)
+
+    cdef Verified known(self, str token):
+        cdef PyObject *found = PyDict_GetItemWithError(self.young, token)
+        cdef Verified verified
+        if found != NULL:
+            return <Verified> found
+        found = PyDict_GetItemWithError(self.old, token) if self.old else NULL
+        if found == NULL:
+            return None
+        verified = <Verified> found
+        self.keep(token, verified)
+        return verified
+
+    cdef Verified remember(self, str token, Key key, int64_t version):
+        cdef Verified verified = Verified.__new__(Verified)
+        verified.key = key
+        verified.version = version
+        forgotten = None
+        pgs_lock(&self.mutex)
+        try:
+            forgotten = self.keep(token, verified)
+        finally:
+            pgs_unlock(&self.mutex)
+        return verified
+
+    cdef dict keep(self, str token, Verified verified):
+        """Returns a generation that is forgotten for it."""
+        cdef dict forgotten = None
+        if len(self.young) >= self.half:
+            forgotten = self.old
+            self.old = self.young
+            self.young = {}
+        self.young[token] = verified
+        return forgotten

@@ -1,0 +1,301 @@
+"""Attribute values: what may be stored, how it is encoded as JSON, decoded, and what may be shared.
+
+PostgreSQL's json type takes what msgspec makes, with exceptions that would poison a whole batch of writes or lose
+something silently; those are refused here, in the caller, by the name of their key.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+import msgspec
+from math import isfinite
+from msgspec import inspect
+
+from pgsession._core.lock cimport PGS_FREE_THREADED, pgs_dict_get
+from pgsession._core.record cimport Record, Span, value_of
+from pgsession._core.reference cimport pgs_give
+
+from pgsession.errors import AttributeTooLargeError, AttributeTypeError
+
+cdef extern from "decode.h":
+    PyObject *pgs_decode(PyObject *decode, const char *data, Py_ssize_t length, bint kept)
+    int pgs_make_spare_text() except -1
+    int pgs_raise_left() except -1
+
+cdef extern from "Python.h":
+    object PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
+    void *PyUnicode_DATA(object text)
+
+cdef int MAX_KEY = 512
+cdef Py_ssize_t PLANS = 512
+cdef dict plans = {}
+cdef Plan last_plan = None
+cdef object encode_json = msgspec.json.Encoder().encode
+cdef object decode_json = msgspec.json.Decoder().decode
+cdef object to_builtins = msgspec.to_builtins
+# What JSON that is stored cannot be decoded for: its type, a number that Python cannot hold, and what only plain SQL can
+# store: half of a surrogate pair, or more levels than msgspec goes down.
+cdef tuple UNREADABLE = (msgspec.DecodeError, RecursionError)
+
+pgs_make_spare_text()
+
+
+# ---- decoding ----
+
+cdef object decode_plain(Record record, uint32_t place):
+    """A value read without a type. The short forms of scalars are read here, all else by msgspec."""
+    cdef Span span = value_of(record, place)
+    cdef const char *data = span.data
+    cdef uint8_t first = <uint8_t> data[0]
+    if first == c'"':
+        value = ascii_text(span)
+        if value is not None:
+            return value
+    elif first == c"-" or (first >= c"0" and first <= c"9"):
+        value = short_integer(span)
+        if value is not None:
+            return value
+    elif first == c"t" and span.length == 4:
+        return True
+    elif first == c"f" and span.length == 5:
+        return False
+    elif first == c"n" and span.length == 4:
+        return None
+    cdef PyObject *decoded = pgs_decode(<PyObject *> decode_json, data, span.length, False)
+    if decoded == NULL:
+        raise_unreadable(record.shape.keys[place])
+    return pgs_give(decoded)
+
+
+cdef object ascii_text(Span span):
+    """A string without escapes, all ASCII; None for any other."""
+    cdef const uint8_t *data = <const uint8_t *> span.data
+    cdef Py_ssize_t i, end = <Py_ssize_t> span.length - 1
+    cdef uint8_t odd = 0
+    if end < 1 or data[end] != c'"':
+        return None
+    for i in range(1, end):
+        odd |= (data[i] & 0x80) | (data[i] == 0x5C) | (data[i] == 0x22) | (data[i] < 0x20)
+    if odd:
+        return None
+    text = PyUnicode_New(end - 1, 127)
+    memcpy(PyUnicode_DATA(text), data + 1, end - 1)
+    return text
+
+
+cdef object short_integer(Span span):
+    """An integer of up to 18 digits; None for any other number."""
+    cdef const uint8_t *data = <const uint8_t *> span.data
+    cdef Py_ssize_t i, start = data[0] == c"-", count = span.length
+    cdef int64_t number = 0
+    if count - start > 18 or count == start or (data[start] == c"0" and count > start + 1):
+        return None
+    for i in range(start, count):
+        if data[i] < c"0" or data[i] > c"9":
+            return None
+        number = number * 10 + (data[i] - c"0")
+    return -number if start else number
+
+
+cdef int raise_unreadable(object key) except -1:
+    try:
+        pgs_raise_left()
+    except UNREADABLE as error:
+        raise AttributeTypeError(key, str(error)) from None
+    return 0
+
+
+cdef object decode_typed(object key, Span span, Plan plan):
+    cdef PyObject *decode = <PyObject *> plan.decode
+    cdef PyObject *value = pgs_decode(decode, span.data, span.length, not plan.repeatable)
+    if value == NULL:
+        raise_unreadable(key)
+    return pgs_give(value)
+
+
+@cython.final
+cdef class Plan:
+    pass
+
+
+cdef Plan plan_of(object type_):
+    """Mostly that of the same type as the last time, which is found without a look at the table."""
+    global last_plan
+    cdef Plan plan = last_plan
+    if not PGS_FREE_THREADED and plan is not None and plan.type is type_:
+        return plan
+    plan = planned(type_)
+    if not PGS_FREE_THREADED:
+        last_plan = plan
+    return plan
+
+
+cdef Plan planned(object type_):
+    try:
+        known = pgs_dict_get(plans, type_)
+    except TypeError:           # not hashable: decided anew each time
+        return make_plan(type_)
+    if known is not None:
+        return <Plan> known
+    cdef Plan plan = make_plan(type_)
+    if len(plans) >= PLANS:
+        plans.clear()
+    plans[type_] = plan
+    return plan
+
+
+cdef Plan make_plan(object type_):
+    cdef Plan plan = Plan.__new__(Plan)
+    plan.type = type_
+    plan.decode = msgspec.json.Decoder(type_).decode
+    info = inspect.type_info(type_)
+    plan.shareable = all_of(info, is_immutable, set())
+    plan.repeatable = plan.shareable or all_of(info, is_repeatable, set())
+    return plan
+
+
+cdef tuple IMMUTABLE = (
+    inspect.NoneType, inspect.BoolType, inspect.IntType, inspect.FloatType, inspect.StrType, inspect.BytesType,
+    inspect.DateTimeType, inspect.DateType, inspect.TimeType, inspect.TimeDeltaType, inspect.UUIDType,
+    inspect.DecimalType, inspect.EnumType, inspect.LiteralType,
+    inspect.TupleType, inspect.VarTupleType, inspect.FrozenSetType, inspect.UnionType,
+)
+cdef tuple CONTAINERS = (
+    inspect.AnyType, inspect.ListType, inspect.SetType, inspect.DictType, inspect.TypedDictType,
+    inspect.ByteArrayType,
+)
+cdef object NAIVE_DEFAULTS = (list, dict, set, bytearray)
+
+
+def is_immutable(info):
+    """Of this very level: no value of this type can be changed, and it holds nothing but its declared fields."""
+    if isinstance(info, inspect.Metadata):
+        return True
+    if isinstance(info, inspect.StructType):
+        return info.cls.__struct_config__.frozen and not info.cls.__struct_config__.dict
+    return isinstance(info, IMMUTABLE)
+
+
+def is_repeatable(info):
+    """Of this very level: decoding the same bytes twice gives values that encode the same."""
+    if isinstance(info, inspect.Metadata) or isinstance(info, IMMUTABLE) or isinstance(info, CONTAINERS):
+        return True
+    if not isinstance(info, inspect.StructType) or hasattr(info.cls, "__post_init__"):
+        return False
+    return all(field.default_factory is msgspec.NODEFAULT or field.default_factory in NAIVE_DEFAULTS
+               for field in info.fields)
+
+
+cdef bint all_of(object info, object rule, set seen) except -1:
+    """Whether a rule holds for a type and all the types in it; types may contain themselves."""
+    if id(info) in seen:
+        return True
+    seen.add(id(info))
+    if not rule(info):
+        return False
+    for part in parts_of(info):
+        if not all_of(part, rule, seen):
+            return False
+    return True
+
+
+cdef list parts_of(object info):
+    cdef list parts = []
+    for name in info.__struct_fields__:
+        value = getattr(info, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, inspect.Field):
+                parts.append(item.type)
+            elif isinstance(item, inspect.Type):
+                parts.append(item)
+    return parts
+
+
+# ---- encoding ----
+
+cdef bytes reencode(object value):
+    """For comparing only."""
+    return encode_json(value)
+
+
+cdef bytes encode(str key, object value, int64_t limit):
+    """The JSON to be stored; everything that cannot be stored as it is raises here."""
+    cdef bytes encoded
+    try:
+        encoded = encode_json(value)
+    except UnicodeEncodeError:
+        raise ValueError(f"attribute {key!r}: a lone surrogate cannot be stored") from None
+    except (TypeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise TypeError(f"attribute {key!r} cannot be encoded as JSON: {error}") from error
+    if PyBytes_GET_SIZE(encoded) > limit:
+        raise AttributeTooLargeError(key, PyBytes_GET_SIZE(encoded), limit)
+    check_text(key, encoded)
+    if not is_plain(value):
+        check_json(key, encoded)
+    if b"null" in encoded and value is not None:
+        check_finite(key, to_builtins(value))
+    return encoded
+
+
+cdef int check_text(str key, bytes encoded) except -1:
+    """PostgreSQL's text has no NUL; in JSON it is an escape, which is one only after an even number of backslashes."""
+    cdef Py_ssize_t at = encoded.find(b"\\u0000"), start
+    cdef const char *data = PyBytes_AS_STRING(encoded)
+    while at >= 0:
+        start = at
+        while start > 0 and data[start - 1] == 0x5C:
+            start -= 1
+        if (at - start) % 2 == 0:
+            raise ValueError(f"attribute {key!r}: a NUL character cannot be stored")
+        at = encoded.find(b"\\u0000", at + 1)
+    return 0
+
+
+cdef int check_json(str key, bytes encoded) except -1:
+    """A msgspec.Raw goes out as it is, so what it holds is not known to be JSON."""
+    try:
+        decode_json(encoded)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise TypeError(f"attribute {key!r} cannot be encoded as JSON: {error}") from error
+    return 0
+
+
+cdef int check_finite(str key, object value) except -1:
+    """msgspec writes infinity and NaN as null: they would be lost without a word."""
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError(f"attribute {key!r}: {value} cannot be stored in JSON")
+    elif isinstance(value, dict):
+        for part in value.values():
+            check_finite(key, part)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for part in value:
+            check_finite(key, part)
+    return 0
+
+
+cdef str checked_key(object key):
+    if not isinstance(key, str):
+        raise TypeError(f"an attribute's key must be a str, not {type(key).__name__}")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"attribute key {key!r} has a lone surrogate") from None
+    if not 1 <= size <= MAX_KEY:
+        raise ValueError(f"an attribute's key must be 1 to {MAX_KEY} bytes long in UTF-8, not {size}")
+    if "\0" in key:
+        raise ValueError(f"attribute key {key!r} has a NUL character")
+    return str(key)
+
+
+def check_key(key):
+    """The key of an attribute, checked: TypeError or ValueError where it cannot be one."""
+    return checked_key(key)
+
+
+def encode_value(key, value, int64_t max_length):
+    """The JSON of an attribute value, checked: TypeError, ValueError or AttributeTooLargeError where it cannot be stored."""
+    return encode(checked_key(key), value, max_length)

@@ -1,1 +1,0 @@
-cdef object ready(object result)

@@ -1,0 +1,47 @@
+"""A mutex for each key: one caller at a time may hold it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+from pgsession._concurrency import AsyncMutex
+
+_inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", default=frozenset())
+
+
+class AsyncKeyedMutex:
+    """One at a time for each key; a key's mutex exists only while somebody wants it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._mutexes: dict[bytes, AsyncMutex] = {}
+        self._users: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    @asynccontextmanager
+    async def hold(self, key: bytes) -> AsyncIterator[None]:
+        """For the block it is the caller's turn. Whoever has it already, further up, does not wait for himself."""
+        mine = (id(self), key)
+        if mine in _inside.get():
+            yield
+            return
+        with self._guard:
+            mutex = self._mutexes.setdefault(key, AsyncMutex())
+            self._users[key] = self._users.get(key, 0) + 1
+        try:
+            async with mutex:
+                token = _inside.set(_inside.get() | {mine})
+                try:
+                    yield
+                finally:
+                    _inside.reset(token)
+        finally:
+            with self._guard:
+                self._users[key] -= 1
+                if not self._users[key]:
+                    del self._users[key], self._mutexes[key]

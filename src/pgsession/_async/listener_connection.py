@@ -1,0 +1,108 @@
+"""One connection that listens: it keeps what arrives, in order, and can be given up from anywhere."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import Notify, sql
+from psycopg.pq import ConnStatus
+from psycopg.pq.abc import PGconn
+
+from pgsession._concurrency import AsyncAlarm
+
+Command = LiteralString | bytes | sql.Composed
+Row = tuple[Any, ...]
+
+
+class AsyncListenerConnection:
+    """A connection of the listener's own, in autocommit, used by one task or thread.
+
+    Notifications are taken from libpq's queue both while a command runs (by psycopg, through `notify_handler`) and in
+    between (`receive`), into one queue, so they are neither lost nor re-ordered. psycopg's `notifies()` is not used: it
+    cannot be interrupted in a thread, and it misses what arrives during a command.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        self._connection = connection
+        self._libpq: PGconn = connection.pgconn
+        self._arrived: deque[Any] = deque()
+        self._libpq.notify_handler = self._arrived.append
+        # A second descriptor for the same socket, so that `abort` never touches one that psycopg has closed.
+        self._handle = socket.fromfd(self._libpq.socket, socket.AF_INET, socket.SOCK_STREAM)
+        self._guard = threading.Lock()
+        self.busy = False
+
+    @classmethod
+    async def connect(cls, parameters: Mapping[str, Any]) -> AsyncListenerConnection:
+        """Bounded by the parameter connect_timeout, for each host."""
+        return cls(
+            await psycopg.AsyncConnection.connect(**parameters, autocommit=True, prepare_threshold=None)
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether nothing is known yet that speaks against it."""
+        return not self._connection.closed and self._libpq.status == ConnStatus.OK
+
+    @property
+    def fileno(self) -> int:
+        return self._libpq.socket
+
+    @property
+    def pid(self) -> int:
+        """The process of the server that serves this connection."""
+        return self._libpq.backend_pid
+
+    @property
+    def in_recovery(self) -> bool:
+        """Whether it leads to a standby (servers before 14 do not say)."""
+        return self._libpq.parameter_status(b"in_hot_standby") == b"on"
+
+    async def execute(self, query: Command, params: Sequence[Any] | None, timeout: float | None) -> list[Row]:
+        """Run a command; without an answer in time the connection is given up, and this raises `TimeoutError`."""
+        alarm = AsyncAlarm(timeout, self.abort)
+        self.busy = True
+        try:
+            with alarm:
+                cursor = await self._connection.execute(query, params)
+                return await cursor.fetchall() if cursor.description else []
+        except psycopg.OperationalError as error:
+            if alarm.rang:
+                raise TimeoutError(f"the server did not answer the listener within {timeout} s") from error
+            raise
+        finally:
+            self.busy = False
+
+    def receive(self) -> None:
+        """Read what there is to read; raises `psycopg.OperationalError` when the connection is lost."""
+        try:
+            self._libpq.consume_input()
+        finally:  # what came before the end still counts
+            while notification := self._libpq.notifies():
+                self._arrived.append(notification)
+
+    def take(self) -> Notify | None:
+        """The oldest notification that nobody took yet."""
+        if not self._arrived:
+            return None
+        raw = self._arrived.popleft()
+        return Notify(raw.relname.decode(errors="replace"), raw.extra.decode(errors="replace"), raw.be_pid)
+
+    def abort(self) -> None:
+        """Cut the connection at this end, from any thread: whoever waits for it gets an error at once."""
+        with self._guard:
+            try:
+                self._handle.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # cut, or closed, already
+
+    async def close(self) -> None:
+        """Part from the server; never waits for it."""
+        with self._guard:
+            self._handle.close()
+        await self._connection.close()

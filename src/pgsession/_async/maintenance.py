@@ -1,0 +1,119 @@
+"""What a node does from time to time: write noted accesses, delete what has ended."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Final
+
+import psycopg
+
+from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, AsyncMutex, async_pause
+from pgsession._core.cache import Cache
+from pgsession._database.statements import NIL
+from pgsession.errors import PgSessionError
+
+from .store import STEP, AsyncStore
+
+_KINDS: Final = ("expired", "inactive", "attributes", "locks")
+
+
+class AsyncMaintenance:
+    """The two loops. Intervals in seconds; a `cleanup_interval` of 0 means none by this node."""
+
+    def __init__(
+        self,
+        store: AsyncStore,
+        cache: Cache,
+        *,
+        access_interval: float,
+        access_batch: int,
+        cleanup_interval: float,
+        logger: logging.Logger,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._access_interval = access_interval
+        self._access_batch = access_batch
+        self._cleanup_interval = cleanup_interval
+        self._logger = logger
+        self._stopping = AsyncEvent()
+        self._urgent = AsyncEvent()
+        self._flushing = AsyncMutex()
+        self._access_writer = AsyncBackgroundLoop(logger)
+        self._cleaner = AsyncBackgroundLoop(logger)
+        self.written_accesses = 0
+        self.failed_access_batches = 0
+        self.cleanups = 0
+        self.deleted_sessions = 0
+
+    def start(self) -> None:
+        """Starts the loops."""
+        self._access_writer.start(self._access_loop, "pgsession last access")
+        if self._cleanup_interval:
+            self._cleaner.start(self._cleanup_loop, "pgsession cleanup")
+
+    async def stop(self, timeout: float | None) -> None:
+        """Ends the loops, and writes what was noted."""
+        self._stopping.set()
+        self._urgent.set()
+        await self._access_writer.stop(timeout)
+        await self._cleaner.stop(timeout)
+
+    def write_accesses_soon(self) -> None:
+        """An access is so late that another node could call its session inactive before the next flush."""
+        self._urgent.set()
+
+    async def _access_loop(self) -> None:
+        while not self._stopping.is_set():
+            await self._urgent.wait(self._access_interval)
+            self._urgent.clear()
+            while self._cache.expire(1000):
+                await async_pause()
+            await self.write_accesses()
+
+    async def write_accesses(self) -> None:
+        """Writes the noted accesses, in batches. What fails is kept for the next time; nothing moves back (C11)."""
+        async with self._flushing:
+            while accesses := self._cache.take_accesses(self._access_batch):
+                try:
+                    skipped = await self._store.write_accesses(accesses)
+                except (psycopg.Error, PgSessionError) as error:
+                    self._cache.restore_accesses(accesses)
+                    self.failed_access_batches += 1
+                    self._logger.warning(
+                        "%d last accesses could not be written yet: %s", len(accesses), error
+                    )
+                    return
+                except BaseException:
+                    self._cache.restore_accesses(accesses)
+                    raise
+                written = [access for access in accesses if access[0] not in skipped]
+                self._cache.confirm_accesses(written)
+                self.written_accesses += len(written)
+                if skipped:
+                    self._cache.restore_accesses([access for access in accesses if access[0] in skipped])
+                    return
+
+    async def _cleanup_loop(self) -> None:
+        # Nodes that started together need not all try at the same moment.
+        while not await self._stopping.wait(self._cleanup_interval * random.uniform(0.9, 1.1)):
+            try:
+                await self.clean_up()
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.warning("the cleanup failed and is tried again later: %s", error)
+
+    async def clean_up(self) -> bool:
+        """Deletes what has ended, in bounded steps; False if another node is at it."""
+        for what in _KINDS:
+            after: str | None = NIL
+            while after is not None and not self._stopping.is_set():
+                after, removed, busy = await self._store.cleanup(what, after)
+                if busy:
+                    return False
+                if what in ("expired", "inactive"):
+                    self.deleted_sessions += removed
+                if what != "inactive":
+                    after = NIL if removed >= STEP else None
+        self.cleanups += 1
+        return True

@@ -1,0 +1,150 @@
+"""What an open manager consists of, put together and taken apart in the right order."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool
+
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._database import conninfo as conninfos
+from pgsession._database.statements import Commit, Statements
+from pgsession._protocol import rules
+from pgsession._protocol.coherence import Coherence
+from pgsession.config import Config
+from pgsession.schema import async_check, async_create
+
+from .group_commit import AsyncGroupCommit
+from .listener import AsyncListener
+from .lock_renewal import AsyncLockRenewal
+from .maintenance import AsyncMaintenance
+from .store import AsyncStore
+from .synchronizer import AsyncSynchronizer
+
+POOL_SIZE = 8
+CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
+RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
+
+
+class AsyncRuntime:
+    """The parts of one open manager. A listener that is given is shared: it is used, not opened or closed."""
+
+    def __init__(
+        self,
+        database: str | AsyncConnectionPool[Any],
+        config: Config,
+        *,
+        node: str,
+        cache: Cache,
+        clock: Clock,
+        coherence: Coherence,
+        listener: AsyncListener | None,
+        logger: logging.Logger,
+    ) -> None:
+        self._config = config
+        self._owns_pool = isinstance(database, str)
+        self._owns_listener = listener is None
+        self.statements = Statements(config.schema_name, config.table_prefix)
+        self.pool = _pool(database) if isinstance(database, str) else database
+        self.listener = listener or AsyncListener(
+            config.listener_conninfo or conninfos.of_database(database),
+            health_check_interval=None,  # the proofs of sync are better ones
+            logger=logger,
+        )
+        self.store = AsyncStore(
+            self.pool,
+            self.statements,
+            node=node,
+            inactivity=rules.microseconds(config.inactivity_duration),
+            commit=_commit(config),
+            keeps=self._owns_pool,
+        )
+        self.lock_renewal = AsyncLockRenewal(self.store, clock, logger)
+        self.synchronizer = AsyncSynchronizer(
+            self.listener,
+            self.store,
+            coherence,
+            self.statements,
+            node=node,
+            clock_now=clock.now,
+            max_staleness=_seconds(config.max_staleness),
+            on_lock_changes=self.lock_renewal.on_lock_changes,
+            logger=logger,
+        )
+        self.group_commit = AsyncGroupCommit(self.store, coherence, self.synchronizer.reconnect, logger)
+        self.maintenance = AsyncMaintenance(
+            self.store,
+            cache,
+            access_interval=_seconds(config.last_access_update_interval),
+            access_batch=config.last_access_update_batch_size,
+            cleanup_interval=_seconds(config.cleanup_interval),
+            logger=logger,
+        )
+
+    async def open(self) -> None:
+        """Connects everything, or nothing: on an error what was begun is taken back."""
+        try:
+            # The listener first: where nobody answers, it says so and within its time; a pool would try on.
+            if self._owns_listener:
+                await self.listener.open()
+            if self._owns_pool:
+                await self.pool.open(wait=True, timeout=2 * CONNECT_TIMEOUT)
+            await self.store.look_for_pooler()
+            await self._check_schema()
+            await self.synchronizer.start()
+            self.maintenance.start()
+        except BaseException:
+            await self.close(5)
+            raise
+
+    async def close(self, timeout: float | None) -> None:
+        """Writes first, while there is still a database, then the connections."""
+        await self.group_commit.close(timeout)
+        await self.lock_renewal.close(timeout)
+        await self.maintenance.stop(timeout)
+        await self.synchronizer.stop(timeout)
+        if self._owns_listener:
+            await self.listener.close()
+        await self.store.close()
+        if self._owns_pool:
+            await self.pool.close()
+
+    async def _check_schema(self) -> None:
+        config = self._config
+        async with self.store.connection() as connection:
+            if config.create_schema_if_missing:
+                await async_create(connection, config.schema_name, config.table_prefix)
+            else:
+                await async_check(connection, self.statements)
+
+
+def _pool(conninfo: str) -> AsyncConnectionPool[Any]:
+    return AsyncConnectionPool(
+        conninfo,
+        kwargs={"autocommit": True, **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)},
+        min_size=1,
+        max_size=POOL_SIZE,
+        timeout=CONNECT_TIMEOUT,
+        name="pgsession",
+        reconnect_timeout=RECONNECT_DELAY,
+        reconnect_failed=_reconnect,
+        open=False,
+    )
+
+
+async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
+    """The pool has given up: have it begin anew, for those who wait already."""
+    await pool.check()
+
+
+def _commit(config: Config) -> Commit:
+    if not config.synchronous_commit:
+        return "off"
+    return "split" if config.notify_before_flush else "plain"
+
+
+def _seconds(duration: timedelta | float) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration

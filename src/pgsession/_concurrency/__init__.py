@@ -1,0 +1,62 @@
+"""What threads and asyncio do differently, in pairs of one shape.
+
+`AsyncX` and `X` have the same constructor and the same methods, those that wait being coroutines on the `AsyncX`
+side. So the shells in `_async/` become the ones in `_sync/` by renaming alone: `async def` -> `def`, `await ` ->
+nothing, `AsyncX` -> `X`, `async_x` -> `x`.
+
+An `AsyncX` belongs to one event loop and is used from that loop only; an `X` may be used from any thread.
+"""
+
+from __future__ import annotations
+
+from .background import AsyncBackgroundLoop, AsyncBackgroundTasks, BackgroundLoop, BackgroundTasks
+from .combiner import AsyncCombiner, Combiner
+from .shared_future import AsyncSharedFuture, SharedFuture
+from .sockets import AsyncSocketWaiter, SocketWaiter
+from .sync import (
+    Alarm,
+    AsyncAlarm,
+    AsyncEvent,
+    AsyncMutex,
+    AsyncSemaphore,
+    Event,
+    Mutex,
+    Semaphore,
+    async_call,
+    async_pause,
+    async_sleep,
+    call,
+    pause,
+    sleep,
+)
+from .types import LOGGER, AsyncThunk, Thunk
+
+__all__ = [
+    "LOGGER",
+    "Alarm",
+    "AsyncAlarm",
+    "AsyncBackgroundLoop",
+    "AsyncBackgroundTasks",
+    "AsyncCombiner",
+    "AsyncEvent",
+    "AsyncMutex",
+    "AsyncSemaphore",
+    "AsyncSharedFuture",
+    "AsyncSocketWaiter",
+    "AsyncThunk",
+    "BackgroundLoop",
+    "BackgroundTasks",
+    "Combiner",
+    "Event",
+    "Mutex",
+    "Semaphore",
+    "SharedFuture",
+    "SocketWaiter",
+    "Thunk",
+    "async_call",
+    "async_pause",
+    "async_sleep",
+    "call",
+    "pause",
+    "sleep",
+]

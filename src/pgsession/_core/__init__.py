@@ -1,0 +1,16 @@
+"""The compiled core: what a read from memory needs, without I/O. The sources are in `cython/pgsession/_core/`.
+
+Here are the stubs (`.pyi`), what each module gives to Python:
+
+    reader          the bases of both managers: answers a hit
+    cache           records by session id, bounded, least recently used leaves first
+    record          a session as the database held it at one version
+    session         a record and one caller's pending changes
+    values          encodes and decodes attribute values
+    accesses        accesses to be written whose session has left the cache
+    clock           the node's clock, mapped to the database's
+    key             session ids
+    token           opens a session token
+    token_cache     tokens that were verified before
+    completed       an awaitable whose result is there already
+"""

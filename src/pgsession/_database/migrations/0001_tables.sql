@@ -1,0 +1,61 @@
+-- The tables. No index on version, updated_at or last_accessed: an update and a noted access must stay HOT updates, which is
+-- also what the free space of the fill factors is for. "C" collation: the order of code points, as in Python.
+
+CREATE TABLE {sessions} (
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    version bigint NOT NULL DEFAULT 1,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_accessed timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL,
+    include_inactivity boolean NOT NULL DEFAULT true,
+    user_id text COLLATE "C" NOT NULL,
+    group_id text COLLATE "C",
+    PRIMARY KEY (id),
+    -- An index row takes no more than 2,700 bytes, and an infinite time has no number of microseconds.
+    CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512 AND isfinite(expires_at))
+) WITH (fillfactor = 80);
+
+-- With the id, so that any number of sessions can be walked in bounded steps, in the order in which rows are locked.
+CREATE INDEX ON {sessions} (user_id, id);
+CREATE INDEX ON {sessions} (group_id, id) WHERE group_id IS NOT NULL;
+CREATE INDEX ON {sessions} (expires_at);
+
+-- No foreign key: its checks cost more than the write. Triggers keep the two tables together.
+CREATE TABLE {attributes} (
+    session_id uuid NOT NULL,
+    version bigint NOT NULL DEFAULT 0,
+    expires_at timestamptz,
+    key text COLLATE "C" NOT NULL,
+    value json NOT NULL,
+    PRIMARY KEY (session_id, key),
+    CHECK (octet_length(key) <= 512 AND isfinite(expires_at))
+) WITH (fillfactor = 80);
+
+CREATE INDEX ON {attributes} (expires_at) WHERE expires_at IS NOT NULL;
+
+-- One row a resource that is locked, or whose lease ran out and that nobody wanted since.
+CREATE TABLE {locks} (
+    resource text COLLATE "C" NOT NULL,
+    owner uuid NOT NULL,
+    token bigint NOT NULL,
+    session_id uuid,
+    acquired_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (resource),
+    CHECK (octet_length(resource) <= 512 AND isfinite(expires_at))
+) WITH (fillfactor = 50);
+
+CREATE INDEX ON {locks} (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX ON {locks} (expires_at);
+
+-- Fencing tokens: one sequence for every resource, so that a token never comes back, also when the row is long gone.
+CREATE SEQUENCE {fencing} AS bigint NO CYCLE;
+
+-- Crash recovery and promotion empty an unlogged table; any other restart shows in started_at.
+CREATE UNLOGGED TABLE {incarnation} (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    incarnation uuid NOT NULL,
+    system_identifier bigint NOT NULL,
+    started_at timestamptz NOT NULL
+);

@@ -1,0 +1,164 @@
+"""Plans batches of writes and tells each caller its own outcome. Decides; does no I/O.
+
+Writes wait in one queue; `Queue.take` makes a batch of what waits. `Batch.settle` reads the server's answer and gives
+every operation its own result or error: one caller's conflict changes nothing for the others. No batch has two
+operations of one session (PostgreSQL would apply one of them silently).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from pgsession._core.record import Record
+from pgsession.errors import WriteOutcomeUnknown
+
+from .answers import Answer, answers_of
+from .operations import Create, Delete, Operation, Update
+from .snapshots import record_of
+
+T = TypeVar("T")
+
+MAX_OPERATIONS = 256
+MAX_BYTES = 4 << 20
+
+
+class Settled(NamedTuple):
+    """What became of a batch."""
+
+    incarnation: str | None
+    results: list[tuple[Operation, Any]]
+    locked: list[Operation]
+    """Their rows are somebody else's at the moment; nothing was done."""
+    evicted: list[bytes]
+    """The sessions that made room for created ones."""
+
+
+class Batch:
+    """Operations that share a transaction, no two of them of one session."""
+
+    def __init__(self, operations: list[Operation]) -> None:
+        self.operations = operations
+        self._creates: list[Create] = []
+        self._updates: list[Update] = []
+        self._deletes: list[Delete] = []
+        kinds: dict[type[Operation], list[Any]] = {
+            Create: self._creates, Update: self._updates, Delete: self._deletes,
+        }  # fmt: skip
+        for operation in operations:
+            kinds[type(operation)].append(operation)
+
+    @property
+    def limit(self) -> tuple[int, bool]:
+        """How many sessions a user may have, 0: any number, and whether more push out old ones. It is its node's."""
+        if not self._creates:
+            return 0, True
+        return self._creates[0].limit, self._creates[0].policy == "evict"
+
+    def rows(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """Its creates, updates and deletes in the language of the group commit (see `_sql`)."""
+        return (
+            [create.row() for create in self._creates],
+            [update.row() for update in self._updates],
+            [delete.key.hex() for delete in self._deletes],
+        )
+
+    def settle(self, text: str | bytes) -> Settled:
+        """Reads the server's answer.
+
+        Raises:
+            msgspec.DecodeError, LookupError, ValueError, RecursionError: the answer does not fit the batch; the
+                server runs other functions than this version of the library. Or as `record_of`.
+        """
+        answers = answers_of(text)
+        results: list[tuple[Operation, Any]] = []
+        locked: list[Operation] = []
+        updates = dict(enumerate(self._updates, 1))
+        snapshots = dict(answers.snapshots)
+        for number, version in zip(answers.written, answers.versions, strict=True):
+            update = _answered(updates, number)
+            if number in snapshots:
+                results.append((update, _saved_elsewhere(snapshots[number])))
+            else:
+                results.append((update, update.saved(version, answers.updated_at)))
+        creates = dict(enumerate(self._creates, 1))
+        others: tuple[tuple[dict[int, Any], Sequence[Answer]], ...] = (
+            (updates, answers.refused),
+            (creates, answers.turned_away),
+            (dict(enumerate(self._deletes, 1)), answers.delete),
+        )
+        for waiting, given in others:
+            for answer in given:
+                operation = _answered(waiting, answer.number)
+                if answer.status == "locked":
+                    locked.append(operation)
+                else:
+                    results.append((operation, operation.result(answer)))
+            if waiting and waiting is not creates:
+                raise LookupError(f"{len(waiting)} of {len(self.operations)} operations are not answered")
+        if creates and not answers.created_at:
+            raise LookupError(f"{len(creates)} creates are not answered")
+        results.extend((create, create.saved(answers.created_at)) for create in creates.values())
+        for operation in locked:
+            operation.locked += 1
+        return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
+
+
+def _saved_elsewhere(snapshot: str) -> Record | Exception:
+    """The new record, where the caller's copy was not the newest version: copy plus changes would be one that never
+    was (C4). Or its own caller's error, where plain SQL has stored what cannot be read."""
+    try:
+        return record_of(snapshot)
+    except msgspec.DecodeError as error:
+        unreadable = WriteOutcomeUnknown(f"it was saved, but the session cannot be read any more: {error}")
+        unreadable.__cause__ = error
+        return unreadable
+
+
+def _answered(waiting: dict[int, T], number: int) -> T:
+    operation = waiting.pop(number, None)
+    if operation is None:
+        raise LookupError(f"operation {number} was not sent, or is answered twice")
+    return operation
+
+
+class Queue:
+    """Operations that wait to be written, in order of arrival, no two of one session (its owner sees to that).
+
+    Not safe for threads: its owner locks.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Operation] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, operation: Operation) -> None:
+        """Lets an operation wait for its batch."""
+        self._waiting.append(operation)
+
+    def again(self, operation: Operation) -> None:
+        """Puts one back in front of all others: nothing of it has been done."""
+        self._waiting.appendleft(operation)
+
+    def remove(self, operation: Operation) -> None:
+        """Takes one out, if it is here."""
+        try:
+            self._waiting.remove(operation)
+        except ValueError:
+            pass
+
+    def take(self) -> Batch:
+        """The next batch: the longest-waiting operations, within the bounds of a batch. Empty if nothing waits."""
+        operations: list[Operation] = []
+        size = 0
+        while self._waiting and len(operations) < MAX_OPERATIONS:
+            if operations and size + self._waiting[0].size > MAX_BYTES:
+                break
+            operations.append(self._waiting.popleft())
+            size += operations[-1].size
+        return Batch(operations)

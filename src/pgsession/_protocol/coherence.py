@@ -1,0 +1,566 @@
+"""What an event, a lost listener, a resync and a proof mean for the cache. Decides; does no I/O.
+
+A shell (manager, writer, listener) tells a `Coherence` what happened, in the order in which it happened, and
+does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event
+loops use the same class. The invariants C1 to C12 are those of the documentation's page on coherence.
+
+How a shell reads a session that is not in the cache:
+
+    while True:
+        fill, leads = coherence.open_fill(key, refresh=refresh, new_future=Future)
+        if not leads:
+            record = await fill.future
+            if satisfies(record, min_version): return record
+            continue                                            # it did not reach far enough: read again
+        try: record, incarnation = await read(key)
+        except: coherence.fail_fill(fill); raise                # perhaps coherence.stale_if_error(key, ...)
+        verdict = coherence.close_fill(fill, record, incarnation, min_version=min_version)
+        if verdict.reconnect: listener.reconnect()
+        if verdict.again:                                       # from a server that is not listened to
+            fill.future.set_result(AGAIN); continue            # its joiners read again as well
+        record = unexpired(record, clock.database_now())
+        fill.future.set_result(record); return record
+
+and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none;
+`on_listening`; send the first proof (it goes through the pool); `resync_started`, compare, `resynced`; then
+proofs every `proof_interval`.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pgsession._protocol import events
+from pgsession._protocol.leases import Fill, Lease, Leases
+from pgsession._protocol.proofs import Nodes, Offset, Proof, Proofs
+
+if TYPE_CHECKING:
+    import logging
+
+    from pgsession._core.cache import Cache
+    from pgsession._core.clock import Clock
+    from pgsession._core.record import Record
+
+__all__ = [
+    "Coherence",
+    "Counters",
+    "Fill",
+    "Lease",
+    "LockChanges",
+    "Proof",
+    "Resync",
+    "Verdict",
+    "satisfies",
+    "unexpired",
+]
+
+
+class Verdict(enum.Enum):
+    """What became of a record that came from the database."""
+
+    CACHED = "cached"
+    """It is in the cache now."""
+    NOT_CACHED = "not cached"
+    """It goes to its callers and is not kept: something happened while it was under way, or there was no
+    record.
+    """
+    WRONG_SERVER = "wrong server"
+    """It came from another incarnation than the listener's. The node is out of sync: connect the listener
+    again.
+    """
+    SERVER_REPLACED = "server replaced"
+    """It came from an incarnation that has ended since; the listener is with the new one already."""
+
+    @property
+    def again(self) -> bool:
+        """Whether a read must be made again, since its result is from a server whose events are not heard.
+
+        A write is not repeated: it was done, and its result goes to its caller.
+        """
+        return self is Verdict.WRONG_SERVER or self is Verdict.SERVER_REPLACED
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether the shell must connect the listener again."""
+        return self is Verdict.WRONG_SERVER
+
+
+class LockChanges(NamedTuple):
+    """What an event says about locks; `Coherence` only hands it on."""
+
+    released: tuple[str, ...]
+    ended: tuple[tuple[str, int], ...]
+
+
+class Resync(NamedTuple):
+    """What to compare with the database, in one statement, after LISTEN is active again."""
+
+    epoch: int
+    keys: list[bytes]
+    versions: list[int]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What `Stats` takes from here, by the same names."""
+
+    fills: int = 0
+    joined_fills: int = 0
+    discarded_fills: int = 0
+    stale_served: int = 0
+    events: int = 0
+    malformed_events: int = 0
+    invalidations: int = 0
+    proofs: int = 0
+    listener_losses: int = 0
+    resyncs: int = 0
+
+
+class _State(enum.Enum):
+    LOST = "lost"
+    """No listener: nothing enters the cache, nothing is served from it."""
+    LISTENING = "listening"
+    """Events arrive, so records may enter; what was cached before is not compared yet."""
+    SYNCED = "synced"
+    """Compared: served from as long as proofs return."""
+
+
+_NOTHING = LockChanges((), ())
+
+
+def satisfies(record: Record | None, min_version: int) -> bool:
+    """Whether what a joined fill found is enough for a caller that knows of `min_version`.
+
+    It may have been read before that version, and even before the session, existed. A fill's own leader needs
+    not ask: its read began after its call.
+    """
+    return min_version <= 0 or (record is not None and record.version >= min_version)
+
+
+def unexpired(record: Record | None, database_now: int) -> Record | None:
+    """What a fill gives its callers: the session may have expired while the answer was under way (C8)."""
+    return None if record is None or record.expires_at <= database_now else record
+
+
+class Coherence:
+    """Decides what enters and leaves the cache of one node, and until when it may be served.
+
+    `max_staleness` and `stale_if_error` are microseconds.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        clock: Clock,
+        *,
+        node: str,
+        max_staleness: int,
+        stale_if_error: int = 0,
+        logger: logging.Logger,
+    ) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._node = node
+        self._max_staleness = max_staleness
+        self._stale_if_error = stale_if_error
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._leases = Leases()
+        self._state = _State.LOST
+        self._incarnation: str | None = None
+        self._losses = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._proofs = Proofs(self._max_staleness)
+        self._offset = Offset()
+        self._nodes = Nodes()
+        self._counters = Counters()
+
+    # Reads
+
+    def open_fill(
+        self, key: bytes, *, refresh: bool = False, new_future: Callable[[], Any]
+    ) -> tuple[Fill, bool]:
+        """Join the fill of this session that is under way, or lead a new one; the second value says which.
+
+        A leader reads the database and then calls `close_fill` or `fail_fill`, whatever happens. A joiner
+        waits for the leader's outcome and reads again if it does not satisfy its `min_version` (see
+        `satisfies`). `refresh` never joins.
+        """
+        with self._lock:
+            now = self._clock.now()
+            # The age matters when no events arrive: a joiner gets what was current when the fill began (C6).
+            fill = None if refresh else self._leases.joinable(key, now - self._max_staleness)
+            if fill is not None:
+                self._counters.joined_fills += 1
+                return fill, False
+            self._counters.fills += 1
+            return self._leases.open_fill(key, now, new_future()), True
+
+    def close_fill(
+        self,
+        fill: Fill,
+        record: Record | None,
+        incarnation: str | None,
+        *,
+        min_version: int = 0,
+        accessed: int = 0,
+    ) -> Verdict:
+        """The database answered the fill's leader: with a record, or with None if there is no live session.
+
+        `min_version` is what the leader asked for. `accessed` (database time, 0: none) is noted with the
+        cached record.
+        """
+        with self._lock:
+            if not self._leases.close(fill):
+                return Verdict.NOT_CACHED
+            elsewhere = self._check_origin(fill, incarnation)
+            if elsewhere is not None:
+                self._counters.discarded_fills += 1
+                return elsewhere
+            if record is None:
+                self._counters.discarded_fills += 1
+                self._gone(fill.key)
+                return Verdict.NOT_CACHED
+            verdict = self._keep(fill, record, incarnation, accessed)
+            if verdict is Verdict.NOT_CACHED:
+                self._counters.discarded_fills += 1
+            elif min_version > record.version:
+                # That version was lost by the server. Remembered, or such a token would make every read a
+                # miss.
+                self._cache.set_floor(fill.key, min_version)
+            return verdict
+
+    def fail_fill(self, fill: Fill) -> None:
+        """The database did not answer."""
+        with self._lock:
+            self._leases.close(fill)
+
+    def stale_if_error(self, key: bytes, *, min_version: int = 0, touch: bool = True) -> Record | None:
+        """A record to answer with although the database failed, if `stale_if_error` allows it; else None:
+        raise.
+
+        Not for a caller that asked for a refresh.
+        """
+        with self._lock:
+            if self._clock.now() >= self._proofs.proved_until + self._stale_if_error:
+                return None
+            record: Record | None = self._cache.get(key, touch)
+            if record is None or record.version < min_version:
+                return None
+            self._counters.stale_served += 1
+            return record
+
+    def observed(self, versions: Iterable[tuple[bytes, int]], incarnation: str | None) -> None:
+        """Callers are about to get these versions by another way than a fill (a list): nothing older from now
+        on (C2).
+        """
+        with self._lock:
+            for key, version in versions:
+                self._outdate(key, version, incarnation)
+
+    # Writes
+
+    def open_write(self, key: bytes) -> Lease:
+        """Before an own create, update or delete of this session is sent. Then one of the `write_*` methods."""
+        with self._lock:
+            return self._leases.open_write(key, self._clock.now())
+
+    def write_saved(
+        self, lease: Lease, record: Record, incarnation: str | None, *, accessed: int = 0
+    ) -> Verdict:
+        """It is committed and durable, and `record` is what the database now holds (C9)."""
+        with self._lock:
+            if not self._leases.close(lease):
+                return Verdict.NOT_CACHED
+            elsewhere = self._check_origin(lease, incarnation)
+            if elsewhere is not None:
+                self._gone(lease.key)
+                return elsewhere
+            return self._keep(lease, record, incarnation, accessed)
+
+    def write_gone(self, lease: Lease) -> None:
+        """It deleted the session, or found that there is no live one (C7)."""
+        with self._lock:
+            self._leases.close(lease)
+            self._gone(lease.key)
+
+    def write_conflicted(self, lease: Lease) -> None:
+        """It was refused for its version: what is cached here is outdated, and no event may ever say so.
+
+        After somebody's `notify=False`, get and conflict would repeat for ever.
+        """
+        with self._lock:
+            self._leases.close(lease)
+            self._gone(lease.key)
+
+    def write_unknown(self, lease: Lease) -> None:
+        """It may have been done, or may be done later: the connection was lost, or the call was cancelled."""
+        with self._lock:
+            self._leases.close(lease)
+            self._gone(lease.key)
+
+    def write_failed(self, lease: Lease) -> None:
+        """It is known not to have been done."""
+        with self._lock:
+            self._leases.close(lease)
+
+    def drop(
+        self, item: events.Deleted | events.UserChanged | events.GroupChanged | events.Everything
+    ) -> None:
+        """An own statement about a user, a group or everything returned, or its outcome is unknown.
+
+        Deletions, the sessions that a new one evicted, `delete_attribute_from_user_sessions`,
+        `evict_user_sessions` and `clear_cache`: what was cached or is under way must not be served any more,
+        before the event has made its way round.
+        """
+        with self._lock:
+            self._apply(item)
+
+    # Events
+
+    def on_event(self, payload: str) -> LockChanges:
+        """A notification on the events channel, this node's own included: a write whose outcome is unknown
+        may be done yet.
+
+        What is returned is for the locks. Events are idempotent, so doubtful ones may be given too.
+        """
+        event = events.parse(payload)
+        with self._lock:
+            self._counters.events += 1
+            if event.malformed:
+                self._counters.malformed_events += 1
+                self._logger.warning("an unreadable notification, the cache is emptied: %.200r", payload)
+            elif event.origin != events.PLAIN_SQL:
+                self._nodes.saw(event.origin, self._clock.now())
+            changes = _NOTHING
+            for item in event.items:
+                if isinstance(item, events.LockReleased):
+                    changes = changes._replace(released=(*changes.released, item.resource))
+                elif isinstance(item, events.LockEnded):
+                    changes = changes._replace(ended=(*changes.ended, (item.resource, item.token)))
+                else:
+                    self._apply(item)
+            return changes
+
+    def _apply(self, item: events.Item) -> None:
+        if isinstance(item, events.Changed):
+            self._leases.stamp(item.key, item.version)
+            self._counters.invalidations += self._cache.discard_older(item.key, item.version)
+        elif isinstance(item, events.Deleted):
+            self._leases.void(item.key)
+            self._counters.invalidations += self._cache.discard(item.key)
+        else:
+            self._leases.void_all()
+            if isinstance(item, events.UserChanged):
+                self._counters.invalidations += self._cache.discard_user(item.user_id)
+            elif isinstance(item, events.GroupChanged):
+                self._counters.invalidations += self._cache.discard_group(item.group_id)
+            else:
+                self._counters.invalidations += self._cache.clear()
+
+    # Reconnect and resync
+
+    def on_lost(self) -> int:
+        """The listener's connection is gone, or is not trusted any more: nothing is served, nothing enters (C6).
+
+        Returns a number for `on_listening`. Call it as soon as LISTEN is active again, too: no harm is done by twice.
+        """
+        with self._lock:
+            self._lose()
+            return self._losses
+
+    def on_listening(self, incarnation: str, *, since: int | None = None) -> int | None:
+        """LISTEN has committed, and this is the incarnation of the server where it did. Returns the new epoch.
+
+        `since` is what `on_lost` returned when LISTEN became active. If the connection was lost again while the
+        incarnation was being asked for, which another thread may have noticed, nothing changes, and None is returned.
+        """
+        with self._lock:
+            if since not in (None, self._losses):
+                return None
+            self._new_epoch(_State.LISTENING)
+            self._offset.start()
+            if self._incarnation not in (None, incarnation):
+                self._logger.warning("the database server has restarted or failed over: the cache is emptied")
+                self._cache.clear()
+            self._incarnation = incarnation
+            return self._leases.epoch
+
+    def resync_started(self) -> Resync:
+        """What to compare. The database must be read after this returned."""
+        with self._lock:
+            keys, versions = self._cache.versions()
+            return Resync(self._leases.epoch, keys, versions)
+
+    def resynced(self, resync: Resync, differing: Iterable[bytes]) -> bool:
+        """These have another version in the database, or are gone. False: this is outdated, start again when
+        listening.
+        """
+        with self._lock:
+            if resync.epoch != self._leases.epoch or self._state is _State.LOST:
+                return False
+            for key in differing:
+                self._cache.discard(key)
+            self._counters.resyncs += 1
+            self._state = _State.SYNCED
+            self._extend_sync()
+            return True
+
+    # Proofs of sync
+
+    @property
+    def proof_interval(self) -> int:
+        """Microseconds from one proof to the next.
+
+        A third of `max_staleness`, so that one may be lost. Each wakes every listener of the database, so
+        that the cost grows with the square of the number of nodes: from 8 nodes on it grows, to three
+        quarters with 40.
+        """
+        with self._lock:
+            return self._interval()
+
+    def _interval(self) -> int:
+        crowd = min(max(self._nodes.count(self._clock.now()) - 8, 0), 32)
+        return self._max_staleness * (32 * 4 + crowd * 5) // (32 * 12)
+
+    def next_proof(self) -> Proof:
+        """The proof to send now; the time is taken here, so send it at once."""
+        with self._lock:
+            return self._proofs.send(self._clock.now(), self._interval(), self._leases.epoch)
+
+    def proof_failed(self, proof: Proof) -> None:
+        """It could not be sent."""
+        with self._lock:
+            self._proofs.drop(proof)
+
+    def proof_returned(self, payload: str) -> bool:
+        """A notification on the node's own channel, given in its order among the events. False: not of this
+        epoch.
+        """
+        with self._lock:
+            if not self._proofs.returned(payload):
+                return False
+            self._counters.proofs += 1
+            self._extend_sync()
+            return True
+
+    @property
+    def listener_silent(self) -> bool:
+        """Whether the listener must be dead without having said so: connect it again."""
+        with self._lock:
+            return self._state is not _State.LOST and self._proofs.silent(self._clock.now())
+
+    def clock_sample(self, asked: int, answered: int, database_time: int) -> bool:
+        """The database said what time it is, between these moments of the node's clock. Whether that was good
+        enough.
+        """
+        with self._lock:
+            offset = self._offset.sample(asked, answered, database_time, longest=self._max_staleness)
+            if offset is None:
+                return False
+            self._clock.offset = offset
+            return True
+
+    # What it is like
+
+    @property
+    def epoch(self) -> int:
+        """Rises when the listener is lost, and again when it listens."""
+        return self._leases.epoch
+
+    @property
+    def listening(self) -> bool:
+        return self._state is not _State.LOST
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether reads are answered from memory at this moment."""
+        return self._clock.now() < self._cache.in_sync_until
+
+    @property
+    def proof_age(self) -> int | None:
+        """Microseconds since the newest proof of this epoch was sent, None before the first."""
+        with self._lock:
+            return self._proofs.age(self._clock.now())
+
+    @property
+    def nodes(self) -> int:
+        """Nodes heard of in the last ten minutes, this one included."""
+        with self._lock:
+            self._nodes.saw(self._node, self._clock.now())
+            return self._nodes.count(self._clock.now())
+
+    @property
+    def counters(self) -> Counters:
+        """Counted since the start; do not change it."""
+        return self._counters
+
+    def forked(self, node: str) -> None:
+        """In the child of a fork: another node, with nothing cached, nothing under way and no listener."""
+        self._lock = threading.Lock()
+        self._node = node
+        self._leases.clear()
+        self._lose()
+        self._cache.clear()
+        self._incarnation = None
+        self._start()
+
+    # Below, the lock is held.
+
+    def _keep(self, lease: Lease, record: Record, incarnation: str | None, accessed: int) -> Verdict:
+        """Put a record into the cache, or make sure that nothing older is served after its callers got it
+        (C2, C3).
+        """
+        self._outdate(lease.key, record.version, incarnation)
+        if self._state is _State.LOST or not self._leases.allow(lease, record.version):
+            return Verdict.NOT_CACHED
+        return Verdict.CACHED if self._cache.put(record, accessed) else Verdict.NOT_CACHED
+
+    def _outdate(self, key: bytes, version: int, incarnation: str | None) -> None:
+        self._leases.stamp(key, version)
+        if incarnation == self._incarnation:
+            self._cache.discard_older(key, version)
+        else:
+            # Versions of two incarnations cannot be compared: one may have been given out twice.
+            self._cache.discard(key)
+
+    def _gone(self, key: bytes) -> None:
+        self._leases.void(key)
+        self._cache.discard(key)
+
+    def _check_origin(self, lease: Lease, incarnation: str | None) -> Verdict | None:
+        """None if the result comes from the listener's server, as far as anybody can tell without a listener."""
+        if self._state is _State.LOST:
+            return None
+        of_today = lease.epoch == self._leases.epoch
+        if incarnation == self._incarnation:
+            if of_today and self._proofs.tie(lease.opened):
+                self._extend_sync()
+            return None
+        if not of_today:
+            return Verdict.SERVER_REPLACED
+        self._logger.warning("the pool and the listener are not connected to the same server any more")
+        self._lose()
+        return Verdict.WRONG_SERVER
+
+    def _lose(self) -> None:
+        if self._state is not _State.LOST:
+            self._counters.listener_losses += 1
+        self._losses += 1
+        self._new_epoch(_State.LOST)
+
+    def _new_epoch(self, state: _State) -> None:
+        self._state = state
+        self._leases.epoch += 1
+        self._proofs.start()
+        self._cache.in_sync_until = 0
+
+    def _extend_sync(self) -> None:
+        if self._state is _State.SYNCED:
+            self._cache.in_sync_until = self._proofs.in_sync_until()

@@ -1,0 +1,113 @@
+"""Leases: what is on its way into the cache, and what forbids it to enter (C1, C2, C3, C7, C10).
+
+A fill (a database read) and an own write each hold a lease on their session id while they are under way. An
+event, or the close of another lease of that id, *stamps* the lease with the version that is now known to
+exist: a record of a lower version must not enter the cache any more. A deletion stamps with `GONE`, which no
+version reaches. What concerns a user, a group or everything cannot be matched by id before the record is
+read, so it outdates every open lease at once, and so does a new epoch: both are counters that a lease
+remembers.
+
+Nothing here locks: `Coherence` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["GONE", "Fill", "Lease", "Leases"]
+
+GONE: Final = 1 << 63
+"""The stamp of a deletion: above every version."""
+
+
+class Lease:
+    """The right to put one record of one session into the cache, unless something happens meanwhile."""
+
+    __slots__ = ("epoch", "key", "opened", "stamp", "wide")
+
+    def __init__(self, key: bytes, opened: int, epoch: int, wide: int) -> None:
+        self.key = key
+        self.opened = opened
+        self.epoch = epoch
+        self.wide = wide
+        self.stamp = 0
+
+
+class Fill(Lease):
+    """The lease of a database read. `future` is what its callers wait on; only the shell knows what that is."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, key: bytes, opened: int, epoch: int, wide: int, future: Any) -> None:
+        super().__init__(key, opened, epoch, wide)
+        self.future = future
+
+
+class Leases:
+    """All open leases of one node."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._wide = 0
+        self._open: dict[bytes, list[Lease]] = {}
+
+    def open_write(self, key: bytes, now: int) -> Lease:
+        lease = Lease(key, now, self.epoch, self._wide)
+        self._open.setdefault(key, []).append(lease)
+        return lease
+
+    def open_fill(self, key: bytes, now: int, future: Any) -> Fill:
+        fill = Fill(key, now, self.epoch, self._wide, future)
+        self._open.setdefault(key, []).append(fill)
+        return fill
+
+    def close(self, lease: Lease) -> bool:
+        """Whether the lease was open; a second close, or one from before a fork, changes nothing."""
+        leases = self._open.get(lease.key)
+        if leases is None or lease not in leases:
+            return False
+        leases.remove(lease)
+        if not leases:
+            del self._open[lease.key]
+        return True
+
+    def joinable(self, key: bytes, opened_after: int) -> Fill | None:
+        """The fill that a new caller may wait for, if there is one.
+
+        Only the newest fill of an id is ever joined (C10), and only while nothing is known that it may not
+        have seen: a caller that began after that became known must not get less (C2, C3).
+        """
+        for lease in reversed(self._open.get(key, ())):
+            if isinstance(lease, Fill):
+                undisturbed = lease.stamp == 0 and self._is_of_today(lease)
+                return lease if undisturbed and lease.opened > opened_after else None
+        return None
+
+    def stamp(self, key: bytes, version: int) -> None:
+        """A version of this session is known to exist; what is older must not enter the cache (C1, C2)."""
+        for lease in self._open.get(key, ()):
+            if lease.stamp < version:
+                lease.stamp = version
+
+    def void(self, key: bytes) -> None:
+        """The session is gone, or nobody can say which version it has (C7)."""
+        self.stamp(key, GONE)
+
+    def void_all(self) -> None:
+        """Something happened to sessions that are not known by id."""
+        self._wide += 1
+
+    def allow(self, lease: Lease, version: int) -> bool:
+        """Whether a record of this version may enter the cache."""
+        return self._is_of_today(lease) and version >= lease.stamp
+
+    def _is_of_today(self, lease: Lease) -> bool:
+        return lease.epoch == self.epoch and lease.wide == self._wide
+
+    def __len__(self) -> int:
+        return sum(map(len, self._open.values()))
+
+    def clear(self) -> None:
+        """After a fork: the parent's leases are not ours. Closing one of them does nothing."""
+        self._open.clear()
+        self.epoch += 1

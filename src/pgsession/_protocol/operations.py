@@ -1,0 +1,219 @@
+"""The writes of single sessions: what each asks of the database, and what its caller gets for the answer."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+from uuid import UUID
+
+from pgsession._core.record import Record
+from pgsession.errors import (
+    AttributeVersionConflict,
+    SessionNotFoundError,
+    SessionVersionConflict,
+    TooManySessionsError,
+)
+
+from .answers import Answer, Refusal
+
+
+class Flag(enum.IntFlag):
+    """What an update asks of the server's write function, where each has its name in lower case."""
+
+    CHECK_SESSION = 1
+    """Nothing, if the session's version is not the one that this is based on."""
+    CHECK_ATTRIBUTES = 2
+    """Nothing, if the version of an attribute of these is not the one that this is based on."""
+    NOTIFY = 4
+    """Tell all nodes. A change of group is always told."""
+    NOTIFY_ON_CONFLICT = 8
+    """Tell all nodes of the version that was in the way."""
+    CHANGE_GROUP = 16
+    CHANGE_INACTIVITY = 32
+    INCLUDE_INACTIVITY = 64
+    """To what it changes."""
+
+
+# Plain ints: every update puts some of them together.
+_NOTIFY, _NOTIFY_ON_CONFLICT = int(Flag.NOTIFY), int(Flag.NOTIFY_ON_CONFLICT)
+_CHANGE_GROUP = int(Flag.CHANGE_GROUP)
+_CHANGE_INACTIVITY, _INCLUDE_INACTIVITY = int(Flag.CHANGE_INACTIVITY), int(Flag.INCLUDE_INACTIVITY)
+_CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTRIBUTES)}
+
+
+class Operation:
+    """One caller's write on its way: what is asked, and `outcome`, where its caller waits (opaque here).
+
+    `lease` is the write's lease on its id (see `_coherence`); `previous` the same session's operation before this one,
+    `ended` where the one after it waits for `finished`; `sent`: a batch has it, or had it; `locked` counts how often a
+    batch found the row locked by somebody else; `lane` is where it waits, or waited, to be sent (opaque here).
+    """
+
+    __slots__ = ("ended", "finished", "future", "key", "lane", "lease", "locked", "previous", "sent", "size")
+
+    def __init__(self, key: bytes, size: int) -> None:
+        self.key = key
+        self.size = size
+        self.locked = 0
+        self.lane: Any = None
+        self.lease: Any = None
+        self.previous: Operation | None = None
+        self.ended: Any = None
+        self.sent = False
+        self.finished = False
+        self.future: Any = None
+
+    def result(self, answer: Answer) -> Record | Exception | None:
+        """What its caller gets for the server's answer: a value, or the exception to raise."""
+        raise NotImplementedError
+
+
+class Create(Operation):
+    """A new session."""
+
+    __slots__ = (
+        "accesses",
+        "attributes",
+        "expires_at",
+        "group_id",
+        "include_inactivity",
+        "limit",
+        "policy",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        key: bytes,
+        user_id: str,
+        group_id: str | None,
+        expires_at: int,
+        include_inactivity: bool,
+        attributes: list[tuple[str, bytes, int | None]],
+        limit: int,
+        policy: str,
+        accesses: list[tuple[bytes, int]],
+    ) -> None:
+        super().__init__(key, 256 + sum(len(name) + len(value) for name, value, _ in attributes))
+        self.user_id = user_id
+        self.group_id = group_id
+        self.expires_at = expires_at
+        self.include_inactivity = include_inactivity
+        self.attributes = attributes
+        self.limit = limit
+        self.policy = policy
+        self.accesses = accesses
+
+    def row(self) -> tuple[Any, ...]:
+        """This operation in the language of the group commit (see `_sql`)."""
+        return (
+            self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
+            [(name, value.decode(), ends) for name, value, ends in self.attributes],
+            [(key.hex(), at) for key, at in self.accesses],
+        )  # fmt: skip
+
+    def result(self, answer: Answer) -> Exception:
+        """Of one that was not done."""
+        return TooManySessionsError(self.user_id, self.limit)
+
+    def saved(self, created_at: int) -> Record:
+        """The new record: what is stored is what was sent."""
+        return Record(
+            self.key, 1, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
+            self.include_inactivity,
+            [
+                (name, 1, ends, value)
+                for name, value, ends in self.attributes
+                if ends is None or ends > created_at
+            ],
+        )  # fmt: skip
+
+
+class Update(Operation):
+    """Changes of one session: of its attributes, its expiry, its inactivity rule, its group."""
+
+    __slots__ = ("deletes", "expires_at", "flags", "group_id", "record", "sets")
+
+    def __init__(
+        self,
+        record: Record,
+        *,
+        check: str | None,
+        sets: list[tuple[str, bytes, int | None, int]],
+        deletes: list[tuple[str, int]],
+        expires_at: int | None,
+        include_inactivity: bool | None,
+        group: tuple[str | None] | None,
+        notify: bool,
+        notify_on_conflict: bool,
+    ) -> None:
+        size = 128
+        for name, value, _, _ in sets:
+            size += len(name) + len(value)
+        super().__init__(record.key, size)
+        self.record = record
+        self.sets = sets
+        self.deletes = deletes
+        self.expires_at = expires_at
+        self.group_id = group[0] if group else None
+        flags = _NOTIFY if notify else 0
+        if notify_on_conflict:
+            flags |= _NOTIFY_ON_CONFLICT
+        if check is not None:
+            flags |= _CHECKS[check]
+        if include_inactivity is not None:
+            flags |= _CHANGE_INACTIVITY | (_INCLUDE_INACTIVITY if include_inactivity else 0)
+        if group is not None:
+            flags |= _CHANGE_GROUP
+        self.flags = flags
+
+    def row(self) -> tuple[Any, ...]:
+        """This operation in the language of the group commit (see `_sql`)."""
+        sets = [(name, value.decode(), ends, base) for name, value, ends, base in self.sets]
+        return (
+            self.key.hex(),
+            self.record.version,
+            self.flags,
+            self.expires_at,
+            self.group_id,
+            sets,
+            self.deletes,
+        )
+
+    def result(self, answer: Answer) -> Exception:
+        """Of one that was not done."""
+        assert isinstance(answer, Refusal)
+        session_id = UUID(bytes=self.key)
+        if answer.status == "session":
+            return SessionVersionConflict(session_id, self.record.version, answer.version)
+        if answer.status == "attributes":
+            return AttributeVersionConflict(session_id, answer.keys)
+        return SessionNotFoundError(session_id)
+
+    def saved(self, version: int, updated_at: int) -> Record:
+        """The new record, where the caller's copy was the newest version: then the two differ by the changes only."""
+        record, flags = self.record, self.flags
+        return record.changed(
+            version=version,
+            updated_at=updated_at,
+            last_accessed=max(record.last_accessed, updated_at),
+            expires_at=record.expires_at if self.expires_at is None else self.expires_at,
+            include_inactivity=bool(flags & _INCLUDE_INACTIVITY)
+            if flags & _CHANGE_INACTIVITY
+            else record.include_inactivity,
+            group_id=self.group_id if flags & _CHANGE_GROUP else record.group_id,
+            sets=[(name, value, ends) for name, value, ends, _ in self.sets],
+            deletes=[name for name, _ in self.deletes],
+        )
+
+
+class Delete(Operation):
+    """The end of one session. Its result is an error where there was no such session."""
+
+    __slots__ = ()
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key, 64)
+
+    def result(self, answer: Answer) -> Exception | None:
+        return None if answer.status == "ok" else SessionNotFoundError(UUID(bytes=self.key))

@@ -1,0 +1,56 @@
+"""What the database says of sessions, as the records that stand for them. Does no I/O."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from pgsession._core.record import Record
+
+Bigint = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Snapshot = tuple[
+    UUID,
+    Bigint,
+    str,
+    str | None,
+    Bigint,
+    Bigint,
+    Bigint,
+    Bigint,
+    bool,
+    list[tuple[str, Bigint, Bigint | None, msgspec.Raw]],
+]
+_snapshot_decoder = msgspec.json.Decoder(Snapshot)
+_snapshots_decoder = msgspec.json.Decoder(list[Snapshot])
+_UNREADABLE = (ValueError, RecursionError)  # a key twice, an id of more than 64 KiB; levels without end
+
+
+def record_of(snapshot: bytes | str | msgspec.Raw) -> Record:
+    """The record that one snapshot text of the database (see `_sql`) stands for.
+
+    Raises:
+        msgspec.DecodeError: it is none; or an attribute has what only plain SQL can store: half of a surrogate pair,
+            or more levels of nesting than msgspec goes down.
+    """
+    try:
+        return _record(_snapshot_decoder.decode(snapshot))
+    except _UNREADABLE as error:
+        raise msgspec.DecodeError(f"not a session: {error}") from error
+
+
+def records_of(snapshots: bytes | str) -> list[Record]:
+    """The records that a list of snapshots stands for; raises as `record_of`."""
+    try:
+        return [_record(snapshot) for snapshot in _snapshots_decoder.decode(snapshots)]
+    except _UNREADABLE as error:
+        raise msgspec.DecodeError(f"not sessions: {error}") from error
+
+
+def _record(snapshot: Snapshot) -> Record:
+    key, version, user_id, group_id, created, updated, accessed, expires, inactivity, attributes = snapshot
+    return Record(
+        key.bytes, version, user_id, group_id, created, updated, accessed, expires, inactivity,
+        [(name, at, ends, bytes(value)) for name, at, ends, value in attributes],
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+# Generated from src/pgsession/_async/keyed_mutex.py by tools/async_to_sync.py: never edit.
+
+"""A mutex for each key: one caller at a time may hold it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from pgsession._concurrency import Mutex
+
+_inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", default=frozenset())
+
+
+class KeyedMutex:
+    """One at a time for each key; a key's mutex exists only while somebody wants it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._mutexes: dict[bytes, Mutex] = {}
+        self._users: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    @contextmanager
+    def hold(self, key: bytes) -> Iterator[None]:
+        """For the block it is the caller's turn. Whoever has it already, further up, does not wait for himself."""
+        mine = (id(self), key)
+        if mine in _inside.get():
+            yield
+            return
+        with self._guard:
+            mutex = self._mutexes.setdefault(key, Mutex())
+            self._users[key] = self._users.get(key, 0) + 1
+        try:
+            with mutex:
+                token = _inside.set(_inside.get() | {mine})
+                try:
+                    yield
+                finally:
+                    _inside.reset(token)
+        finally:
+            with self._guard:
+                self._users[key] -= 1
+                if not self._users[key]:
+                    del self._users[key], self._mutexes[key]

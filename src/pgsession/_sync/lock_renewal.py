@@ -1,0 +1,112 @@
+# Generated from src/pgsession/_async/lock_renewal.py by tools/async_to_sync.py: never edit.
+
+"""Keeps the locks that this node holds: renews their leases, and hears what became of others'."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Event
+from pgsession._core.clock import Clock
+from pgsession._protocol.coherence import LockChanges
+from pgsession.errors import PgSessionError
+
+from .store import Store
+
+if TYPE_CHECKING:
+    from .lock import Lock
+
+_SECOND = 1_000_000
+
+
+class LockRenewal:
+    """One worker renews all locks held through a manager; it rests while there are none."""
+
+    def __init__(self, store: Store, clock: Clock, logger: logging.Logger) -> None:
+        self.store = store
+        self.clock = clock
+        self.logger = logger
+        self.background = BackgroundTasks(logger)
+        self._held: set[Lock] = set()
+        self._waiting: dict[str, set[Event]] = {}
+        self._worker = BackgroundLoop(logger)
+        self._wake = Event()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, lock: Lock) -> None:
+        """From now on the lock's lease is renewed."""
+        self._held.add(lock)
+        self._wake.set()
+        if not self._worker.running and not self._stopping:
+            self._worker.start(self._renew_all, "pgsession locks")
+
+    def let_go(self, lock: Lock) -> None:
+        """It is not renewed any more."""
+        self._held.discard(lock)
+
+    def await_release(self, resource: str, event: Event) -> None:
+        """Sets the event whenever a lock on the resource is released or ended."""
+        self._waiting.setdefault(resource, set()).add(event)
+
+    def stop_waiting(self, resource: str, event: Event) -> None:
+        """Undoes `await_release`."""
+        events = self._waiting.get(resource)
+        if events is not None:
+            events.discard(event)
+            if not events:
+                self._waiting.pop(resource, None)
+
+    def on_lock_changes(self, changes: LockChanges) -> None:
+        """What a notification says of locks."""
+        for resource, token in changes.ended:
+            for lock in list(self._held):
+                if lock.resource == resource and lock.token == token:
+                    lock._end()
+        for resource in (*changes.released, *(resource for resource, _ in changes.ended)):
+            for event in list(self._waiting.get(resource, ())):
+                event.set()
+
+    def disown(self) -> None:
+        """In the child of a fork: the locks are the parent's."""
+        for lock in list(self._held):
+            lock._end()
+        self._held.clear()
+        self._stopping = True
+
+    def close(self, timeout: float | None) -> None:
+        """Gives back what is still held; what cannot be given back ends with its lease."""
+        self._stopping = True
+        self._wake.set()
+        self._worker.stop(timeout)
+        self.background.drain(timeout)
+        for lock in list(self._held):
+            try:
+                lock.release()
+            except (psycopg.Error, PgSessionError) as error:
+                self.logger.warning("the lock on %r could not be released: %s", lock.resource, error)
+            lock._end()
+        self.background.drain(timeout)
+
+    def _renew_all(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            now = self.clock.now()
+            for lock in [lock for lock in self._held if lock._renew_at <= now]:
+                self._renew(lock)
+            due = min((lock._renew_at for lock in list(self._held)), default=None)
+            self._wake.wait(None if due is None else max(0, due - self.clock.now()) / _SECOND)
+
+    def _renew(self, lock: Lock) -> None:
+        try:
+            lock._renew()
+        except (psycopg.Error, PgSessionError) as error:
+            lock._renew_at = self.clock.now() + lock._heartbeat // 4
+            self.logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
+        if lock.lost.is_set():
+            self.let_go(lock)

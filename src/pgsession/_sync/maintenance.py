@@ -1,0 +1,121 @@
+# Generated from src/pgsession/_async/maintenance.py by tools/async_to_sync.py: never edit.
+
+"""What a node does from time to time: write noted accesses, delete what has ended."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Final
+
+import psycopg
+
+from pgsession._concurrency import BackgroundLoop, Event, Mutex, pause
+from pgsession._core.cache import Cache
+from pgsession._database.statements import NIL
+from pgsession.errors import PgSessionError
+
+from .store import STEP, Store
+
+_KINDS: Final = ("expired", "inactive", "attributes", "locks")
+
+
+class Maintenance:
+    """The two loops. Intervals in seconds; a `cleanup_interval` of 0 means none by this node."""
+
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        *,
+        access_interval: float,
+        access_batch: int,
+        cleanup_interval: float,
+        logger: logging.Logger,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._access_interval = access_interval
+        self._access_batch = access_batch
+        self._cleanup_interval = cleanup_interval
+        self._logger = logger
+        self._stopping = Event()
+        self._urgent = Event()
+        self._flushing = Mutex()
+        self._access_writer = BackgroundLoop(logger)
+        self._cleaner = BackgroundLoop(logger)
+        self.written_accesses = 0
+        self.failed_access_batches = 0
+        self.cleanups = 0
+        self.deleted_sessions = 0
+
+    def start(self) -> None:
+        """Starts the loops."""
+        self._access_writer.start(self._access_loop, "pgsession last access")
+        if self._cleanup_interval:
+            self._cleaner.start(self._cleanup_loop, "pgsession cleanup")
+
+    def stop(self, timeout: float | None) -> None:
+        """Ends the loops, and writes what was noted."""
+        self._stopping.set()
+        self._urgent.set()
+        self._access_writer.stop(timeout)
+        self._cleaner.stop(timeout)
+
+    def write_accesses_soon(self) -> None:
+        """An access is so late that another node could call its session inactive before the next flush."""
+        self._urgent.set()
+
+    def _access_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._urgent.wait(self._access_interval)
+            self._urgent.clear()
+            while self._cache.expire(1000):
+                pause()
+            self.write_accesses()
+
+    def write_accesses(self) -> None:
+        """Writes the noted accesses, in batches. What fails is kept for the next time; nothing moves back (C11)."""
+        with self._flushing:
+            while accesses := self._cache.take_accesses(self._access_batch):
+                try:
+                    skipped = self._store.write_accesses(accesses)
+                except (psycopg.Error, PgSessionError) as error:
+                    self._cache.restore_accesses(accesses)
+                    self.failed_access_batches += 1
+                    self._logger.warning(
+                        "%d last accesses could not be written yet: %s", len(accesses), error
+                    )
+                    return
+                except BaseException:
+                    self._cache.restore_accesses(accesses)
+                    raise
+                written = [access for access in accesses if access[0] not in skipped]
+                self._cache.confirm_accesses(written)
+                self.written_accesses += len(written)
+                if skipped:
+                    self._cache.restore_accesses([access for access in accesses if access[0] in skipped])
+                    return
+
+    def _cleanup_loop(self) -> None:
+        # Nodes that started together need not all try at the same moment.
+        while not self._stopping.wait(self._cleanup_interval * random.uniform(0.9, 1.1)):
+            try:
+                self.clean_up()
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.warning("the cleanup failed and is tried again later: %s", error)
+
+    def clean_up(self) -> bool:
+        """Deletes what has ended, in bounded steps; False if another node is at it."""
+        for what in _KINDS:
+            after: str | None = NIL
+            while after is not None and not self._stopping.is_set():
+                after, removed, busy = self._store.cleanup(what, after)
+                if busy:
+                    return False
+                if what in ("expired", "inactive"):
+                    self.deleted_sessions += removed
+                if what != "inactive":
+                    after = NIL if removed >= STEP else None
+        self.cleanups += 1
+        return True

@@ -1,0 +1,237 @@
+# Generated from src/pgsession/_async/synchronizer.py by tools/async_to_sync.py: never edit.
+
+"""Keeps a node in step with the database: hears of changes, and proves again and again that it would."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import psycopg
+from psycopg import Notify
+from psycopg import errors as pg
+
+from pgsession._concurrency import BackgroundLoop, Event
+from pgsession._database.statements import Statements
+from pgsession._protocol.coherence import Coherence, LockChanges
+from pgsession.errors import ListenerError, PgSessionError
+
+from .listener import Listener
+from .store import Store
+
+_SECOND = 1_000_000
+_QUEUE_WARNING = (
+    0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
+)
+_WHERE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid()"
+_PAST_THE_POOLER = (
+    ", and the listener must not go through a transaction pooler, which passes no notifications on: set "
+    "Config.listener_conninfo to the server itself"
+)
+
+
+class Synchronizer:
+    """Ties a listener to the cache's coherence.
+
+    One worker does everything that takes a round trip: after each (re)connection of the listener the resync, then a
+    proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        store: Store,
+        coherence: Coherence,
+        statements: Statements,
+        *,
+        node: str,
+        clock_now: Callable[[], int],
+        max_staleness: float,
+        on_lock_changes: Callable[[LockChanges], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._listener = listener
+        self._store = store
+        self._coherence = coherence
+        self._sql = statements
+        self._node = node
+        self._now = clock_now
+        self._patience = max_staleness
+        self._on_lock_changes = on_lock_changes
+        self._logger = logger
+        self._proofs = f"{statements.events_channel}_{node}"
+        self._worker = BackgroundLoop(logger)
+        self._stopping = Event()
+        self._wake = Event()
+        self._proved = Event()
+        self._started = False
+        self._connected = False
+        self._since = 0  # the loss of the listener after which it was connected
+        self._synced = -1  # the epoch for which the cache was compared with the database
+        self.queue_usage = 0.0
+
+    def start(self) -> None:
+        """Listens, and returns in sync.
+
+        Raises:
+            ListenerError: notifications that the pool sends do not reach the listener; says why that may be.
+            psycopg.Error: no connection to the listener's server.
+        """
+        self._started = True
+        self._listener.add_lost_hook(self._on_lost)
+        self._listener.listen(self._proofs, self._on_proof)
+        self._since = self._coherence.on_lost()
+        self._listener.listen(self._sql.events_channel, self._on_event, on_out_of_sync=self._on_connected)
+        self._connected = True
+        self._synchronize()
+        if not self._prove_once(self._patience):
+            raise ListenerError(
+                "a notification sent through the pool did not reach the listener: they must be connected to the same "
+                "database" + _PAST_THE_POOLER
+            )
+        self._worker.start(self._follow, "pgsession synchronizer")
+
+    def stop(self, timeout: float | None) -> None:
+        """Ends the worker; the listener stays its owner's."""
+        if not self._started:
+            return
+        self._started = False
+        self._stopping.set()
+        self._wake.set()
+        self._worker.stop(timeout)
+        self._listener.remove_lost_hook(self._on_lost)
+        self._coherence.on_lost()
+        try:
+            self._listener.unlisten(self._sql.events_channel, self._on_event)
+            self._listener.unlisten(self._proofs, self._on_proof)
+        except (psycopg.Error, PgSessionError):
+            pass  # it has no connection, so it does not listen
+
+    def reconnect(self) -> None:
+        """What is read is not what is listened to: connect the listener again."""
+        self._coherence.on_lost()
+        self._connected = False
+        self._listener.reconnect()
+
+    # What the listener tells
+
+    def _on_event(self, notification: Notify) -> None:
+        changes = self._coherence.on_event(notification.payload)
+        if changes.released or changes.ended:
+            self._on_lock_changes(changes)
+
+    def _on_proof(self, notification: Notify) -> None:
+        if self._coherence.proof_returned(notification.payload):
+            self._proved.set()
+
+    def _on_lost(self) -> None:
+        self._connected = False
+        self._coherence.on_lost()
+
+    def _on_connected(self, channel: str) -> None:
+        """LISTEN is active again, and no notification has been delivered yet."""
+        self._since = self._coherence.on_lost()
+        self._connected = True
+        self._wake.set()
+
+    # What takes round trips
+
+    def _follow(self) -> None:
+        delay = 0.05
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._step()
+                delay = 0.05
+                pause = self._coherence.proof_interval / _SECOND
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.warning("not in sync with the database, trying again: %s", error)
+                pause, delay = delay, min(delay * 2, 1.0, self._patience)
+            except TimeoutError:
+                self._logger.warning("the listener did not answer, connecting it again")
+                self.reconnect()
+                pause = delay
+            self._wake.wait(pause)
+
+    def _step(self) -> None:
+        if not self._connected:
+            return
+        if self._coherence.listener_silent:
+            raise TimeoutError
+        if self._synced == self._coherence.epoch:
+            self._prove()
+            self._watch_queue()
+        else:
+            self._synchronize()
+
+    def _synchronize(self) -> None:
+        """LISTEN is active: learn where, compare what is cached, and prove that events arrive.
+
+        The proof goes through the pool, and nothing else through the listener meanwhile: a transaction pooler passes
+        notifications on together with the answer to a query.
+        """
+        since = self._since
+        self._refuse_what_cannot_work()
+        incarnation = self._store.incarnate()
+        if self._incarnation_of_listener() != incarnation:
+            self._listener.reconnect()
+            raise ListenerError("the listener and the pool are not connected to the same database")
+        if self._coherence.on_listening(incarnation, since=since) is None:
+            raise ListenerError("the listener was lost while its server was asked which one it is")
+        resync = self._coherence.resync_started()
+        differing, seen = self._store.resync(resync.keys, resync.versions)
+        if seen != incarnation:
+            raise ListenerError("the database server changed during the resync")
+        if self._coherence.resynced(resync, differing):
+            self._synced = resync.epoch
+            self._prove()
+
+    def _refuse_what_cannot_work(self) -> None:
+        pid = self._listener.pid
+        rows = self._listener.execute(_WHERE, (), timeout=self._patience)
+        in_recovery, server_process = rows[0]
+        if in_recovery:
+            raise ListenerError(
+                "the listener's server is a standby in recovery, where LISTEN cannot work: name the primary in "
+                "Config.listener_conninfo, or add target_session_attrs=read-write"
+            )
+        # A pooler that shares connections gives its clients process ids of its own making.
+        if server_process != pid and pid == self._listener.pid:
+            raise ListenerError("the listener is connected to a pooler" + _PAST_THE_POOLER)
+
+    def _prove(self) -> None:
+        proof = self._coherence.next_proof()
+        try:
+            asked = self._now()
+            if proof.through_pool:
+                database_time, _ = self._store.prove(proof.payload)
+            else:
+                database_time, _ = self._ask_listener(proof.payload)
+            self._coherence.clock_sample(asked, self._now(), database_time)
+        except BaseException:
+            self._coherence.proof_failed(proof)
+            raise
+
+    def _prove_once(self, timeout: float) -> bool:
+        """Whether a proof has come back."""
+        return self._proved.wait(timeout)
+
+    def _ask_listener(self, payload: str = "") -> tuple[int, str | None]:
+        rows = self._listener.execute(self._sql.proof, (self._node, payload), timeout=self._patience)
+        return rows[0][0], rows[0][1]
+
+    def _incarnation_of_listener(self) -> str | None:
+        try:
+            return (self._ask_listener())[1]
+        except (pg.UndefinedTable, pg.InvalidSchemaName):
+            return None  # another database, where there are no tables of ours
+
+    def _watch_queue(self) -> None:
+        rows = self._listener.execute(self._sql.queue_usage, (), timeout=self._patience)
+        self.queue_usage = float(rows[0][0])
+        if self.queue_usage > _QUEUE_WARNING:
+            self._logger.warning(
+                "PostgreSQL's notification queue is %d %% full; a session that listens inside a long transaction "
+                "holds it, and once it is full every write fails",
+                self.queue_usage * 100,
+            )
