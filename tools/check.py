@@ -32,7 +32,7 @@ def python_steps() -> Iterator[Step]:
     yield Step("lint", [str(BIN / "ruff"), "check", "--quiet", "--output-format=concise", "."])
     yield Step("format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."])
     yield Step("generated code", [sys.executable, "tools/async_to_sync.py", "--check"])
-    yield Step("layers", [str(BIN / "lint-imports"), "--cache-dir", ".cache/import-linter"])
+    yield Step("layers", [sys.executable, "tools/layers.py"])
     yield Step("types (mypy)", [str(BIN / "mypy")])
     if WORKFLOWS:
         yield Step(

@@ -111,8 +111,8 @@ async def test_defect_04_a_failing_database_never_gives_a_lock(
     with pytest.raises(pgsession.LockNotHeldError):
         await other.release()
     assert lock.locked and not await other.acquire(blocking=False)
-    lock._renew_at = 0
-    await lock._renew()
+    lock._held.renew_at = 0
+    await lock._held.renew()
     session["n"] = 2
     await manager.update_session(session, check="session")
     assert session.version == 2

@@ -190,7 +190,7 @@ async def test_it_is_lost_here_before_anybody_else_can_have_it(
     a, b = await open_manager(), await open_manager()
     lock = a.lock("r", lease_time=0.5, heartbeat_interval=0.4)
     assert await lock.acquire()
-    lock._renew_at = 2**62  # nobody renews it
+    lock._held.renew_at = 2**62  # nobody renews it
     other = b.lock("r", max_retries=None)
     assert await other.acquire()
     assert lock.lost.is_set()
@@ -225,7 +225,7 @@ async def test_extend(open_manager: OpenAsyncManager, tables: Tables) -> None:
     await lock.extend(1000)
     left = "SELECT extract(epoch FROM expires_at - clock_timestamp())::float FROM {session_locks}"
     assert 900 < tables.one(left) <= 1000  # type: ignore[arg-type]
-    await lock._renew()  # a heartbeat does not shorten it
+    await lock._held.renew()  # a heartbeat does not shorten it
     await lock.extend(timedelta(seconds=10))
     assert 900 < tables.one(left) <= 1000  # type: ignore[arg-type]
     for bad in (0, -1, float("nan")):

@@ -18,7 +18,6 @@ from pgsession._protocol.events import (
     LockReleased,
     UserChanged,
     encode,
-    merge,
     parse,
     payloads,
 )
@@ -103,26 +102,6 @@ def test_garbage_is_reported_and_never_raises(payload: str) -> None:
 )
 def test_every_way_of_being_malformed_means_everything(payload: str) -> None:
     assert parse(payload) == events.Event(PLAIN_SQL, (Everything(),), malformed=True)
-
-
-@given(st.lists(items, max_size=30))
-def test_merging_keeps_what_a_cache_must_know(written: list[events.Item]) -> None:
-    merged = merge(written)
-    if Everything() in written:
-        assert merged[0] == Everything()
-        assert {item for item in merged if isinstance(item, LockReleased | LockEnded)} == {
-            item for item in written if isinstance(item, LockReleased | LockEnded)
-        }
-        return
-    for item in written:
-        if isinstance(item, Changed):
-            assert Deleted(item.key) in merged or any(
-                isinstance(other, Changed) and other.key == item.key and other.version >= item.version
-                for other in merged
-            )
-        else:
-            assert item in merged
-    assert len({getattr(item, "key", item) for item in merged}) == len(merged)
 
 
 def test_a_user_and_a_group_of_one_name_are_two_things() -> None:

@@ -12,7 +12,6 @@ from typing import Self
 import psycopg
 
 from pgsession._concurrency import AsyncEvent, AsyncSharedFuture
-from pgsession._core.clock import Clock
 from pgsession._protocol import rules
 from pgsession.errors import (
     ConfigError,
@@ -24,45 +23,11 @@ from pgsession.errors import (
     SessionNotFoundError,
 )
 
+from .held_lock import SECOND, AsyncHeldLock, AsyncLost
 from .lock_renewal import AsyncLockRenewal
 from .store import Acquired
 
-_SECOND = 1_000_000
 _LONGEST_POLL = 0.5  # seconds between two looks while waiting for a notification
-
-
-class AsyncLost:
-    """Tells the holder of a lock that it has lost it; shaped like an event.
-
-    `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
-    it acts. It is true before anybody else can have acquired the lock: the lease is counted here from before it was
-    asked for, on a clock that goes on while the host sleeps. What is lost stays lost; a lock that was released in time
-    never was.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._deadline: int | None = None  # by the node's clock; None: not held
-        self._over = False
-        self._changed = AsyncEvent()
-
-    def is_set(self) -> bool:
-        """Whether the lock is lost."""
-        if self._deadline is not None and self._clock.now() >= self._deadline:
-            self._over = True
-        return self._over
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the lock is lost, or released, or `timeout` seconds have passed; returns whether it is lost."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while not self.is_set() and self._deadline is not None:
-            left = (self._deadline - self._clock.now()) / _SECOND
-            if end is not None:
-                left = min(left, end - time.monotonic())
-                if left <= 0:
-                    break
-            await self._changed.wait(left)
-        return self.is_set()
 
 
 class AsyncLock:
@@ -99,14 +64,13 @@ class AsyncLock:
         self._renewal = lock_renewal
         self._resource = resource
         self._session_id = session_id
-        self._lease = int(lease_time * _SECOND)
-        self._heartbeat = int(heartbeat_interval * _SECOND)
+        self._lease = int(lease_time * SECOND)
+        self._heartbeat = int(heartbeat_interval * SECOND)
         self._max_retries = max_retries
         self._retry_delay = retry_delay
         self._owner = uuid.uuid4().hex
-        self._token: int | None = None
-        self._renew_at = 0
-        self._lost = AsyncLost(lock_renewal.clock)
+        self._held: AsyncHeldLock | None = None  # the last holding
+        self._never_lost = AsyncLost(lock_renewal.clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
@@ -119,17 +83,22 @@ class AsyncLock:
     @property
     def locked(self) -> bool:
         """Whether this object holds the lock at this moment, as far as its clock can tell."""
-        return self._token is not None and not self._lost.is_set()
+        held = self._holding()
+        return held is not None and not held.lost.is_set()
 
     @property
     def token(self) -> int | None:
         """The fencing token of the holding, None before the first and after the release."""
-        return self._token
+        held = self._holding()
+        return None if held is None else held.token
 
     @property
     def lost(self) -> AsyncLost:
         """Set once the lock is lost, before anybody else can have it."""
-        return self._lost
+        return self._never_lost if self._held is None else self._held.lost
+
+    def _holding(self) -> AsyncHeldLock | None:
+        return None if self._held is None or self._held.released else self._held
 
     async def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Takes the lock; returns whether it did.
@@ -144,7 +113,7 @@ class AsyncLock:
                 and it is free again after the lease time. (A cancelled call gives back what it took.)
             psycopg.Error: the database failed. Never taken for success.
         """
-        if self._token is not None:
+        if self._holding() is not None:
             raise LockNotAcquiredError(
                 f"this object has taken the lock on {self._resource!r} already: release it first"
             )
@@ -173,7 +142,7 @@ class AsyncLock:
                 left = end - time.monotonic()
                 if left <= 0:
                     return False
-                pause = min(left, delay, max(0.0, (acquired.expires_at - acquired.now) / _SECOND) + 0.001)
+                pause = min(left, delay, max(0.0, (acquired.expires_at - acquired.now) / SECOND) + 0.001)
                 delay = min(delay * 2, _LONGEST_POLL)
             await released.wait(pause)
             released.clear()
@@ -198,11 +167,12 @@ class AsyncLock:
             assert self._session_id is not None
             raise SessionNotFoundError(uuid.UUID(bytes=self._session_id))
         if acquired.acquired:
-            self._lost = AsyncLost(self._renewal.clock)
-            self._lost._deadline = sent + self._lease
-            self._renew_at = sent + self._heartbeat
-            self._token = acquired.token
-            self._renewal.hold(self)
+            self._held = AsyncHeldLock(
+                self._resource, owner, acquired.token,
+                since=sent, lease=self._lease, heartbeat=self._heartbeat,
+                clock=self._renewal.clock, store=self._renewal.store, background=self._renewal.background,
+            )  # fmt: skip
+            self._renewal.hold(self._held)
         return acquired
 
     async def _ask(self, owner: str, future: AsyncSharedFuture[Acquired]) -> None:
@@ -229,34 +199,15 @@ class AsyncLock:
             LockExpiredError: it was lost before; whatever was done since was done without it.
             psycopg.Error: the database failed: the lock ends with its lease. Calling this again is possible.
         """
-        if self._token is None:
+        held = self._needed()
+        self._renewal.let_go(held)
+        await held.release()
+
+    def _needed(self) -> AsyncHeldLock:
+        held = self._holding()
+        if held is None:
             raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
-        self._renewal.let_go(self)
-        lost = self._lost.is_set()
-        future: AsyncSharedFuture[bool | None] = AsyncSharedFuture()
-        try:
-            self._renewal.background.run(partial(self._let_go, self._owner, future), "pgsession lock")
-            in_time = await future.wait()
-        except Exception:
-            raise
-        except BaseException:  # cancelled: it goes on by itself
-            self._forget()
-            raise
-        self._forget()
-        if lost or not in_time:
-            self._lost._over = True
-            raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was released")
-
-    async def _let_go(self, owner: str, future: AsyncSharedFuture[bool | None]) -> None:
-        try:
-            future.set_result(await self._renewal.store.release(self._resource, owner))
-        except Exception as error:
-            future.set_error(error)
-
-    def _forget(self) -> None:
-        self._token = None
-        self._lost._deadline = None
-        self._lost._changed.set()
+        return held
 
     async def extend(self, seconds: timedelta | float) -> None:
         """Lets the lease last for at least this long from now; the renewal goes on as before.
@@ -266,35 +217,12 @@ class AsyncLock:
             LockExpiredError: it was lost before.
             psycopg.Error: the database failed; the lease is as it was.
         """
-        length = int(rules.seconds("seconds", seconds) * _SECOND)
-        if self._token is None:
-            raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
-        if not self._lost.is_set():
-            await self._renew(length)
-        if self._lost.is_set():
+        length = int(rules.seconds("seconds", seconds) * SECOND)
+        held = self._needed()
+        if not held.lost.is_set():
+            await held.renew(length)
+        if held.lost.is_set():
             raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was extended")
-
-    async def _renew(self, length: int | None = None) -> None:
-        """Asks for a lease of this length from now; without one, for a heartbeat's."""
-        length = self._lease if length is None else length
-        sent = self._renewal.clock.now()
-        lost, deadline = self._lost, self._lost._deadline
-        if deadline is None:
-            return  # released meanwhile
-        patience = max(deadline - sent, _SECOND // 10) / _SECOND
-        ends = await self._renewal.store.renew(self._resource, self._owner, length, timeout=patience)
-        if lost.is_set() or lost is not self._lost or lost._deadline is None:
-            return  # too late for the holder, who has been told, or has released it
-        if ends is None:
-            self._end()
-            return
-        lost._deadline = max(lost._deadline, sent + length)
-        self._renew_at = sent + self._heartbeat
-
-    def _end(self) -> None:
-        """It is lost, whatever the clock says."""
-        self._lost._over = True
-        self._lost._changed.set()
 
     async def __aenter__(self) -> Self:
         if not await self.acquire():
@@ -304,7 +232,7 @@ class AsyncLock:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._token is None:
+        if self._holding() is None:
             return  # released in the block
         try:
             await self.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -12,12 +11,8 @@ from pgsession._core.clock import Clock
 from pgsession._protocol.coherence import LockChanges
 from pgsession.errors import PgSessionError
 
+from .held_lock import SECOND, AsyncHeldLock
 from .store import AsyncStore
-
-if TYPE_CHECKING:
-    from .lock import AsyncLock
-
-_SECOND = 1_000_000
 
 
 class AsyncLockRenewal:
@@ -28,7 +23,7 @@ class AsyncLockRenewal:
         self.clock = clock
         self.logger = logger
         self.background = AsyncBackgroundTasks(logger)
-        self._held: set[AsyncLock] = set()
+        self._held: set[AsyncHeldLock] = set()
         self._waiting: dict[str, set[AsyncEvent]] = {}
         self._worker = AsyncBackgroundLoop(logger)
         self._wake = AsyncEvent()
@@ -37,14 +32,14 @@ class AsyncLockRenewal:
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, lock: AsyncLock) -> None:
+    def hold(self, lock: AsyncHeldLock) -> None:
         """From now on the lock's lease is renewed."""
         self._held.add(lock)
         self._wake.set()
         if not self._worker.running and not self._stopping:
             self._worker.start(self._renew_all, "pgsession locks")
 
-    def let_go(self, lock: AsyncLock) -> None:
+    def let_go(self, lock: AsyncHeldLock) -> None:
         """It is not renewed any more."""
         self._held.discard(lock)
 
@@ -65,7 +60,7 @@ class AsyncLockRenewal:
         for resource, token in changes.ended:
             for lock in list(self._held):
                 if lock.resource == resource and lock.token == token:
-                    lock._end()
+                    lock.end()
         for resource in (*changes.released, *(resource for resource, _ in changes.ended)):
             for event in list(self._waiting.get(resource, ())):
                 event.set()
@@ -73,7 +68,7 @@ class AsyncLockRenewal:
     def disown(self) -> None:
         """In the child of a fork: the locks are the parent's."""
         for lock in list(self._held):
-            lock._end()
+            lock.end()
         self._held.clear()
         self._stopping = True
 
@@ -88,23 +83,23 @@ class AsyncLockRenewal:
                 await lock.release()
             except (psycopg.Error, PgSessionError) as error:
                 self.logger.warning("the lock on %r could not be released: %s", lock.resource, error)
-            lock._end()
+            lock.end()
         await self.background.drain(timeout)
 
     async def _renew_all(self) -> None:
         while not self._stopping:
             self._wake.clear()
             now = self.clock.now()
-            for lock in [lock for lock in self._held if lock._renew_at <= now]:
+            for lock in [lock for lock in self._held if lock.renew_at <= now]:
                 await self._renew(lock)
-            due = min((lock._renew_at for lock in list(self._held)), default=None)
-            await self._wake.wait(None if due is None else max(0, due - self.clock.now()) / _SECOND)
+            due = min((lock.renew_at for lock in list(self._held)), default=None)
+            await self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
 
-    async def _renew(self, lock: AsyncLock) -> None:
+    async def _renew(self, lock: AsyncHeldLock) -> None:
         try:
-            await lock._renew()
+            await lock.renew()
         except (psycopg.Error, PgSessionError) as error:
-            lock._renew_at = self.clock.now() + lock._heartbeat // 4
+            lock.postpone()
             self.logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
         if lock.lost.is_set():
             self.let_go(lock)

@@ -11,6 +11,7 @@ from psycopg import errors as pg
 
 from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent
 from pgsession._database.statements import Statements
+from pgsession._protocol import events
 from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
@@ -57,7 +58,7 @@ class AsyncSynchronizer:
         self._patience = max_staleness
         self._on_lock_changes = on_lock_changes
         self._logger = logger
-        self._proofs = f"{statements.events_channel}_{node}"
+        self._proofs = events.proof_channel(statements.schema, statements.prefix, node)
         self._worker = AsyncBackgroundLoop(logger)
         self._stopping = AsyncEvent()
         self._wake = AsyncEvent()

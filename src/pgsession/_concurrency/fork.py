@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Any, Protocol
+from typing import Protocol
 
 __all__ = ["inherited", "watch"]
 
@@ -17,8 +17,8 @@ class _Forkable(Protocol):
     def _after_fork(self) -> None: ...
 
 
-inherited: list[Any] = []
-_managers: weakref.WeakSet[Any] = weakref.WeakSet()
+inherited: list[object] = []
+_managers: weakref.WeakSet[_Forkable] = weakref.WeakSet()
 
 
 def watch(manager: _Forkable) -> None:

@@ -29,21 +29,18 @@ proofs every `proof_interval`.
 from __future__ import annotations
 
 import enum
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
 from pgsession._protocol import events
 from pgsession._protocol.leases import Fill, Lease, Leases
 from pgsession._protocol.proofs import Nodes, Offset, Proof, Proofs
-
-if TYPE_CHECKING:
-    import logging
-
-    from pgsession._core.cache import Cache
-    from pgsession._core.clock import Clock
-    from pgsession._core.record import Record
 
 __all__ = [
     "Coherence",
@@ -209,12 +206,10 @@ class Coherence:
         incarnation: str | None,
         *,
         min_version: int = 0,
-        accessed: int = 0,
     ) -> Verdict:
         """The database answered the fill's leader: with a record, or with None if there is no live session.
 
-        `min_version` is what the leader asked for. `accessed` (database time, 0: none) is noted with the
-        cached record.
+        `min_version` is what the leader asked for.
         """
         with self._lock:
             if not self._leases.close(fill):
@@ -227,7 +222,7 @@ class Coherence:
                 self._counters.discarded_fills += 1
                 self._gone(fill.key)
                 return Verdict.NOT_CACHED
-            verdict = self._keep(fill, record, incarnation, accessed)
+            verdict = self._keep(fill, record, incarnation)
             if verdict is Verdict.NOT_CACHED:
                 self._counters.discarded_fills += 1
             elif min_version > record.version:
@@ -271,9 +266,7 @@ class Coherence:
         with self._lock:
             return self._leases.open_write(key, self._clock.now())
 
-    def write_saved(
-        self, lease: Lease, record: Record, incarnation: str | None, *, accessed: int = 0
-    ) -> Verdict:
+    def write_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
         """It is committed and durable, and `record` is what the database now holds (C9)."""
         with self._lock:
             if not self._leases.close(lease):
@@ -282,7 +275,7 @@ class Coherence:
             if elsewhere is not None:
                 self._gone(lease.key)
                 return elsewhere
-            return self._keep(lease, record, incarnation, accessed)
+            return self._keep(lease, record, incarnation)
 
     def write_gone(self, lease: Lease) -> None:
         """It deleted the session, or found that there is no live one (C7)."""
@@ -513,14 +506,14 @@ class Coherence:
 
     # Below, the lock is held.
 
-    def _keep(self, lease: Lease, record: Record, incarnation: str | None, accessed: int) -> Verdict:
+    def _keep(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
         """Put a record into the cache, or make sure that nothing older is served after its callers got it
         (C2, C3).
         """
         self._outdate(lease.key, record.version, incarnation)
         if self._state is _State.LOST or not self._leases.allow(lease, record.version):
             return Verdict.NOT_CACHED
-        return Verdict.CACHED if self._cache.put(record, accessed) else Verdict.NOT_CACHED
+        return Verdict.CACHED if self._cache.put(record) else Verdict.NOT_CACHED
 
     def _outdate(self, key: bytes, version: int, incarnation: str | None) -> None:
         self._leases.stamp(key, version)

@@ -129,24 +129,6 @@ def payloads(origin: str, items: Iterable[Item]) -> Iterator[str]:
         yield payload
 
 
-def merge(items: Iterable[Item]) -> list[Item]:
-    """The fewest items that say the same to a cache: a deletion outweighs any version, `Everything` all but locks."""
-    sessions: dict[bytes, Item] = {}
-    others: dict[Item, None] = {}
-    for item in items:
-        if isinstance(item, Changed):
-            known = sessions.get(item.key)
-            if known is None or (isinstance(known, Changed) and known.version < item.version):
-                sessions[item.key] = item
-        elif isinstance(item, Deleted):
-            sessions[item.key] = item
-        else:
-            others[item] = None
-    if Everything() not in others:
-        return [*sessions.values(), *others]
-    return [Everything(), *(item for item in others if isinstance(item, LockReleased | LockEnded))]
-
-
 def parse(payload: str) -> Event:
     """Read a payload; never raises."""
     origin, *texts = payload.split(" ")

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -14,12 +13,8 @@ from pgsession._core.clock import Clock
 from pgsession._protocol.coherence import LockChanges
 from pgsession.errors import PgSessionError
 
+from .held_lock import SECOND, HeldLock
 from .store import Store
-
-if TYPE_CHECKING:
-    from .lock import Lock
-
-_SECOND = 1_000_000
 
 
 class LockRenewal:
@@ -30,7 +25,7 @@ class LockRenewal:
         self.clock = clock
         self.logger = logger
         self.background = BackgroundTasks(logger)
-        self._held: set[Lock] = set()
+        self._held: set[HeldLock] = set()
         self._waiting: dict[str, set[Event]] = {}
         self._worker = BackgroundLoop(logger)
         self._wake = Event()
@@ -39,14 +34,14 @@ class LockRenewal:
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, lock: Lock) -> None:
+    def hold(self, lock: HeldLock) -> None:
         """From now on the lock's lease is renewed."""
         self._held.add(lock)
         self._wake.set()
         if not self._worker.running and not self._stopping:
             self._worker.start(self._renew_all, "pgsession locks")
 
-    def let_go(self, lock: Lock) -> None:
+    def let_go(self, lock: HeldLock) -> None:
         """It is not renewed any more."""
         self._held.discard(lock)
 
@@ -67,7 +62,7 @@ class LockRenewal:
         for resource, token in changes.ended:
             for lock in list(self._held):
                 if lock.resource == resource and lock.token == token:
-                    lock._end()
+                    lock.end()
         for resource in (*changes.released, *(resource for resource, _ in changes.ended)):
             for event in list(self._waiting.get(resource, ())):
                 event.set()
@@ -75,7 +70,7 @@ class LockRenewal:
     def disown(self) -> None:
         """In the child of a fork: the locks are the parent's."""
         for lock in list(self._held):
-            lock._end()
+            lock.end()
         self._held.clear()
         self._stopping = True
 
@@ -90,23 +85,23 @@ class LockRenewal:
                 lock.release()
             except (psycopg.Error, PgSessionError) as error:
                 self.logger.warning("the lock on %r could not be released: %s", lock.resource, error)
-            lock._end()
+            lock.end()
         self.background.drain(timeout)
 
     def _renew_all(self) -> None:
         while not self._stopping:
             self._wake.clear()
             now = self.clock.now()
-            for lock in [lock for lock in self._held if lock._renew_at <= now]:
+            for lock in [lock for lock in self._held if lock.renew_at <= now]:
                 self._renew(lock)
-            due = min((lock._renew_at for lock in list(self._held)), default=None)
-            self._wake.wait(None if due is None else max(0, due - self.clock.now()) / _SECOND)
+            due = min((lock.renew_at for lock in list(self._held)), default=None)
+            self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
 
-    def _renew(self, lock: Lock) -> None:
+    def _renew(self, lock: HeldLock) -> None:
         try:
-            lock._renew()
+            lock.renew()
         except (psycopg.Error, PgSessionError) as error:
-            lock._renew_at = self.clock.now() + lock._heartbeat // 4
+            lock.postpone()
             self.logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
         if lock.lost.is_set():
             self.let_go(lock)

@@ -13,6 +13,7 @@ from psycopg import errors as pg
 
 from pgsession._concurrency import BackgroundLoop, Event
 from pgsession._database.statements import Statements
+from pgsession._protocol import events
 from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
@@ -59,7 +60,7 @@ class Synchronizer:
         self._patience = max_staleness
         self._on_lock_changes = on_lock_changes
         self._logger = logger
-        self._proofs = f"{statements.events_channel}_{node}"
+        self._proofs = events.proof_channel(statements.schema, statements.prefix, node)
         self._worker = BackgroundLoop(logger)
         self._stopping = Event()
         self._wake = Event()

@@ -1,0 +1,150 @@
+"""One holding of a lock: until when it lasts, how it is renewed, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, AsyncSharedFuture
+from pgsession._core.clock import Clock
+from pgsession.errors import LockExpiredError
+
+from .store import AsyncStore
+
+SECOND = 1_000_000
+
+
+class AsyncLost:
+    """Tells the holder of a lock that it has lost it; shaped like an event.
+
+    `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
+    it acts. It is true before anybody else can have acquired the lock: the lease is counted here from before it was
+    asked for, on a clock that goes on while the host sleeps. What is lost stays lost; a lock that was released in time
+    never was.
+    """
+
+    def __init__(self, clock: Clock, deadline: int | None = None) -> None:
+        self._clock = clock
+        self._deadline = deadline  # by the node's clock; None: not held
+        self._over = False
+        self._changed = AsyncEvent()
+
+    def is_set(self) -> bool:
+        """Return True once the lock is lost."""
+        if self._deadline is not None and self._clock.now() >= self._deadline:
+            self._over = True
+        return self._over
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the lock is lost, or released, or `timeout` seconds have passed; return True if it is lost."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set() and self._deadline is not None:
+            left = (self._deadline - self._clock.now()) / SECOND
+            if end is not None:
+                left = min(left, end - time.monotonic())
+                if left <= 0:
+                    break
+            await self._changed.wait(left)
+        return self.is_set()
+
+    def _end(self) -> None:
+        """Say that it is lost, whatever the clock says."""
+        self._over = True
+        self._changed.set()
+
+    def _release(self) -> None:
+        """Say that it was given back: no time will make it lost any more."""
+        self._deadline = None
+        self._changed.set()
+
+
+class AsyncHeldLock:
+    """One holding of the lock on a resource, from its acquisition at the node time `since` to its end.
+
+    `lease` and `heartbeat` are microseconds; `token` is the fencing token.
+    """
+
+    def __init__(
+        self,
+        resource: str,
+        owner: str,
+        token: int,
+        *,
+        since: int,
+        lease: int,
+        heartbeat: int,
+        clock: Clock,
+        store: AsyncStore,
+        background: AsyncBackgroundTasks,
+    ) -> None:
+        self.resource = resource
+        self.token = token
+        self.released = False
+        self.renew_at = since + heartbeat
+        self.lost = AsyncLost(clock, since + lease)
+        self._owner = owner
+        self._lease = lease
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._store = store
+        self._background = background
+
+    def end(self) -> None:
+        """Note that somebody has ended it, or that its time was up."""
+        self.lost._end()
+
+    def postpone(self) -> None:
+        """Put the next renewal off for a moment, after one that failed."""
+        self.renew_at = self._clock.now() + self._heartbeat // 4
+
+    async def renew(self, length: int | None = None) -> None:
+        """Ask for a lease of `length` microseconds from now; without one, for that of a heartbeat.
+
+        Raises:
+            psycopg.Error: The database failed; the lease is as it was.
+        """
+        length = self._lease if length is None else length
+        sent, lost = self._clock.now(), self.lost
+        if lost._deadline is None:
+            return  # released meanwhile
+        patience = max(lost._deadline - sent, SECOND // 10) / SECOND
+        ends = await self._store.renew(self.resource, self._owner, length, timeout=patience)
+        if lost.is_set() or lost._deadline is None:
+            return  # too late for the holder, who has been told, or has released it
+        if ends is None:
+            self.end()
+            return
+        lost._deadline = max(lost._deadline, sent + length)
+        self.renew_at = sent + self._heartbeat
+
+    async def release(self) -> None:
+        """Give the lock back. A cancelled call goes on by itself.
+
+        Raises:
+            LockExpiredError: It was lost before.
+            psycopg.Error: The database failed: the lock ends with its lease. Calling this again is possible.
+        """
+        lost = self.lost.is_set()
+        future: AsyncSharedFuture[bool | None] = AsyncSharedFuture()
+        try:
+            self._background.run(partial(self._give_back, future), "pgsession lock")
+            in_time = await future.wait()
+        except Exception:
+            raise
+        except BaseException:
+            self._over()
+            raise
+        self._over()
+        if lost or not in_time:
+            self.end()
+            raise LockExpiredError(f"the lock on {self.resource!r} was lost before it was released")
+
+    async def _give_back(self, future: AsyncSharedFuture[bool | None]) -> None:
+        try:
+            future.set_result(await self._store.release(self.resource, self._owner))
+        except Exception as error:
+            future.set_error(error)
+
+    def _over(self) -> None:
+        self.released = True
+        self.lost._release()
