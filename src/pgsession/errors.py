@@ -10,6 +10,7 @@ __all__ = [
     "AttributeVersionConflict",
     "ConfigError",
     "ConflictError",
+    "EventLoopError",
     "InvalidTokenError",
     "ListenerError",
     "LockError",
@@ -46,6 +47,10 @@ class ListenerError(PgSessionError):
 
 class ManagerClosedError(PgSessionError, RuntimeError):
     """The manager is closed, was never opened, or belongs to the parent of this forked process."""
+
+
+class EventLoopError(PgSessionError, RuntimeError):
+    """An `AsyncSessionManager` was used from another event loop than the one that opened it; nothing was done."""
 
 
 class SessionNotFoundError(PgSessionError, LookupError):

@@ -24,6 +24,19 @@ def wait(child):
 """
 
 SYNC = """
+def first_call(sessions, call):
+    child = os.fork()
+    if child == 0:
+        call()
+        assert sessions.stats().fills == 0 and sessions.check_health().healthy
+        sessions.close()
+        sys.exit(0)
+    wait(child)
+
+def hold():
+    with sessions.lock("r") as lock:
+        assert lock.locked
+
 def in_child(sessions, session, parent_node):
     assert sessions._node != parent_node and len(sessions._cache) == 0
     read = sessions.get_session(session.id)
@@ -38,6 +51,8 @@ with pgsession.SessionManager(dsn, config) as sessions:
     session = sessions.create_session("u", {"n": 0})
     assert sessions.get_session(session.id).from_cache
     node, listener = sessions._node, sessions._runtime.listener.pid
+    first_call(sessions, sessions.stats)
+    first_call(sessions, hold)
     for _ in range(2):
         child = os.fork()
         if child == 0:

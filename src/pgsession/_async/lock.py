@@ -11,7 +11,8 @@ from typing import Self
 
 import psycopg
 
-from pgsession._concurrency import AsyncEvent, AsyncSharedFuture
+from pgsession._concurrency import AsyncEvent, AsyncSharedFuture, AsyncThunk
+from pgsession._core.clock import Clock
 from pgsession._protocol import rules
 from pgsession.errors import (
     ConfigError,
@@ -44,7 +45,8 @@ class AsyncLock:
 
     def __init__(
         self,
-        lock_renewal: AsyncLockRenewal,
+        opened: AsyncThunk[AsyncLockRenewal],
+        clock: Clock,
         resource: str,
         session_id: bytes | None,
         *,
@@ -61,7 +63,9 @@ class AsyncLock:
             not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
         ):
             raise ConfigError(f"max_retries: an int of at least 0 or None is needed, not {max_retries!r}")
-        self._renewal = lock_renewal
+        self._opened = opened
+        self._renewal: AsyncLockRenewal  # since the first try
+        self._clock = clock
         self._resource = resource
         self._session_id = session_id
         self._lease = int(lease_time * SECOND)
@@ -70,7 +74,7 @@ class AsyncLock:
         self._retry_delay = retry_delay
         self._owner = uuid.uuid4().hex
         self._held: AsyncHeldLock | None = None  # the last holding
-        self._never_lost = AsyncLost(lock_renewal.clock)
+        self._never_lost = AsyncLost(clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
@@ -118,6 +122,7 @@ class AsyncLock:
                 f"this object has taken the lock on {self._resource!r} already: release it first"
             )
         end = None if timeout is None else time.monotonic() + max(timeout, 0)
+        self._renewal = await self._opened()
         acquired = await self._try()
         if acquired.acquired or not blocking:
             return bool(acquired.acquired)
@@ -152,7 +157,7 @@ class AsyncLock:
                 return True
 
     async def _try(self) -> Acquired:
-        sent = self._renewal.clock.now()
+        sent = self._clock.now()
         owner = self._owner
         future: AsyncSharedFuture[Acquired] = AsyncSharedFuture()
         try:
@@ -170,7 +175,7 @@ class AsyncLock:
             self._held = AsyncHeldLock(
                 self._resource, owner, acquired.token,
                 since=sent, lease=self._lease, heartbeat=self._heartbeat,
-                clock=self._renewal.clock, store=self._renewal.store, background=self._renewal.background,
+                clock=self._clock, store=self._renewal.store, background=self._renewal.background,
             )  # fmt: skip
             self._renewal.hold(self._held)
         return acquired

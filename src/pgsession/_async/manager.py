@@ -43,7 +43,8 @@ from pgsession.tokens import Signer
 from .keyed_mutex import AsyncKeyedMutex
 from .listener import AsyncListener
 from .lock import AsyncLock
-from .runtime import AsyncRuntime
+from .lock_renewal import AsyncLockRenewal
+from .runtime import NOTHING_COUNTED, AsyncRuntime
 
 SessionId = UUID | str | bytes
 Check = Literal["session", "attributes"]
@@ -164,6 +165,8 @@ class AsyncSessionManager(AsyncReader):
 
         `timeout` in seconds bounds each of these steps; what is not done by then is given up.
         """
+        if self._runtime is not None:
+            self._runtime.home.check()
         async with self._opening:
             runtime, self._runtime = self._runtime, None
             self._state = "closed"
@@ -194,7 +197,11 @@ class AsyncSessionManager(AsyncReader):
     def _open_runtime(self) -> AsyncRuntime:
         if self._runtime is None:
             raise ManagerClosedError(_WHY_CLOSED[self._state])
+        self._runtime.home.check()
         return self._runtime
+
+    async def _lock_renewal(self) -> AsyncLockRenewal:
+        return (await self._ready()).lock_renewal
 
     def _after_fork(self) -> None:
         """In the child: the parent's connections, cache and node id are not ours. Nothing of them is closed here."""
@@ -268,11 +275,17 @@ class AsyncSessionManager(AsyncReader):
         return self._cache.session(record, from_cache=False, accessed=accessed)
 
     def _check_open(self) -> None:
-        if self._state != "forked":
-            self._open_runtime()
+        if self._runtime is None and self._state != "forked":
+            raise ManagerClosedError(_WHY_CLOSED[self._state])
+
+    def _check_can_open(self) -> None:
+        """Refuse a call that no opening will make possible; the child of a fork opens at its first one that waits."""
+        self._check_open()
+        if self._state == "forked" and not isinstance(self._database, str):
+            raise ManagerClosedError(_WHY_CLOSED[self._state])
 
     def _write_access_soon(self, key: bytes) -> None:
-        if self._runtime is not None:
+        if self._runtime is not None and self._runtime.home.here():
             self._runtime.maintenance.write_accesses_soon()
 
     def _verify_token(self, token: str) -> tuple[bytes, int] | None:
@@ -368,7 +381,7 @@ class AsyncSessionManager(AsyncReader):
             SessionInvalidatedError: the session object was invalidated.
             WriteOutcomeUnknown: the connection was lost at the wrong moment; the changes may have been written.
         """
-        runtime = self._runtime or await self._ready()
+        runtime = self._open_runtime() if self._runtime is not None else await self._ready()
         if not isinstance(session, Session):
             raise TypeError(f"session: a Session is needed, not {type(session).__name__}")
         session._check_usable()
@@ -559,9 +572,10 @@ class AsyncSessionManager(AsyncReader):
             max_retries: how often `acquire` without a timeout tries again; None: until it succeeds.
             retry_delay: how long to wait before trying again, unless a release wakes it earlier.
         """
-        runtime = self._open_runtime()
+        self._check_can_open()
         return AsyncLock(
-            runtime.lock_renewal,
+            self._lock_renewal,
+            self._clock,
             rules.identifier("resource", resource),
             None if session_id is None else to_bytes(session_id),
             lease_time=rules.seconds("lease_time", lease_time),
@@ -572,7 +586,7 @@ class AsyncSessionManager(AsyncReader):
 
     def stats(self) -> Stats:
         """Counters since the manager was made, and gauges of this moment; costs no query."""
-        runtime = self._open_runtime()
+        self._check_can_open()
         counters, cached = self._coherence.counters, self._cache.stats()
         return Stats(
             cached_sessions=len(self._cache),
@@ -585,10 +599,6 @@ class AsyncSessionManager(AsyncReader):
             joined_fills=counters.joined_fills,
             discarded_fills=counters.discarded_fills,
             stale_served=counters.stale_served,
-            writes=runtime.group_commit.writes,
-            batches=runtime.group_commit.batches,
-            conflicts=runtime.group_commit.conflicts,
-            failed_writes=runtime.group_commit.failures,
             events=counters.events,
             malformed_events=counters.malformed_events,
             invalidations=counters.invalidations,
@@ -596,13 +606,8 @@ class AsyncSessionManager(AsyncReader):
             listener_losses=counters.listener_losses,
             resyncs=counters.resyncs,
             pending_accesses=cached["pending_accesses"],
-            written_accesses=runtime.maintenance.written_accesses,
-            failed_access_batches=runtime.maintenance.failed_access_batches,
-            cleanups=runtime.maintenance.cleanups,
-            deleted_sessions=runtime.maintenance.deleted_sessions,
-            held_locks=len(runtime.lock_renewal),
-            notification_queue_usage=runtime.synchronizer.queue_usage,
             nodes=self._coherence.nodes,
+            **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
 
     async def check_health(self, *, timeout: timedelta | float = 5) -> Health:

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pgsession.errors import EventLoopError
+
 
 class AsyncEvent(asyncio.Event):
     """A flag to wait for; `wait` tells whether it is set, as that of threads does."""
@@ -96,6 +98,40 @@ def call(function: Callable[..., object], *args: object) -> None:
         raise
     except BaseException as error:  # such as sys.exit(), which in a thread would end only the thread
         raise RuntimeError(f"{type(error).__name__} raised in a thread") from error
+
+
+class AsyncHome:
+    """The event loop in which something lives, which may not be used from another one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def here(self) -> bool:
+        """Return True where the caller runs in that event loop."""
+        return asyncio._get_running_loop() is self._loop
+
+    def check(self) -> None:
+        """Refuse a call from another event loop.
+
+        Raises:
+            EventLoopError: The caller runs in another event loop than the one in which this was made.
+        """
+        if not self.here():
+            raise EventLoopError(
+                "the manager belongs to the event loop that opened it, and this is another one: open a manager in each "
+                "loop, or use SessionManager, which any thread and loop may call"
+            )
+
+
+class Home:
+    """The home of what may be used from any thread."""
+
+    def here(self) -> bool:
+        """Return True: it is at home everywhere."""
+        return True
+
+    def check(self) -> None:
+        """Accept every caller."""
 
 
 class AsyncAlarm:

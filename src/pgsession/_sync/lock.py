@@ -13,7 +13,8 @@ from typing import Self
 
 import psycopg
 
-from pgsession._concurrency import Event, SharedFuture
+from pgsession._concurrency import Event, SharedFuture, Thunk
+from pgsession._core.clock import Clock
 from pgsession._protocol import rules
 from pgsession.errors import (
     ConfigError,
@@ -46,7 +47,8 @@ class Lock:
 
     def __init__(
         self,
-        lock_renewal: LockRenewal,
+        opened: Thunk[LockRenewal],
+        clock: Clock,
         resource: str,
         session_id: bytes | None,
         *,
@@ -63,7 +65,9 @@ class Lock:
             not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
         ):
             raise ConfigError(f"max_retries: an int of at least 0 or None is needed, not {max_retries!r}")
-        self._renewal = lock_renewal
+        self._opened = opened
+        self._renewal: LockRenewal  # since the first try
+        self._clock = clock
         self._resource = resource
         self._session_id = session_id
         self._lease = int(lease_time * SECOND)
@@ -72,7 +76,7 @@ class Lock:
         self._retry_delay = retry_delay
         self._owner = uuid.uuid4().hex
         self._held: HeldLock | None = None  # the last holding
-        self._never_lost = Lost(lock_renewal.clock)
+        self._never_lost = Lost(clock)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
@@ -120,6 +124,7 @@ class Lock:
                 f"this object has taken the lock on {self._resource!r} already: release it first"
             )
         end = None if timeout is None else time.monotonic() + max(timeout, 0)
+        self._renewal = self._opened()
         acquired = self._try()
         if acquired.acquired or not blocking:
             return bool(acquired.acquired)
@@ -154,7 +159,7 @@ class Lock:
                 return True
 
     def _try(self) -> Acquired:
-        sent = self._renewal.clock.now()
+        sent = self._clock.now()
         owner = self._owner
         future: SharedFuture[Acquired] = SharedFuture()
         try:
@@ -172,7 +177,7 @@ class Lock:
             self._held = HeldLock(
                 self._resource, owner, acquired.token,
                 since=sent, lease=self._lease, heartbeat=self._heartbeat,
-                clock=self._renewal.clock, store=self._renewal.store, background=self._renewal.background,
+                clock=self._clock, store=self._renewal.store, background=self._renewal.background,
             )  # fmt: skip
             self._renewal.hold(self._held)
         return acquired

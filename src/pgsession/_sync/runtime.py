@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from psycopg_pool import ConnectionPool
 
+from pgsession._concurrency import Home
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
@@ -31,6 +32,27 @@ CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
+class RuntimeCounters(TypedDict):
+    """What `Stats` takes from an open manager, by the same names."""
+
+    writes: int
+    batches: int
+    conflicts: int
+    failed_writes: int
+    written_accesses: int
+    failed_access_batches: int
+    cleanups: int
+    deleted_sessions: int
+    held_locks: int
+    notification_queue_usage: float
+
+
+NOTHING_COUNTED = RuntimeCounters(
+    writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
+    cleanups=0, deleted_sessions=0, held_locks=0, notification_queue_usage=0.0,
+)  # fmt: skip
+
+
 class Runtime:
     """The parts of one open manager. A listener that is given is shared: it is used, not opened or closed."""
 
@@ -46,6 +68,7 @@ class Runtime:
         listener: Listener | None,
         logger: logging.Logger,
     ) -> None:
+        self.home = Home()
         self._config = config
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
@@ -113,6 +136,21 @@ class Runtime:
         self.store.close()
         if self._owns_pool:
             self.pool.close()
+
+    def counters(self) -> RuntimeCounters:
+        """Return what `Stats` takes from here, by the same names."""
+        return {
+            "writes": self.group_commit.writes,
+            "batches": self.group_commit.batches,
+            "conflicts": self.group_commit.conflicts,
+            "failed_writes": self.group_commit.failures,
+            "written_accesses": self.maintenance.written_accesses,
+            "failed_access_batches": self.maintenance.failed_access_batches,
+            "cleanups": self.maintenance.cleanups,
+            "deleted_sessions": self.maintenance.deleted_sessions,
+            "held_locks": len(self.lock_renewal),
+            "notification_queue_usage": self.synchronizer.queue_usage,
+        }
 
     def _check_schema(self) -> None:
         config = self._config
