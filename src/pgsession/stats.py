@@ -54,6 +54,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Gauge: noted accesses not yet written."""
     written_accesses: int
     """Noted accesses written."""
+    lost_accesses: int
+    """Noted accesses given up, since too many of sessions that had left memory waited to be written."""
     failed_access_batches: int
     """Batches of noted accesses that failed; they are kept and tried again."""
     cleanups: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -232,6 +233,23 @@ async def test_pending_accesses_written_accesses_failed_access_batches(
     tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses")
     await manager._open_runtime().maintenance.write_accesses()
     await moved(manager, before, pending_accesses=0, written_accesses=1, failed_access_batches=1)
+
+
+async def test_lost_accesses(manager: pgsession.AsyncSessionManager) -> None:
+    """Accesses of sessions that are not in memory: so many that they are written early, or given up."""
+    session = await manager.create_session("u")
+    now = manager._clock.database_now()
+    before = manager.stats()
+    many = [(uuid.uuid4().bytes, now) for _ in range(70_000)]
+    manager._cache.restore_accesses(many)
+    stats = manager.stats()
+    assert stats.lost_accesses == before.pending_accesses + 70_000 - stats.pending_accesses > 0
+    await manager.get_session(session.id, refresh=True)  # the interval is ten minutes
+
+    async def all_written() -> bool:
+        return manager.stats().pending_accesses <= 1
+
+    await eventually(all_written, timeout=30)
 
 
 async def test_cleanups_and_deleted_sessions(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:

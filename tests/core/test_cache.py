@@ -350,3 +350,21 @@ def test_threads_hammering_one_cache_break_nothing(make_record: MakeRecord) -> N
         thread.join()
     assert not failures
     assert len(cache) <= 50 and len(set(cache.versions()[0])) == len(cache)
+
+
+def test_accesses_of_evicted_sessions_are_bounded(
+    make_cache: Callable[..., Cache], make_record: Callable[..., Record]
+) -> None:
+    cache = make_cache(capacity=1)
+    many = 70_000
+    for number in range(many):
+        cache.put(make_record(number.to_bytes(16, "big")), START + 1 + number)
+        if number == 32_768:
+            assert not cache.many_evicted_accesses
+        if number == 32_769:
+            assert cache.many_evicted_accesses
+    stats = cache.stats()
+    assert stats["pending_accesses"] <= 65_536 + 1
+    assert stats["lost_accesses"] == many - stats["pending_accesses"] > 0
+    newest = (many - 2).to_bytes(16, "big"), START + many - 1
+    assert newest in cache.take_accesses(many)

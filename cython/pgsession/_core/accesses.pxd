@@ -1,7 +1,9 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 
 cdef class EvictedAccesses:
+    cdef readonly Py_ssize_t limit
+    cdef readonly uint64_t given_up
     cdef dict owners            # key -> user id, or None where it is not known
     cdef dict times             # user id -> {key: microseconds}
 

@@ -1,14 +1,19 @@
 # cython: freethreading_compatible=True
-"""Last accesses that are still to be written and whose session has left the cache."""
+"""Accesses that are still to be written and whose session has left the cache."""
 
 cimport cython
 
 
 @cython.final
 cdef class EvictedAccesses:
-    """Database times of accesses by session key; a time never moves back (C11)."""
+    """Database times of accesses by session key, at most `limit` of them; a time never moves back (C11).
 
-    def __cinit__(self):
+    Beyond the limit those that were noted longest ago are given up: a database that takes no writes must not fill the
+    memory of its clients.
+    """
+
+    def __cinit__(self, Py_ssize_t limit):
+        self.limit = limit
         self.owners = {}
         self.times = {}
 
@@ -20,10 +25,12 @@ cdef class EvictedAccesses:
         cdef dict times = self.times.setdefault(user_id, {})
         times[key] = max(us, before)
         self.owners[key] = user_id
+        if len(self.owners) > self.limit:       # many at once: the first of a dict is slow to find after deletions
+            self.given_up += len(self.take(self.limit // 16 + 1))
         return 0
 
     cdef int64_t pop(self, bytes key) except -1:
-        """The time noted for a key, which is forgotten; 0 for none."""
+        """Return the time noted for a key, which is forgotten; 0 for none."""
         if key not in self.owners:
             return 0
         user_id = self.owners.pop(key)

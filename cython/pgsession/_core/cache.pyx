@@ -29,6 +29,7 @@ cdef extern from "Python.h":
 
 cdef int64_t NEVER = 0x7FFF_FFFF_FFFF_FFFFLL
 cdef uint32_t LARGEST = 0x7FFF_FFFF
+cdef Py_ssize_t MOST_EVICTED_ACCESSES = 1 << 16      # some 30 MB
 cdef object session_of = None           # _session.session_of; _session needs msgspec, the cache does not
 
 
@@ -53,7 +54,7 @@ cdef class Cache:
             raise ValueError(f"capacity must be 1 to {LARGEST}, not {capacity}")
         self.capacity = capacity
         self.clock = clock
-        self.evicted_accesses = EvictedAccesses()
+        self.evicted_accesses = EvictedAccesses(MOST_EVICTED_ACCESSES)
         self.inactivity = inactivity
         self.access_interval = access_interval
         self.lifetime = lifetime
@@ -281,6 +282,11 @@ cdef class Cache:
             pgs_unlock(&self.mutex)
         return left + list(zip(keys, times))
 
+    @property
+    def many_evicted_accesses(self):
+        """True where so many accesses of sessions that have left the cache wait to be written that it should be soon."""
+        return len(self.evicted_accesses) > self.evicted_accesses.limit // 2
+
     def stats(self):
         """Counters since the start, and `size`, `capacity`, `pending_accesses` as they are now."""
         pgs_lock(&self.mutex)
@@ -290,6 +296,7 @@ cdef class Cache:
                 "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
                 "refused": self.refused, "size": self.table.count, "capacity": self.capacity,
                 "pending_accesses": self.table.access + len(self.evicted_accesses),
+                "lost_accesses": self.evicted_accesses.given_up,
             }
         finally:
             pgs_unlock(&self.mutex)

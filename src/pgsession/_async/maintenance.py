@@ -15,6 +15,7 @@ from pgsession.errors import PgSessionError
 
 from .store import STEP, AsyncStore
 
+_PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it
 _KINDS: Final = ("expired", "inactive", "attributes", "locks")
 
 
@@ -70,10 +71,14 @@ class AsyncMaintenance:
             self._urgent.clear()
             while self._cache.expire(1000):
                 await async_pause()
-            await self.write_accesses()
+            if not await self.write_accesses():
+                await self._stopping.wait(min(self._access_interval, _PAUSE))
 
-    async def write_accesses(self) -> None:
-        """Writes the noted accesses, in batches. What fails is kept for the next time; nothing moves back (C11)."""
+    async def write_accesses(self) -> bool:
+        """Write the noted accesses, in batches; return False where one failed.
+
+        What fails is kept for the next time; nothing moves back (C11).
+        """
         async with self._flushing:
             while accesses := self._cache.take_accesses(self._access_batch):
                 try:
@@ -84,7 +89,7 @@ class AsyncMaintenance:
                     self._logger.warning(
                         "%d last accesses could not be written yet: %s", len(accesses), error
                     )
-                    return
+                    return False
                 except BaseException:
                     self._cache.restore_accesses(accesses)
                     raise
@@ -93,7 +98,8 @@ class AsyncMaintenance:
                 self.written_accesses += len(written)
                 if skipped:
                     self._cache.restore_accesses([access for access in accesses if access[0] in skipped])
-                    return
+                    return True
+        return True
 
     async def _cleanup_loop(self) -> None:
         # Nodes that started together need not all try at the same moment.

@@ -259,6 +259,8 @@ class AsyncSessionManager(AsyncReader):
                 raise
             return
         verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
+        if self._cache.many_evicted_accesses:
+            runtime.maintenance.write_accesses_soon()
         if verdict.reconnect:
             runtime.synchronizer.reconnect()
         record = unexpired(record, self._clock.database_now())
@@ -479,7 +481,10 @@ class AsyncSessionManager(AsyncReader):
 
     async def _write(self, runtime: AsyncRuntime, operation: Operation) -> Any:
         operation.lease = self._coherence.open_write(operation.key)
-        return await runtime.group_commit.write(operation)
+        result = await runtime.group_commit.write(operation)
+        if self._cache.many_evicted_accesses:
+            runtime.maintenance.write_accesses_soon()
+        return result
 
     # Many sessions
 
@@ -606,6 +611,7 @@ class AsyncSessionManager(AsyncReader):
             listener_losses=counters.listener_losses,
             resyncs=counters.resyncs,
             pending_accesses=cached["pending_accesses"],
+            lost_accesses=cached["lost_accesses"],
             nodes=self._coherence.nodes,
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )

@@ -17,6 +17,7 @@ from pgsession.errors import PgSessionError
 
 from .store import STEP, Store
 
+_PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it
 _KINDS: Final = ("expired", "inactive", "attributes", "locks")
 
 
@@ -72,10 +73,14 @@ class Maintenance:
             self._urgent.clear()
             while self._cache.expire(1000):
                 pause()
-            self.write_accesses()
+            if not self.write_accesses():
+                self._stopping.wait(min(self._access_interval, _PAUSE))
 
-    def write_accesses(self) -> None:
-        """Writes the noted accesses, in batches. What fails is kept for the next time; nothing moves back (C11)."""
+    def write_accesses(self) -> bool:
+        """Write the noted accesses, in batches; return False where one failed.
+
+        What fails is kept for the next time; nothing moves back (C11).
+        """
         with self._flushing:
             while accesses := self._cache.take_accesses(self._access_batch):
                 try:
@@ -86,7 +91,7 @@ class Maintenance:
                     self._logger.warning(
                         "%d last accesses could not be written yet: %s", len(accesses), error
                     )
-                    return
+                    return False
                 except BaseException:
                     self._cache.restore_accesses(accesses)
                     raise
@@ -95,7 +100,8 @@ class Maintenance:
                 self.written_accesses += len(written)
                 if skipped:
                     self._cache.restore_accesses([access for access in accesses if access[0] in skipped])
-                    return
+                    return True
+        return True
 
     def _cleanup_loop(self) -> None:
         # Nodes that started together need not all try at the same moment.

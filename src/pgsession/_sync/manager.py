@@ -259,6 +259,8 @@ class SessionManager(Reader):
                 raise
             return
         verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
+        if self._cache.many_evicted_accesses:
+            runtime.maintenance.write_accesses_soon()
         if verdict.reconnect:
             runtime.synchronizer.reconnect()
         record = unexpired(record, self._clock.database_now())
@@ -477,7 +479,10 @@ class SessionManager(Reader):
 
     def _write(self, runtime: Runtime, operation: Operation) -> Any:
         operation.lease = self._coherence.open_write(operation.key)
-        return runtime.group_commit.write(operation)
+        result = runtime.group_commit.write(operation)
+        if self._cache.many_evicted_accesses:
+            runtime.maintenance.write_accesses_soon()
+        return result
 
     # Many sessions
 
@@ -604,6 +609,7 @@ class SessionManager(Reader):
             listener_losses=counters.listener_losses,
             resyncs=counters.resyncs,
             pending_accesses=cached["pending_accesses"],
+            lost_accesses=cached["lost_accesses"],
             nodes=self._coherence.nodes,
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
