@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import pgsession
-from pgsession import EventLoopError
 from tests.aio.conftest import OpenAsyncManager
 
 Call = Callable[[pgsession.AsyncSessionManager, pgsession.Session], Awaitable[Any]]
@@ -63,7 +62,7 @@ async def test_another_loop_is_refused_at_once(name: str, open_manager: OpenAsyn
         return list(await asyncio.gather(*calls, return_exceptions=True))
 
     answers = await asyncio.to_thread(asyncio.run, elsewhere())
-    assert [type(answer) for answer in answers] == [EventLoopError] * 20, answers
+    assert [type(answer) for answer in answers] == [pgsession.EventLoopError] * 20, answers
     again = await manager.get_session(session.id, refresh=True)
     assert again is not None and again.version == version and again["n"] == 1
     assert (await manager.check_health()).healthy
@@ -88,7 +87,7 @@ async def test_a_lock_too_belongs_to_the_loop(open_manager: OpenAsyncManager) ->
     async def elsewhere() -> bool:
         return await lock.acquire()
 
-    with pytest.raises(EventLoopError, match="belongs to the event loop that opened it"):
+    with pytest.raises(pgsession.EventLoopError, match="belongs to the event loop that opened it"):
         await asyncio.to_thread(asyncio.run, elsewhere())
     assert await lock.acquire()
     await lock.release()

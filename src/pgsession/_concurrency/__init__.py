@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .background import AsyncBackgroundLoop, AsyncBackgroundTasks, BackgroundLoop, BackgroundTasks
 from .combiner import AsyncCombiner, Combiner
+from .deadlines import AsyncDeadlines, Deadlines
 from .shared_future import AsyncSharedFuture, SharedFuture
 from .sockets import AsyncSocketWaiter, SocketWaiter
 from .sync import (
@@ -40,6 +41,7 @@ __all__ = [
     "AsyncBackgroundLoop",
     "AsyncBackgroundTasks",
     "AsyncCombiner",
+    "AsyncDeadlines",
     "AsyncEvent",
     "AsyncHome",
     "AsyncMutex",
@@ -50,6 +52,7 @@ __all__ = [
     "BackgroundLoop",
     "BackgroundTasks",
     "Combiner",
+    "Deadlines",
     "Event",
     "Home",
     "Mutex",

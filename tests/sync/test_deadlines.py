@@ -1,0 +1,97 @@
+# Generated from tests/aio/test_deadlines.py by tools/async_to_sync.py: never edit.
+
+"""Time limits: the action comes once, when it is time, and never to somebody who was in time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pgsession._concurrency import Deadlines, Event
+
+from .helpers import Crew
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def deadlines() -> Iterator[Deadlines]:
+    made = Deadlines(logging.getLogger("pgsession"))
+    yield made
+    made.close()
+
+
+def watchers() -> int:
+    return sum(thread.name == "pgsession deadlines" for thread in threading.enumerate())
+
+
+def test_who_is_late_is_helped_out_once(deadlines: Deadlines) -> None:
+    helped = Event()
+    calls: list[int] = []
+
+    def action() -> None:
+        calls.append(1)
+        helped.set()
+
+    began = time.monotonic()
+    with deadlines.within(0.05, action) as limit:
+        assert helped.wait(PATIENCE)
+    assert limit.passed and calls == [1]
+    assert time.monotonic() - began >= 0.05
+
+
+def test_who_is_in_time_hears_nothing(deadlines: Deadlines) -> None:
+    later = Event()
+    calls: list[int] = []
+    with deadlines.within(0.02, lambda: calls.append(1)) as kept:
+        pass
+    with deadlines.within(None, lambda: calls.append(1)) as endless:
+        with deadlines.within(0.06, later.set):
+            assert later.wait(PATIENCE)
+    assert not kept.passed and not endless.passed and calls == []
+
+
+def test_a_shorter_limit_does_not_wait_for_a_longer_one(deadlines: Deadlines) -> None:
+    short = Event()
+    with deadlines.within(3600, short.set), deadlines.within(3600, short.set) as long:
+        with deadlines.within(0.02, short.set) as limit:
+            assert short.wait(PATIENCE)
+    assert limit.passed and not long.passed
+
+
+def test_an_action_that_fails_ends_nothing(deadlines: Deadlines, caplog: pytest.LogCaptureFixture) -> None:
+    helped = Event()
+
+    def fail() -> None:
+        raise OSError("gone")
+
+    with deadlines.within(0.01, fail), deadlines.within(0.03, helped.set):
+        assert helped.wait(PATIENCE)
+    assert "time limit" in caplog.text
+
+
+def test_many_at_once_each_by_its_own_time(deadlines: Deadlines) -> None:
+    def one(number: int) -> bool:
+        over = Event()
+        with deadlines.within(0.01 * (number % 5 + 1), over.set) as limit:
+            return over.wait(PATIENCE) and limit.passed
+
+    with Crew() as crew:
+        for number in range(40):
+            crew.start(one, number)
+        assert crew.join() == [True] * 40
+
+
+def test_nothing_is_left_after_close() -> None:
+    before = watchers()
+    made = Deadlines(logging.getLogger("pgsession"))
+    for _ in range(100):
+        with made.within(10, lambda: None):
+            pass
+    assert watchers() - before <= 1
+    made.close()
+    assert watchers() == before

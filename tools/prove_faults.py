@@ -1,0 +1,95 @@
+"""`make faults`: whether each test of `tests/faults.toml` fails on the commit before the fault was mended.
+
+A fault's `before` is that commit. It is checked out into a folder of its own, today's tests are put in place of its own,
+and the tests named for the fault are run: each has to fail, by what it finds and not because it cannot be collected.
+
+    python tools/prove_faults.py [ROW ...]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "tests" / "faults.toml"
+
+
+class Fault(NamedTuple):
+    """One row of the table."""
+
+    row: int
+    what: str
+    before: str
+    tests: list[str]
+
+
+def main() -> int:
+    """Prove the rows that are asked for, or all; print a line for each."""
+    wanted = set(map(int, sys.argv[1:]))
+    faults = [fault for fault in table() if not wanted or fault.row in wanted]
+    good = True
+    for before in dict.fromkeys(fault.before for fault in faults):
+        with checkout(before) as folder:
+            for fault in faults:
+                if fault.before == before:
+                    good = prove(fault, folder) and good
+    return 0 if good else 1
+
+
+def table() -> list[Fault]:
+    """Return the rows of the table, in its order."""
+    return [Fault(**row) for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["fault"]]
+
+
+@contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """Yield a built checkout of a commit with today's tests in it."""
+    with tempfile.TemporaryDirectory(prefix="pgsession-faults-") as name:
+        folder = Path(name) / "tree"
+        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", folder, commit], cwd=ROOT, check=True)
+        try:
+            shutil.rmtree(folder / "tests")
+            shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(ROOT / "pyproject.toml", folder)
+            command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            yield folder
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=ROOT, check=True)
+
+
+def prove(fault: Fault, folder: Path) -> bool:
+    """Return True where every test of the fault fails in this folder; print what each did."""
+    report = folder / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", f"--junitxml={report}", *fault.tests]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, timeout=900)
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    outcomes = {f"{case.get('classname')}::{case.get('name')}": outcome(case) for case in cases}
+    failed = bool(outcomes) and all(value == "failed" for value in outcomes.values())
+    print(f"row {fault.row:2}  {'fails as it should' if failed else 'NOT PROVEN'}  {fault.what}", flush=True)
+    for name, value in outcomes.items():
+        if value != "failed":
+            print(f"        {value}: {name}", flush=True)
+    return failed
+
+
+def outcome(case: ElementTree.Element) -> str:
+    """Return what a test did; what could not be collected has no name of its own."""
+    if not case.get("classname"):
+        return "not collected"
+    return "failed" if case.find("failure") is not None or case.find("error") is not None else "passed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
