@@ -1,7 +1,8 @@
-"""`make faults`: whether each test of `tests/faults.toml` fails on the commit before the fault was mended.
+"""`make faults`: shows that each test of `tests/faults.toml` fails on the commit before the fault was mended.
 
-A fault's `before` is that commit. It is checked out into a folder of its own, today's tests are put in place of its own,
-and the tests named for the fault are run: each has to fail, by what it finds and not because it cannot be collected.
+A fault's `before` is that commit. It is checked out into a folder of its own, today's tests are put in place of its
+own, and the tests named for the fault are run, each in a process of its own: it has to fail, by what it finds or
+because it never ends, and not because it cannot be collected.
 
     python tools/prove_faults.py [ROW ...]
 """
@@ -22,6 +23,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "faults.toml"
+PATIENCE = 120  # seconds for one test
 
 
 class Fault(NamedTuple):
@@ -56,7 +58,9 @@ def checkout(commit: str) -> Iterator[Path]:
     """Yield a built checkout of a commit with today's tests in it."""
     with tempfile.TemporaryDirectory(prefix="pgsession-faults-") as name:
         folder = Path(name) / "tree"
-        subprocess.run(["git", "worktree", "add", "--quiet", "--detach", folder, commit], cwd=ROOT, check=True)
+        subprocess.run(
+            ["git", "worktree", "add", "--quiet", "--detach", folder, commit], cwd=ROOT, check=True
+        )
         try:
             shutil.rmtree(folder / "tests")
             shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
@@ -70,25 +74,29 @@ def checkout(commit: str) -> Iterator[Path]:
 
 def prove(fault: Fault, folder: Path) -> bool:
     """Return True where every test of the fault fails in this folder; print what each did."""
-    report = folder / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", f"--junitxml={report}", *fault.tests]
-    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, timeout=900)
-    cases = ElementTree.parse(report).getroot().iter("testcase")
-    outcomes = {f"{case.get('classname')}::{case.get('name')}": outcome(case) for case in cases}
-    failed = bool(outcomes) and all(value == "failed" for value in outcomes.values())
+    outcomes = {test: outcome(test, folder) for test in fault.tests}
+    failed = all(value in ("failed", "never ended") for value in outcomes.values())
     print(f"row {fault.row:2}  {'fails as it should' if failed else 'NOT PROVEN'}  {fault.what}", flush=True)
-    for name, value in outcomes.items():
-        if value != "failed":
-            print(f"        {value}: {name}", flush=True)
+    for test, value in outcomes.items():
+        print(f"        {value}: {test}", flush=True)
     return failed
 
 
-def outcome(case: ElementTree.Element) -> str:
-    """Return what a test did; what could not be collected has no name of its own."""
-    if not case.get("classname"):
+def outcome(test: str, folder: Path) -> str:
+    """Run a test, with all its parameters, and return what it did."""
+    report = folder / "report.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", f"--junitxml={report}", test]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return "never ended"
+    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    if not cases or not all(case.get("classname") for case in cases):
         return "not collected"
-    return "failed" if case.find("failure") is not None or case.find("error") is not None else "passed"
+    wrong = (case for case in cases if case.find("failure") is not None or case.find("error") is not None)
+    return "failed" if any(wrong) else "passed"
 
 
 if __name__ == "__main__":

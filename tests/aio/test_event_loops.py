@@ -35,6 +35,7 @@ CALLS: dict[str, Call] = {
     "modify_session": lambda manager, session: manager.modify_session(session.id, change, check=None),
     "update_session": lambda manager, session: manager.update_session(session, group_id="g"),
 }
+PATIENCE = 20
 OTHERS = {"open", "get_session_by_token"}  # does nothing where that is done; as get_session
 
 
@@ -59,7 +60,8 @@ async def test_another_loop_is_refused_at_once(name: str, open_manager: OpenAsyn
 
     async def elsewhere() -> list[object]:
         calls = [CALLS[name](manager, session) for _ in range(20)]
-        return list(await asyncio.gather(*calls, return_exceptions=True))
+        async with asyncio.timeout(PATIENCE):
+            return list(await asyncio.gather(*calls, return_exceptions=True))
 
     answers = await asyncio.to_thread(asyncio.run, elsewhere())
     assert [type(answer) for answer in answers] == [pgsession.EventLoopError] * 20, answers
