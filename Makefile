@@ -16,7 +16,7 @@ CORE = $(wildcard cython/pgsession/_core/*.pyx cython/pgsession/_core/*.pxd cyth
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check check-hot bench chaos fuzz faults wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo test check check-hot docs bench chaos fuzz faults wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,11 +29,14 @@ demo: build ## the main job on two nodes, as a table
 test: build ## every test; TESTS=tests/core ARGS="-x -k name" for some
 	$(PY) -m pytest $(ARGS) $(TESTS)
 
-check: build ## lint, format, types, layers, generated code
+check: $(DONE)/docs build ## lint, format, types, layers, generated code, documentation
 	$(PY) tools/check.py
 
 check-hot: build ## instructions and Python calls of the hot path, with valgrind; ARGS=--record to take them as they are
 	$(PY) tools/check_hot.py $(ARGS)
+
+docs: $(DONE)/docs build ## the site of docs/, in build/site; a broken link or docstring is an error
+	$(PY) tools/docs.py
 
 bench: $(DONE)/bench build ## compare with what else a service would use, as a table
 	$(PY) -m pytest -q -W default benchmarks --benchmark-columns=median,min,max,rounds $(ARGS)
@@ -87,6 +90,6 @@ $(DONE)/core: $(DONE)/dependencies setup.py $(CORE)
 	$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(DONE)/bench $(DONE)/wheels $(DONE)/portability: $(DONE)/dependencies
+$(DONE)/bench $(DONE)/docs $(DONE)/wheels $(DONE)/portability: $(DONE)/dependencies
 	$(PIP) install --group $(@F)
 	@touch $@

@@ -34,6 +34,7 @@ def python_steps() -> Iterator[Step]:
     yield Step("generated code", [sys.executable, "tools/async_to_sync.py", "--check"])
     yield Step("layers", [sys.executable, "tools/layers.py"])
     yield Step("types (mypy)", [str(BIN / "mypy")])
+    yield Step("documentation", [sys.executable, "tools/docs.py"])
     if WORKFLOWS:
         yield Step(
             "workflows (zizmor)", [str(BIN / "zizmor"), "--offline", "--no-progress", "--quiet", ".github"]

@@ -5,10 +5,13 @@ from uuid import UUID
 from pgsession._core.cache import Cache
 from pgsession._core.session import Session
 
-class Reader:
+class Base:
     @property
     def _cache(self) -> Cache: ...
     def __init__(self, cache: Cache) -> None: ...
+    def get_cached_session(self, session_id: UUID | str | bytes, *, touch: bool = True) -> Session | None: ...
+
+class Reader(Base):
     def get_session(
         self,
         session_id: UUID | str | bytes,
@@ -17,15 +20,11 @@ class Reader:
         refresh: bool = False,
         min_version: int = 0,
     ) -> Session | None: ...
-    def get_cached_session(self, session_id: UUID | str | bytes, *, touch: bool = True) -> Session | None: ...
     def get_session_by_token(
         self, token: str, *, touch: bool = True, refresh: bool = False, min_version: int = 0
     ) -> Session | None: ...
 
-class AsyncReader:
-    @property
-    def _cache(self) -> Cache: ...
-    def __init__(self, cache: Cache) -> None: ...
+class AsyncReader(Base):
     def get_session(
         self,
         session_id: UUID | str | bytes,
@@ -34,7 +33,6 @@ class AsyncReader:
         refresh: bool = False,
         min_version: int = 0,
     ) -> Coroutine[Any, Any, Session | None]: ...
-    def get_cached_session(self, session_id: UUID | str | bytes, *, touch: bool = True) -> Session | None: ...
     def get_session_by_token(
         self, token: str, *, touch: bool = True, refresh: bool = False, min_version: int = 0
     ) -> Coroutine[Any, Any, Session | None]: ...

@@ -314,8 +314,9 @@ class SessionManager(Reader):
             attributes: values that msgspec encodes as JSON, or `Attribute(value, expires_at=)` for those that expire.
             group_id: an account or tenant, likewise kept as text.
             include_inactivity: whether the session also ends when it is not accessed for `Config.inactivity_duration`.
-            expires_at, expires_in: when it ends at the latest (aware datetime), or after how long (timedelta or
-                seconds); otherwise after `Config.session_expiration`.
+            expires_at: when it ends at the latest, an aware datetime.
+            expires_in: after how long it ends at the latest, a timedelta or seconds. Without either of these it ends
+                after `Config.session_expiration`.
 
         Raises:
             TooManySessionsError: the user has `Config.max_sessions` and the policy is "reject".
@@ -375,7 +376,10 @@ class SessionManager(Reader):
             check: `"session"`: only if nobody has updated the session since it was read. `"attributes"`: only if
                 nobody has changed the attributes that are to be written. All or nothing.
             notify: False: the other nodes are not told, and go on serving what they have until it expires there.
-            expires_at, expires_in, include_inactivity, group_id: change these too.
+            expires_at: when it is to end, an aware datetime.
+            expires_in: after how long it is to end, a timedelta or seconds.
+            include_inactivity: whether it is to end by inactivity too.
+            group_id: its new group; None: no group any more.
 
         Raises:
             SessionNotFoundError: the session is gone: deleted, expired or inactive.
