@@ -48,7 +48,7 @@ def show(before: dict[str, Counts], now: dict[str, Counts], same_build: bool) ->
     Console(width=140, markup=False).print(table)
     if not same_build:
         print(
-            "This Python was built otherwise than the recorded one: what is outside of the core is not judged."
+            "This Python was built otherwise than the recorded one: what is outside of the core is not checked."
         )
     return any(verdict != instructions.LESS for verdict in verdicts.values())
 

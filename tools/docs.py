@@ -1,4 +1,4 @@
-"""`make docs`: makes the site of docs/ in build/site. A warning fails it, and so does what a page would fetch elsewhere."""
+"""`make docs`: makes the site of docs/ in build/site. Fails on warnings, and where a page needs another host."""
 
 from __future__ import annotations
 

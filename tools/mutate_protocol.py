@@ -188,7 +188,7 @@ MUTATIONS = (
     ),
     Mutation(
         "floor-not-checked",
-        "a fill for any min_version vouches for all of them (C3)",
+        "a fill for any min_version counts as checked for all of them (C3)",
         "coherence",
         "            elif min_version > record.version:\n",
         "            elif (min_version := 1 << 40):\n",

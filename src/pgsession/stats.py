@@ -67,11 +67,11 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     notification_queue_usage: float
     """Gauge: how full PostgreSQL's notification queue was at the last proof, from 0 to 1."""
     nodes: int
-    """Gauge: nodes seen lately, this one included."""
+    """Gauge: nodes heard of in the last ten minutes, this one included."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a manager can do its work at this moment; made by asking the database."""
+    """Tells whether a node can serve at this moment; made by asking the database."""
 
     healthy: bool
     """All of the below is well."""

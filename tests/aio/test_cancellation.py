@@ -86,15 +86,15 @@ async def test_the_first_caller_does_not_take_the_others_down() -> None:
 
 
 async def test_when_the_work_itself_is_cancelled_everybody_is_told() -> None:
-    turn = AsyncCombiner()
+    combiner = AsyncCombiner()
     futures: list[AsyncSharedFuture[int]] = [AsyncSharedFuture() for _ in range(5)]
 
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    tasks = [asyncio.create_task(turn.run(hang, future)) for future in futures]
+    tasks = [asyncio.create_task(combiner.run(hang, future)) for future in futures]
     await asyncio.sleep(0)
-    assert not await turn.idle(0.001)
+    assert not await combiner.idle(0.001)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, ManagerClosedError) for result in results)
 
@@ -111,10 +111,10 @@ async def test_answered_callers_queue_again_before_the_next_batch() -> None:
 
 
 async def test_a_worker_that_does_not_end_is_cancelled() -> None:
-    worker = AsyncBackgroundLoop()
-    worker.start(asyncio.Event().wait, "for ever")  # type: ignore[arg-type]
-    assert not await worker.stop(0.001)
-    assert not worker.running
+    loop = AsyncBackgroundLoop()
+    loop.start(asyncio.Event().wait, "for ever")  # type: ignore[arg-type]
+    assert not await loop.stop(0.001)
+    assert not loop.running
 
 
 async def test_work_that_does_not_end_is_cancelled() -> None:

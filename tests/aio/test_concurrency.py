@@ -88,46 +88,46 @@ async def test_call() -> None:
     assert seen == [1, 2]
 
 
-# -- workers -------------------------------------------------------------------------------------------------
+# -- background loops ----------------------------------------------------------------------------------------
 
 
 async def test_a_worker_runs_until_told_to_end() -> None:
-    worker = AsyncBackgroundLoop()
+    loop = AsyncBackgroundLoop()
     ask, ended = AsyncEvent(), AsyncEvent()
     inside: list[bool] = []
 
     async def body() -> None:
-        inside.append(worker.is_current())
+        inside.append(loop.is_current())
         await ask.wait()
-        inside.append(await worker.stop())  # from inside: does not wait for itself
+        inside.append(await loop.stop())  # from inside: does not wait for itself
         ended.set()
 
-    assert not worker.running
-    assert await worker.stop()
-    worker.start(body, "body")
-    assert worker.running
-    assert not worker.is_current()
+    assert not loop.running
+    assert await loop.stop()
+    loop.start(body, "body")
+    assert loop.running
+    assert not loop.is_current()
     with pytest.raises(RuntimeError, match="already running"):
-        worker.start(body, "body")
+        loop.start(body, "body")
     ask.set()
-    assert await worker.stop(PATIENCE)
+    assert await loop.stop(PATIENCE)
     assert ended.is_set()
     assert inside == [True, False]
-    assert not worker.running
-    worker.start(body, "again")
-    assert await worker.stop(PATIENCE)
+    assert not loop.running
+    loop.start(body, "again")
+    assert await loop.stop(PATIENCE)
 
 
 async def test_a_worker_does_not_die_silently(caplog: pytest.LogCaptureFixture) -> None:
-    worker = AsyncBackgroundLoop()
+    loop = AsyncBackgroundLoop()
 
     async def body() -> None:
         raise LookupError("unexpected")
 
-    worker.start(body, "the worker's name")
-    assert await worker.stop(PATIENCE)
+    loop.start(body, "the loop's name")
+    assert await loop.stop(PATIENCE)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert "the worker's name" in caplog.text
+    assert "the loop's name" in caplog.text
     assert "unexpected" in caplog.text
 
 
@@ -194,11 +194,11 @@ async def test_an_error_is_raised_for_everybody_and_does_not_grow() -> None:
     assert lengths[0] == lengths[2]
 
 
-# -- turns ---------------------------------------------------------------------------------------------------
+# -- combiners -----------------------------------------------------------------------------------------------
 
 
 class AsyncDoubler:
-    """Doubles numbers in batches, as a writer writes."""
+    """Doubles numbers in batches, as the group commit writes."""
 
     def __init__(self, bound: int = 1000) -> None:
         self.bound = bound
@@ -277,8 +277,8 @@ async def test_one_error_is_one_callers() -> None:
 
 
 async def test_work_that_raises_blocks_nobody() -> None:
-    """Each caller gets an answer or the error, and afterwards the turn works again."""
-    turn = AsyncCombiner()
+    """Each caller gets an answer or the error, and afterwards the combiner works again."""
+    combiner = AsyncCombiner()
 
     async def fail() -> None:
         await async_sleep(0.001)
@@ -287,31 +287,31 @@ async def test_work_that_raises_blocks_nobody() -> None:
     async def ask() -> None:
         future: AsyncSharedFuture[int] = AsyncSharedFuture()
         with pytest.raises(LookupError):
-            await turn.run(fail, future)
+            await combiner.run(fail, future)
         assert future.done
 
     async with AsyncCrew() as crew:
         for _ in range(20):
             crew.start(ask)
-    assert await turn.idle(PATIENCE)
+    assert await combiner.idle(PATIENCE)
     future: AsyncSharedFuture[int] = AsyncSharedFuture()
 
     async def succeed() -> None:
         future.set_result(1)
 
-    assert await turn.run(succeed, future) == 1
+    assert await combiner.run(succeed, future) == 1
 
 
 async def test_an_outcome_that_is_settled_already_needs_no_work() -> None:
-    turn = AsyncCombiner()
+    combiner = AsyncCombiner()
     future: AsyncSharedFuture[int] = AsyncSharedFuture()
     future.set_result(1)
 
     async def fail() -> None:
         raise LookupError
 
-    assert await turn.run(fail, future) == 1
-    assert await turn.idle(PATIENCE)
+    assert await combiner.run(fail, future) == 1
+    assert await combiner.idle(PATIENCE)
 
 
 # -- sockets -------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ async def test_a_timeout_leaves_memory_right(manager: pgsession.AsyncSessionMana
             pass
 
     await asyncio.gather(*(update(session, number * 0.0005) for number, session in enumerate(sessions)))
-    await manager.create_session("barrier")  # waits for its turn behind all that was sent
+    await manager.create_session("barrier")  # waits behind all that was sent
     for session in sessions:
         cached = await manager.get_session(session.id)
         fresh = await manager.get_session(session.id, refresh=True)

@@ -222,11 +222,11 @@ async def test_accesses_are_noted_and_written_together(
     sessions = await create_many(manager, 10)
     calls: list[int] = []
     store = manager._open_runtime().store
-    touch = store.write_accesses
+    write = store.write_accesses
 
-    async def counted(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        calls.append(len(touched))
-        return await touch(touched)
+    async def counted(accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        calls.append(len(accesses))
+        return await write(accesses)
 
     store.write_accesses = counted  # type: ignore[method-assign]
     before = [last_access(tables, session) for session in sessions]
@@ -353,22 +353,22 @@ async def test_noted_during_the_last_flush(open_manager: OpenAsyncManager, table
     manager = await open_manager()
     one, two = await manager.create_session("u"), await manager.create_session("u")
     before = last_access(tables, two)
-    parts = manager._open_runtime()
-    touch = parts.store.write_accesses
+    runtime = manager._open_runtime()
+    write = runtime.store.write_accesses
 
-    async def slow(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        parts.store.write_accesses = touch  # type: ignore[method-assign]
-        result = await touch(touched)
-        parts.maintenance._stopping.set()
+    async def slow(accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        runtime.store.write_accesses = write  # type: ignore[method-assign]
+        result = await write(accesses)
+        runtime.maintenance._stopping.set()
         await manager.get_session(two.id)
         return result
 
-    parts.store.write_accesses = slow  # type: ignore[method-assign]
+    runtime.store.write_accesses = slow  # type: ignore[method-assign]
     await manager.get_session(one.id)
-    parts.maintenance.write_accesses_soon()
+    runtime.maintenance.write_accesses_soon()
 
     async def begun() -> bool:
-        return parts.maintenance._stopping.is_set()
+        return runtime.maintenance._stopping.is_set()
 
     await eventually(begun)
     await manager.close()
@@ -382,7 +382,7 @@ async def test_closing_without_a_database_loses_accesses_but_ends(
     session = await manager.create_session("u")
     await manager.get_session(session.id)
 
-    async def down(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
+    async def down(accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
         raise psycopg.OperationalError("the database is down")
 
     manager._open_runtime().store.write_accesses = down  # type: ignore[method-assign]

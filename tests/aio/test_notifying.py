@@ -65,8 +65,8 @@ async def test_a_logger_of_the_callers_is_used(
     open_manager: OpenAsyncManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = await open_manager(logger=logging.getLogger("app.sessions"))
-    parts = manager._open_runtime()
-    await parts.store.query("SELECT 1 FROM pg_notify(%s, 'garbage')", (parts.statements.events_channel,))
+    runtime = manager._open_runtime()
+    await runtime.store.query("SELECT 1 FROM pg_notify(%s, 'garbage')", (runtime.statements.events_channel,))
 
     async def logged() -> bool:
         return any(

@@ -174,7 +174,7 @@ def is_acknowledged(call: Call) -> bool:
 
 
 class Oracle:
-    """Judges a whole run. `rows` is the database in the end; `max_staleness` in microseconds."""
+    """Checks a whole run. `rows` is the database in the end; `max_staleness` in microseconds."""
 
     def __init__(
         self, calls: list[Call], faults: list[Fault], rows: dict[str, Row], *, max_staleness: int

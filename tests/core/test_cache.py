@@ -1,4 +1,4 @@
-"""What the model does not say: touches in time, floors, proofs, memory, and callbacks in the middle."""
+"""What the model does not say: accesses in time, floors, proofs, memory, and callbacks in the middle."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def insist(database: Database, connection: psycopg.Connection[Any], item: list[A
 def test_no_increment_is_lost(
     database: Database, check: Literal["attributes", "session"], wait: bool
 ) -> None:
-    """[run] Judged in one statement, a check of k@1 passed over k@2 after a lock wait."""
+    """[run] Checked in one statement, a check of k@1 passed over k@2 after a lock wait."""
     connections = [database.connect() for _ in range(2)]
     for seed in range(SEEDS):
         session = database.create(attributes={"k": 0, "other": 0})
@@ -139,7 +139,7 @@ def test_two_logins_of_one_user_never_pass_the_limit(database: Database) -> None
 
 
 def test_nodes_do_not_deadlock(database: Database) -> None:
-    """Same ids in opposite orders, updates, deletes, logins, bulk work and touches at once."""
+    """Same ids in opposite orders, updates, deletes, logins, bulk statements and accesses at once."""
     sessions = [database.create(f"user{i % 3}", group="g") for i in range(30)]
 
     def batches(connection: psycopg.Connection[Any], seed: int) -> None:

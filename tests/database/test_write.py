@@ -1,4 +1,4 @@
-"""The group commit: what each item is answered, and that no item's failure touches another."""
+"""The group commit: what each item is answered, and that no item's failure concerns another."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_conflicts_change_nothing_and_name_what_conflicts(database: Database, ne
     answer = update(session, 1, {"a": 3, "b": 3, "n": 3}, deletes=["m"], check="attributes", bases={"n": 1})
     assert answer[0] == "attributes" and sorted(answer[1]) == ["a", "m", "n"]
     assert database.read(session) == before
-    # What nobody else touched passes, whatever the session's version is.
+    # What nobody else changed passes, whatever the session's version is.
     answer = update(session, 1, {"b": 3, "n": 3}, check="attributes", bases={"b": 1, "n": 0})
     assert answer[:2] == ["ok", 3]
     assert update(session, 3, {"a": 4}, check="session")[:2] == ["ok", 4]

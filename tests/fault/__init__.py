@@ -1,1 +1,1 @@
-"""What was seen to go wrong on a real server, by design/coherence.md: each has its test here, for both managers."""
+"""What was seen to go wrong on a real server: each has its test here, for both managers."""

@@ -1,4 +1,4 @@
-"""What a node serves when it does not hear: nothing that it cannot vouch for, and all that it can."""
+"""What a node serves when it does not hear: nothing that it cannot prove to be current, and all that it can."""
 
 from __future__ import annotations
 

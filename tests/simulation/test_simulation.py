@@ -1,4 +1,4 @@
-"""Thousands of random histories of the coherence protocol, judged at every step."""
+"""Thousands of random histories of the coherence protocol, checked at every step."""
 
 from __future__ import annotations
 

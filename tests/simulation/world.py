@@ -478,7 +478,7 @@ class World:
             if row is not None:
                 expect(
                     self.server.accessed.get(key, 0) >= at - self.max_staleness // 2,
-                    f"C11: {node.name} forgot an access to {key[-1]}",
+                    f"C11: {node.name} lost an access to {key[-1]}",
                 )
         for key in self.keys:
             node.get(key)

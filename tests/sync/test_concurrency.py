@@ -90,46 +90,46 @@ def test_call() -> None:
     assert seen == [1, 2]
 
 
-# -- workers -------------------------------------------------------------------------------------------------
+# -- background loops ----------------------------------------------------------------------------------------
 
 
 def test_a_worker_runs_until_told_to_end() -> None:
-    worker = BackgroundLoop()
+    loop = BackgroundLoop()
     ask, ended = Event(), Event()
     inside: list[bool] = []
 
     def body() -> None:
-        inside.append(worker.is_current())
+        inside.append(loop.is_current())
         ask.wait()
-        inside.append(worker.stop())  # from inside: does not wait for itself
+        inside.append(loop.stop())  # from inside: does not wait for itself
         ended.set()
 
-    assert not worker.running
-    assert worker.stop()
-    worker.start(body, "body")
-    assert worker.running
-    assert not worker.is_current()
+    assert not loop.running
+    assert loop.stop()
+    loop.start(body, "body")
+    assert loop.running
+    assert not loop.is_current()
     with pytest.raises(RuntimeError, match="already running"):
-        worker.start(body, "body")
+        loop.start(body, "body")
     ask.set()
-    assert worker.stop(PATIENCE)
+    assert loop.stop(PATIENCE)
     assert ended.is_set()
     assert inside == [True, False]
-    assert not worker.running
-    worker.start(body, "again")
-    assert worker.stop(PATIENCE)
+    assert not loop.running
+    loop.start(body, "again")
+    assert loop.stop(PATIENCE)
 
 
 def test_a_worker_does_not_die_silently(caplog: pytest.LogCaptureFixture) -> None:
-    worker = BackgroundLoop()
+    loop = BackgroundLoop()
 
     def body() -> None:
         raise LookupError("unexpected")
 
-    worker.start(body, "the worker's name")
-    assert worker.stop(PATIENCE)
+    loop.start(body, "the loop's name")
+    assert loop.stop(PATIENCE)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert "the worker's name" in caplog.text
+    assert "the loop's name" in caplog.text
     assert "unexpected" in caplog.text
 
 
@@ -196,11 +196,11 @@ def test_an_error_is_raised_for_everybody_and_does_not_grow() -> None:
     assert lengths[0] == lengths[2]
 
 
-# -- turns ---------------------------------------------------------------------------------------------------
+# -- combiners -----------------------------------------------------------------------------------------------
 
 
 class Doubler:
-    """Doubles numbers in batches, as a writer writes."""
+    """Doubles numbers in batches, as the group commit writes."""
 
     def __init__(self, bound: int = 1000) -> None:
         self.bound = bound
@@ -279,8 +279,8 @@ def test_one_error_is_one_callers() -> None:
 
 
 def test_work_that_raises_blocks_nobody() -> None:
-    """Each caller gets an answer or the error, and afterwards the turn works again."""
-    turn = Combiner()
+    """Each caller gets an answer or the error, and afterwards the combiner works again."""
+    combiner = Combiner()
 
     def fail() -> None:
         sleep(0.001)
@@ -289,31 +289,31 @@ def test_work_that_raises_blocks_nobody() -> None:
     def ask() -> None:
         future: SharedFuture[int] = SharedFuture()
         with pytest.raises(LookupError):
-            turn.run(fail, future)
+            combiner.run(fail, future)
         assert future.done
 
     with Crew() as crew:
         for _ in range(20):
             crew.start(ask)
-    assert turn.idle(PATIENCE)
+    assert combiner.idle(PATIENCE)
     future: SharedFuture[int] = SharedFuture()
 
     def succeed() -> None:
         future.set_result(1)
 
-    assert turn.run(succeed, future) == 1
+    assert combiner.run(succeed, future) == 1
 
 
 def test_an_outcome_that_is_settled_already_needs_no_work() -> None:
-    turn = Combiner()
+    combiner = Combiner()
     future: SharedFuture[int] = SharedFuture()
     future.set_result(1)
 
     def fail() -> None:
         raise LookupError
 
-    assert turn.run(fail, future) == 1
-    assert turn.idle(PATIENCE)
+    assert combiner.run(fail, future) == 1
+    assert combiner.idle(PATIENCE)
 
 
 # -- sockets -------------------------------------------------------------------------------------------------

@@ -222,11 +222,11 @@ def test_accesses_are_noted_and_written_together(open_manager: OpenAsyncManager,
     sessions = create_many(manager, 10)
     calls: list[int] = []
     store = manager._open_runtime().store
-    touch = store.write_accesses
+    write = store.write_accesses
 
-    def counted(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        calls.append(len(touched))
-        return touch(touched)
+    def counted(accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        calls.append(len(accesses))
+        return write(accesses)
 
     store.write_accesses = counted  # type: ignore[method-assign]
     before = [last_access(tables, session) for session in sessions]
@@ -349,22 +349,22 @@ def test_noted_during_the_last_flush(open_manager: OpenAsyncManager, tables: Tab
     manager = open_manager()
     one, two = manager.create_session("u"), manager.create_session("u")
     before = last_access(tables, two)
-    parts = manager._open_runtime()
-    touch = parts.store.write_accesses
+    runtime = manager._open_runtime()
+    write = runtime.store.write_accesses
 
-    def slow(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        parts.store.write_accesses = touch  # type: ignore[method-assign]
-        result = touch(touched)
-        parts.maintenance._stopping.set()
+    def slow(accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
+        runtime.store.write_accesses = write  # type: ignore[method-assign]
+        result = write(accesses)
+        runtime.maintenance._stopping.set()
         manager.get_session(two.id)
         return result
 
-    parts.store.write_accesses = slow  # type: ignore[method-assign]
+    runtime.store.write_accesses = slow  # type: ignore[method-assign]
     manager.get_session(one.id)
-    parts.maintenance.write_accesses_soon()
+    runtime.maintenance.write_accesses_soon()
 
     def begun() -> bool:
-        return parts.maintenance._stopping.is_set()
+        return runtime.maintenance._stopping.is_set()
 
     eventually(begun)
     manager.close()
@@ -378,7 +378,7 @@ def test_closing_without_a_database_loses_accesses_but_ends(
     session = manager.create_session("u")
     manager.get_session(session.id)
 
-    def down(touched: Sequence[tuple[bytes, int]]) -> set[bytes]:
+    def down(accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
         raise psycopg.OperationalError("the database is down")
 
     manager._open_runtime().store.write_accesses = down  # type: ignore[method-assign]

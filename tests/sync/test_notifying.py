@@ -67,8 +67,8 @@ def test_a_logger_of_the_callers_is_used(
     open_manager: OpenAsyncManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = open_manager(logger=logging.getLogger("app.sessions"))
-    parts = manager._open_runtime()
-    parts.store.query("SELECT 1 FROM pg_notify(%s, 'garbage')", (parts.statements.events_channel,))
+    runtime = manager._open_runtime()
+    runtime.store.query("SELECT 1 FROM pg_notify(%s, 'garbage')", (runtime.statements.events_channel,))
 
     def logged() -> bool:
         return any(

@@ -1,4 +1,4 @@
-"""docs/parity.md names tests that exist, and forgets no field and no method of ours."""
+"""docs/parity.md names tests that exist, and leaves out no field and no method of ours."""
 
 from __future__ import annotations
 

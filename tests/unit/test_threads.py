@@ -68,10 +68,10 @@ def test_a_thousand_waiters_and_some_who_give_up() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_storm_on_a_turn(seed: int) -> None:
-    """Broken work, interrupted leaders, answers from outside: everybody hears something, and the turn rests."""
+def test_a_storm_on_a_combiner(seed: int) -> None:
+    """Broken work, interrupted leaders, answers from outside: everybody hears something, and in the end none leads."""
     print(f"seed {seed}")
-    turn = Combiner()
+    combiner = Combiner()
     queue: deque[tuple[int, SharedFuture[int]]] = deque()
     at_work = threading.Lock()
     choice = random.Random(seed)
@@ -97,14 +97,14 @@ def test_a_storm_on_a_turn(seed: int) -> None:
             outsiders.append(future)
             queue.append((number, future))
             try:
-                assert turn.run(batch, future) in (2 * number, -1)
+                assert combiner.run(batch, future) in (2 * number, -1)
             except (LookupError, KeyboardInterrupt):
                 with suppress(LookupError, KeyboardInterrupt):
                     future.wait(30)  # an outsider may have claimed it, and not have said so yet
                 assert future.done
 
     def meddle() -> None:
-        """Settles futures that a turn waits for, as nobody should."""
+        """Settles futures that a combiner waits for, as nobody should."""
         while not over.is_set():
             try:
                 outsiders.popleft().set_result(-1)
@@ -118,12 +118,12 @@ def test_a_storm_on_a_turn(seed: int) -> None:
             for first in range(24):
                 crew.start(ask_often, first)
         over.set()
-    assert turn.idle(PATIENCE)
-    assert not turn._waiting
+    assert combiner.idle(PATIENCE)
+    assert not combiner._waiting
 
 
 def test_an_interrupted_leader_hands_over() -> None:
-    turn = Combiner()
+    combiner = Combiner()
     begun, go_on = threading.Event(), threading.Event()
     first: SharedFuture[int] = SharedFuture()
     second: SharedFuture[int] = SharedFuture()
@@ -135,25 +135,25 @@ def test_an_interrupted_leader_hands_over() -> None:
 
     def lead() -> None:
         with pytest.raises(KeyboardInterrupt):
-            turn.run(interrupted, first)
+            combiner.run(interrupted, first)
 
     def follow() -> int:
-        return turn.run(lambda: second.set_result(2) and None, second)
+        return combiner.run(lambda: second.set_result(2) and None, second)
 
     with Crew() as crew:
         crew.start(lead)
         assert begun.wait(PATIENCE)
         crew.start(follow)
-        while not turn._waiting:
+        while not combiner._waiting:
             pass
         go_on.set()
         assert crew.join() == [None, 2]
-    assert turn.idle(PATIENCE)
+    assert combiner.idle(PATIENCE)
 
 
 def test_an_interrupted_follower_withdraws(monkeypatch: pytest.MonkeyPatch) -> None:
-    turn = Combiner()
-    turn._taken = True  # somebody leads
+    combiner = Combiner()
+    combiner._taken = True  # somebody leads
     future: SharedFuture[int] = SharedFuture()
 
     def interrupted(self: SharedFuture[int], timeout: float | None = None) -> None:
@@ -161,17 +161,17 @@ def test_an_interrupted_follower_withdraws(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(SharedFuture, "_pass", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        turn.run(lambda: None, future)
+        combiner.run(lambda: None, future)
     monkeypatch.undo()
     assert future.done
-    turn._hand_over()
-    assert turn.idle(PATIENCE)
+    combiner._hand_over()
+    assert combiner.idle(PATIENCE)
 
 
 def test_a_turn_that_does_not_rest() -> None:
-    turn = Combiner()
-    turn._taken = True
-    assert not turn.idle(0.001)
+    combiner = Combiner()
+    combiner._taken = True
+    assert not combiner.idle(0.001)
 
 
 def test_work_runs_in_the_thread_that_asked() -> None:
@@ -191,13 +191,13 @@ def test_work_runs_in_the_thread_that_asked() -> None:
 
 
 def test_a_thread_cannot_be_cancelled() -> None:
-    worker = BackgroundLoop()
+    loop = BackgroundLoop()
     go_on = threading.Event()
-    worker.start(lambda: go_on.wait(PATIENCE) and None, "slow")
-    assert not worker.stop(0.001)
-    assert worker.running
+    loop.start(lambda: go_on.wait(PATIENCE) and None, "slow")
+    assert not loop.stop(0.001)
+    assert loop.running
     go_on.set()
-    assert worker.stop(PATIENCE)
+    assert loop.stop(PATIENCE)
 
 
 def test_a_callback_cannot_end_the_thread() -> None:

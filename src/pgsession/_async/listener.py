@@ -82,7 +82,7 @@ class AsyncListener:
         self._opened: AsyncSharedFuture[None] | None = None
         self._closing = AsyncEvent()
         self._ended = AsyncEvent()
-        # What follows is changed by the worker only.
+        # What follows is changed by the background loop only.
         self._subscriptions: dict[str, list[AsyncSubscription]] = {}
         self._connection: AsyncListenerConnection | None = None
         self._connecting = False
@@ -234,21 +234,21 @@ class AsyncListener:
         """Undo `add_lost_hook`."""
         self._lost_hooks.remove(hook)
 
-    # -- what others ask the worker to do --------------------------------------------------------------------
+    # -- what others ask the background loop to do -----------------------------------------------------------
 
     def _check_open(self) -> None:
         if self._opened is None or self._ended.is_set() or self._owner != os.getpid():
             raise _closed()
 
     async def _ask(self, action: AsyncThunk[Any], timeout: float | None) -> Any:
-        """Have the worker do something between two notifications; a callback, running in the worker, does it itself."""
+        """Have the loop do something between two notifications; a callback, running in the loop, does it itself."""
         self._check_open()
         if self._worker.is_current():
             return await action()
         future: AsyncSharedFuture[Any] = AsyncSharedFuture()
         self._requests.append((action, future))
         self._waiter.wake()
-        if self._ended.is_set():  # perhaps after the worker's last look at the requests
+        if self._ended.is_set():  # perhaps after the loop's last look at the requests
             future.set_error(_closed())
         try:
             return await future.wait(timeout)
@@ -259,7 +259,7 @@ class AsyncListener:
             raise
 
     async def _answer_requests(self) -> None:
-        for _ in range(len(self._requests)):  # notifications have their turn in between
+        for _ in range(len(self._requests)):  # notifications are delivered in between
             if self._closing.is_set():
                 return
             action, future = self._requests.popleft()
@@ -318,7 +318,7 @@ class AsyncListener:
             except (psycopg.Error, TimeoutError) as error:
                 self._logger.debug(
                     "UNLISTEN failed: %s", error
-                )  # a lost connection, which the worker will notice
+                )  # a lost connection, which the loop will notice
 
     def _forget(self, subscription: AsyncSubscription) -> None:
         """`listen` did not come to its end."""
@@ -327,7 +327,7 @@ class AsyncListener:
             self._requests.append((partial(self._remove, subscription), AsyncSharedFuture()))
             self._waiter.wake()
 
-    # -- the worker ------------------------------------------------------------------------------------------
+    # -- the background loop ---------------------------------------------------------------------------------
 
     async def _run(self, opened: AsyncSharedFuture[None]) -> None:
         try:

@@ -16,7 +16,7 @@ from .store import AsyncStore
 
 
 class AsyncLockRenewal:
-    """One worker renews all locks held through a manager; it rests while there are none."""
+    """One background loop renews all locks held through a manager; it waits while there are none."""
 
     def __init__(self, store: AsyncStore, clock: Clock, logger: logging.Logger) -> None:
         self.store = store

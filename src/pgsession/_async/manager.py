@@ -1,4 +1,4 @@
-"""The manager: what a service calls. It checks arguments and passes them on; what does the work is in the runtime."""
+"""The manager: what a service calls. It checks arguments and passes them on to the runtime."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SessionId = UUID | str | bytes
 Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
-_AGAIN = object()  # the outcome of a fill whose record came from a server that is not listened to
+_AGAIN = object()  # the result of a fill whose record came from a server that is not listened to
 
 
 class AsyncSessionManager(AsyncReader):

@@ -32,8 +32,8 @@ _PAST_THE_POOLER = (
 class AsyncSynchronizer:
     """Ties a listener to the cache's coherence.
 
-    One worker does everything that takes a round trip: after each (re)connection of the listener the resync, then a
-    proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
+    One background loop does everything that takes a round trip: after each (re)connection of the listener the resync,
+    then a proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class AsyncSynchronizer:
         self._worker.start(self._follow, "pgsession synchronizer")
 
     async def stop(self, timeout: float | None) -> None:
-        """Ends the worker; the listener stays its owner's."""
+        """Ends the loop; the listener stays its owner's."""
         if not self._started:
             return
         self._started = False

@@ -1,4 +1,4 @@
-"""Work that goes on by itself, and is owned by somebody who ends it."""
+"""Loops and tasks in the background, owned by somebody who ends them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AsyncBackgroundLoop:
         return self._task is not None and not self._task.done()
 
     def is_current(self) -> bool:
-        """Whether the caller runs inside this worker."""
+        """Return True where the caller runs inside this loop."""
         return self._task is not None and asyncio.current_task() is self._task
 
     def start(self, fn: AsyncThunk[None], name: str) -> None:
@@ -33,7 +33,7 @@ class AsyncBackgroundLoop:
     async def stop(self, timeout: float | None = None) -> bool:
         """Wait for the end, which the owner has already asked for; cancel what is not over by then.
 
-        Returns whether it ended by itself. Called from the worker itself it does not wait.
+        Returns whether it ended by itself. Called from the loop itself it does not wait.
         """
         task = self._task
         if task is None or task is asyncio.current_task():
@@ -63,7 +63,7 @@ class BackgroundLoop:
         return self._thread is not None and self._thread.is_alive()
 
     def is_current(self) -> bool:
-        """Whether the caller runs inside this worker."""
+        """Return True where the caller runs inside this loop."""
         return self._thread is not None and threading.current_thread() is self._thread
 
     def start(self, fn: Thunk[None], name: str) -> None:
@@ -75,7 +75,7 @@ class BackgroundLoop:
     def stop(self, timeout: float | None = None) -> bool:
         """Wait for the end, which the owner has already asked for.
 
-        Returns whether it has ended; a thread cannot be cancelled. Called from the worker itself it does not wait.
+        Returns whether it has ended; a thread cannot be cancelled. Called from the loop itself it does not wait.
         """
         thread = self._thread
         if thread is None or thread is threading.current_thread():
@@ -91,7 +91,7 @@ class BackgroundLoop:
 
 
 class AsyncBackgroundTasks:
-    """Pieces of work that outlive the request that asked for them: a cancelled caller cancels none."""
+    """Tasks that outlive the request that asked for them: a cancelled caller cancels none."""
 
     def __init__(self, logger: logging.Logger = LOGGER) -> None:
         self._logger = logger
@@ -122,7 +122,7 @@ class AsyncBackgroundTasks:
 
 
 class BackgroundTasks:
-    """Pieces of work that other threads may be waiting for; each runs in the thread that asked for it first."""
+    """Calls that other threads may be waiting for; each runs in the thread that asked for it first."""
 
     def __init__(self, logger: logging.Logger = LOGGER) -> None:
         self._logger = logger

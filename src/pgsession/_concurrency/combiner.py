@@ -1,4 +1,4 @@
-"""Taking turns at work that answers many."""
+"""Combiners: one of those who wait acts for all of them, and then hands over."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class AsyncCombiner:
-    """Work done for all who wait at the moment, by one at a time: here a task that no caller's end can cancel.
+    """Acts for all who wait at the moment, one at a time: here in a task that no caller's end can cancel.
 
     `run(fn, future)`: the caller has put what it wants done where `fn` will find it, together with `future`. `fn` is
-    called again and again, never twice at once, until every future that was given to `run` is settled; then the turn
-    rests, and nothing runs. Between two calls those who were answered get to run, and may come back with more.
+    called again and again, never twice at once, until every future that was given to `run` is settled; then
+    nothing runs. Between two calls those who were answered get to run, and may come back with more.
 
     `fn` takes what waits (or a part of it, oldest first) and settles its futures; it skips what is `done` already. If
     it raises, all who wait get that error.
@@ -38,7 +38,7 @@ class AsyncCombiner:
         self._waiting.append(future)
         if not self._taken:
             self._taken = True
-            self._background.run(lambda: self._lead(fn), "pgsession turn")
+            self._background.run(lambda: self._lead(fn), "pgsession combiner")
         return future.wait()
 
     async def idle(self, timeout: float | None = None) -> bool:
@@ -69,10 +69,10 @@ class AsyncCombiner:
 
 
 class Combiner:
-    """Work done for all who wait at the moment, by one at a time: here the thread of one of those who wait.
+    """Acts for all who wait at the moment, one at a time: here in the thread of one of those who wait.
 
     `run(fn, future)`: the caller has put what it wants done where `fn` will find it, together with `future`. The
-    first caller leads: it calls `fn` until its own outcome is settled, then hands over to the one who has waited
+    first caller leads: it calls `fn` until its own future is settled, then hands over to the one who has waited
     longest, and so on. Everybody else sleeps until answered or called to lead: one wake-up each.
 
     `fn` takes what waits (or a part of it, oldest first) and settles its futures; it skips what is `done` already. If
@@ -84,7 +84,7 @@ class Combiner:
         self._rests = threading.Condition(self._guard)
         self._waiting: deque[SharedFuture[Any]] = deque()
         self._taken = False
-        self._crowded = False  # whether the last leader had followers
+        self._crowded = False  # True while somebody waited when the last leader handed over
 
     def run(self, fn: Thunk[None], future: SharedFuture[T]) -> T:
         if self._take(future) or self._follow(future):

@@ -10,7 +10,7 @@ from .snapshots import Bigint
 
 
 class Answer(msgspec.Struct, array_like=True):
-    """What the server's write function says of one operation (see `_sql`), by its number among those of its kind."""
+    """What the server's write function says of one operation, by its number among those of its kind."""
 
     number: int
     status: str

@@ -1,4 +1,4 @@
-"""Plans batches of writes and tells each caller its own outcome. Decides; does no I/O.
+"""Plans batches of writes and gives each operation its own result. Decides; does no I/O.
 
 Writes wait in one queue; `Queue.take` makes a batch of what waits. `Batch.settle` reads the server's answer and gives
 every operation its own result or error: one caller's conflict changes nothing for the others. No batch has two
@@ -59,7 +59,7 @@ class Batch:
         return self._creates[0].limit, self._creates[0].policy == "evict"
 
     def rows(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """Its creates, updates and deletes in the language of the group commit (see `_sql`)."""
+        """Its creates, updates and deletes as rows of the write function (see `pgsession._database.statements`)."""
         return (
             [create.row() for create in self._creates],
             [update.row() for update in self._updates],

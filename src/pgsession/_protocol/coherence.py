@@ -1,8 +1,8 @@
 """What an event, a lost listener, a resync and a proof mean for the cache. Decides; does no I/O.
 
-A shell (manager, writer, listener) tells a `Coherence` what happened, in the order in which it happened, and
+A shell (manager, group commit, synchronizer) tells a `Coherence` what happened, in the order in which it happened, and
 does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event
-loops use the same class. The invariants C1 to C12 are those of the documentation's page on coherence.
+loops use the same class. The invariants C1 to C12 are those of docs/architecture.md.
 
 How a shell reads a session that is not in the cache:
 
@@ -186,7 +186,7 @@ class Coherence:
         """Join the fill of this session that is under way, or lead a new one; the second value says which.
 
         A leader reads the database and then calls `close_fill` or `fail_fill`, whatever happens. A joiner
-        waits for the leader's outcome and reads again if it does not satisfy its `min_version` (see
+        waits for the leader's record and reads again if it does not satisfy its `min_version` (see
         `satisfies`). `refresh` never joins.
         """
         with self._lock:

@@ -45,19 +45,19 @@ class Deleted(Struct, frozen=True, gc=False):
 
 
 class UserChanged(Struct, frozen=True, gc=False):
-    """Something about every session of a user: forget them all."""
+    """Something about every session of a user: drop them all."""
 
     user_id: str
 
 
 class GroupChanged(Struct, frozen=True, gc=False):
-    """Something about every session of a group: forget them all."""
+    """Something about every session of a group: drop them all."""
 
     group_id: str
 
 
 class Everything(Struct, frozen=True, gc=False):
-    """Forget every session."""
+    """Drop every session."""
 
 
 class LockReleased(Struct, frozen=True, gc=False):

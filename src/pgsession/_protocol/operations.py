@@ -42,9 +42,9 @@ _CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTR
 
 
 class Operation:
-    """One caller's write on its way: what is asked, and `outcome`, where its caller waits (opaque here).
+    """One caller's write on its way: what is asked, and `future`, where its caller waits (opaque here).
 
-    `lease` is the write's lease on its id (see `_coherence`); `previous` the same session's operation before this one,
+    `lease` is the write's lease on its id (see `leases`); `previous` the same session's operation before this one,
     `ended` where the one after it waits for `finished`; `sent`: a batch has it, or had it; `locked` counts how often a
     batch found the row locked by somebody else; `lane` is where it waits, or waited, to be sent (opaque here).
     """
@@ -105,7 +105,7 @@ class Create(Operation):
         self.accesses = accesses
 
     def row(self) -> tuple[Any, ...]:
-        """This operation in the language of the group commit (see `_sql`)."""
+        """Return this operation as a row of the write function (see `pgsession._database.statements`)."""
         return (
             self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
             [(name, value.decode(), ends) for name, value, ends in self.attributes],
@@ -168,7 +168,7 @@ class Update(Operation):
         self.flags = flags
 
     def row(self) -> tuple[Any, ...]:
-        """This operation in the language of the group commit (see `_sql`)."""
+        """Return this operation as a row of the write function (see `pgsession._database.statements`)."""
         sets = [(name, value.decode(), ends, base) for name, value, ends, base in self.sets]
         return (
             self.key.hex(),

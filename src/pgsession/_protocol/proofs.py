@@ -45,7 +45,7 @@ class Proofs:
         self._proved = 0
         self._tied = 0
         self.proved_until = 0
-        """The end of the latest proven period of any epoch: what `stale_if_error` counts from."""
+        """The end of the latest period in sync of any epoch: what `stale_if_error` counts from."""
 
     def start(self) -> None:
         """A new epoch: proofs under way prove nothing any more."""
@@ -79,7 +79,7 @@ class Proofs:
 
     def tie(self, began: int) -> bool:
         """A read or write that began at this moment came from the listener's incarnation. Whether that lengthens
-        the proven period: most of the time the last proof is the older of the two that bound it.
+        the period in sync: most of the time the last proof is the older of the two that bound it.
 
         Before a proof came through the pool that says little: behind a transaction pooler the incarnation is
         right, the listener's own proofs return, and events do not arrive.

@@ -28,7 +28,7 @@ _UNREADABLE = (ValueError, RecursionError)  # a key twice, an id of more than 64
 
 
 def record_of(snapshot: bytes | str | msgspec.Raw) -> Record:
-    """The record that one snapshot text of the database (see `_sql`) stands for.
+    """Return the record that one snapshot, in the database's text, stands for.
 
     Raises:
         msgspec.DecodeError: it is none; or an attribute has what only plain SQL can store: half of a surrogate pair,

@@ -27,7 +27,7 @@ class KeyedMutex:
 
     @contextmanager
     def hold(self, key: bytes) -> Iterator[None]:
-        """For the block it is the caller's turn. Whoever has it already, further up, does not wait for himself."""
+        """Hold the key's mutex for the block. A caller that holds it already, further up, does not wait for itself."""
         mine = (id(self), key)
         if mine in _inside.get():
             yield

@@ -84,7 +84,7 @@ class Listener:
         self._opened: SharedFuture[None] | None = None
         self._closing = Event()
         self._ended = Event()
-        # What follows is changed by the worker only.
+        # What follows is changed by the background loop only.
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._connection: ListenerConnection | None = None
         self._connecting = False
@@ -236,21 +236,21 @@ class Listener:
         """Undo `add_lost_hook`."""
         self._lost_hooks.remove(hook)
 
-    # -- what others ask the worker to do --------------------------------------------------------------------
+    # -- what others ask the background loop to do -----------------------------------------------------------
 
     def _check_open(self) -> None:
         if self._opened is None or self._ended.is_set() or self._owner != os.getpid():
             raise _closed()
 
     def _ask(self, action: Thunk[Any], timeout: float | None) -> Any:
-        """Have the worker do something between two notifications; a callback, running in the worker, does it itself."""
+        """Have the loop do something between two notifications; a callback, running in the loop, does it itself."""
         self._check_open()
         if self._worker.is_current():
             return action()
         future: SharedFuture[Any] = SharedFuture()
         self._requests.append((action, future))
         self._waiter.wake()
-        if self._ended.is_set():  # perhaps after the worker's last look at the requests
+        if self._ended.is_set():  # perhaps after the loop's last look at the requests
             future.set_error(_closed())
         try:
             return future.wait(timeout)
@@ -261,7 +261,7 @@ class Listener:
             raise
 
     def _answer_requests(self) -> None:
-        for _ in range(len(self._requests)):  # notifications have their turn in between
+        for _ in range(len(self._requests)):  # notifications are delivered in between
             if self._closing.is_set():
                 return
             action, future = self._requests.popleft()
@@ -320,7 +320,7 @@ class Listener:
             except (psycopg.Error, TimeoutError) as error:
                 self._logger.debug(
                     "UNLISTEN failed: %s", error
-                )  # a lost connection, which the worker will notice
+                )  # a lost connection, which the loop will notice
 
     def _forget(self, subscription: Subscription) -> None:
         """`listen` did not come to its end."""
@@ -329,7 +329,7 @@ class Listener:
             self._requests.append((partial(self._remove, subscription), SharedFuture()))
             self._waiter.wake()
 
-    # -- the worker ------------------------------------------------------------------------------------------
+    # -- the background loop ---------------------------------------------------------------------------------
 
     def _run(self, opened: SharedFuture[None]) -> None:
         try:

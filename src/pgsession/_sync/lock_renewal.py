@@ -18,7 +18,7 @@ from .store import Store
 
 
 class LockRenewal:
-    """One worker renews all locks held through a manager; it rests while there are none."""
+    """One background loop renews all locks held through a manager; it waits while there are none."""
 
     def __init__(self, store: Store, clock: Clock, logger: logging.Logger) -> None:
         self.store = store

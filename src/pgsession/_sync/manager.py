@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/manager.py by tools/async_to_sync.py: never edit.
 
-"""The manager: what a service calls. It checks arguments and passes them on; what does the work is in the runtime."""
+"""The manager: what a service calls. It checks arguments and passes them on to the runtime."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SessionId = UUID | str | bytes
 Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
-_AGAIN = object()  # the outcome of a fill whose record came from a server that is not listened to
+_AGAIN = object()  # the result of a fill whose record came from a server that is not listened to
 
 
 class SessionManager(Reader):

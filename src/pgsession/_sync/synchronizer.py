@@ -34,8 +34,8 @@ _PAST_THE_POOLER = (
 class Synchronizer:
     """Ties a listener to the cache's coherence.
 
-    One worker does everything that takes a round trip: after each (re)connection of the listener the resync, then a
-    proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
+    One background loop does everything that takes a round trip: after each (re)connection of the listener the resync,
+    then a proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Synchronizer:
         self._worker.start(self._follow, "pgsession synchronizer")
 
     def stop(self, timeout: float | None) -> None:
-        """Ends the worker; the listener stays its owner's."""
+        """Ends the loop; the listener stays its owner's."""
         if not self._started:
             return
         self._started = False
