@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 LARGEST_WHEEL = 3_000_000
-# But those of the examples, and of the simulation's own sharpness, which read the checkout.
-EVERY_TEST = "tests --ignore=tests/examples --ignore=tests/simulation/test_mutations.py"
+# But those of the examples, of the documentation, and of the simulation's own sharpness, which read the checkout.
+EVERY_TEST = "tests --ignore=tests/examples --ignore=tests/docs --ignore=tests/simulation/test_mutations.py"
 
 
 def main() -> int:

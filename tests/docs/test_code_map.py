@@ -123,6 +123,6 @@ async def test_a_lock(open_manager: OpenAsyncManager) -> None:
     with Trace(TRIPS["A lock"]) as trace:
         lock = manager.lock("rebuild-index", heartbeat_interval=0.02)
         async with lock:
-            await complete(trace, "A lock", "AsyncLock._renew")
+            await complete(trace, "A lock", "AsyncHeldLock.renew")
         await complete(trace, "A lock")
     assert trace.called == names("A lock")

@@ -19,9 +19,12 @@ PAGES = [
     ROOT / "SECURITY.md",
     *sorted(ROOT.glob("docs/**/*.md")),
 ]
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+NOT_USED = "## Words that are not used"
 CODE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)[^)]*\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+SOURCES = {".py", ".pyi", ".pyx", ".pxd", ".h", ".sql"}
 
 
 def links() -> Iterator[tuple[Path, str]]:
@@ -71,6 +74,13 @@ def test_the_glossary_is_the_first_link_of_the_contributors_page() -> None:
     assert first == "docs/glossary.md"
 
 
+def test_the_glossary_says_where_each_word_is_and_none_twice() -> None:
+    rows = re.findall(r"^\| ([a-z][\w ,]*) \| (.+) \|$", GLOSSARY.partition(NOT_USED)[0], re.MULTILINE)
+    words = [word for words, _ in rows if words != "word" for word in words.split(", ")]
+    assert len(words) > 50 and len(set(words)) == len(words)
+    assert not [words for words, meaning in rows if words != "word" and not LINK.search(meaning)]
+
+
 def test_every_page_is_in_the_site() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\ntheme:")[0]
     for page in PAGES:
@@ -84,3 +94,18 @@ def test_the_reference_has_every_public_name() -> None:
     errors = {name for name, value in vars(pgsession.errors).items() if inspect.isclass(value)}
     assert set(pgsession.__all__) - errors - {"__version__"} == documented - {"errors", "schema", "embedded"}
     assert {"errors", "schema", "embedded"} <= documented
+
+
+def test_the_words_that_are_not_used() -> None:
+    words = re.findall(r"^\| (\w+) \| ", GLOSSARY.partition(NOT_USED)[2], re.MULTILINE)
+    assert len(words) > 5
+    used = re.compile(rf"\b({'|'.join(set(words) - {'not'})})(e?[ds]|ing|ment)?\b", re.IGNORECASE)
+    texts = [path for path in PAGES if path.name != "glossary.md"]
+    for room in ("src", "cython"):
+        texts += [path for path in (ROOT / room).rglob("*") if path.suffix in SOURCES]
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in texts
+        for match in used.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not found

@@ -42,20 +42,21 @@ STANDBY = (
 class AsyncListener:
     """Listens to any number of channels on one connection of its own, and makes a new one when it is lost.
 
-    conninfo: where to; TCP keepalive and timeouts are set where it does not set them itself. It has to lead to the
-        primary, and not through a pooler that shares connections between transactions.
-    connect_timeout: seconds for each host, where the conninfo gives no connect_timeout (at least 2).
-    command_timeout: seconds after which a connection that does not answer a command is taken for dead.
-    health_check_interval: seconds of silence after which the server is asked whether it is still there (None: never;
-        for those who send commands regularly themselves).
-    reconnect_delay: the longest wait between two attempts to reconnect, in seconds; the first come quickly.
-    logger: where errors of callbacks and changes of the connection are logged.
-
     Callbacks are plain functions or, for asyncio, coroutine functions. They run one after the other, in the listener's
     own task or thread, so a slow one delays all that follow; they may use the listener. One that raises is logged, and
     ends nothing.
 
     A listener is opened once, by `open` or `with`, and closed once. Use after that raises `ListenerError`.
+
+    Args:
+        conninfo: where to; TCP keepalive and timeouts are set where it does not set them itself. It has to lead to the
+            primary, and not through a pooler that shares connections between transactions.
+        connect_timeout: seconds for each host, where the conninfo gives no connect_timeout (at least 2).
+        command_timeout: seconds after which a connection that does not answer a command is taken for dead.
+        health_check_interval: seconds of silence after which the server is asked whether it is still there (None:
+            never; for those who send commands regularly themselves).
+        reconnect_delay: the longest wait between two attempts to reconnect, in seconds; the first come quickly.
+        logger: where errors of callbacks and changes of the connection are logged.
     """
 
     def __init__(
@@ -94,8 +95,11 @@ class AsyncListener:
     async def open(self) -> None:
         """Connect. Does nothing where that is done.
 
-        Raises `psycopg.OperationalError` where nobody answers, after the time out for connecting, and `ListenerError`
-        where it cannot work. Once it is open, a lost connection raises nothing: it is made anew, as long as that takes.
+        Once it is open, a lost connection raises nothing: it is made anew, as long as that takes.
+
+        Raises:
+            psycopg.OperationalError: nobody answered within the timeout for connecting.
+            ListenerError: it cannot work there; says why.
         """
         if self._opened is None:
             if self._closing.is_set():
@@ -113,9 +117,11 @@ class AsyncListener:
     async def close(self, timeout: float = 5) -> None:
         """Stop listening, call every `on_done`, and disconnect. May be called again, and by a callback.
 
-        timeout: seconds to wait for a callback that is running; after that a task is cancelled, a thread left alone.
-
         A thread that is just connecting ends within its connect timeout, and calls `on_done` then.
+
+        Args:
+            timeout: seconds to wait for a callback that is running; after that a task is cancelled, a thread left
+                alone.
         """
         self._closing.set()
         if self._opened is None or self._owner != os.getpid():
@@ -163,14 +169,22 @@ class AsyncListener:
     ) -> None:
         """Have `on_notification` called for every notification on `channel`; returns once it is listening.
 
-        on_notification(notification): it has a `channel`, a `payload` and the `pid` of the sender's connection.
-        on_out_of_sync(channel): the connection was lost, and this channel is being listened to again. Whatever
-            happened in between went unheard; all that is committed from now on is delivered after this call.
-        on_error(channel, error): the connection was lost, or could not be made anew; it will be tried again.
-        on_done(channel): the last call; `unlisten` or `close` has ended it.
-        timeout: seconds to wait while there is no connection; then `TimeoutError`, and it is as if never asked for.
-
         A channel may be listened to several times, with different callbacks.
+
+        Args:
+            channel: the name of the channel.
+            on_notification: called with the notification, which has a `channel`, a `payload` and the `pid` of the
+                sender's connection.
+            on_out_of_sync: called with the channel when the connection was lost, and the channel is being listened to
+                again. Whatever happened in between went unheard; all that is committed from now on is delivered after
+                this call.
+            on_error: called with the channel and the error when the connection was lost, or could not be made anew; it
+                will be tried again.
+            on_done: called last, with the channel: `unlisten` or `close` has ended it.
+            timeout: seconds to wait while there is no connection.
+
+        Raises:
+            TimeoutError: there was no connection in time; it is as if never asked for.
         """
         check_channel(channel)
         subscription = AsyncSubscription(channel, on_notification, on_out_of_sync, on_error, on_done)
@@ -186,7 +200,9 @@ class AsyncListener:
     async def unlisten(self, channel: str, on_notification: Callable[[Notify], object] | None = None) -> None:
         """Stop; returns once no callback of this channel runs or will run any more.
 
-        on_notification: stop calling only this one. None: all of the channel. It is no error if there is none.
+        Args:
+            channel: the name of the channel.
+            on_notification: stop calling only this one. None: all of the channel. It is no error if there is none.
         """
         check_channel(channel)
         await self._ask(partial(self._unsubscribe, channel, on_notification), None)
@@ -209,9 +225,17 @@ class AsyncListener:
     ) -> list[Row]:
         """Run one short command on the listener's connection, in a transaction of its own, and return its rows.
 
-        Raises `psycopg.OperationalError` at once if there is no connection, and `TimeoutError` after `timeout` seconds
-        (None: `command_timeout`) without an answer: then the connection is given up and made anew. A notification that
-        this command sends to a channel of the listener's own is delivered after the ones committed before it.
+        A notification that this command sends to a channel of the listener's own is delivered after the ones committed
+        before it.
+
+        Args:
+            query: the command.
+            params: its parameters.
+            timeout: seconds to wait for the answer; None: `command_timeout`.
+
+        Raises:
+            psycopg.OperationalError: there is no connection at present.
+            TimeoutError: there was no answer in time; the connection is given up and made anew.
         """
         self._check_open()
         if self._connection is None:
