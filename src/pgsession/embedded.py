@@ -55,19 +55,21 @@ class EmbeddedServerError(PgSessionError):
 class EmbeddedServer:
     """One PostgreSQL server with a data folder of its own, stopped when the `with` block ends.
 
-    folder: where the data lives. None: a temporary folder that goes away with the server. A folder that holds a
-        database already is used as it is, and stays; a missing or empty one is filled and stays.
-    tcp: listen on 127.0.0.1 too, at a free port and with a random password (both are in `conninfo`). Otherwise there
-        is only a Unix socket, in a folder that nobody else may enter. Windows always gets TCP.
-    settings: PostgreSQL settings for this server, for example `{"max_connections": 300, "fsync": "off"}`.
-
-    programs: the folder with `initdb`, `pg_ctl` and so on of another PostgreSQL, to run that instead of the wheel's.
-
     The server also ends, and its temporary folder goes, when this process dies without leaving the block; a process
     that was forked from it in between keeps it alive as long as it lives itself.
 
-    Raises ModuleNotFoundError where the wheel is not installed (the message names the extra), and EmbeddedServerError
-    where the server cannot be made or started.
+    Args:
+        folder: where the data lives. None: a temporary folder that goes away with the server. A folder that holds a
+            database already is used as it is, and stays; a missing or empty one is filled and stays.
+        tcp: listen on 127.0.0.1 too, at a free port and with a random password (both are in `conninfo`). Otherwise
+            there is only a Unix socket, in a folder that nobody else may enter. Windows always gets TCP.
+        settings: PostgreSQL settings for this server, for example `{"max_connections": 300, "fsync": "off"}`.
+        programs: the folder with `initdb`, `pg_ctl` and so on of another PostgreSQL, to run that instead of the
+            wheel's.
+
+    Raises:
+        ModuleNotFoundError: the wheel is not installed; the message names the extra.
+        EmbeddedServerError: the server cannot be made or started.
     """
 
     conninfo: str
@@ -89,7 +91,7 @@ class EmbeddedServer:
         self._settings = dict(settings or {})
         self._programs = _find_programs() if programs is None else Path(programs).absolute()
         self._account: dict[str, Any] = {}
-        self._background: Path | None = None
+        self._temporary: Path | None = None
         self._guard: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -113,7 +115,7 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Make the data folder if there is none yet, start the server and wait until it takes connections."""
-        if self._background is not None:
+        if self._temporary is not None:
             raise RuntimeError("this server is already started")
         try:
             self._prepare()
@@ -125,23 +127,24 @@ class EmbeddedServer:
     def stop(self, mode: ShutdownMode = "fast") -> None:
         """Stop the server and remove what was temporary. Does nothing where it is stopped already.
 
-        mode: what happens to open connections, as for `pg_ctl stop`: "fast" ends them, "smart" waits for them,
-        "immediate" crashes the server (the next start recovers).
+        Args:
+            mode: what happens to open connections, as for `pg_ctl stop`: "fast" ends them, "smart" waits for them,
+                "immediate" crashes the server (the next start recovers).
         """
-        if self._background is None:
+        if self._temporary is None:
             return
         if (self.folder / "postmaster.pid").exists():
             self.run("pg_ctl", "-D", self.folder, "-m", mode, "-w", "stop", check=False)
         self._dismiss_guard()
-        shutil.rmtree(self._background, ignore_errors=True)
-        self._background = None
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary = None
 
     def restart(self, mode: ShutdownMode = "fast") -> None:
         """Stop the server as `mode` says (see `stop`) and start it again on the same data and the same address.
 
         Also starts a server whose postmaster was killed.
         """
-        if self._background is None:
+        if self._temporary is None:
             raise RuntimeError("this server is not started")
         self.run("pg_ctl", "-D", self.folder, "-m", mode, "-w", "stop", check=False)
         self._start_postmaster()
@@ -149,14 +152,18 @@ class EmbeddedServer:
     def run(self, program: str, *arguments: str | os.PathLike[str], check: bool = True) -> str:
         """Run one of PostgreSQL's programs (`pg_basebackup`, `pgbench`, ...) under the server's account.
 
-        Returns what it printed. Raises EmbeddedServerError where it failed and `check` is true.
+        Returns:
+            What it printed.
+
+        Raises:
+            EmbeddedServerError: it failed, and `check` is true.
         """
         # Into a file: the postmaster that pg_ctl starts would hold a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             code = subprocess.run(
                 [str(self._programs / program), *map(str, arguments)],
                 env=_environment(),
-                cwd=self._background,
+                cwd=self._temporary,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -169,40 +176,38 @@ class EmbeddedServer:
         return text
 
     def _prepare(self) -> None:
-        self._background = Path(tempfile.mkdtemp(prefix="pgsession-", dir=_short_temporary_folder()))
-        self.folder = self._wanted_folder or self._background / "data"
+        self._temporary = Path(tempfile.mkdtemp(prefix="pgsession-", dir=_short_temporary_folder()))
+        self.folder = self._wanted_folder or self._temporary / "data"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_root():
             self._become_unprivileged()
         self._post_guard()
         password = self._initialize()
         self._port = _free_port() if self._tcp else 5432
-        address = (
-            {"host": "127.0.0.1", "password": password} if self._tcp else {"host": str(self._background)}
-        )
+        address = {"host": "127.0.0.1", "password": password} if self._tcp else {"host": str(self._temporary)}
         self.conninfo = make_conninfo(port=self._port, user="postgres", dbname="postgres", **address)
 
     def _become_unprivileged(self) -> None:
         """PostgreSQL refuses to run as root: choose an account, give it our folders, let it reach the programs."""
         import pwd
 
-        assert self._background is not None
+        assert self._temporary is not None
         owner = self.folder.stat().st_uid
         account = pwd.getpwuid(owner) if owner else _unprivileged_account()
         self._account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        for folder in (self._background, self.folder):
+        for folder in (self._temporary, self.folder):
             os.chown(folder, account.pw_uid, account.pw_gid)
         try:
             self.run("postgres", "--version")
         except PermissionError:  # the wheel is in a virtual environment below /root, for example
-            self._programs = _link_tree(self._programs, self._background)
+            self._programs = _link_tree(self._programs, self._temporary)
 
     def _initialize(self) -> str:
         """Fill an empty data folder; return the superuser's password, which stays beside the data."""
         kept = self.folder / "pgsession.password"
         if not (self.folder / "PG_VERSION").exists():
-            assert self._background is not None
-            first = self._background / "password"
+            assert self._temporary is not None
+            first = self._temporary / "password"
             self._write_secret(first, secrets.token_urlsafe(18))
             access = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={first}"]
             form = ["--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
@@ -220,7 +225,7 @@ class EmbeddedServer:
         settings: dict[str, str | int] = {
             "listen_addresses": "127.0.0.1" if self._tcp else "",
             "port": self._port,
-            **({} if sys.platform == "win32" else {"unix_socket_directories": str(self._background)}),
+            **({} if sys.platform == "win32" else {"unix_socket_directories": str(self._temporary)}),
             **self._settings,
         }
         options = " ".join(f'-c "{name}={value}"' for name, value in settings.items())
@@ -241,7 +246,7 @@ class EmbeddedServer:
             "stop": [str(self._programs / "pg_ctl"), "-D", str(self.folder), "-m", "immediate", "-w", "stop"],
             "env": _environment(),
             "account": self._account,
-            "remove": str(self._background),
+            "remove": str(self._temporary),
         }
         assert self._guard.stdin is not None
         self._guard.stdin.write(json.dumps(orders) + "\n")
