@@ -47,8 +47,13 @@ class Fetches(HTMLParser):
 
 def main() -> int:
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # what Material for MkDocs says of its future
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-    if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+    # Not --quiet: a warning that is not logged would not count.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    made = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if made.returncode:
+        print(made.stdout)
         return 1
     foreign = list(fetched_elsewhere())
     for line in foreign:
