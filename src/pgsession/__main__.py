@@ -1,4 +1,4 @@
-"""`python -m pgsession init`: creates or upgrades the tables."""
+"""The command `python -m pgsession init` creates or upgrades the tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import psycopg
 
 from pgsession import schema
+from pgsession._protocol import rules
 from pgsession.errors import SchemaError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     conninfo = options.conninfo or options.dsn or os.environ.get("PGSESSION_DSN", "")
     try:
         with psycopg.connect(conninfo, autocommit=True) as connection:
@@ -28,6 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in done:
         print(f"  {line}")
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the arguments; end the process with status 2 where a name breaks its rule."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        rules.schema_name("--schema-name", options.schema_name)
+        rules.table_prefix("--table-prefix", options.table_prefix)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,8 +14,8 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
-from pgsession._database.statements import LONGEST_NAME, Statements, placeholders_of, relation_names
-from pgsession._protocol import events
+from pgsession._database.statements import Statements, placeholders_of, relation_names
+from pgsession._protocol import events, rules
 from pgsession.errors import SchemaError
 
 __all__ = ["async_check", "async_create", "check", "create"]
@@ -32,7 +32,8 @@ def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: 
     something that is not ours has the same name, where the schema is newer than this version of the library, and where
     the role lacks the right to create.
     """
-    check_names(schema, prefix)
+    rules.schema_name("schema", schema)
+    rules.table_prefix("prefix", prefix)
     steps = _steps(schema, prefix)
     try:
         with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
@@ -51,7 +52,8 @@ async def async_create(
     connection: psycopg.AsyncConnection[Any], schema: str = "public", prefix: str = ""
 ) -> list[str]:
     """`create`, on an asynchronous connection."""
-    check_names(schema, prefix)
+    rules.schema_name("schema", schema)
+    rules.table_prefix("prefix", prefix)
     steps = _steps(schema, prefix)
     try:
         async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
@@ -87,18 +89,6 @@ async def async_check(connection: psycopg.AsyncConnection[Any], statements: Stat
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
     _check_version(version, statements)
-
-
-def check_names(schema: str, prefix: str) -> None:
-    """Raise `SchemaError` for a schema name or a table prefix that PostgreSQL would cut short or cannot hold."""
-    if not 1 <= len(schema.encode()) <= 63:
-        raise SchemaError(f"schema_name {schema!r} is not 1 to 63 bytes long")
-    longest = 63 - LONGEST_NAME
-    if len(prefix.encode()) > longest:
-        raise SchemaError(f"table_prefix {prefix!r} is longer than {longest} bytes: names would be cut short")
-    for name in (schema, prefix):
-        if "\0" in name or "$pgsession$" in name:
-            raise SchemaError(f"{name!r} cannot be part of a name in PostgreSQL")
 
 
 def command(schema: str, prefix: str) -> str:

@@ -35,7 +35,7 @@ async def test_defect_01_a_session_that_ended_is_never_returned_nor_updated(
     open_manager: OpenAsyncManager, tables: Tables, how: str
 ) -> None:
     """It was, from the cache and from the database, until the hourly cleanup deleted it."""
-    fields = {} if how == "expired" else {"inactivity_duration": 0.6, "last_access_update_interval": 0.2}
+    fields = {} if how == "expired" else {"inactivity_duration": 1, "last_access_update_interval": 0.3}
     a, b = await open_manager(**fields), await open_manager(**fields)
     session = await a.create_session("u", {"n": 1}, expires_in=0.6 if how == "expired" else None)
     await b.get_session(session.id, touch=False)

@@ -300,11 +300,11 @@ async def test_closing_gives_locks_back(open_manager: OpenAsyncManager) -> None:
         ({"resource": "x" * 513}, ValueError, "resource"),
         ({"session_id": "x"}, ValueError, "session_id"),
         ({"lease_time": 0}, ValueError, "lease_time"),
-        ({"lease_time": 5, "heartbeat_interval": 5}, pgsession.ConfigError, "heartbeat_interval"),
+        ({"lease_time": 5, "heartbeat_interval": 5}, ValueError, "heartbeat_interval"),
         ({"heartbeat_interval": "1"}, TypeError, "heartbeat_interval"),
         ({"retry_delay": -1}, ValueError, "retry_delay"),
-        ({"max_retries": -1}, pgsession.ConfigError, "max_retries"),
-        ({"max_retries": 1.5}, pgsession.ConfigError, "max_retries"),
+        ({"max_retries": -1}, ValueError, "max_retries"),
+        ({"max_retries": 1.5}, TypeError, "max_retries"),
     ],
 )
 async def test_bad_arguments_are_named(

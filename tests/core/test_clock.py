@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pgsession._core.clock import Clock, expiry_micros, to_datetime, to_micros
+from pgsession._core.clock import Clock, duration_micros, expiry_micros, to_datetime, to_micros
 
 
 def test_a_real_clock_follows_real_time_and_starts_at_the_wall_clock() -> None:
@@ -53,14 +53,68 @@ def test_an_expiry_is_a_moment_or_a_duration_and_never_both() -> None:
     assert expiry_micros(clock, to_datetime(77)) == 77
     assert expiry_micros(clock, None, timedelta(seconds=2)) == 3_000_000
     assert expiry_micros(clock, None, 0.5) == 1_500_000
-    with pytest.raises(TypeError, match="not both"):
+    with pytest.raises(ValueError, match=r"^expires_at, expires_in: only one of them may be given$"):
         expiry_micros(clock, to_datetime(77), 1)
     for wrong in (0, -1, float("nan"), float("inf"), timedelta(0), 1e300):
         with pytest.raises(ValueError, match="expires_in"):
             expiry_micros(clock, None, wrong)
     for kind in ("1", True):
         with pytest.raises(TypeError, match="expires_in"):
-            expiry_micros(clock, None, kind)  # type: ignore[arg-type]
+            expiry_micros(clock, None, kind)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        timedelta(days=213_503_983),  # 2**64 microseconds and some: 64 bits would hold 16 hours
+        timedelta(days=106_751_992),
+        timedelta.max,
+        timedelta.min,
+        timedelta(days=36500, microseconds=1),
+        36500 * 86400 + 1,
+        10**400,
+        10**5000,
+        -(10**5000),
+        1.7e308,
+        -1e-9,
+        timedelta(microseconds=-1),
+        4e-7,
+        0,
+    ],
+    ids=lambda value: type(value).__name__,  # Python does not print the largest
+)
+def test_no_duration_wraps_or_vanishes(value: timedelta | float) -> None:
+    with pytest.raises(ValueError, match=r"^lease: must be from 1 microsecond to 36500 days, not "):
+        duration_micros("lease", value)
+    with pytest.raises(ValueError, match=r"^expires_in: must be from 1 microsecond"):
+        expiry_micros(Clock(manual=0), None, value)
+
+
+def test_the_ends_of_the_range_of_durations() -> None:
+    century = 36500 * 86_400_000_000
+    assert duration_micros("d", timedelta(days=36500)) == duration_micros("d", 36500 * 86400) == century
+    assert duration_micros("d", timedelta(microseconds=1)) == duration_micros("d", 6e-7) == 1
+    assert duration_micros("d", 0, 0) == duration_micros("d", -0.0, 0) == 0
+    assert duration_micros("d", 1, 1_000_000) == 1_000_000
+    with pytest.raises(ValueError, match=r"^d: must be from 1 s to"):
+        duration_micros("d", 0.999, 1_000_000)
+    with pytest.raises(ValueError, match=r"^d: must be 0 or from 1 microsecond to"):
+        duration_micros("d", 4e-7, 0)  # it would become 0, which often means something of its own
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(1970, 1, 1, tzinfo=UTC),  # 0 microseconds: it stood for "never"
+        datetime(1969, 12, 31, tzinfo=UTC),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))),  # no datetime in UTC
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=5))),
+    ],
+)
+def test_an_expiry_is_a_moment_that_can_be_told_again(value: datetime) -> None:
+    with pytest.raises(ValueError, match=r"^expires_at: must be after 1970-01-01 and before the year 10000"):
+        expiry_micros(Clock(manual=1), value)
+    assert expiry_micros(Clock(manual=1), datetime.max.replace(tzinfo=UTC)) == 253_402_300_799_999_999
 
 
 def test_what_a_hit_reads_is_never_further_behind_than_is_allowed_for_and_never_goes_back() -> None:

@@ -110,13 +110,28 @@ def test_a_newer_or_older_schema_says_what_to_do(connection: psycopg.Connection[
 
 
 @pytest.mark.parametrize(
-    "names", [("", ""), ("s" * 64, ""), ("s", "p" * 50), ("s", "ü" * 25), ("a\0", ""), ("a$pgsession$", "")]
+    "names", [("", ""), ("s" * 64, ""), ("s", "p" * 31), ("s", "ü" * 16), ("a\0", ""), ("a$pgsession$", "")]
 )
 def test_names_that_postgresql_would_cut_are_refused(
     connection: psycopg.Connection[Any], names: tuple[str, str]
 ) -> None:
-    with pytest.raises(SchemaError):
+    with pytest.raises(ValueError, match=r"^(schema|prefix): must "):
         module.create(connection, *names)
+    with pytest.raises(ValueError, match=r"^(schema|prefix): must "):
+        Statements(*names)
+
+
+def test_no_name_is_cut_behind_the_longest_prefix(connection: psycopg.Connection[Any], schema: str) -> None:
+    names = (
+        "SELECT relname::text FROM pg_class WHERE relnamespace = %(schema)s::regnamespace"
+        " UNION SELECT proname FROM pg_proc WHERE pronamespace = %(schema)s::regnamespace"
+    )
+    prefix = "p" * 30
+    module.create(connection, schema)
+    plain = {name for (name,) in connection.execute(names, {"schema": schema})}
+    module.create(connection, schema, prefix)
+    prefixed = {name for (name,) in connection.execute(names, {"schema": schema})} - plain
+    assert {name.removeprefix(prefix) for name in prefixed} == plain
 
 
 @pytest.mark.parametrize("prefix", ['we"ird {}%s 100% ', "CamelCase_", "üß'\\"])
@@ -166,8 +181,10 @@ def test_the_command(
     monkeypatch.setenv("PGSESSION_DSN", dsn)
     assert main(["init", "--schema-name", schema, "--table-prefix", "x_"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert main(["init", "--conninfo", dsn, "--schema-name", schema, "--table-prefix", "p" * 60]) == 1
-    assert "names would be cut short" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["init", "--conninfo", dsn, "--schema-name", schema, "--table-prefix", "p" * 31])
+    assert ended.value.code == 2
+    assert "--table-prefix: must be at most 30 bytes, not 31" in capsys.readouterr().err
     assert main(["init", "host=/nowhere connect_timeout=1"]) == 1
     assert "init failed" in capsys.readouterr().err
 

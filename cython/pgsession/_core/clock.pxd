@@ -19,14 +19,14 @@ cdef class Clock:
 
 
 cdef inline int64_t exact(Clock clock) noexcept:
+    """Return node time."""
     return clock.time if clock.manual else pgs_clock_now()
 
 
 cdef inline int64_t recent(Clock clock) noexcept:
-    """Node time for the hit path: cheaper than exact(), and behind it by at most `slack`."""
+    """Return node time for the hit path: cheaper than exact(), and behind it by at most `slack`."""
     return clock.time if clock.manual else pgs_clock_recent(&clock.memory)
 
 
 cdef object moment(int64_t us)
-cdef int64_t micros(object value, str field) except? -1
 cdef int64_t expiry(Clock clock, object expires_at, object expires_in) except? -1

@@ -1,23 +1,26 @@
 # cython: freethreading_compatible=True
-"""Time: the node's clock, its distance to the database's, and the way between datetimes and microseconds."""
+"""Time: the node's clock, its distance to the database's, and the rules for moments and durations."""
 
 cimport cython
 from cpython.datetime cimport PyDateTime_Check, PyDelta_Check, import_datetime
 
+from pgsession._core.arguments cimport shown
+
 from datetime import datetime, timedelta, timezone
-from math import isfinite
 
 import_datetime()
 
 cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef int64_t DAY = 86_400_000_000
-cdef int64_t LATEST = 253_402_300_799_999_999      # the end of the year 9999
+cdef int64_t LATEST = 253_402_300_799_999_999      # the end of the year 9999, the last that a datetime holds
+cdef int64_t MOST_DAYS = 36500                      # the longest duration
+cdef int64_t MOST_SECONDS = MOST_DAYS * 86_400
 
 
 @cython.final
 @cython.no_gc
 cdef class Clock:
-    """The one clock of a node, in microseconds: it goes on while the host sleeps and ignores steps of the wall clock.
+    """A node has one clock, in microseconds: it goes on while the host sleeps and ignores steps of the wall clock.
 
     `now()` is node time. `database_now()` adds `offset`, the distance to the database's clock, which starts as the
     distance to this host's wall clock and is set anew whenever it was measured. With `manual` the time stands still
@@ -33,18 +36,19 @@ cdef class Clock:
             self.offset = pgs_clock_wall() - pgs_clock_now()
 
     def now(self):
-        """Node time, in microseconds since an arbitrary moment."""
+        """Return node time, in microseconds since an arbitrary moment."""
         return exact(self)
 
     def database_now(self):
-        """The database's time, in microseconds since the Unix epoch."""
+        """Return the database's time, in microseconds since the Unix epoch."""
         return exact(self) + self.offset
 
     def _recent(self):
-        """For tests: the node time that hits read."""
+        """Return the node time that hits read, for tests."""
         return recent(self)
 
     def _slack(self):
+        """Return by how much `_recent()` may lag behind `now()`, in microseconds."""
         return self.slack
 
     def advance(self, int64_t us):
@@ -56,59 +60,100 @@ cdef class Clock:
         self.time += us
 
 
+# ---- rules: moments and durations ----
+
 cdef object moment(int64_t us):
+    """Return the aware UTC datetime of `us` microseconds since the Unix epoch."""
     return EPOCH + timedelta(microseconds=us)
 
 
-cdef int64_t micros(object value, str field) except? -1:
+cdef int64_t micros(object value, str name) except? -1:
+    """Return the microseconds since the Unix epoch of an aware datetime."""
     if not PyDateTime_Check(value):
-        raise TypeError(f"{field} must be an aware datetime, not {type(value).__name__}")
+        raise TypeError(f"{name}: an aware datetime is needed, not {type(value).__name__}")
     if value.tzinfo is None or value.utcoffset() is None:
-        raise ValueError(f"{field} must be an aware datetime; {value.isoformat()} has no time zone")
+        raise ValueError(f"{name}: must be aware (have a time zone), not naive")
     return span(value - EPOCH)
 
 
 cdef int64_t span(object delta) except? -1:
+    """Return the microseconds of a timedelta of less than 290,000 years."""
     return <int64_t> delta.days * DAY + <int64_t> delta.seconds * 1_000_000 + <int64_t> delta.microseconds
 
 
-cdef int64_t duration(object value, str field) except? -1:
-    """A timedelta or a number of seconds, which must be positive."""
+cdef int64_t duration(str name, object value, int64_t least) except? -1:
+    """Return the microseconds of a timedelta or of a number of seconds, from `least` to `MOST_DAYS`."""
+    cdef int64_t us = -1
+    delta = value
     if not PyDelta_Check(value):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{field} must be a timedelta or a number of seconds, not {type(value).__name__}")
-        if not isfinite(value) or value > LATEST / 1e6:
-            raise ValueError(f"{field} is not a duration: {value}")
-        value = timedelta(seconds=value)
-    cdef int64_t us = span(value)
-    if us <= 0:
-        raise ValueError(f"{field} must be positive")
+            raise TypeError(f"{name}: a timedelta or a number of seconds is needed, not {type(value).__name__}")
+        delta = timedelta(seconds=value) if 0 <= value <= MOST_SECONDS else None    # NaN is in no range
+    if delta is not None and 0 <= delta.days <= MOST_DAYS:
+        us = span(delta)
+    if us < least or us > MOST_DAYS * DAY or (us == 0 and value):
+        raise ValueError(f"{name}: must be {said(least)} to {MOST_DAYS} days, not {shown(value)}")
     return us
 
 
+cdef str said(int64_t least):
+    """Return the words for the lower end of a range of durations."""
+    if least == 0:
+        return "0 or from 1 microsecond"
+    return "from 1 microsecond" if least == 1 else f"from {timedelta(microseconds=least).total_seconds():g} s"
+
+
 cdef int64_t expiry(Clock clock, object expires_at, object expires_in) except? -1:
-    """When something expires, in database time; 0 where neither is given."""
-    if expires_in is None:
-        return 0 if expires_at is None else micros(expires_at, "expires_at")
-    if expires_at is not None:
-        raise TypeError("give expires_at or expires_in, not both")
-    cdef int64_t us = exact(clock) + clock.offset + duration(expires_in, "expires_in")
-    if us > LATEST:
-        raise ValueError("expires_in goes beyond the year 9999")
+    """Return when something expires, in database time; 0 where neither is given."""
+    cdef int64_t us
+    if expires_at is None:
+        if expires_in is None:
+            return 0
+        return min(exact(clock) + clock.offset + duration("expires_in", expires_in, 1), LATEST)
+    if expires_in is not None:
+        raise ValueError("expires_at, expires_in: only one of them may be given")
+    us = micros(expires_at, "expires_at")
+    if not 0 < us <= LATEST:
+        raise ValueError(f"expires_at: must be after 1970-01-01 and before the year 10000 (UTC), not {expires_at}")
     return us
 
 
 def to_datetime(int64_t us):
-    """The aware UTC datetime of `us` microseconds since the Unix epoch."""
+    """Return the aware UTC datetime of `us` microseconds since the Unix epoch."""
     return moment(us)
 
 
-def to_micros(value, field="value"):
-    """Microseconds since the Unix epoch of an aware datetime; a naive one is a ValueError that names `field`."""
-    return micros(value, field)
+def to_micros(value, str name="value"):
+    """Return the microseconds since the Unix epoch of an aware datetime.
+
+    Raises:
+        TypeError: It is not a datetime.
+        ValueError: It is naive.
+    """
+    return micros(value, name)
+
+
+def duration_micros(str name, value, int64_t least=1):
+    """Return the microseconds of a timedelta or a number of seconds.
+
+    Args:
+        name: The argument that a refusal names.
+        value: The duration.
+        least: The fewest microseconds. What is more than 0 and less than a microsecond is refused also where this is 0.
+
+    Raises:
+        TypeError: It is neither a timedelta nor a number.
+        ValueError: It is out of the range, infinite or not a number.
+    """
+    return duration(name, value, least)
 
 
 def expiry_micros(Clock clock not None, expires_at=None, expires_in=None):
-    """When something given one of `expires_at` and `expires_in` expires, in database time; None without either."""
+    """Return when something given one of `expires_at` and `expires_in` expires, in database time; None without either.
+
+    Raises:
+        TypeError: One is of a wrong type.
+        ValueError: Both are given, `expires_at` is naive, or one is out of its range.
+    """
     cdef int64_t us = expiry(clock, expires_at, expires_in)
-    return None if expires_at is None and expires_in is None else us
+    return us if us else None

@@ -68,7 +68,7 @@ static inline int pgs_int_portable(PyObject *number, uint64_t *high, uint64_t *l
     PyObject *bytes = PyObject_CallMethod((PyObject *)&PyLong_Type, "to_bytes", "Ois", number, 16, "big");
     if (bytes == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError))
-            PyErr_SetString(PyExc_ValueError, "session_id is not a number of 128 bits");
+            PyErr_SetString(PyExc_ValueError, "session_id: must be a number of 128 bits");
         return -1;
     }
     *high = pgs_load_big((const unsigned char *)PyBytes_AS_STRING(bytes));

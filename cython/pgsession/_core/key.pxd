@@ -27,13 +27,14 @@ cdef struct Key:
 cdef PyTypeObject *UUID_TYPE
 cdef Py_ssize_t INT_OFFSET
 
+cdef int parse_named(object session_id, Key *key, str name) except -1
 cdef int parse_other(object session_id, Key *key) except -1
 cdef object key_bytes(Key key)
 cdef object key_uuid(Key key)
 
 
 cdef inline int parse(object session_id, Key *key) except -1:
-    """The 128-bit key of a UUID, a str of 36 characters or 16 bytes."""
+    """Read the 128-bit key of a UUID, a str of 36 characters or 16 bytes; refuse by the name `session_id`."""
     cdef PyObject *number
     cdef const unsigned char *text
     if Py_TYPE(session_id) == UUID_TYPE:

@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""Session ids: a UUID, its 36-character str or 16 bytes, read as one 128-bit key without making a Python object."""
+"""The rule for session ids: a UUID, its 36-character str or 16 bytes, read as one 128-bit key without a new object."""
 
 from uuid import UUID
 
@@ -11,7 +11,12 @@ if INT_OFFSET > 0:      # else every UUID takes the way of a subclass, by attrib
 
 
 cdef int parse_other(object session_id, Key *key) except -1:
-    """Subclasses, and the errors."""
+    """Read subclasses, and refuse what is no id."""
+    return parse_named(session_id, key, "session_id")
+
+
+cdef int parse_named(object session_id, Key *key, str name) except -1:
+    """Read the key of every form that there is, subclasses too; what is refused is called `name`."""
     cdef const unsigned char *text
     if isinstance(session_id, UUID):
         number = getattr(session_id, "int", None)
@@ -21,15 +26,19 @@ cdef int parse_other(object session_id, Key *key) except -1:
         text = pgs_text_36(plain)
         if text != NULL and pgs_parse_text(text, &key.high, &key.low):
             return 0
-        raise ValueError("session_id is not a UUID in its form of 36 characters")
+        raise ValueError(f"{name}: must be a UUID in its form of 36 characters")
     if isinstance(session_id, bytes):
-        if len(session_id) == 16:
-            return parse(bytes.__getitem__(session_id, slice(None)), key)
-        raise ValueError(f"session_id must be 16 bytes, not {len(session_id)}")
-    raise TypeError(f"session_id must be a UUID, its str or 16 bytes, not {type(session_id).__name__}")
+        if PyBytes_GET_SIZE(session_id) != 16:
+            raise ValueError(f"{name}: must be 16 bytes, not {PyBytes_GET_SIZE(session_id)}")
+        text = <const unsigned char *> PyBytes_AS_STRING(session_id)
+        key.high = pgs_load_big(text)
+        key.low = pgs_load_big(text + 8)
+        return 0
+    raise TypeError(f"{name}: a UUID, its str of 36 characters or 16 bytes is needed, not {type(session_id).__name__}")
 
 
 cdef object key_bytes(Key key):
+    """Return the 16 bytes of a key."""
     cdef unsigned char raw[16]
     pgs_store_big(raw, key.high)
     pgs_store_big(raw + 8, key.low)
@@ -37,28 +46,35 @@ cdef object key_bytes(Key key):
 
 
 cdef object key_uuid(Key key):
+    """Return the UUID of a key."""
     return UUID(int=(<object> key.high << 64) | key.low)
 
 
-def to_bytes(session_id):
-    """The 16 bytes of a session id given as UUID, 36-character str or 16 bytes.
+def to_bytes(session_id, str name="session_id"):
+    """Return the 16 bytes of a session id given as UUID, 36-character str or 16 bytes.
 
-    Raises TypeError for anything else, ValueError for a malformed str or a wrong number of bytes.
+    Args:
+        session_id: The id.
+        name: The argument that a refusal names.
+
+    Raises:
+        TypeError: It is anything else.
+        ValueError: It is a malformed str or a wrong number of bytes.
     """
     cdef Key key
-    parse(session_id, &key)
+    parse_named(session_id, &key, name)
     return key_bytes(key)
 
 
 def to_uuid(session_id):
-    """The UUID of a session id given as UUID, 36-character str or 16 bytes; raises as `to_bytes`."""
+    """Return the UUID of a session id given as UUID, 36-character str or 16 bytes; raise as `to_bytes` does."""
     cdef Key key
     parse(session_id, &key)
     return key_uuid(key)
 
 
 def _int_halves(number, bint portable=False):
-    """For tests: both ways from an int to a key."""
+    """Return what one of the two ways from an int to a key makes of it, for tests; None where it makes nothing."""
     cdef Key key
     if portable:
         pgs_int_portable(<PyObject *> number, &key.high, &key.low)

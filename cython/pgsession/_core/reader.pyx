@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t
 
 from cpython.object cimport PyObject, PyTypeObject
 
+from pgsession._core.arguments cimport checked_count, checked_flag
 from pgsession._core.cache cimport (
     HIT, HIT_LATE, MISS, OVER, PGS_ASKED, PGS_UNLIKELY, Answer, Cache, drop, held, look_up, pgs_hot,
 )
@@ -30,6 +31,14 @@ from pgsession._core.clock import Clock as MakeClock
 # What a reader has before it is given a cache: never in sync, so that everything goes to _load.
 cdef Cache NOTHING = Cache(1, MakeClock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=0)
 cdef TokenCache NO_TOKENS = TokenCache(1)
+
+
+cdef object ZERO = 0       # a small int, so every 0 is this one
+
+
+cdef inline int64_t floor_of(object min_version) except? -1:
+    """Return the oldest version that may be answered."""
+    return 0 if min_version is ZERO else checked_count("min_version", min_version, 0, 0x7FFFFFFFFFFFFFFF)
 
 
 cdef inline PyObject *hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
@@ -101,15 +110,15 @@ cdef class Base:
         self._cache = cache
         self.tokens = TokenCache(cache.capacity)
 
-    def get_cached_session(self, session_id, *, bint touch=True):
+    def get_cached_session(self, session_id, *, touch=True):
         """The session of this id if it is in memory, in sync and live, else None; never a query, not awaited."""
-        return cached(self, session_id, touch)
+        return cached(self, session_id, checked_flag("touch", touch))
 
 
 cdef class Reader(Base):
     """Base of SessionManager."""
 
-    def get_session(self, session_id, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+    def get_session(self, session_id, *, touch=True, refresh=False, min_version=0):
         """The session of this id, or None where there is no live one.
 
         `session_id`: a UUID, its str of 36 characters or 16 bytes. With `touch=False` reading it does not count as an
@@ -117,26 +126,21 @@ cdef class Reader(Base):
         older. Raises TypeError or ValueError for what is not an id, and psycopg's errors where the database had to be
         read and could not be.
         """
-        return get(self, session_id, touch, refresh, min_version)
+        return get(
+            self, session_id, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
+        )
 
-    def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+    def get_session_by_token(self, token, *, touch=True, refresh=False, min_version=0):
         """As `get_session`, by a signed token; a bad token is None, and costs no query."""
-        cdef Verified verified = verify(self, self.tokens, token)
-        cdef PyObject *session
-        if verified is None:
-            return None
-        min_version = max(min_version, verified.version)
-        if not refresh:
-            session = hit(self, self._cache, verified.key, touch, min_version)
-            if session != NULL:
-                return pgs_give(session)
-        return self._load(key_bytes(verified.key), touch, refresh, min_version)
+        return get_by_token(
+            self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
+        )
 
 
 cdef class AsyncReader(Base):
     """Base of AsyncSessionManager. As Reader, where `_load` is a coroutine function."""
 
-    def get_session(self, session_id, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+    def get_session(self, session_id, *, touch=True, refresh=False, min_version=0):
         """Await the session of this id, or None where there is no live one.
 
         What is returned works wherever a coroutine does. `session_id`: a UUID, its str of 36 characters or 16 bytes.
@@ -144,27 +148,15 @@ cdef class AsyncReader(Base):
         `min_version` does so where the cached version is older. Raises TypeError or ValueError for what is not an id,
         and psycopg's errors where the database had to be read and could not be.
         """
-        cdef Key key
-        cdef PyObject *session
-        parse(session_id, &key)
-        if not refresh:
-            session = hit(self, self._cache, key, touch, min_version)
-            if session != NULL:
-                return completed(pgs_give(session))
-        return self._load(key_bytes(key), touch, refresh, min_version)
+        return await_session(
+            self, session_id, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
+        )
 
-    def get_session_by_token(self, token, *, bint touch=True, bint refresh=False, int64_t min_version=0):
+    def get_session_by_token(self, token, *, touch=True, refresh=False, min_version=0):
         """As `get_session`, by a signed token; a bad token is None, and costs no query."""
-        cdef Verified verified = verify(self, self.tokens, token)
-        cdef PyObject *session
-        if verified is None:
-            return completed(None)
-        min_version = max(min_version, verified.version)
-        if not refresh:
-            session = hit(self, self._cache, verified.key, touch, min_version)
-            if session != NULL:
-                return completed(pgs_give(session))
-        return self._load(key_bytes(verified.key), touch, refresh, min_version)
+        return await_by_token(
+            self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
+        )
 
 
 cdef object cached(Base self, object session_id, bint touch):
@@ -191,11 +183,52 @@ cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_
     return self._load(key_bytes(key), touch, refresh, min_version)
 
 
+cdef object await_session(AsyncReader self, object session_id, bint touch, bint refresh, int64_t min_version):
+    """Return an awaitable of the session of this id."""
+    cdef Key key
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session
+    parse(session_id, &key)
+    if not refresh:
+        session = hit(self, <Cache> cache, key, touch, min_version)
+        if session != NULL:
+            return completed(pgs_give(session))
+    return self._load(key_bytes(key), touch, refresh, min_version)
+
+
+cdef object get_by_token(Reader self, object token, bint touch, bint refresh, int64_t min_version):
+    """Return the session that a token says, or None."""
+    cdef Verified verified = verify(self, self.tokens, token)
+    cdef PyObject *session
+    if verified is None:
+        return None
+    min_version = max(min_version, verified.version)
+    if not refresh:
+        session = hit(self, self._cache, verified.key, touch, min_version)
+        if session != NULL:
+            return pgs_give(session)
+    return self._load(key_bytes(verified.key), touch, refresh, min_version)
+
+
+cdef object await_by_token(AsyncReader self, object token, bint touch, bint refresh, int64_t min_version):
+    """Return an awaitable of the session that a token says, or of None."""
+    cdef Verified verified = verify(self, self.tokens, token)
+    cdef PyObject *session
+    if verified is None:
+        return completed(None)
+    min_version = max(min_version, verified.version)
+    if not refresh:
+        session = hit(self, self._cache, verified.key, touch, min_version)
+        if session != NULL:
+            return completed(pgs_give(session))
+    return self._load(key_bytes(verified.key), touch, refresh, min_version)
+
+
 # ---- the short way in ----
 #
-# Nearly every call gives an id and nothing else.
+# Nearly every call gives an id or a token and nothing else: there are no options to check then.
 
-cdef pgs_method get_session, get_cached_session
+cdef pgs_method get_session, get_cached_session, get_session_by_token, async_get_session, async_get_session_by_token
 
 
 cdef object enter_get_session(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
@@ -214,5 +247,34 @@ cdef object enter_get_cached_session(object self, PyObject *const *args, Py_ssiz
     return get_cached_session(self, args, count, names)
 
 
+cdef object enter_get_session_by_token(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *token
+    if count == 1 and names == NULL:
+        token = args[0]
+        return get_by_token(<Reader> self, <object> token, True, False, 0)
+    return get_session_by_token(self, args, count, names)
+
+
+cdef object enter_async_get_session(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *session_id
+    if count == 1 and names == NULL:
+        session_id = args[0]
+        return await_session(<AsyncReader> self, <object> session_id, True, False, 0)
+    return async_get_session(self, args, count, names)
+
+
+cdef object enter_async_get_session_by_token(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    cdef PyObject *token
+    if count == 1 and names == NULL:
+        token = args[0]
+        return await_by_token(<AsyncReader> self, <object> token, True, False, 0)
+    return async_get_session_by_token(self, args, count, names)
+
+
 get_session = pgs_enter_by(<PyTypeObject *> Reader, b"get_session", enter_get_session)
 get_cached_session = pgs_enter_by(<PyTypeObject *> Base, b"get_cached_session", enter_get_cached_session)
+get_session_by_token = pgs_enter_by(<PyTypeObject *> Reader, b"get_session_by_token", enter_get_session_by_token)
+async_get_session = pgs_enter_by(<PyTypeObject *> AsyncReader, b"get_session", enter_async_get_session)
+async_get_session_by_token = pgs_enter_by(
+    <PyTypeObject *> AsyncReader, b"get_session_by_token", enter_async_get_session_by_token
+)

@@ -14,6 +14,7 @@ import msgspec
 from math import isfinite
 from msgspec import inspect
 
+from pgsession._core.arguments cimport MAX_TEXT_BYTES, checked_text
 from pgsession._core.lock cimport PGS_FREE_THREADED, pgs_dict_get
 from pgsession._core.record cimport Record, Span, value_of
 from pgsession._core.reference cimport pgs_give
@@ -29,7 +30,6 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
     void *PyUnicode_DATA(object text)
 
-cdef int MAX_KEY = 512
 cdef Py_ssize_t PLANS = 512
 cdef dict plans = {}
 cdef Plan last_plan = None
@@ -222,14 +222,16 @@ cdef bytes reencode(object value):
 
 
 cdef bytes encode(str key, object value, int64_t limit):
-    """The JSON to be stored; everything that cannot be stored as it is raises here."""
+    """Return the JSON to be stored; everything that cannot be stored as it is raises here."""
     cdef bytes encoded
     try:
         encoded = encode_json(value)
     except UnicodeEncodeError:
-        raise ValueError(f"attribute {key!r}: a lone surrogate cannot be stored") from None
+        raise ValueError(
+            f"attribute {key!r}: must not contain lone surrogates, which UTF-8 cannot carry"
+        ) from None
     except (TypeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise TypeError(f"attribute {key!r} cannot be encoded as JSON: {error}") from error
+        raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {error}") from error
     if PyBytes_GET_SIZE(encoded) > limit:
         raise AttributeTooLargeError(key, PyBytes_GET_SIZE(encoded), limit)
     check_text(key, encoded)
@@ -249,7 +251,7 @@ cdef int check_text(str key, bytes encoded) except -1:
         while start > 0 and data[start - 1] == 0x5C:
             start -= 1
         if (at - start) % 2 == 0:
-            raise ValueError(f"attribute {key!r}: a NUL character cannot be stored")
+            raise ValueError(f"attribute {key!r}: must not contain NUL, which PostgreSQL cannot store")
         at = encoded.find(b"\\u0000", at + 1)
     return 0
 
@@ -259,7 +261,7 @@ cdef int check_json(str key, bytes encoded) except -1:
     try:
         decode_json(encoded)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise TypeError(f"attribute {key!r} cannot be encoded as JSON: {error}") from error
+        raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {error}") from error
     return 0
 
 
@@ -267,7 +269,7 @@ cdef int check_finite(str key, object value) except -1:
     """msgspec writes infinity and NaN as null: they would be lost without a word."""
     if isinstance(value, float):
         if not isfinite(value):
-            raise ValueError(f"attribute {key!r}: {value} cannot be stored in JSON")
+            raise ValueError(f"attribute {key!r}: must not contain {value}, which JSON cannot hold")
     elif isinstance(value, dict):
         for part in value.values():
             check_finite(key, part)
@@ -278,24 +280,16 @@ cdef int check_finite(str key, object value) except -1:
 
 
 cdef str checked_key(object key):
-    if not isinstance(key, str):
-        raise TypeError(f"an attribute's key must be a str, not {type(key).__name__}")
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"attribute key {key!r} has a lone surrogate") from None
-    if not 1 <= size <= MAX_KEY:
-        raise ValueError(f"an attribute's key must be 1 to {MAX_KEY} bytes long in UTF-8, not {size}")
-    if "\0" in key:
-        raise ValueError(f"attribute key {key!r} has a NUL character")
-    return str(key)
-
-
-def check_key(key):
-    """The key of an attribute, checked: TypeError or ValueError where it cannot be one."""
-    return checked_key(key)
+    """Return the key of an attribute as plain text."""
+    return checked_text("key", key, 1, MAX_TEXT_BYTES)
 
 
 def encode_value(key, value, int64_t max_length):
-    """The JSON of an attribute value, checked: TypeError, ValueError or AttributeTooLargeError where it cannot be stored."""
+    """Return the JSON of an attribute value, checked.
+
+    Raises:
+        TypeError: JSON cannot hold it.
+        ValueError: PostgreSQL cannot store it.
+        AttributeTooLargeError: It takes more than `max_length` bytes.
+    """
     return encode(checked_key(key), value, max_length)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from functools import partial
 
 from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, AsyncSharedFuture
 from pgsession._core.clock import Clock
+from pgsession._protocol import rules
 from pgsession.errors import LockExpiredError
 
 from .store import AsyncStore
@@ -35,9 +37,10 @@ class AsyncLost:
             self._over = True
         return self._over
 
-    async def wait(self, timeout: float | None = None) -> bool:
+    async def wait(self, timeout: timedelta | float | None = None) -> bool:
         """Wait until the lock is lost, or released, or `timeout` seconds have passed; return True if it is lost."""
-        end = None if timeout is None else time.monotonic() + timeout
+        patience = rules.timeout("timeout", timeout)
+        end = None if patience is None else time.monotonic() + patience
         while not self.is_set() and self._deadline is not None:
             left = (self._deadline - self._clock.now()) / SECOND
             if end is not None:

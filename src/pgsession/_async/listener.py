@@ -24,8 +24,9 @@ from pgsession._concurrency import (
     AsyncThunk,
     async_call,
 )
-from pgsession._database.channels import check_channel, check_payload, for_each
+from pgsession._database.channels import for_each
 from pgsession._database.conninfo import listener_parameters, server_settings
+from pgsession._protocol import rules
 from pgsession.errors import ListenerError
 
 from .listener_connection import AsyncListenerConnection, Command, Row
@@ -69,11 +70,18 @@ class AsyncListener:
         reconnect_delay: float = 2,
         logger: logging.Logger = LOGGER,
     ) -> None:
+        rules.instance("conninfo", conninfo, str, "a str")
+        rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
+        rules.instance("logger", logger, logging.Logger, "a logging.Logger")
         self._parameters = listener_parameters(conninfo, connect_timeout=connect_timeout)
         self._settings = server_settings(conninfo)
-        self._command_timeout = command_timeout
-        self._health_check_interval = health_check_interval
-        self._reconnect_delay = reconnect_delay
+        self._command_timeout = rules.seconds("command_timeout", command_timeout)
+        self._health_check_interval = (
+            None
+            if health_check_interval is None
+            else rules.seconds("health_check_interval", health_check_interval)
+        )
+        self._reconnect_delay = rules.seconds("reconnect_delay", reconnect_delay)
         self._logger = logger
         self._worker = AsyncBackgroundLoop(logger)
         self._lost_hooks: list[Callable[[], object]] = []
@@ -123,6 +131,7 @@ class AsyncListener:
             timeout: seconds to wait for a callback that is running; after that a task is cancelled, a thread left
                 alone.
         """
+        patience = rules.seconds("timeout", timeout, 0)
         self._closing.set()
         if self._opened is None or self._owner != os.getpid():
             return  # a child of a fork must not touch what it shares with its parent
@@ -130,7 +139,7 @@ class AsyncListener:
         connection = self._connection
         if connection is not None and connection.busy:
             connection.abort()
-        await self._worker.stop(0 if self._connecting else timeout)
+        await self._worker.stop(0 if self._connecting else patience)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -186,13 +195,22 @@ class AsyncListener:
         Raises:
             TimeoutError: there was no connection in time; it is as if never asked for.
         """
-        check_channel(channel)
+        rules.channel("channel", channel)
+        rules.function("on_notification", on_notification)
+        for name, callback in (
+            ("on_out_of_sync", on_out_of_sync),
+            ("on_error", on_error),
+            ("on_done", on_done),
+        ):
+            if callback is not None:
+                rules.function(name, callback)
+        patience = rules.timeout("timeout", timeout)
         subscription = AsyncSubscription(channel, on_notification, on_out_of_sync, on_error, on_done)
         try:
-            await self._ask(partial(self._subscribe, subscription), timeout)
+            await self._ask(partial(self._subscribe, subscription), patience)
             if self._worker.is_current() and not subscription.listening.done:
                 raise _disconnected()  # a callback cannot wait here for what only its return makes possible
-            await subscription.listening.wait(timeout)
+            await subscription.listening.wait(patience)
         except BaseException:
             self._forget(subscription)
             raise
@@ -204,7 +222,9 @@ class AsyncListener:
             channel: the name of the channel.
             on_notification: stop calling only this one. None: all of the channel. It is no error if there is none.
         """
-        check_channel(channel)
+        rules.channel("channel", channel)
+        if on_notification is not None:
+            rules.function("on_notification", on_notification)
         await self._ask(partial(self._unsubscribe, channel, on_notification), None)
 
     async def notify(self, channel: str, payload: str = "") -> None:
@@ -214,9 +234,8 @@ class AsyncListener:
     @staticmethod
     def notify_query(channel: str, payload: str = "") -> tuple[LiteralString, tuple[str, str]]:
         """The statement and its parameters that notify when the caller's own transaction commits."""
-        check_channel(channel)
-        check_payload(payload)
-        return "SELECT pg_catalog.pg_notify(%s, %s)", (channel, payload)
+        parameters = rules.channel("channel", channel), rules.payload("payload", payload)
+        return "SELECT pg_catalog.pg_notify(%s, %s)", parameters
 
     # -- the connection, for those who want to prove that it works -------------------------------------------
 
@@ -237,10 +256,10 @@ class AsyncListener:
             psycopg.OperationalError: there is no connection at present.
             TimeoutError: there was no answer in time; the connection is given up and made anew.
         """
+        seconds = self._command_timeout if timeout is None else rules.seconds("timeout", timeout)
         self._check_open()
         if self._connection is None:
             raise _disconnected()
-        seconds = self._command_timeout if timeout is None else timeout
         rows: list[Row] = await self._ask(partial(self._execute, query, params, seconds), seconds)
         return rows
 
@@ -252,10 +271,12 @@ class AsyncListener:
 
     def add_lost_hook(self, hook: Callable[[], object]) -> None:
         """Have a plain function called the moment the connection is known to be lost, before anything else happens."""
+        rules.function("hook", hook)
         self._lost_hooks.append(hook)
 
     def remove_lost_hook(self, hook: Callable[[], object]) -> None:
         """Undo `add_lost_hook`."""
+        rules.function("hook", hook)
         self._lost_hooks.remove(hook)
 
     # -- what others ask the background loop to do -----------------------------------------------------------

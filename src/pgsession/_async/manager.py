@@ -20,7 +20,6 @@ from psycopg_pool import AsyncConnectionPool
 from pgsession._concurrency import AsyncBackgroundTasks, AsyncMutex, AsyncSharedFuture, async_call, fork
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
-from pgsession._core.key import to_bytes
 from pgsession._core.reader import AsyncReader
 from pgsession._core.record import Record
 from pgsession._core.session import Session
@@ -29,7 +28,7 @@ from pgsession._protocol import events, rules
 from pgsession._protocol.coherence import Coherence, Fill, satisfies, unexpired
 from pgsession._protocol.operations import Create, Delete, Operation, Update
 from pgsession._protocol.rules import microseconds
-from pgsession.config import Config
+from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
     ConflictError,
@@ -50,6 +49,7 @@ SessionId = UUID | str | bytes
 Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
+_CHECKS = (None, "session", "attributes")
 _AGAIN = object()  # the result of a fill whose record came from a server that is not listened to
 
 
@@ -79,17 +79,14 @@ class AsyncSessionManager(AsyncReader):
         listener: AsyncListener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str | AsyncConnectionPool):
-            raise TypeError(
-                f"database: a conninfo or an AsyncConnectionPool is needed, not {type(database).__name__}"
-            )
-        if config is not None and not isinstance(config, Config):
-            raise TypeError(f"config: a Config is needed, not {type(config).__name__}")
-        if listener is not None and not isinstance(listener, AsyncListener):
-            raise TypeError(f"listener: an AsyncListener is needed, not {type(listener).__name__}")
-        if signer is not None and not isinstance(signer, Signer):
-            raise TypeError(f"signer: a Signer is needed, not {type(signer).__name__}")
-        self._config = config = config or Config()
+        if not isinstance(database, str):
+            rules.instance("database", database, AsyncConnectionPool, "a conninfo or an AsyncConnectionPool")
+        if listener is not None:
+            rules.instance("listener", listener, AsyncListener, "an AsyncListener or None")
+        if signer is not None:
+            rules.instance("signer", signer, Signer, "a Signer or None")
+        config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
+        self._config = config
         self._database = database
         self._shared_listener = listener
         self._signer = signer
@@ -99,9 +96,9 @@ class AsyncSessionManager(AsyncReader):
             Cache(
                 config.cache_size,
                 self._clock,
-                inactivity=microseconds(config.inactivity_duration),
-                access_interval=microseconds(config.last_access_update_interval),
-                lifetime=microseconds(config.max_session_lifetime_in_cache),
+                inactivity=microseconds_of(config.inactivity_duration),
+                access_interval=microseconds_of(config.last_access_update_interval),
+                lifetime=microseconds_of(config.max_session_lifetime_in_cache),
                 max_attribute_length=config.max_attribute_length,
             )
         )
@@ -110,8 +107,8 @@ class AsyncSessionManager(AsyncReader):
             self._cache,
             self._clock,
             node=self._node,
-            max_staleness=microseconds(config.max_staleness),
-            stale_if_error=microseconds(config.stale_if_error),
+            max_staleness=microseconds_of(config.max_staleness),
+            stale_if_error=microseconds_of(config.stale_if_error),
             logger=self._logger,
         )
         self._runtime: AsyncRuntime | None = None
@@ -160,19 +157,20 @@ class AsyncSessionManager(AsyncReader):
             self._runtime = runtime
             self._state = "open"
 
-    async def close(self, timeout: float | None = 30) -> None:
+    async def close(self, timeout: timedelta | float | None = 30) -> None:
         """Finishes what was accepted, writes noted accesses, and disconnects. Idempotent.
 
         `timeout` in seconds bounds each of these steps; what is not done by then is given up.
         """
+        patience = rules.timeout("timeout", timeout)
         if self._runtime is not None:
             self._runtime.home.check()
         async with self._opening:
             runtime, self._runtime = self._runtime, None
             self._state = "closed"
             if runtime is not None:
-                await self._background.drain(timeout)
-                await runtime.close(timeout)
+                await self._background.drain(patience)
+                await runtime.close(patience)
             self._coherence.on_lost()
             self._cache.clear()
 
@@ -323,19 +321,18 @@ class AsyncSessionManager(AsyncReader):
             TypeError, ValueError: an argument is not usable; names it.
             WriteOutcomeUnknown: the connection was lost at the wrong moment; the session may exist.
         """
-        runtime = await self._ready()
         config = self._config
         user = rules.identifier("user_id", user_id)
         group = rules.optional_identifier("group_id", group_id)
         inactivity = rules.boolean("include_inactivity", include_inactivity)
-        now = self._clock.database_now
-        ends = rules.expiry(now, expires_at, expires_in)
+        ends = rules.expiry(self._clock, expires_at, expires_in)
         if ends is None:
-            ends = now() + microseconds(config.session_expiration)
+            ends = self._clock.database_now() + microseconds_of(config.session_expiration)
         key = uuid.uuid4().bytes
+        stored = self._new_attributes(key, user, ends, attributes)
+        runtime = await self._ready()
         operation = Create(
-            key, user, group, ends, inactivity,
-            self._new_attributes(key, user, ends, attributes),
+            key, user, group, ends, inactivity, stored,
             config.max_sessions, config.max_sessions_policy,
             self._cache.accesses_of_user(user) if config.max_sessions else [],
         )  # fmt: skip
@@ -346,12 +343,11 @@ class AsyncSessionManager(AsyncReader):
         self, key: bytes, user: str, ends: int, attributes: Mapping[str, Any] | None
     ) -> list[tuple[str, bytes, int | None]]:
         """The attributes of a new session, checked and encoded as those of any session are."""
-        if not attributes and attributes is not None:
-            rules.mapping("attributes", attributes)
-        if not attributes:
+        values = {} if attributes is None else rules.mapping("attributes", attributes)
+        if not values:
             return []
         draft = self._cache.session(Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
-        for name, value in rules.mapping("attributes", attributes).items():
+        for name, value in values.items():
             draft[name] = value
         changes = draft._changes()
         return [] if changes is None else [(name, text, until) for name, text, until, _ in changes.sets]
@@ -387,17 +383,16 @@ class AsyncSessionManager(AsyncReader):
             SessionInvalidatedError: the session object was invalidated.
             WriteOutcomeUnknown: the connection was lost at the wrong moment; the changes may have been written.
         """
-        runtime = self._open_runtime() if self._runtime is not None else await self._ready()
-        if not isinstance(session, Session):
-            raise TypeError(f"session: a Session is needed, not {type(session).__name__}")
-        session._check_usable()
-        rules.choice("check", check, (None, "session", "attributes"))
+        rules.instance("session", session, Session, "a Session")
+        rules.choice("check", check, _CHECKS)
         if include_inactivity is not None:
             rules.boolean("include_inactivity", include_inactivity)
-        changes = session._changes()
-        ends = rules.expiry(self._clock.database_now, expires_at, expires_in)
+        ends = rules.expiry(self._clock, expires_at, expires_in)
         notify = rules.boolean("notify", notify) and self._config.notify_on_updates
         group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
+        runtime = self._open_runtime() if self._runtime is not None else await self._ready()
+        session._check_usable()
+        changes = session._changes()
         if changes is None and ends is None and include_inactivity is None and group is None:
             return await self._confirm(runtime, session, check)
         operation = Update(
@@ -446,9 +441,10 @@ class AsyncSessionManager(AsyncReader):
             SessionNotFoundError: there is no such session (any more).
             ConflictError: others were faster each time.
         """
-        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-            raise ValueError(f"retries: an int of at least 0 is needed, not {retries!r}")
-        key = to_bytes(session_id)
+        key = rules.session_id("session_id", session_id)
+        rules.function("change", change)
+        rules.choice("check", check, _CHECKS)
+        rules.count("retries", retries, 0)
         try:
             return await self._modify(key, change, check, options)
         except ConflictError:
@@ -476,9 +472,10 @@ class AsyncSessionManager(AsyncReader):
 
     async def delete_session(self, session_id: SessionId) -> bool:
         """Ends a session, on every node; False if there was no live one. Its locks end with it."""
+        key = rules.session_id("session_id", session_id)
         runtime = await self._ready()
         try:
-            await self._write(runtime, Delete(to_bytes(session_id)))
+            await self._write(runtime, Delete(key))
         except SessionNotFoundError:
             return False
         return True
@@ -494,14 +491,15 @@ class AsyncSessionManager(AsyncReader):
 
     async def list_user_sessions(self, user_id: str | int | UUID) -> list[Session]:
         """A user's live sessions, newest access first: the "your devices" page. Not an access to them."""
-        runtime = await self._ready()
         user = rules.identifier("user_id", user_id)
+        runtime = await self._ready()
         return self._listed(*await runtime.store.list_user(user), dict(self._cache.accesses_of_user(user)))
 
     async def list_group_sessions(self, group_id: str | int | UUID) -> list[Session]:
         """A group's live sessions, newest access first."""
+        group = rules.identifier("group_id", group_id)
         runtime = await self._ready()
-        return self._listed(*await runtime.store.list_group(rules.identifier("group_id", group_id)), {})
+        return self._listed(*await runtime.store.list_group(group), {})
 
     def _listed(
         self, records: list[Record], incarnation: str | None, accesses: dict[bytes, int]
@@ -516,16 +514,16 @@ class AsyncSessionManager(AsyncReader):
 
     async def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:
         """Logs a user out everywhere, but for the session `keep`; returns how many sessions ended."""
-        runtime = await self._ready()
         user = rules.identifier("user_id", user_id)
-        kept = None if keep is None else to_bytes(keep)
+        kept = rules.optional_session_id("keep", keep)
+        runtime = await self._ready()
         with self._dropping(events.UserChanged(user)):
             return await runtime.store.delete_user(user, kept)
 
     async def delete_group_sessions(self, group_id: str | int | UUID) -> int:
         """Ends every session of a group; returns how many."""
-        runtime = await self._ready()
         group = rules.identifier("group_id", group_id)
+        runtime = await self._ready()
         with self._dropping(events.GroupChanged(group)):
             return await runtime.store.delete_group(group)
 
@@ -537,9 +535,9 @@ class AsyncSessionManager(AsyncReader):
 
     async def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
         """Removes an attribute from each of a user's sessions, to be computed anew; returns how many had it."""
-        runtime = await self._ready()
         user = rules.identifier("user_id", user_id)
         name = rules.attribute_key("key", key)
+        runtime = await self._ready()
         with self._dropping(events.UserChanged(user)):
             return await runtime.store.drop_attribute(user, name)
 
@@ -581,16 +579,27 @@ class AsyncSessionManager(AsyncReader):
             max_retries: how often `acquire` without a timeout tries again; None: until it succeeds.
             retry_delay: how long to wait before trying again, unless a release wakes it earlier.
         """
+        name = rules.identifier("resource", resource)
+        key = rules.optional_session_id("session_id", session_id)
+        lease = microseconds("lease_time", lease_time)
+        heartbeat = microseconds("heartbeat_interval", heartbeat_interval)
+        if heartbeat >= lease:
+            raise ValueError(
+                f"heartbeat_interval: must be less than lease_time ({lease_time}), not {heartbeat_interval}"
+            )
+        if max_retries is not None:
+            rules.count("max_retries", max_retries, 0)
+        delay = rules.seconds("retry_delay", retry_delay)
         self._check_can_open()
         return AsyncLock(
             self._lock_renewal,
             self._clock,
-            rules.identifier("resource", resource),
-            None if session_id is None else to_bytes(session_id),
-            lease_time=rules.seconds("lease_time", lease_time),
-            heartbeat_interval=rules.seconds("heartbeat_interval", heartbeat_interval),
+            name,
+            key,
+            lease=lease,
+            heartbeat=heartbeat,
             max_retries=max_retries,
-            retry_delay=rules.seconds("retry_delay", retry_delay),
+            retry_delay=delay,
         )
 
     def stats(self) -> Stats:
@@ -625,8 +634,8 @@ class AsyncSessionManager(AsyncReader):
 
         `timeout`: seconds (or timedelta) after which a database that has not answered counts as down.
         """
-        runtime = await self._ready()
         patience = rules.seconds("timeout", timeout)
+        runtime = await self._ready()
         age = self._coherence.proof_age
         started = time.perf_counter()
         failure: str | None = None

@@ -13,9 +13,8 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
 from pgsession._database.statements import Commit, Statements
-from pgsession._protocol import rules
 from pgsession._protocol.coherence import Coherence
-from pgsession.config import Config
+from pgsession.config import Config, microseconds_of
 from pgsession.schema import async_check, async_create
 
 from .group_commit import AsyncGroupCommit
@@ -81,7 +80,7 @@ class AsyncRuntime:
             self.pool,
             self.statements,
             node=node,
-            inactivity=rules.microseconds(config.inactivity_duration),
+            inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
             keeps=self._owns_pool,
         )

@@ -8,8 +8,9 @@ Here are the stubs (`.pyi`), what each module gives to Python:
     session         a record and one caller's pending changes
     values          encodes and decodes attribute values
     accesses        accesses to be written whose session has left the cache
-    clock           the node's clock, mapped to the database's
-    key             session ids
+    clock           the node's clock, mapped to the database's; the rules for moments and durations
+    key             the rule for session ids
+    arguments       the rules for texts, flags and whole numbers
     token           opens a session token
     token_cache     tokens that were verified before
     completed       an awaitable whose result is there already

@@ -85,7 +85,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import psycopg
 from psycopg import sql
 
-from pgsession._protocol import events
+from pgsession._protocol import events, rules
 from pgsession._protocol.operations import Flag
 
 NIL = "0" * 32
@@ -143,7 +143,6 @@ _FUNCTIONS = {
     "write_accesses": "session_write_accesses",
     "write": "session_write",
 }
-LONGEST_NAME = max(map(len, [*_RELATIONS.values(), *_FUNCTIONS.values()]))
 
 
 def uuid_array(keys: Iterable[bytes]) -> str:
@@ -332,8 +331,8 @@ class Statements:
     """The statements for one schema and prefix; see the module for what each takes and answers."""
 
     def __init__(self, schema: str = "public", prefix: str = "") -> None:
-        self.schema = schema
-        self.prefix = prefix
+        self.schema = rules.schema_name("schema", schema)
+        self.prefix = rules.table_prefix("prefix", prefix)
         self.events_channel = events.events_channel(schema, prefix)
         self._names = placeholders_of(schema, prefix)
         self.read = self._render(_READ)

@@ -1,96 +1,176 @@
-"""Checks what callers pass, and turns it into what is stored. Every refusal names the argument and the rule."""
+"""The rules for arguments: each stands here once, and every entry point goes through it.
+
+What the compiled core needs too (session ids, texts, flags, durations, moments) it states itself, and is exported here.
+A rule takes the argument's name and its value, and returns what is stored. A refusal reads "name: rule, not value": a
+TypeError where the type is wrong, a ValueError where the value is. `Config` turns both into a ConfigError of the same
+words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 from uuid import UUID
 
+from pgsession._core.arguments import check_count as count
+from pgsession._core.arguments import check_flag as boolean
+from pgsession._core.arguments import check_text
+from pgsession._core.clock import duration_micros as microseconds
+from pgsession._core.clock import expiry_micros as expiry
+from pgsession._core.key import to_bytes
+from pgsession._protocol.events import MAX_PAYLOAD
+
+__all__ = [
+    "attribute_key",
+    "boolean",
+    "channel",
+    "choice",
+    "count",
+    "expiry",
+    "function",
+    "identifier",
+    "instance",
+    "mapping",
+    "microseconds",
+    "octets",
+    "optional_identifier",
+    "optional_session_id",
+    "payload",
+    "schema_name",
+    "seconds",
+    "session_id",
+    "table_prefix",
+    "timeout",
+]
+
 MAX_ID_BYTES = 512  # an index row must hold it
-MAX_MICROSECONDS = 253_402_300_799_999_999  # the last instant of the year 9999, the last that datetime has
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MAX_NAME_BYTES = 63  # of a name or channel: PostgreSQL cuts what is longer, without an error
+LONGEST_NAME = "session_attributes_expires_at_idx"  # of all that stands behind a table prefix
+MAX_PREFIX_BYTES = MAX_NAME_BYTES - len(LONGEST_NAME)
+LEAST_IDLE_TIMEOUT = 1_000_000  # microseconds
+_QUOTE = "$pgsession$"  # around the bodies of our functions
+
+_T = TypeVar("_T")
+
+
+# ---- ids and keys ----
+
+
+def session_id(name: str, value: object) -> bytes:
+    """Return the 16 bytes of a session id: a UUID, its str of 36 characters or 16 bytes."""
+    return to_bytes(value, name)  # type: ignore[arg-type]
+
+
+def optional_session_id(name: str, value: object) -> bytes | None:
+    """Return the 16 bytes of a session id, or None."""
+    return None if value is None else session_id(name, value)
 
 
 def identifier(name: str, value: object) -> str:
-    """A user or group id, or a resource name, as the text that is stored: str, int and UUID are taken."""
-    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+    """Return a user id, a group id or the name of a resource as the text that is stored; str, int and UUID are taken.
+
+    The text is that of the value itself, whatever a subclass (an enumeration, say) prints.
+    """
+    if isinstance(value, str):
+        return check_text(name, value, 1, MAX_ID_BYTES)
+    if isinstance(value, UUID):
+        return check_text(name, UUID.__str__(value), 1, MAX_ID_BYTES)
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name}: a str, int or UUID is needed, not {type(value).__name__}")
-    text = str(value)
-    if not text:
-        raise ValueError(f"{name}: must not be empty")
-    if "\0" in text:
-        raise ValueError(f"{name}: must not contain NUL, which PostgreSQL cannot store")
-    try:
-        length = len(text.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: must not contain lone surrogates, which UTF-8 cannot carry") from None
-    if length > MAX_ID_BYTES:
-        raise ValueError(f"{name}: must be at most {MAX_ID_BYTES} bytes, not {length}")
-    return text
-
-
-def attribute_key(name: str, value: object) -> str:
-    """The key of an attribute: a str within the bounds of an identifier."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: a str is needed, not {type(value).__name__}")
-    return identifier(name, value)
+    if int.bit_length(value) > 8 * MAX_ID_BYTES:  # Python refuses to print more than some thousand digits
+        raise ValueError(f"{name}: must be at most {MAX_ID_BYTES} bytes, not an int of that many digits")
+    return check_text(name, int.__repr__(value), 1, MAX_ID_BYTES)
 
 
 def optional_identifier(name: str, value: object) -> str | None:
-    """The same, or None."""
+    """Return an id as the text that is stored, or None."""
     return None if value is None else identifier(name, value)
 
 
-def microseconds(duration: timedelta | float) -> int:
-    """A length of time, as a timedelta or in seconds, in whole microseconds."""
-    return duration // _MICROSECOND if isinstance(duration, timedelta) else int(duration * 1_000_000)
+def attribute_key(name: str, value: object) -> str:
+    """Return the key of an attribute: a str of 1 to 512 bytes, as `Session` takes it."""
+    return check_text(name, value, 1, MAX_ID_BYTES)
 
 
-def seconds(name: str, value: object) -> float:
-    """A length of time given as a timedelta or a number of seconds, as seconds; more than 0."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: a timedelta or a number of seconds is needed, not {type(value).__name__}")
-    if not 0 < value < 10**10:
-        raise ValueError(f"{name}: must be more than 0 and less than 10**10 seconds, not {value}")
-    return float(value)
+# ---- lengths of time ----
 
 
-def expiry(now: Callable[[], int], expires_at: object, expires_in: object) -> int | None:
-    """When something ends, in microseconds since 1970 on the database's clock, which `now()` tells; None: not said."""
-    if expires_at is not None and expires_in is not None:
-        raise ValueError("expires_at, expires_in: only one of them may be given")
-    if expires_at is not None:
-        if not isinstance(expires_at, datetime):
-            raise TypeError(f"expires_at: an aware datetime is needed, not {type(expires_at).__name__}")
-        if expires_at.utcoffset() is None:
-            raise ValueError("expires_at: must be aware (have a time zone), not naive")
-        return (expires_at - _EPOCH) // _MICROSECOND
-    if expires_in is None:
-        return None
-    length = seconds("expires_in", expires_in)
-    exact = expires_in if isinstance(expires_in, timedelta) else length
-    return min(now() + microseconds(exact), MAX_MICROSECONDS)
+def seconds(name: str, value: object, least: int = 1) -> float:
+    """Return a duration, a timedelta or a number of seconds of at least `least` microseconds, as seconds."""
+    return microseconds(name, value, least) / 1_000_000
 
 
-def choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Refuses a value that is not among the allowed ones."""
+def timeout(name: str, value: object) -> float | None:
+    """Return the seconds to wait at most, 0 for not at all; None where there is no limit."""
+    return None if value is None else seconds(name, value, 0)
+
+
+# ---- names in PostgreSQL ----
+
+
+def schema_name(name: str, value: object) -> str:
+    """Return the name of a PostgreSQL schema."""
+    return _quotable(name, check_text(name, value, 1, MAX_NAME_BYTES))
+
+
+def table_prefix(name: str, value: object) -> str:
+    """Return what is put before the names of tables, indexes, functions and triggers, so short that none is cut."""
+    return _quotable(name, check_text(name, value, 0, MAX_PREFIX_BYTES))
+
+
+def _quotable(name: str, text: str) -> str:
+    if _QUOTE in text:
+        raise ValueError(f"{name}: must not contain {_QUOTE}")
+    return text
+
+
+def channel(name: str, value: object) -> str:
+    """Return the name of a notification channel."""
+    return check_text(name, value, 1, MAX_NAME_BYTES)
+
+
+def payload(name: str, value: object) -> str:
+    """Return the text of a notification."""
+    return check_text(name, value, 0, MAX_PAYLOAD)
+
+
+# ---- all else ----
+
+
+def octets(name: str, value: object) -> bytes:
+    """Return bytes, or a str as its UTF-8."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: bytes or a str is needed, not {type(value).__name__}")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: must not contain lone surrogates, which UTF-8 cannot carry") from None
+
+
+def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
+    """Refuse a value that is not among the allowed ones."""
+    words = ", ".join(map(repr, allowed))
+    if not isinstance(value, str) and not (value is None and None in allowed):
+        raise TypeError(f"{name}: one of {words} is needed, not {type(value).__name__}")
     if value not in allowed:
-        raise ValueError(f"{name}: must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+        raise ValueError(f"{name}: must be one of {words}, not {value!r}")
 
 
-def boolean(name: str, value: object) -> bool:
-    """A plain bool: what merely looks true or false is a mistake more often than not."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: True or False is needed, not {value!r}")
+def mapping(name: str, value: object) -> Mapping[Any, Any]:
+    """Return a mapping; refuse anything else, pairs of keys and values too."""
+    return instance(name, value, Mapping, "a mapping")  # type: ignore[type-abstract]
+
+
+def instance(name: str, value: object, kind: type[_T], words: str) -> _T:
+    """Return an object of that type, which `words` describe."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: {words} is needed, not {type(value).__name__}")
     return value
 
 
-def mapping(name: str, value: object) -> Mapping[str, Any]:
-    """A mapping."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}: a mapping is needed, not {type(value).__name__}")
-    return value
+def function(name: str, value: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: a function is needed, not {type(value).__name__}")

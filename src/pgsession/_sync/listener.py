@@ -26,8 +26,9 @@ from pgsession._concurrency import (
     Thunk,
     call,
 )
-from pgsession._database.channels import check_channel, check_payload, for_each
+from pgsession._database.channels import for_each
 from pgsession._database.conninfo import listener_parameters, server_settings
+from pgsession._protocol import rules
 from pgsession.errors import ListenerError
 
 from .listener_connection import Command, ListenerConnection, Row
@@ -71,11 +72,18 @@ class Listener:
         reconnect_delay: float = 2,
         logger: logging.Logger = LOGGER,
     ) -> None:
+        rules.instance("conninfo", conninfo, str, "a str")
+        rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
+        rules.instance("logger", logger, logging.Logger, "a logging.Logger")
         self._parameters = listener_parameters(conninfo, connect_timeout=connect_timeout)
         self._settings = server_settings(conninfo)
-        self._command_timeout = command_timeout
-        self._health_check_interval = health_check_interval
-        self._reconnect_delay = reconnect_delay
+        self._command_timeout = rules.seconds("command_timeout", command_timeout)
+        self._health_check_interval = (
+            None
+            if health_check_interval is None
+            else rules.seconds("health_check_interval", health_check_interval)
+        )
+        self._reconnect_delay = rules.seconds("reconnect_delay", reconnect_delay)
         self._logger = logger
         self._worker = BackgroundLoop(logger)
         self._lost_hooks: list[Callable[[], object]] = []
@@ -125,6 +133,7 @@ class Listener:
             timeout: seconds to wait for a callback that is running; after that a task is cancelled, a thread left
                 alone.
         """
+        patience = rules.seconds("timeout", timeout, 0)
         self._closing.set()
         if self._opened is None or self._owner != os.getpid():
             return  # a child of a fork must not touch what it shares with its parent
@@ -132,7 +141,7 @@ class Listener:
         connection = self._connection
         if connection is not None and connection.busy:
             connection.abort()
-        self._worker.stop(0 if self._connecting else timeout)
+        self._worker.stop(0 if self._connecting else patience)
 
     def __enter__(self) -> Self:
         self.open()
@@ -188,13 +197,22 @@ class Listener:
         Raises:
             TimeoutError: there was no connection in time; it is as if never asked for.
         """
-        check_channel(channel)
+        rules.channel("channel", channel)
+        rules.function("on_notification", on_notification)
+        for name, callback in (
+            ("on_out_of_sync", on_out_of_sync),
+            ("on_error", on_error),
+            ("on_done", on_done),
+        ):
+            if callback is not None:
+                rules.function(name, callback)
+        patience = rules.timeout("timeout", timeout)
         subscription = Subscription(channel, on_notification, on_out_of_sync, on_error, on_done)
         try:
-            self._ask(partial(self._subscribe, subscription), timeout)
+            self._ask(partial(self._subscribe, subscription), patience)
             if self._worker.is_current() and not subscription.listening.done:
                 raise _disconnected()  # a callback cannot wait here for what only its return makes possible
-            subscription.listening.wait(timeout)
+            subscription.listening.wait(patience)
         except BaseException:
             self._forget(subscription)
             raise
@@ -206,7 +224,9 @@ class Listener:
             channel: the name of the channel.
             on_notification: stop calling only this one. None: all of the channel. It is no error if there is none.
         """
-        check_channel(channel)
+        rules.channel("channel", channel)
+        if on_notification is not None:
+            rules.function("on_notification", on_notification)
         self._ask(partial(self._unsubscribe, channel, on_notification), None)
 
     def notify(self, channel: str, payload: str = "") -> None:
@@ -216,9 +236,8 @@ class Listener:
     @staticmethod
     def notify_query(channel: str, payload: str = "") -> tuple[LiteralString, tuple[str, str]]:
         """The statement and its parameters that notify when the caller's own transaction commits."""
-        check_channel(channel)
-        check_payload(payload)
-        return "SELECT pg_catalog.pg_notify(%s, %s)", (channel, payload)
+        parameters = rules.channel("channel", channel), rules.payload("payload", payload)
+        return "SELECT pg_catalog.pg_notify(%s, %s)", parameters
 
     # -- the connection, for those who want to prove that it works -------------------------------------------
 
@@ -239,10 +258,10 @@ class Listener:
             psycopg.OperationalError: there is no connection at present.
             TimeoutError: there was no answer in time; the connection is given up and made anew.
         """
+        seconds = self._command_timeout if timeout is None else rules.seconds("timeout", timeout)
         self._check_open()
         if self._connection is None:
             raise _disconnected()
-        seconds = self._command_timeout if timeout is None else timeout
         rows: list[Row] = self._ask(partial(self._execute, query, params, seconds), seconds)
         return rows
 
@@ -254,10 +273,12 @@ class Listener:
 
     def add_lost_hook(self, hook: Callable[[], object]) -> None:
         """Have a plain function called the moment the connection is known to be lost, before anything else happens."""
+        rules.function("hook", hook)
         self._lost_hooks.append(hook)
 
     def remove_lost_hook(self, hook: Callable[[], object]) -> None:
         """Undo `add_lost_hook`."""
+        rules.function("hook", hook)
         self._lost_hooks.remove(hook)
 
     # -- what others ask the background loop to do -----------------------------------------------------------

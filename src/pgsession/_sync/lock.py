@@ -17,7 +17,6 @@ from pgsession._concurrency import Event, SharedFuture, Thunk
 from pgsession._core.clock import Clock
 from pgsession._protocol import rules
 from pgsession.errors import (
-    ConfigError,
     LockError,
     LockExpiredError,
     LockNotAcquiredError,
@@ -52,26 +51,18 @@ class Lock:
         resource: str,
         session_id: bytes | None,
         *,
-        lease_time: float,
-        heartbeat_interval: float,
+        lease: int,
+        heartbeat: int,
         max_retries: int | None,
         retry_delay: float,
     ) -> None:
-        if heartbeat_interval >= lease_time:
-            raise ConfigError(
-                f"heartbeat_interval: must be less than lease_time ({lease_time}), not {heartbeat_interval}"
-            )
-        if max_retries is not None and (
-            not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
-        ):
-            raise ConfigError(f"max_retries: an int of at least 0 or None is needed, not {max_retries!r}")
         self._opened = opened
         self._renewal: LockRenewal  # since the first try
         self._clock = clock
         self._resource = resource
         self._session_id = session_id
-        self._lease = int(lease_time * SECOND)
-        self._heartbeat = int(heartbeat_interval * SECOND)
+        self._lease = lease
+        self._heartbeat = heartbeat
         self._max_retries = max_retries
         self._retry_delay = retry_delay
         self._owner = uuid.uuid4().hex
@@ -106,7 +97,7 @@ class Lock:
     def _holding(self) -> HeldLock | None:
         return None if self._held is None or self._held.released else self._held
 
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+    def acquire(self, blocking: bool = True, timeout: timedelta | float | None = None) -> bool:
         """Takes the lock; returns whether it did.
 
         Args:
@@ -119,11 +110,13 @@ class Lock:
                 and it is free again after the lease time. (A cancelled call gives back what it took.)
             psycopg.Error: the database failed. Never taken for success.
         """
+        rules.boolean("blocking", blocking)
+        patience = rules.timeout("timeout", timeout)
         if self._holding() is not None:
             raise LockNotAcquiredError(
                 f"this object has taken the lock on {self._resource!r} already: release it first"
             )
-        end = None if timeout is None else time.monotonic() + max(timeout, 0)
+        end = None if patience is None else time.monotonic() + patience
         self._renewal = self._opened()
         acquired = self._try()
         if acquired.acquired or not blocking:
@@ -224,7 +217,7 @@ class Lock:
             LockExpiredError: it was lost before.
             psycopg.Error: the database failed; the lease is as it was.
         """
-        length = int(rules.seconds("seconds", seconds) * SECOND)
+        length = rules.microseconds("seconds", seconds)
         held = self._needed()
         if not held.lost.is_set():
             held.renew(length)
