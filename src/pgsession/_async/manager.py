@@ -80,9 +80,11 @@ class AsyncSessionManager(AsyncReader):
         signer: Signer | None = None,
     ) -> None:
         if not isinstance(database, str):
-            rules.instance("database", database, AsyncConnectionPool, "a conninfo or an AsyncConnectionPool")
+            rules.instance(
+                "database", database, AsyncConnectionPool, "a conninfo or a pool (AsyncConnectionPool)"
+            )
         if listener is not None:
-            rules.instance("listener", listener, AsyncListener, "an AsyncListener or None")
+            rules.instance("listener", listener, AsyncListener, "a listener (AsyncListener) or None")
         if signer is not None:
             rules.instance("signer", signer, Signer, "a Signer or None")
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")

@@ -82,9 +82,9 @@ class SessionManager(Reader):
         signer: Signer | None = None,
     ) -> None:
         if not isinstance(database, str):
-            rules.instance("database", database, ConnectionPool, "a conninfo or an ConnectionPool")
+            rules.instance("database", database, ConnectionPool, "a conninfo or a pool (ConnectionPool)")
         if listener is not None:
-            rules.instance("listener", listener, Listener, "an Listener or None")
+            rules.instance("listener", listener, Listener, "a listener (Listener) or None")
         if signer is not None:
             rules.instance("signer", signer, Signer, "a Signer or None")
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")

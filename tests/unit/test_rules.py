@@ -1,0 +1,564 @@
+"""Every public parameter has a row in the table below, and every entry point answers by the rule in its row.
+
+The entry points are found by looking at the classes, so a new parameter without a row fails. Each is fed what its rule
+refuses, and has to raise the very error that the rule raises: type and words. No database is needed: arguments are
+checked before anything else happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import enum
+import inspect
+import itertools
+import logging
+import math
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+import pgsession
+from pgsession import __main__ as command
+from pgsession import schema
+from pgsession._async.held_lock import AsyncLost
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
+from pgsession._core.values import encode_value
+from pgsession._database.statements import Statements
+from pgsession._protocol import rules
+from pgsession._sync.held_lock import Lost
+
+NOW = 1_700_000_000_000_000
+CLOCK = Clock(manual=NOW)
+CENTURY = timedelta(days=36500)
+LOGGER = logging.getLogger("pgsession.test")
+ID = uuid.UUID(int=5)
+
+
+class Rule(NamedTuple):
+    check: Callable[[str, Any], object]
+    bad: list[Any]
+    good: list[Any]
+
+
+class Free(NamedTuple):
+    """A parameter that no rule of ours is about."""
+
+    why: str
+
+
+class Odd(str):
+    """Text that says something else of itself."""
+
+    def __str__(self) -> str:
+        return ""
+
+
+class Text(bytes, enum.Enum):
+    empty = b""
+
+
+def optional(rule: Rule) -> Rule:
+    def check(name: str, value: object) -> object:
+        return None if value is None else rule.check(name, value)
+
+    return Rule(check, [value for value in rule.bad if value is not None], [*rule.good, None])
+
+
+def typed(words: str, *good: Any) -> Rule:
+    def check(name: str, value: object) -> None:
+        raise TypeError(f"{name}: {words} is needed, not {type(value).__name__}")
+
+    return Rule(check, [5, 1.5, [], object()], list(good))
+
+
+# ---- the rules, with values at and beyond their limits ----
+
+NO_TEXT = ["a\0b", "\0", "\ud800", "x\udfff", None, 5, b"x", ["x"], True, 1.5, object()]
+NO_NUMBER = ["5", None, True, False, 1.5, b"5", [5], object()]
+SESSION_ID = Rule(
+    rules.session_id,
+    ["", "x", str(ID) + " ", "{" + str(ID)[2:] + "}}", str(ID)[:-1] + "g", str(ID)[:-1] + "é", "\ud800" * 36, "\0" * 36,
+     b"", b"x" * 15, b"x" * 17, Text.empty, None, 5, True, 1.5, bytearray(16), [ID], object()],
+    [ID, str(ID), str(ID).upper(), ID.bytes, Odd(ID)],
+)  # fmt: skip
+IDENTIFIER = Rule(
+    rules.identifier,
+    [
+        "",
+        "x" * 513,
+        "é" * 257,
+        "a\0b",
+        "\ud800",
+        None,
+        True,
+        1.5,
+        b"x",
+        [],
+        object(),
+        10**512,
+        10**5000,
+        -(10**511),
+    ],
+    ["x" * 512, "é" * 256, 0, -1, 10**511, ID, Odd("x" * 512)],
+)
+KEY = Rule(rules.attribute_key, ["", "x" * 513, "é" * 257, *NO_TEXT], ["x" * 512, "é" * 256, Odd("x")])
+NO_DURATION = [-1e-9, -1, math.nan, math.inf, -math.inf, 1e300, 10**400, 10**5000, 4e-7, timedelta(microseconds=-1),
+               timedelta(days=213_503_983), timedelta(days=106_751_992), timedelta.max, timedelta.min,
+               CENTURY + timedelta(microseconds=1), 36500 * 86400 + 1,
+               "5", True, False, [5], b"5", object(), datetime.now(UTC)]  # fmt: skip
+LENGTHS = [1e-6, timedelta(microseconds=1), 5, 0.5, CENTURY, 36500 * 86400]
+DURATION = Rule(rules.seconds, [0, 0.0, timedelta(0), None, *NO_DURATION], LENGTHS)
+ZERO_OR_DURATION = Rule(
+    partial(rules.seconds, least=0), [None, *NO_DURATION], [0, 0.0, timedelta(0), *LENGTHS]
+)
+TIMEOUT = optional(ZERO_OR_DURATION)
+EXPIRES_AT = Rule(
+    lambda name, value: rules.expiry(CLOCK, expires_at=value),
+    [datetime(2100, 1, 1), datetime(1970, 1, 1, tzinfo=UTC), datetime.min.replace(tzinfo=UTC),
+     datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), 5, "2100-01-01", True, timedelta(1), object()],
+    [None, datetime.max.replace(tzinfo=UTC), datetime(1971, 1, 1, tzinfo=timezone(timedelta(hours=14)))],
+)  # fmt: skip
+EXPIRES_IN = optional(Rule(lambda name, value: rules.expiry(CLOCK, expires_in=value), DURATION.bad, LENGTHS))
+FLAG = Rule(rules.boolean, [0, 1, None, "yes", "", [], object()], [True, False])
+
+
+def count(least: int, most: int = 2**63 - 1) -> Rule:
+    bad = [least - 1, most + 1, -(10**400), 10**400, 10**5000, *NO_NUMBER]
+    return Rule(partial(rules.count, least=least, most=most), bad, [least, most])
+
+
+def choice(*allowed: str | None) -> Rule:
+    bad = [
+        value for value in ("", "both", "\0", "\ud800", 5, True, None, [], object()) if value not in allowed
+    ]
+    return Rule(partial(rules.choice, allowed=allowed), bad, list(allowed))
+
+
+CHECK = choice(None, "session", "attributes")
+FUNCTION = Rule(rules.function, [5, "print", None, [], object()], [print])
+CHANNEL = Rule(rules.channel, ["", "x" * 64, "é" * 32, *NO_TEXT], ["x" * 63, "é" * 31])
+PAYLOAD = Rule(rules.payload, ["x" * 8000, "é" * 4000, *NO_TEXT], ["", "x" * 7999])
+SCHEMA = Rule(rules.schema_name, ["", "x" * 64, "é" * 32, "$pgsession$", *NO_TEXT], ["x" * 63, "é" * 31])
+PREFIX = Rule(
+    rules.table_prefix, ["x" * 31, "x" * 35, "é" * 16, "$pgsession$", *NO_TEXT], ["", "x" * 30, "é" * 15]
+)
+VALUE = Rule(
+    lambda name, value: encode_value("k", value, 16384),
+    ["a\0b", "\ud800", math.nan, [math.inf], 1j, {1j: 1}, "x" * 16383],
+    ["x" * 16382, None, [1, {"a": 1.5}]],
+)
+TEXT = typed("a str", "")
+MESSAGE = Rule(
+    rules.octets, ["\ud800", None, 5, [], object()], ["", "\0", b"", bytearray(b"x"), memoryview(b"x")]
+)
+KEYS = Rule(
+    lambda name, value: pgsession.Signer(value),
+    [None, 5, [], b"", b"x" * 31, "x" * 32, ["x" * 32], [b"x" * 32, None]],
+    [b"x" * 32, [b"x" * 32, bytearray(32)]],
+)
+
+TOKEN = Free("whatever it is, it is a token that nobody signed")
+ANYTHING = Free("any object")
+LOOKED_UP = Free("a key that cannot be stored is not found")
+OURS = Free("given by the manager, which has checked it")
+DRIVER = Free("psycopg checks it")
+
+# ---- the table: by name, and by callable and name where the name says not enough ----
+
+TABLE: dict[str, Rule | Free] = {
+    "attributes": optional(typed("a mapping", {}, {"a": 1})),
+    "blocking": FLAG,
+    "change": FUNCTION,
+    "channel": CHANNEL,
+    "check": CHECK,
+    "command_timeout": DURATION,
+    "config": optional(typed("a Config or None")),
+    "connect_timeout": count(1, 2**31 - 1),
+    "connection": DRIVER,
+    "conninfo": TEXT,
+    "environ": optional(typed("a mapping", {})),
+    "expires_at": EXPIRES_AT,
+    "expires_in": EXPIRES_IN,
+    "group_id": IDENTIFIER,
+    "health_check_interval": optional(DURATION),
+    "heartbeat_interval": DURATION._replace(good=[1e-6, 59.9]),
+    "hook": FUNCTION,
+    "include_inactivity": FLAG,
+    "keep": optional(SESSION_ID),
+    "key": KEY,
+    "keys": KEYS,
+    "lease_time": DURATION._replace(good=[10.1, CENTURY]),
+    "listener": optional(typed("a listener (LISTENER) or None")),
+    "logger": typed("a logging.Logger", LOGGER),
+    "max_retries": optional(count(0)),
+    "message": MESSAGE,
+    "min_version": count(0),
+    "notify": FLAG,
+    "on_done": optional(FUNCTION),
+    "on_error": optional(FUNCTION),
+    "on_notification": FUNCTION,
+    "on_out_of_sync": optional(FUNCTION),
+    "params": DRIVER,
+    "payload": PAYLOAD,
+    "prefix": PREFIX,
+    "query": DRIVER,
+    "reconnect_delay": DURATION,
+    "refresh": FLAG,
+    "resource": IDENTIFIER,
+    "retries": count(0),
+    "retry_delay": DURATION,
+    "schema": SCHEMA,
+    "seconds": DURATION,
+    "session": typed("a Session"),
+    "session_id": SESSION_ID,
+    "signer": optional(typed("a Signer or None", pgsession.Signer(b"x" * 32))),
+    "statements": Free("made by `Statements`, which has checked the names"),
+    "timeout": TIMEOUT,
+    "token": TOKEN,
+    "touch": FLAG,
+    "user_id": IDENTIFIER,
+    "value": VALUE,
+    "version": count(0),
+}
+SPECIAL: dict[tuple[str, str], Rule | Free] = {
+    ("*SessionManager.__init__", "database"): typed("a conninfo or a pool (POOL)", ""),
+    ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
+    ("*SessionManager.update_session", "group_id"): optional(IDENTIFIER),
+    ("*SessionManager.check_health", "timeout"): DURATION,
+    ("*SessionManager.modify_session", "options"): Free("as for update_session, which takes them"),
+    ("*SessionManager.update_session", "include_inactivity"): optional(FLAG),
+    ("*SessionManager.lock", "session_id"): optional(SESSION_ID),
+    **{
+        ("*Lock.__init__", name): OURS
+        for name in (
+            "opened", "clock", "resource", "session_id", "lease", "heartbeat", "max_retries", "retry_delay"
+        )
+    },
+    ("*Listener.close", "timeout"): ZERO_OR_DURATION,
+    ("*Listener.execute", "timeout"): optional(DURATION),
+    ("*Listener.remove_lost_hook", "hook"): FUNCTION._replace(good=[]),
+    ("*Listener.unlisten", "on_notification"): optional(FUNCTION),
+    **{
+        ("Session." + name, "key"): LOOKED_UP
+        for name in ("__getitem__", "__delitem__", "__contains__", "attribute", "get", "pop")
+    },
+    ("Session.get", "default"): ANYTHING,
+    ("Session.get", "type"): Free("msgspec checks it"),
+    ("Session.pop", "default"): ANYTHING,
+    ("Session.setdefault", "key"): KEY._replace(bad=[key for key in KEY.bad if key != ["x"]]),  # looked up first
+    ("Session.setdefault", "default"): VALUE,
+    ("Session.update", "other"): Free("what a dict takes; its keys and values are fed below"),
+    ("Session.update", "more"): Free("as `other`"),
+    ("Config.from_env", "prefix"): TEXT,
+}  # fmt: skip
+CONFIG: dict[str, Rule] = {
+    "max_sessions": count(0, 2**31 - 1),
+    "max_sessions_policy": choice("evict", "reject"),
+    "max_attribute_length": count(1, 2**28),
+    "session_expiration": DURATION,
+    "inactivity_duration": Rule(
+        partial(rules.seconds, least=1_000_000), [0, 0.999999, *DURATION.bad], [1, CENTURY]
+    ),
+    "cleanup_interval": ZERO_OR_DURATION,
+    "cache_size": count(1, 2**30),
+    "max_session_lifetime_in_cache": ZERO_OR_DURATION,
+    "max_staleness": DURATION,
+    "stale_if_error": ZERO_OR_DURATION,
+    "last_access_update_interval": DURATION._replace(good=[1e-6, CENTURY / 2]),
+    "last_access_update_batch_size": count(1, 10**6),
+    "schema_name": SCHEMA,
+    "table_prefix": PREFIX,
+    "create_schema_if_missing": FLAG,
+    "notify_on_updates": FLAG,
+    "notify_on_failed_updates": FLAG,
+    "synchronous_commit": FLAG,
+    "notify_before_flush": FLAG,
+    "listener_conninfo": optional(typed("a str or None", "")),
+    "logger": optional(typed("a logging.Logger or None", LOGGER)),
+}
+COMMAND: dict[str, Rule | Free] = {
+    "help": Free("argparse"),
+    "dsn": DRIVER,
+    "conninfo": DRIVER,
+    "schema_name": SCHEMA,
+    "table_prefix": PREFIX,
+}
+
+# ---- the entry points ----
+
+CLASSES = (
+    pgsession.SessionManager,
+    pgsession.AsyncSessionManager,
+    pgsession.Session,
+    pgsession.Lock,
+    pgsession.AsyncLock,
+    Lost,
+    AsyncLost,
+    pgsession.Listener,
+    pgsession.AsyncListener,
+    pgsession.Signer,
+    pgsession.Config,
+    Statements,
+)  # fmt: skip
+OPERATORS = ("__init__", "__getitem__", "__setitem__", "__delitem__", "__contains__")
+MADE_OTHERWISE = {("Session", "__init__"), ("Config", "__init__"), ("Lost", "__init__")}
+NEEDED: dict[str, Any] = {
+    "change": print, "channel": "c", "connection": None, "database": "", "hook": print, "key": "k",
+    "keys": b"k" * 32, "message": b"m", "on_notification": print, "query": "SELECT 1", "resource": "r", "schema": "s",
+    "seconds": 5, "session_id": ID, "group_id": "g", "statements": None, "token": "t", "user_id": "u", "value": 1,
+    "prefix": "",
+}  # fmt: skip
+
+
+class Entry(NamedTuple):
+    name: str
+    owner: type | None
+    function: Callable[..., Any]
+    parameters: dict[str, Any]
+
+    def call(self, arguments: dict[str, Any]) -> Any:
+        """Call it on a fresh object that is not open."""
+        function = self.function
+        if self.owner is not None and self.name.endswith(".__init__"):
+            function = self.owner
+        elif self.owner is not None and not isinstance(
+            inspect.getattr_static(self.owner, self.function.__name__), staticmethod | classmethod
+        ):
+            function = partial(function, fresh(self.owner))
+        given = {"session": fresh(pgsession.Session), **NEEDED, **arguments}
+        positional, named = [], {}
+        for name, parameter in self.parameters.items():
+            if name not in arguments and parameter.default is not inspect.Parameter.empty:
+                continue
+            if parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+                continue
+            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+                positional.append(given[name])
+            else:
+                named[name] = given[name]
+        return function(*positional, **named)
+
+
+def fresh(owner: type) -> Any:
+    if owner is pgsession.Session:
+        cache = Cache(
+            5, CLOCK, inactivity=10**9, access_interval=10**6, lifetime=0, max_attribute_length=16384
+        )
+        return cache.session(
+            Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + 10**9, True, []), from_cache=False
+        )
+    if owner in (pgsession.SessionManager, pgsession.AsyncSessionManager):
+        return owner("", signer=pgsession.Signer(b"k" * 32))
+    if owner in (pgsession.Lock, pgsession.AsyncLock):
+
+        def closed() -> Any:
+            raise pgsession.ManagerClosedError("not open")
+
+        return owner(closed, CLOCK, "r", None, lease=2, heartbeat=1, max_retries=0, retry_delay=1)
+    if owner in (Lost, AsyncLost):
+        return owner(CLOCK)
+    return owner() if owner in (pgsession.Listener, pgsession.AsyncListener) else owner(b"k" * 32)
+
+
+def entries() -> Iterator[Entry]:
+    for owner in CLASSES:
+        for name in dir(owner):
+            function = getattr(owner, name)
+            if not callable(function) or (name.startswith("_") and name not in OPERATORS):
+                continue
+            if (owner.__name__.removeprefix("Async"), name) in MADE_OTHERWISE:
+                continue
+            if owner is Statements and name != "__init__":
+                continue  # it is asked for what was checked
+            yield Entry(f"{owner.__name__}.{name}", owner, function, parameters(function))
+    for name in schema.__all__:
+        function = getattr(schema, name)
+        yield Entry(f"schema.{name}", None, function, parameters(function))
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        found = dict(inspect.signature(function).parameters)
+    except ValueError:  # a default that has no literal
+        text = function.__text_signature__.strip("()")  # type: ignore[attr-defined]
+        names = [word.split("=")[0].strip("$ ") for word in text.split(",")]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        found = {name: inspect.Parameter(name, kind, default=None) for name in names if name not in "*/"}
+    found.pop("self", None)
+    return found
+
+
+ENTRIES = list(entries())
+
+
+def row_of(entry: Entry, parameter: str) -> Rule | Free | None:
+    name = entry.name
+    row = SPECIAL.get((name, parameter)) or SPECIAL.get(("*" + name.removeprefix("Async"), parameter))
+    return row or TABLE.get(parameter)
+
+
+RUNNER = asyncio.Runner()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loop() -> Iterator[None]:
+    with RUNNER:
+        yield
+
+
+async def awaited(result: Any) -> Any:
+    return await result
+
+
+def error_of(call: Callable[[], Any]) -> Exception | None:
+    try:
+        result = call()
+        if inspect.isawaitable(result):
+            RUNNER.run(awaited(result))
+    except Exception as error:
+        return error
+    return None
+
+
+def expected(rule: Rule, name: str, value: object, owner: type | None = None) -> tuple[type[Exception], str]:
+    error = error_of(lambda: rule.check(name, value))
+    assert isinstance(error, TypeError | ValueError), f"the rule takes {value!r:.50}"
+    text = str(error)
+    asynchronous = owner is not None and owner.__name__.startswith("Async")
+    text = text.replace("LISTENER", "AsyncListener" if asynchronous else "Listener")
+    return type(error), text.replace("POOL", "AsyncConnectionPool" if asynchronous else "ConnectionPool")
+
+
+def test_every_public_parameter_has_a_row() -> None:
+    assert len(ENTRIES) > 90
+    missing = [
+        f"{entry.name}({name})"
+        for entry in ENTRIES
+        for name in entry.parameters
+        if row_of(entry, name) is None
+    ]
+    assert not missing
+    assert set(CONFIG) == set(pgsession.Config.__struct_fields__)
+    assert set(COMMAND) == {action.dest for action in command_options()}
+
+
+def test_no_row_is_left_over() -> None:
+    used = {name for entry in ENTRIES for name in entry.parameters}
+    assert set(TABLE) <= used
+    names = {(entry.name.removeprefix("Async"), name) for entry in ENTRIES for name in entry.parameters}
+    assert {(where.removeprefix("*"), name) for where, name in SPECIAL} <= names
+
+
+RULED = [
+    pytest.param(entry, name, row, id=f"{entry.name}({name})")
+    for entry in ENTRIES
+    for name in entry.parameters
+    if isinstance(row := row_of(entry, name), Rule)
+]
+
+
+@pytest.mark.parametrize(("entry", "name", "rule"), RULED)
+def test_an_entry_point_refuses_what_the_rule_refuses_in_its_words(
+    entry: Entry, name: str, rule: Rule
+) -> None:
+    for value in rule.bad:
+        error = error_of(partial(entry.call, {name: value}))
+        assert (type(error), str(error)) == expected(rule, name, value, entry.owner), f"{value!r:.50}"
+
+
+@pytest.mark.parametrize(("entry", "name", "rule"), RULED)
+def test_an_entry_point_takes_what_the_rule_takes(entry: Entry, name: str, rule: Rule) -> None:
+    for value in rule.good:
+        if entry.name.startswith("schema."):
+            continue  # it goes on to the connection, which is none
+        error = error_of(partial(entry.call, {name: value}))
+        closed = pgsession.ManagerClosedError | pgsession.ListenerError | pgsession.LockNotHeldError
+        assert error is None or isinstance(error, closed), f"{value!r:.50}"
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in ENTRIES if "expires_in" in e.parameters], ids=lambda entry: entry.name
+)
+def test_of_two_expiries_only_one_may_be_given(entry: Entry) -> None:
+    error = error_of(partial(entry.call, {"expires_at": datetime(2100, 1, 1, tzinfo=UTC), "expires_in": 5}))
+    assert (type(error), str(error)) == (ValueError, "expires_at, expires_in: only one of them may be given")
+
+
+def attributes(entry: str) -> Callable[[dict[Any, Any]], Any]:
+    found = next(e for e in ENTRIES if e.name == entry)
+    parameter = "other" if entry == "Session.update" else "attributes"
+    return lambda values: found.call({parameter: values})
+
+
+MAPPINGS = ["SessionManager.create_session", "AsyncSessionManager.create_session", "Session.update"]
+
+
+@pytest.mark.parametrize("entry", MAPPINGS)
+def test_keys_values_and_expiries_in_a_mapping_go_by_the_same_rules(entry: str) -> None:
+    feed = attributes(entry)
+    cases: list[tuple[Rule, str, Callable[[Any], dict[Any, Any]]]] = [
+        (KEY, "key", lambda bad: {bad: 1}),
+        (VALUE, "value", lambda bad: {"k": bad}),
+        (VALUE, "value", lambda bad: {"k": pgsession.Attribute(bad)}),
+        (EXPIRES_AT, "expires_at", lambda bad: {"k": pgsession.Attribute(1, expires_at=bad)}),
+    ]
+    for rule, name, wrap in cases:
+        for value in rule.bad:
+            if name == "key" and isinstance(value, list):
+                continue  # no dict has it
+            error = error_of(lambda wrap=wrap, value=value: feed(wrap(value)))  # type: ignore[misc]
+            assert (type(error), str(error)) == expected(rule, name, value), f"{name} {value!r:.50}"
+
+
+@pytest.mark.parametrize("field", CONFIG)
+def test_config_says_the_same_words_as_a_config_error(field: str) -> None:
+    rule = CONFIG[field]
+    for value in rule.bad:
+        error = error_of(lambda value=value: pgsession.Config(**{field: value}))  # type: ignore[misc]
+        assert type(error) is pgsession.ConfigError and isinstance(error, ValueError)
+        assert str(error) == expected(rule, field, value)[1]
+    room = {"inactivity_duration": CENTURY, "last_access_update_interval": 1e-6}
+    for value in rule.good:
+        pgsession.Config(**(room | {field: value}))
+
+
+def command_options() -> list[argparse.Action]:
+    (commands,) = (a for a in command._parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return list(itertools.chain.from_iterable(parser._actions for parser in commands.choices.values()))
+
+
+@pytest.mark.parametrize("action", command_options(), ids=lambda action: action.dest)
+def test_the_command_refuses_in_the_same_words(
+    action: argparse.Action, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = COMMAND[action.dest]
+    if isinstance(rule, Free):
+        return
+    for value in rule.bad:
+        if not isinstance(value, str):
+            continue
+        option = action.option_strings[0]
+        with pytest.raises(SystemExit) as ended:
+            command.main(["init", f"{option}={value}", "host=/nowhere"])
+        assert ended.value.code == 2
+        assert expected(rule, option, value)[1] in capsys.readouterr().err
+
+
+def test_an_id_is_the_text_it_is_whatever_its_class_prints() -> None:
+    class Name(str, enum.Enum):  # noqa: UP042 - a StrEnum prints its text
+        ann = "ann"
+
+    class Number(int, enum.Enum):
+        one = 1
+
+    assert rules.identifier("user_id", Name.ann) == "ann"
+    assert rules.identifier("user_id", Number.one) == "1"
+    assert rules.identifier("user_id", Odd("ann")) == "ann"
+    assert rules.attribute_key("key", Name.ann) == "ann"
