@@ -1,4 +1,4 @@
-"""An attribute together with what is known about it."""
+"""An attribute is a value together with what is known about it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ __all__ = ["Attribute"]
 
 
 class Attribute(msgspec.Struct, frozen=True):
-    """The value of one session attribute, its version and its expiry.
+    """Holds the value of one session attribute, its version and its expiry.
 
-    Given to `create_session`, it sets a value that expires: `Attribute(code, expires_at=soon)`. Returned by
-    `Session.attribute(key)`, `version` is the version of the session that last wrote the attribute (0: not saved
-    yet) and `expires_at` an aware UTC datetime, or None where the attribute lives as long as its session.
+    Given to `create_session` or set in a session, it makes a value that expires: `Attribute(code, expires_at=soon)`.
+    `Session.attribute(key)` returns one.
+
+    Attributes:
+        value (Any): The value, decoded.
+        version (int, default 0): The version of the session that last wrote the attribute; 0: not saved yet. What is
+            given is not looked at.
+        expires_at (datetime, default None): When the attribute ends, an aware datetime, in UTC where it is returned;
+            None: with its session.
     """
 
     value: Any
