@@ -30,6 +30,7 @@ class Step(NamedTuple):
 def python_steps() -> Iterator[Step]:
     """What needs nothing but the virtual environment."""
     yield Step("lint", [str(BIN / "ruff"), "check", "--quiet", "--output-format=concise", "."])
+    yield Step("docstrings", [sys.executable, "tools/check_docstrings.py"])
     yield Step("format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."])
     yield Step("generated code", [sys.executable, "tools/async_to_sync.py", "--check"])
     yield Step("layers", [sys.executable, "tools/layers.py"])

@@ -1,5 +1,6 @@
-"""`make sanitize`: the core's tests and the fuzz tests under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy
-of the checkout.
+"""`make sanitize` runs the core's tests and the fuzz tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+It does so in a copy of the checkout.
 
 Leaks are not looked for here (Python itself keeps what it once had); the tests count references and memory themselves.
 """

@@ -1,4 +1,4 @@
-"""Everything pgsession itself can refuse or report; psycopg's own errors pass through unchanged."""
+"""These errors are all that pgsession itself raises; psycopg's own errors pass through unchanged."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = [
 
 
 class PgSessionError(Exception):
-    """Root of every error that is pgsession's own."""
+    """PgSessionError is the root of every error that is pgsession's own."""
 
 
 class ConfigError(PgSessionError, ValueError):
-    """A configuration field breaks a rule; the message names the field and the rule."""
+    """A configuration field breaks its rule; the message names the field and the rule."""
 
 
 class SchemaError(PgSessionError):
@@ -41,8 +41,11 @@ class SchemaError(PgSessionError):
 
 
 class ListenerError(PgSessionError):
-    """The listener cannot do its work: where it was pointed (a standby, a transaction pooler, another database), or
-    because it is closed, was never opened, or belongs to the parent of this forked process."""
+    """The listener cannot do its work.
+
+    It was pointed to a standby, a transaction pooler or another database; or it is closed, was never opened, or belongs
+    to the parent of this forked process.
+    """
 
 
 class ManagerClosedError(PgSessionError, RuntimeError):
@@ -127,11 +130,11 @@ class AttributeTypeError(PgSessionError, TypeError):
 
 
 class InvalidTokenError(PgSessionError, ValueError):
-    """A token that none of the signer's keys signed, or that is not a token at all."""
+    """None of the signer's keys signed the token, or it is not a token at all."""
 
 
 class LockError(PgSessionError):
-    """Root of the errors of distributed locks."""
+    """LockError is the root of the errors of distributed locks."""
 
 
 class LockNotAcquiredError(LockError):

@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""The rule for session ids: a UUID, its 36-character str or 16 bytes, read as one 128-bit key without a new object."""
+"""The rule for session ids stands here: a UUID, its 36-character str or 16 bytes is read as one 128-bit key."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""The rules for arguments: each stands here once, and every entry point goes through it.
+"""The rules for arguments stand here, each of them once; every entry point goes through them.
 
 What the compiled core needs too (session ids, texts, flags, durations, moments) it states itself, and is exported here.
 A rule takes the argument's name and its value, and returns what is stored. A refusal reads "name: rule, not value": a
