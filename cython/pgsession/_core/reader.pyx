@@ -186,9 +186,10 @@ cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_
 cdef object await_session(AsyncReader self, object session_id, bint touch, bint refresh, int64_t min_version):
     """Return an awaitable of the session of this id."""
     cdef Key key
-    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *cache
     cdef PyObject *session
     parse(session_id, &key)
+    cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
     if not refresh:
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:
