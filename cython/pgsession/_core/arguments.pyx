@@ -42,9 +42,10 @@ cdef int64_t checked_count(str name, object value, object least, object most) ex
 cdef str shown(object value):
     """Return the text of a refused number; Python refuses to print an int of many digits."""
     try:
-        return str(value)
+        text = str(value)
     except ValueError:
-        return "a far larger number"
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"a number of {len(text)} digits"
 
 
 def check_text(str name, value, Py_ssize_t least=1, Py_ssize_t most=MAX_TEXT_BYTES):
