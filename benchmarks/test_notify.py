@@ -37,7 +37,8 @@ def _write_for_ever(control: Connection, database: str, key: bytes) -> None:
             script, done = scripts[form], 0
             started = now = perf_counter()
             while now < started + SECONDS:
-                connection.execute(script, prepare=False)
+                with connection.lock:
+                    connection.wait(script.run(connection.pgconn))
                 done, now = done + 1, perf_counter()
             control.send((done, now - started))
 

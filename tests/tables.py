@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-NAMES = ("sessions", "session_attributes", "session_locks")
+NAMES = ("sessions", "session_attributes", "session_locks", "session_user_buckets")
 
 
 class Tables:

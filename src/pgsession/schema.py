@@ -1,20 +1,21 @@
-"""Creates, upgrades and checks the tables, by versioned migrations under an advisory lock.
+"""Creates, upgrades and checks the tables, by versioned migrations, and the functions that work on them.
 
-Everything happens in one transaction: on any error nothing is left half-done. What to do is decided by a generator of
+A function's name has the number of its text, so that nodes of two versions of this library run side by side while one
+replaces the other: each finds its own. Everything happens in one transaction: on any error nothing is left half-done. What to do is decided by a generator of
 statements that does no I/O; `create` and `async_create` run it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from importlib import resources
+from collections.abc import Generator, Iterable
 from typing import Any, cast
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
-from pgsession._database.statements import Statements, placeholders_of, relation_names
+from pgsession._database.statements import Statements
+from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, render
 from pgsession._protocol import events, rules
 from pgsession.errors import SchemaError
 
@@ -104,21 +105,19 @@ def latest_version() -> int:
 
 def _migrations() -> list[tuple[int, str, str]]:
     """(version, name, SQL template), in order."""
-    folder = resources.files("pgsession._database") / "migrations"
-    files = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name
-    )
-    return [(int(file.name[:4]), file.name[:-4], file.read_text(encoding="utf-8")) for file in files]
+    return [(int(name[:4]), name, template) for name, template in files("migrations").items()]
 
 
 def _steps(schema: str, prefix: str) -> _Steps:
     # Whatever the default is: what another process did while we waited for the lock must be seen.
     yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
+    # What our functions and tables are made of must be the server's own types and functions.
+    yield sql.SQL("SET LOCAL search_path = pg_catalog, pg_temp")
     lock = sql.Literal(events.events_channel(schema, prefix) + " schema")
     yield sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(lock)
     if (yield sql.SQL("SELECT current_setting('server_encoding')"))[0][0] != "UTF8":
         raise SchemaError("pgsession needs a database whose encoding is UTF8")
-    placeholders = placeholders_of(schema, prefix)
+    names = names_of(schema, prefix)
     done: list[str] = []
     if not (yield sql.SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(sql.Literal(schema))):
         yield sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
@@ -126,29 +125,47 @@ def _steps(schema: str, prefix: str) -> _Steps:
     existing = {
         name: (kind, columns)
         for name, kind, columns in (
-            yield _SIMILAR.format(schema=sql.Literal(schema), names=_names_array(prefix))
+            yield _SIMILAR.format(
+                schema=sql.Literal(schema),
+                names=_array_of(prefix + name for name in RELATIONS.values()),
+            )
+        )
+    }
+    functions = {
+        row[0]
+        for row in (
+            yield _SAME_FUNCTIONS.format(
+                schema=sql.Literal(schema),
+                names=_array_of(prefix + name for name in FUNCTIONS.values()),
+            )
         )
     }
     versions = prefix + "session_schema_version"
     if versions not in existing:
-        _refuse_foreign(schema, sorted(existing))
+        _refuse_foreign(schema, sorted({*existing, *functions}))
         yield sql.SQL(
             "CREATE TABLE {versions} (version integer PRIMARY KEY, name text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        ).format(**placeholders)
+        ).format(**names)
     elif existing[versions] != ("r", "version,name,applied_at"):
         _refuse_foreign(schema, [versions])
-    applied = {row[0] for row in (yield sql.SQL("SELECT version FROM {versions}").format(**placeholders))}
+    applied = {row[0] for row in (yield sql.SQL("SELECT version FROM {versions}").format(**names))}
     if applied and max(applied) > latest_version():
         raise SchemaError(_newer(schema, prefix, max(applied)))
     for version, name, template in _migrations():
         if version in applied:
             continue
-        yield sql.SQL(template).format(**placeholders)
+        yield render(template, names)
         yield sql.SQL("INSERT INTO {versions} (version, name) VALUES ({version}, {name})").format(
-            **placeholders, version=sql.Literal(version), name=sql.Literal(name)
+            **names, version=sql.Literal(version), name=sql.Literal(name)
         )
         done.append(f"applied migration {name}")
+    missing = [short for short, name in FUNCTIONS.items() if prefix + name not in functions]
+    for short in missing:
+        yield render(file("functions", f"{short}.sql"), names)
+    if missing:
+        yield render(file("triggers.sql"), names)
+        done.append(f"created {len(missing)} functions")
     return done or [f"nothing to do: the schema is at version {latest_version()}"]
 
 
@@ -160,9 +177,14 @@ _SIMILAR = sql.SQL(
 )
 
 
-def _names_array(prefix: str) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Literal, relation_names(prefix)))
-    return sql.SQL("ARRAY[{}]::name[]").format(names)
+_SAME_FUNCTIONS = sql.SQL(
+    "SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+    " WHERE n.nspname = {schema} AND p.proname = ANY ({names})"
+)
+
+
+def _array_of(names: Iterable[str]) -> sql.Composed:
+    return sql.SQL("ARRAY[{}]::name[]").format(sql.SQL(", ").join(map(sql.Literal, names)))
 
 
 def _refuse_foreign(schema: str, found: list[str]) -> None:

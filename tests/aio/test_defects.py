@@ -102,11 +102,11 @@ async def test_defect_04_a_failing_database_never_gives_a_lock(
     manager = await open_manager()
     session = await manager.create_session("u", {"n": 1})
     lock, other = manager.lock("r", session_id=session.id), manager.lock("r", session_id=session.id)
-    tables.run("ALTER FUNCTION {schema}.session_lock_acquire RENAME TO away")
+    tables.run("ALTER FUNCTION {schema}.session_lock_acquire_1 RENAME TO away")
     with pytest.raises(psycopg.Error):
         await lock.acquire()
     assert not lock.locked and lock.token is None
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_lock_acquire")
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_lock_acquire_1")
     assert await lock.acquire()
     with pytest.raises(pgsession.LockNotHeldError):
         await other.release()

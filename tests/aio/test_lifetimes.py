@@ -289,14 +289,14 @@ async def test_a_batch_that_fails_is_kept_and_written_later(
     session = await manager.create_session("u")
     before = last_access(tables, session)
     await manager.get_session(session.id)
-    tables.run("ALTER FUNCTION {schema}.session_write_accesses RENAME TO away")
+    tables.run("ALTER FUNCTION {schema}.session_write_accesses_1 RENAME TO away")
     await flush(manager)
     stats = manager.stats()
     assert (stats.failed_access_batches, stats.pending_accesses, stats.written_accesses) == (1, 1, 0)
     await manager.get_session(session.id)
     await manager.clear_cache()
     assert manager.stats().pending_accesses == 1, "an access outlives the cached copy"
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses")
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses_1")
     await manager.close()
     assert last_access(tables, session) > before, "what is pending is written at the end"
 

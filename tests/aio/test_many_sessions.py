@@ -256,10 +256,7 @@ async def test_one_node_at_a_time_cleans_up(open_manager: OpenAsyncManager, tabl
     a, b = await open_manager(), await open_manager()
     session = await a.create_session("u")
     tables.run_unheard("UPDATE {sessions} SET expires_at = now() WHERE id = %s", session.id)
-    with tables.locked(
-        "SELECT pg_try_advisory_xact_lock(hashtextextended(%s || ' cleanup', 1))",
-        a._open_runtime().statements.events_channel,
-    ):
+    with tables.locked("SELECT 1 FROM {session_user_buckets} WHERE bucket = -1 FOR UPDATE"):
         assert not await a._open_runtime().maintenance.clean_up(), "somebody else is at it"
     assert tables.count() == 1 and a.stats().cleanups == 0
     crew = AsyncCrew()
@@ -313,11 +310,11 @@ async def test_the_cleanup_runs_by_itself(open_manager: OpenAsyncManager, tables
 async def test_a_cleanup_that_fails_is_tried_again(open_manager: OpenAsyncManager, tables: Tables) -> None:
     manager = await open_manager(cleanup_interval=0.1)
     await manager.create_session("u", expires_in=timedelta(milliseconds=1))
-    tables.run("ALTER FUNCTION {schema}.session_cleanup RENAME TO away")
+    tables.run("ALTER FUNCTION {schema}.session_cleanup_1 RENAME TO away")
     store = manager._open_runtime().store
     with pytest.raises(Exception, match="session_cleanup"):
         await store.cleanup("expired", NIL)
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_cleanup")
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_cleanup_1")
 
     async def cleaned() -> bool:
         return manager.stats().deleted_sessions == 1

@@ -227,10 +227,10 @@ async def test_pending_accesses_written_accesses_failed_access_batches(
     before = manager.stats()
     await manager.get_session(session.id)
     await moved(manager, before, pending_accesses=1, written_accesses=0)
-    tables.run("ALTER FUNCTION {schema}.session_write_accesses RENAME TO away")
+    tables.run("ALTER FUNCTION {schema}.session_write_accesses_1 RENAME TO away")
     await manager._open_runtime().maintenance.write_accesses()
     await moved(manager, before, pending_accesses=1, written_accesses=0, failed_access_batches=1)
-    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses")
+    tables.run("ALTER FUNCTION {schema}.away RENAME TO session_write_accesses_1")
     await manager._open_runtime().maintenance.write_accesses()
     await moved(manager, before, pending_accesses=0, written_accesses=1, failed_access_batches=1)
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from pgsession import schema as schema_module
+from pgsession._database.script import Parameter, Row, Script, step
 from pgsession._database.statements import Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.operations import Flag
@@ -21,28 +22,20 @@ HOUR = 3_600_000_000
 DAY = 24 * HOUR
 
 
-def run_all(connection: psycopg.Connection[Any], script: str) -> list[tuple[Any, ...]]:
-    """The first row of every result that has one."""
-    cursor = connection.cursor()
-    cursor.execute(script, prepare=False)
-    rows = []
-    while True:
-        if cursor.description is not None and (row := cursor.fetchone()) is not None:
-            rows.append(row)
-        if not cursor.nextset():
-            return rows
+def run(connection: psycopg.Connection[Any], script: Script) -> Row | None:
+    """The row that a script answers with."""
+    with connection.lock:
+        return connection.wait(script.run(connection.pgconn))
 
 
-def run(connection: psycopg.Connection[Any], script: str) -> tuple[Any, ...] | None:
-    """The row that a script answers with; every later result is read, too."""
-    cursor = connection.cursor()
-    cursor.execute(script, prepare=False)
-    while cursor.description is None:
-        cursor.nextset()
-    row: tuple[Any, ...] | None = cursor.fetchone()
-    while cursor.nextset():
-        pass
-    return row
+def unfinished(script: Script) -> Script:
+    """The script without its commits: its first transaction stays open."""
+    return Script(script.steps[: script.answer + 1], script.answer)
+
+
+def with_answer_of(script: Script, place: int, statement: str, *parameters: Parameter) -> Script:
+    """The script with one more statement at that place, whose row is the answer."""
+    return Script((*script.steps[:place], step(statement, *parameters), *script.steps[place:]), place)
 
 
 class Ear:
@@ -99,7 +92,7 @@ class Database:
     def ear(self) -> Ear:
         return Ear(self.connect(), self.statements.events_channel)
 
-    def run(self, script: str, connection: psycopg.Connection[Any] | None = None) -> Any:
+    def run(self, script: Script, connection: psycopg.Connection[Any] | None = None) -> Any:
         return run(connection or self.connection, script)
 
     def execute(self, query: Any, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -109,7 +102,7 @@ class Database:
     def now(self) -> int:
         return int(self.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")[0][0])
 
-    def script(self, /, **batch: Any) -> str:
+    def script(self, /, **batch: Any) -> Script:
         """The group commit of these rows, each with its i in front."""
         options = {name: batch.pop(name) for name in ("commit", "lock_timeout", "mark") if name in batch}
         mark = options.pop("mark", str(uuid.uuid4()))
@@ -130,7 +123,11 @@ class Database:
         """The answer: a create as [i, "ok", created], an update as [i, "ok", version, updated, snapshot or None], or as
         it was refused."""
         decoded: dict[str, Any] = json.loads(self.run(self.script(**batch), connection)[0])
-        assert decoded["incarnation"] == self.incarnation
+        assert decoded.pop("incarnation") == self.incarnation
+        absent: dict[str, Any] = {"updated_at": 0, "created_at": 0}
+        for name in ("turned_away", "written", "versions", "snapshots", "refused", "delete", "evicted"):
+            absent[name] = []
+        decoded = absent | decoded
         snapshots = {i: json.loads(snapshot) for i, snapshot in decoded["snapshots"]}
         decoded["update"] = decoded["refused"] + [
             [i, "ok", version, decoded["updated_at"], snapshots.get(i)]

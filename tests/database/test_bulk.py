@@ -9,11 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession._database.statements import NIL, integer_array, uuid_array
+from pgsession._database.arrays import integer_array, uuid_array
+from pgsession._database.statements import NIL
 from pgsession._protocol import events
 from pgsession._protocol.events import Changed, Deleted, Everything, GroupChanged, UserChanged
 
-from .conftest import DAY, HOUR, Database
+from .conftest import DAY, HOUR, Database, unfinished
 
 
 def walk(database: Database, step: Any, **options: Any) -> tuple[int, int, int]:
@@ -94,7 +95,7 @@ def test_an_attribute_leaves_all_sessions_of_a_user(database: Database) -> None:
 def test_a_node_can_only_clean_up_alone(database: Database) -> None:
     other = database.connect()
     script = database.statements.cleanup(database.node, "expired", DAY)
-    other.execute(script.removesuffix("; COMMIT"), prepare=False)
+    database.run(unfinished(script), other)
     assert database.run(script)[:3] == (None, 0, True)
     other.execute("COMMIT")
     assert database.run(script)[:3] == (None, 0, False)
@@ -186,11 +187,11 @@ def test_an_access_that_meets_another_change_is_not_lost(database: Database) -> 
     session = database.create()
     database.execute("UPDATE app_sessions SET last_accessed = now() - interval '1 hour'")
     now = database.now()
-    function = database.execute("SELECT pg_get_functiondef('app_session_write_accesses'::regproc)")[0][0]
+    function = database.execute("SELECT pg_get_functiondef('app_session_write_accesses_1'::regproc)")[0][0]
     assert "SKIP LOCKED" in function
     # Without SKIP LOCKED the statement waits, so that the row certainly changes in between.
     database.execute(
-        function.replace("SKIP LOCKED", "").replace("app_session_write_accesses", "app_waiting_accesses")
+        function.replace("SKIP LOCKED", "").replace("app_session_write_accesses_1", "app_waiting_accesses")
     )
     other, waiting = database.connect(), database.connect()
     with other.transaction():

@@ -9,10 +9,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgsession._database.script import Script, step
 from pgsession._protocol import events
 from pgsession._protocol.events import Deleted, LockEnded, LockReleased
 
-from .conftest import DAY, HOUR, Database
+from .conftest import DAY, HOUR, Database, unfinished
 from .test_races import SEEDS, at_once
 
 MINUTE = 60_000_000
@@ -124,7 +125,7 @@ def test_a_lock_being_taken_and_the_end_of_its_session_never_miss_each_other(dat
     other = database.connect()
     session, owner = database.create(), uuid.uuid4().hex
     script = database.statements.acquire("res", owner, MINUTE, session, DAY)
-    other.execute(script.removesuffix("; COMMIT"), prepare=False)
+    database.run(unfinished(script), other)
     assert database.write(delete=[[0, session]])["delete"] == [[0, "locked"]]
     other.execute("COMMIT")
     assert database.write(delete=[[0, session]])["delete"] == [[0, "ok"]]
@@ -136,7 +137,7 @@ def test_a_database_that_cannot_write_never_gives_a_lock(database: Database) -> 
     connection = database.connect()
     script = database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None, DAY)
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        database.run(script.replace("READ WRITE", "READ ONLY"), connection)
+        database.run(Script((step("BEGIN READ ONLY"), *script.steps[1:]), script.answer), connection)
     with pytest.raises(psycopg.errors.CheckViolation):
         acquire(database, uuid.uuid4().hex, "r" * 513)
 

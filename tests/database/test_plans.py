@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession._database.statements import NIL, integer_array, uuid_array
+from pgsession._database.arrays import integer_array, uuid_array
+from pgsession._database.statements import NIL
 
 from .conftest import DAY, Database
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
-from .conftest import Database
+from .conftest import Database, unfinished
 
 SEEDS = 25
 
@@ -95,10 +95,7 @@ def test_a_check_after_a_lock_wait_sees_the_attributes_that_were_committed_meanw
     """The [run] trap itself, step by step: the second update waits for the first one's row."""
     session = database.create(attributes={"k": 0})
     first, second = database.connect(), database.connect()
-    begin = database.script(update=[database.change(session, 1, {"k": 1})], commit="off").removesuffix(
-        "; COMMIT"
-    )
-    first.execute(begin, prepare=False)
+    database.run(unfinished(database.script(update=[database.change(session, 1, {"k": 1})])), first)
     answers: list[Any] = []
     item = database.change(session, 1, {"k": 2}, check="attributes")
 

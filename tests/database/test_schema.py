@@ -19,7 +19,7 @@ from pgsession.__main__ import main
 from pgsession._database.statements import Statements, write_arguments
 from pgsession.errors import SchemaError
 
-from .conftest import Database
+from .conftest import Database, run
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_created_once_then_nothing_to_do(connection: psycopg.Connection[Any], sc
     ]
     assert objects(connection, schema) == before
     # A second set of tables beside the first.
-    assert len(module.create(connection, schema, "")) == module.latest_version()
+    assert len(module.create(connection, schema, "")) == module.latest_version() + 1
 
 
 async def test_on_an_asynchronous_connection(dsn: str, schema: str) -> None:
@@ -80,7 +80,7 @@ def test_ten_at_once_on_nothing(dsn: str, schema: str) -> None:
         "CREATE TABLE {}.sessions (id int)",
         "CREATE VIEW {}.session_locks AS SELECT 1",
         "CREATE TABLE {}.session_schema_version (version text)",
-        "CREATE FUNCTION {}.session_write_accesses(uuid[], bigint[]) RETURNS bytea LANGUAGE sql AS 'SELECT null::bytea'",  # noqa: E501
+        "CREATE FUNCTION {}.session_write_accesses_1(uuid[], bigint[]) RETURNS bytea LANGUAGE sql AS 'SELECT null::bytea'",  # noqa: E501
         "CREATE TYPE {}.session_attributes AS (id int)",
     ],
 )
@@ -104,8 +104,8 @@ def test_a_newer_or_older_schema_says_what_to_do(connection: psycopg.Connection[
     for attempt in (lambda: module.check(connection, statements), lambda: module.create(connection, schema)):
         with pytest.raises(SchemaError, match="install a newer pgsession"):
             attempt()
-    connection.execute(sql.SQL("DELETE FROM {} WHERE version > 1").format(table))
-    with pytest.raises(SchemaError, match=r"version 1 and must be at .*python -m pgsession init"):
+    connection.execute(sql.SQL("DELETE FROM {}").format(table))
+    with pytest.raises(SchemaError, match=r"version 0 and must be at .*python -m pgsession init"):
         module.check(connection, statements)
 
 
@@ -166,8 +166,8 @@ def test_an_ordinary_role_needs_only_the_right_to_create(dsn: str, schema: str) 
                 module.create(connection, schema)
                 statements = Statements(schema)
                 module.check(connection, statements)
-                connection.execute(statements.incarnate(), prepare=False)
-                connection.execute(statements.write("0" * 16, "m", write_arguments(0, False)), prepare=False)
+                run(connection, statements.incarnate())
+                run(connection, statements.write("0" * 16, "m", write_arguments(0, False)))
         finally:
             admin.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(role)))
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))

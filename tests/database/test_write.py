@@ -11,7 +11,7 @@ import pytest
 
 from pgsession._protocol.events import Changed, Deleted
 
-from .conftest import DAY, HOUR, Database, run_all
+from .conftest import DAY, HOUR, Database, unfinished, with_answer_of
 
 HUGE = "x" * 100_000
 ABSENT = "c" * 32
@@ -350,8 +350,9 @@ def test_durable_when_answered(database: Database, commit: Any) -> None:
     flushed = []
     for base in range(1, 30):
         script = database.script(update=[database.change(session, base, {"a": base})], commit=commit)
-        before_commit = script.replace("; COMMIT", "; SELECT pg_current_wal_insert_lsn(); COMMIT", 1)
-        position = run_all(connection, before_commit)[1][0]
+        position = database.run(
+            with_answer_of(script, script.answer + 1, "SELECT pg_current_wal_insert_lsn()::text"), connection
+        )[0]
         row = connection.execute("SELECT pg_current_wal_flush_lsn() > %s::pg_lsn", (position,)).fetchone()
         assert row is not None
         flushed.append(row[0])
@@ -363,13 +364,14 @@ def test_the_mark_tells_whether_the_first_commit_happened(database: Database) ->
     session = database.create()
     connection = database.connect()
     script = database.script(mark="mark-1", update=[database.change(session, 1, {"a": 1})])
-    first = script.split("COMMIT; ")[0] + "COMMIT; "
     with pytest.raises(psycopg.errors.DivisionByZero):
-        database.run(first + "SELECT 1 / 0", connection)
+        database.run(with_answer_of(script, script.answer + 2, "SELECT 1 / 0"), connection)
+    connection.execute("ROLLBACK")
     assert connection.execute("SELECT current_setting('pgsession.batch', true)").fetchone() == ("mark-1",)
     assert database.version(session) == 2
+    script = database.script(mark="mark-2", update=[database.change(session, 2, {"a": 1})])
     with pytest.raises(psycopg.errors.DivisionByZero):
-        database.run(first.replace("mark-1", "mark-2").replace("COMMIT; ", "SELECT 1 / 0"), connection)
+        database.run(with_answer_of(script, script.answer + 1, "SELECT 1 / 0"), connection)
     connection.execute("ROLLBACK")
     assert connection.execute("SELECT current_setting('pgsession.batch', true)").fetchone() == ("mark-1",)
     assert database.version(session) == 2

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 import psycopg
 from psycopg import Connection, Cursor
@@ -18,8 +17,10 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pgsession._concurrency import Alarm
 from pgsession._core.record import Record
+from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import cut, is_stale, lost_durability
-from pgsession._database.statements import NIL, Commit, Statements, integer_array, uuid_array, write_arguments
+from pgsession._database.script import Script
+from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
@@ -171,7 +172,7 @@ class Store:
         script = self._sql.write_accesses(
             uuid_array(key for key, _ in accesses), integer_array(at for _, at in accesses)
         )
-        packed = _binary((self._run(script))[0])
+        packed = (self._run(script))[0] or b""
         return {packed[start : start + 16] for start in range(0, len(packed), 16)}
 
     def delete_user(self, user_id: str, keep: bytes | None) -> int:
@@ -197,7 +198,7 @@ class Store:
             lambda after, options: self._sql.drop_attribute(self._node, user_id, key, after, **options)
         )
 
-    def _walk(self, script: Callable[[str, dict[str, Any]], str]) -> int:
+    def _walk(self, script: Callable[[str, dict[str, Any]], Script]) -> int:
         """Bounded steps, a transaction each, past rows that others hold; then once more, waiting for those."""
         changed, skipped = self._walk_once(script, {})
         if skipped:
@@ -206,7 +207,7 @@ class Store:
         return changed
 
     def _walk_once(
-        self, script: Callable[[str, dict[str, Any]], str], options: dict[str, Any]
+        self, script: Callable[[str, dict[str, Any]], Script], options: dict[str, Any]
     ) -> tuple[int, int]:
         after: str | None = NIL
         changed = skipped = 0
@@ -214,7 +215,7 @@ class Store:
             last, done, passed, *_ = self._run(
                 script(after, {"commit": self._commit, "size": STEP, **options})
             )
-            after = None if last is None else UUID(str(last)).hex
+            after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)
         return changed, skipped
@@ -223,7 +224,7 @@ class Store:
         """One bounded step of the cleanup: (where to go on, removed, another node is at it)."""
         row = self._run(self._sql.cleanup(self._node, what, self._inactivity, after, size=STEP))
         last, removed, busy, *_ = row
-        return None if last is None else UUID(str(last)).hex, int(removed), busy in (True, "t")
+        return None if last is None else last.hex, removed, busy
 
     def incarnate(self) -> str:
         """The incarnation of the server, made if there is none."""
@@ -251,7 +252,7 @@ class Store:
 
     # Connections
 
-    def _run(self, script: str, mark: str | None = None, timeout: float | None = None) -> Any:
+    def _run(self, script: Script, mark: str | None = None, timeout: float | None = None) -> Any:
         """The row that a script answers with: one round trip.
 
         Its callers' answer is that of its last statement, the commit that is durable. `timeout`: seconds after which
@@ -267,10 +268,8 @@ class Store:
             connection.add_notice_handler(notice)
             try:
                 with Alarm(timeout, partial(cut, connection.pgconn)):
-                    cursor = _cursor(connection).execute(script, prepare=False)
-                while cursor.description is None:
-                    cursor.nextset()
-                row = cursor.fetchone()
+                    with connection.lock:
+                        row = connection.wait(script.run(connection.pgconn))
             except psycopg.Error as error:
                 self._check_outcome(connection, error, mark)
                 raise
@@ -364,10 +363,3 @@ def _restore(connection: Connection[Any], autocommit: bool, encoding: bytes) -> 
     if encoding != _ENCODING:
         _cursor(connection).execute(b"SET client_encoding TO " + encoding)
     connection.set_autocommit(autocommit)
-
-
-def _binary(value: object) -> bytes:
-    """A bytea, which the simple protocol sends as text."""
-    if value is None:
-        return b""
-    return bytes.fromhex(value[2:]) if isinstance(value, str) else bytes(value)  # type: ignore[call-overload]

@@ -4,6 +4,10 @@
 CREATE TABLE {sessions} (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     version bigint NOT NULL DEFAULT 1,
+    -- Which of the session's tokens is current: 64 random bits, for a counter would be given out again after a restore.
+    generation bigint NOT NULL DEFAULT {random_bigint},
+    -- The version at which its user last changed, or at which it was created.
+    owner_since bigint NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_accessed timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -11,6 +15,11 @@ CREATE TABLE {sessions} (
     include_inactivity boolean NOT NULL DEFAULT true,
     user_id text COLLATE "C" NOT NULL,
     group_id text COLLATE "C",
+    -- The idle timeout that it was created with; null: none, or made by plain SQL.
+    inactivity interval,
+    previous_generation bigint,
+    previous_until timestamptz,
+    rotated_at timestamptz,
     PRIMARY KEY (id),
     -- An index row takes no more than 2,700 bytes, and an infinite time has no number of microseconds.
     CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512 AND isfinite(expires_at))
@@ -21,7 +30,8 @@ CREATE INDEX ON {sessions} (user_id, id);
 CREATE INDEX ON {sessions} (group_id, id) WHERE group_id IS NOT NULL;
 CREATE INDEX ON {sessions} (expires_at);
 
--- No foreign key: its checks cost more than the write. Triggers keep the two tables together.
+-- No foreign key: its checks cost more than the write, and a dump may be loaded in any order. Triggers keep the two
+-- tables together.
 CREATE TABLE {attributes} (
     session_id uuid NOT NULL,
     version bigint NOT NULL DEFAULT 0,
@@ -34,11 +44,15 @@ CREATE TABLE {attributes} (
 
 CREATE INDEX ON {attributes} (expires_at) WHERE expires_at IS NOT NULL;
 
+-- Fencing tokens: one sequence for every resource, so that a token never comes back, also when the row is long gone.
+-- Not owned by the column, or TRUNCATE ... RESTART IDENTITY would start it again.
+CREATE SEQUENCE {fencing} AS bigint NO CYCLE;
+
 -- One row a resource that is locked, or whose lease ran out and that nobody wanted since.
 CREATE TABLE {locks} (
     resource text COLLATE "C" NOT NULL,
     owner uuid NOT NULL,
-    token bigint NOT NULL,
+    token bigint NOT NULL DEFAULT nextval({fencing_literal}),
     session_id uuid,
     acquired_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
@@ -49,9 +63,6 @@ CREATE TABLE {locks} (
 CREATE INDEX ON {locks} (session_id) WHERE session_id IS NOT NULL;
 CREATE INDEX ON {locks} (expires_at);
 
--- Fencing tokens: one sequence for every resource, so that a token never comes back, also when the row is long gone.
-CREATE SEQUENCE {fencing} AS bigint NO CYCLE;
-
 -- Crash recovery and promotion empty an unlogged table; any other restart shows in started_at.
 CREATE UNLOGGED TABLE {incarnation} (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -59,3 +70,17 @@ CREATE UNLOGGED TABLE {incarnation} (
     system_identifier bigint NOT NULL,
     started_at timestamptz NOT NULL
 );
+
+-- The nodes that serve sessions from memory, each for so long without a sign of life, and the last transaction whose
+-- events each has applied. Unlogged: after a crash no node serves what it had.
+CREATE UNLOGGED TABLE {nodes} (
+    node text COLLATE "C" PRIMARY KEY,
+    serves_for interval NOT NULL,
+    acknowledged xid8 NOT NULL DEFAULT '0',
+    registered_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
+-- Rows to lock: buckets 0 to 1,023 for users by their hash, -1 for the cleanup. Who has no rights on this table cannot
+-- hold up anybody, as he could with advisory locks, whose keys are visible.
+CREATE TABLE {buckets} (bucket integer PRIMARY KEY);
+INSERT INTO {buckets} SELECT generate_series(-1, 1023);

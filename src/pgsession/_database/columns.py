@@ -1,0 +1,176 @@
+"""What a batch of writes is sent as: rows on our side, arrays on the server's.
+
+Each class here is the declaration of one kind of write: its fields are the parameters of the server's write function, in
+this order, and `SQL_TYPES` has their types. Each array has one element an operation, or is null where no operation of the
+batch needs it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from pgsession._protocol.operations import Flag
+
+from .arrays import array, integer_array, optional_integer_array, optional_text_array, text_array
+
+_CHECK_ATTRIBUTES = int(Flag.CHECK_ATTRIBUTES)
+
+
+class Updates(NamedTuple):
+    """The updates of a batch.
+
+    A row: `(id, base_version, flags, expires | None, group_id | None, [(key, value, expires | None,
+    base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove)`.
+    """
+
+    ids: str | None = None
+    bases: str | None = None
+    """The version of the session that each is based on."""
+    flags: str | None = None
+    """See `pgsession._protocol.operations.Flag`."""
+    expiries: str | None = None
+    groups: str | None = None
+    set_ends: str | None = None
+    """Where the attributes of each end in the next four, in which those of all follow each other."""
+    set_keys: str | None = None
+    set_values: str | None = None
+    """JSON text."""
+    set_expiries: str | None = None
+    set_bases: str | None = None
+    """The versions of the attributes, where an update checks them."""
+    drop_of: str | None = None
+    """The numbers of the updates that remove an attribute, from 1, one for each attribute."""
+    drop_keys: str | None = None
+    drop_bases: str | None = None
+
+
+class Creates(NamedTuple):
+    """The new sessions of a batch.
+
+    A row: `(id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...], [(id, us),
+    ...] accesses of the user's sessions that this node knows of)`.
+    """
+
+    new_ids: str | None = None
+    new_user_ids: str | None = None
+    new_group_ids: str | None = None
+    new_expiries: str | None = None
+    new_inactivities: str | None = None
+    new_ends: str | None = None
+    """Where the attributes of each end in the next three, in which those of all follow each other."""
+    new_keys: str | None = None
+    new_values: str | None = None
+    new_attribute_expiries: str | None = None
+    accessed_ids: str | None = None
+    """All accesses of all rows."""
+    accessed_at: str | None = None
+
+
+class Deletes(NamedTuple):
+    """The ends of sessions in a batch. A row is an id."""
+
+    deletes: str | None = None
+
+
+SQL_TYPES: Final = {
+    "ids": "uuid[]",
+    "bases": "bigint[]",
+    "flags": "integer[]",
+    "expiries": "bigint[]",
+    "groups": "text[]",
+    "set_ends": "integer[]",
+    "set_keys": "text[]",
+    "set_values": "text[]",
+    "set_expiries": "bigint[]",
+    "set_bases": "bigint[]",
+    "drop_of": "integer[]",
+    "drop_keys": "text[]",
+    "drop_bases": "bigint[]",
+    "new_ids": "uuid[]",
+    "new_user_ids": "text[]",
+    "new_group_ids": "text[]",
+    "new_expiries": "bigint[]",
+    "new_inactivities": "boolean[]",
+    "new_ends": "integer[]",
+    "new_keys": "text[]",
+    "new_values": "text[]",
+    "new_attribute_expiries": "bigint[]",
+    "accessed_ids": "uuid[]",
+    "accessed_at": "bigint[]",
+    "deletes": "uuid[]",
+}
+KINDS: Final = {"update": Updates, "create": Creates, "delete": Deletes}
+
+
+def parameters(kind: str) -> str:
+    """The parameters of a kind of write, as a function's declaration has them."""
+    return ", ".join(f"{name} {SQL_TYPES[name]}" for name in KINDS[kind]._fields)
+
+
+def arguments(kind: str) -> str:
+    """The same parameters, as a call of another function passes them on."""
+    return ", ".join(KINDS[kind]._fields)
+
+
+def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
+    """The columns of update rows."""
+    if not rows:
+        return Updates()
+    ids, bases, flags, expiries, groups, sets, drops = zip(*rows, strict=True)
+    checked = any(flag & _CHECK_ATTRIBUTES for flag in flags)
+    keys, values, ends_at, set_bases = _transposed([one for some in sets for one in some], 4)
+    drop_of = [number for number, some in enumerate(drops, 1) for _ in some]
+    drop_keys, drop_bases = _transposed([one for some in drops for one in some], 2)
+    return Updates(
+        ids=array(ids),
+        bases=integer_array(bases),
+        flags=integer_array(flags),
+        expiries=optional_integer_array(expiries),
+        groups=optional_text_array(groups),
+        set_ends=integer_array(_ends(sets)),
+        set_keys=text_array(keys),
+        set_values=text_array(values),
+        set_expiries=optional_integer_array(ends_at),
+        set_bases=integer_array(set_bases) if checked else None,
+        drop_of=integer_array(drop_of) if drop_of else None,
+        drop_keys=text_array(drop_keys) if drop_of else None,
+        drop_bases=integer_array(drop_bases) if drop_of else None,
+    )
+
+
+def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
+    """The columns of create rows."""
+    if not rows:
+        return Creates()
+    ids, users, groups, expiries, inactivities, attributes, accesses = zip(*rows, strict=True)
+    keys, values, ends_at = _transposed([one for some in attributes for one in some], 3)
+    accessed = [one for some in accesses for one in some]
+    return Creates(
+        new_ids=array(ids),
+        new_user_ids=text_array(users),
+        new_group_ids=optional_text_array(groups),
+        new_expiries=integer_array(expiries),
+        new_inactivities=array(["t" if one else "f" for one in inactivities]),
+        new_ends=integer_array(_ends(attributes)),
+        new_keys=text_array(keys),
+        new_values=text_array(values),
+        new_attribute_expiries=optional_integer_array(ends_at),
+        accessed_ids=array([key for key, _ in accessed]) if accessed else None,
+        accessed_at=integer_array([at for _, at in accessed]) if accessed else None,
+    )
+
+
+def deletes_of(ids: Sequence[str]) -> Deletes:
+    """The column of the sessions to end."""
+    return Deletes(array(ids) if ids else None)
+
+
+def _ends(lists: Iterable[Sequence[Any]]) -> list[int]:
+    """Where each of the lists ends, when they follow each other."""
+    return list(itertools.accumulate(map(len, lists)))
+
+
+def _transposed(rows: list[Sequence[Any]], width: int) -> Sequence[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width

@@ -1,0 +1,8 @@
+-- Sends items in payloads of at most 7,999 bytes. An item about one session is at most 53 bytes long with its space.
+CREATE FUNCTION {announce}(origin text, items text[], a_payload integer DEFAULT 140) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+BEGIN
+    FOR start IN 1 .. coalesce(cardinality(items), 0) BY a_payload LOOP
+        PERFORM pg_notify({channel}, origin || ' ' || array_to_string(items[start : start + a_payload - 1], ' '));
+    END LOOP;
+END $pgsession$;

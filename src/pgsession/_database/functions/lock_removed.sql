@@ -1,0 +1,7 @@
+-- The holder of a lock that an operator removes is told.
+CREATE FUNCTION {lock_removed}() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+BEGIN
+    PERFORM pg_notify({channel}, {plain} || ' ' || {lock_ended(OLD.resource, OLD.token)});
+    RETURN NULL;
+END $pgsession$;

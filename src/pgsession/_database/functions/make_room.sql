@@ -1,0 +1,50 @@
+-- Sees to it that a batch of new sessions leaves no user with more than most_sessions: which of the arrivals are too many,
+-- which are evicted by later ones of the same batch before they exist, which cannot be decided at this moment; and the
+-- sessions that had to go, in hex, overtaken arrivals included.
+CREATE FUNCTION {make_room}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
+    arrivals uuid[], users text[], accessed_ids uuid[], accessed_at bigint[],
+    OUT too_many bigint[], OUT overtaken bigint[], OUT locked bigint[], OUT evicted text[])
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+DECLARE
+    moment timestamptz;
+    full_users text[];
+    excess bigint[];
+    short_users text[];
+    gone uuid[];
+BEGIN
+    -- One login of a user at a time, or two would both find room; the count is taken by a later statement (READ COMMITTED).
+    locked := {lock_buckets}(users, waiting);
+    moment := clock_timestamp();
+    WITH c AS MATERIALIZED (
+        SELECT u.i, u.user_id, row_number() OVER w AS arrival, count(*) OVER (PARTITION BY u.user_id) AS arriving
+        FROM unnest(users) WITH ORDINALITY u(user_id, i) WHERE u.i <> ALL (coalesce(locked, '{{}}'))
+        WINDOW w AS (PARTITION BY u.user_id ORDER BY u.i)
+    ), n AS MATERIALIZED (
+        SELECT u.user_id, least(u.arriving, most_sessions) AS staying, l.living
+        FROM (SELECT c.user_id, c.arriving FROM c WHERE c.arrival = 1) u CROSS JOIN LATERAL (
+            SELECT count(*) AS living FROM {sessions} s
+            WHERE s.user_id = u.user_id AND s.expires_at > moment
+            AND (NOT s.include_inactivity OR s.last_accessed > moment - idle OR EXISTS (
+                SELECT FROM unnest(accessed_ids, accessed_at) t(id, us)
+                WHERE t.id = s.id AND {timestamp(t.us)} > moment - idle))
+            OFFSET 0) l
+    )
+    SELECT (SELECT array_agg(c.i) FROM c JOIN n USING (user_id) WHERE NOT evicts AND c.arrival > most_sessions - n.living),
+           (SELECT array_agg(c.i) FROM c WHERE evicts AND c.arriving - c.arrival >= most_sessions),
+           array_agg(n.user_id) FILTER (WHERE evicts AND n.living + n.staying > most_sessions),
+           array_agg(n.living + n.staying - most_sessions) FILTER (WHERE evicts AND n.living + n.staying > most_sessions)
+    INTO too_many, overtaken, full_users, excess FROM n;
+    IF full_users IS NOT NULL THEN
+        SELECT e.short_users, e.evicted INTO short_users, gone
+        FROM {evict}(idle, waiting, moment, full_users, excess, accessed_ids, accessed_at) e;
+        IF short_users IS NOT NULL THEN
+            locked := locked || ARRAY(SELECT u.i FROM unnest(users) WITH ORDINALITY u(user_id, i)
+                                      WHERE u.user_id = ANY (short_users));
+        END IF;
+    END IF;
+    IF gone IS NOT NULL OR overtaken IS NOT NULL THEN
+        SELECT array_agg({hex(x.id)}) INTO evicted FROM (
+            SELECT unnest(gone) AS id
+            UNION ALL SELECT arrivals[o.i] FROM unnest(overtaken) o(i) WHERE o.i <> ALL (coalesce(locked, '{{}}'))) x;
+    END IF;
+END $pgsession$;

@@ -1,0 +1,25 @@
+-- Keeps the tables together after a TRUNCATE of the one that TG_ARGV names.
+CREATE FUNCTION {truncated}() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+DECLARE
+    own text := coalesce(current_setting('pgsession.own', true), '');
+    moment timestamptz := clock_timestamp();
+    ended text[];
+BEGIN
+    PERFORM set_config('pgsession.own', 'on', true);
+    IF TG_ARGV[0] = 'sessions' THEN
+        BEGIN
+            TRUNCATE {attributes};
+        EXCEPTION WHEN object_in_use THEN
+            DELETE FROM {attributes};  -- truncated by the same statement, or open in a cursor
+        END;
+        WITH l AS (DELETE FROM {locks} WHERE session_id IS NOT NULL RETURNING resource, token)
+        SELECT array_agg({lock_ended(l.resource, l.token)}) INTO ended FROM l;
+        PERFORM {announce}({plain}, ended, 7);
+    ELSE
+        UPDATE {sessions} SET version = version + 1, updated_at = moment;
+    END IF;
+    PERFORM pg_notify({channel}, {plain} || ' A');
+    PERFORM set_config('pgsession.own', own, true);
+    RETURN NULL;
+END $pgsession$;

@@ -1,0 +1,40 @@
+-- New sessions, once there is room for them. Not announced: nobody can know their ids yet.
+CREATE FUNCTION {write_creates}(node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
+    {create_parameters}) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+DECLARE
+    moment timestamptz;
+    too_many bigint[];
+    overtaken bigint[];
+    locked bigint[];
+    evicted text[];
+    turned_away text;
+BEGIN
+    IF most_sessions > 0 THEN
+        SELECT r.too_many, r.overtaken, r.locked, r.evicted INTO too_many, overtaken, locked, evicted
+        FROM {make_room}(idle, waiting, most_sessions, evicts, new_ids, new_user_ids, accessed_ids, accessed_at) r;
+    END IF;
+    moment := clock_timestamp();
+    WITH c AS MATERIALIZED (
+        SELECT u.* FROM unnest(new_ids, new_user_ids, new_group_ids, new_expiries, new_inactivities)
+            WITH ORDINALITY u(id, user_id, group_id, expiry, include_inactivity, i)
+        WHERE u.i <> ALL (coalesce(too_many || locked || overtaken, '{{}}'))
+    ), s AS (
+        INSERT INTO {sessions} (id, version, created_at, updated_at, last_accessed, expires_at, include_inactivity, inactivity,
+                                user_id, group_id)
+        SELECT c.id, 1, moment, moment, moment, {timestamp(c.expiry)}, c.include_inactivity,
+               CASE WHEN c.include_inactivity THEN idle END, c.user_id, {present(c.group_id)} FROM c
+    )
+    INSERT INTO {attributes} (session_id, version, expires_at, key, value)
+    SELECT x.id, 1, {timestamp_if_any(new_attribute_expiries[x.n])}, new_keys[x.n], new_values[x.n]::json
+    FROM (SELECT c.id, generate_series(coalesce(new_ends[c.i - 1], 0) + 1, new_ends[c.i]) AS n FROM c) x;
+    IF too_many IS NOT NULL OR locked IS NOT NULL THEN
+        SELECT string_agg(concat('[', x.i, CASE WHEN x.i = ANY (too_many) THEN ',"too_many"]' ELSE ',"locked"]' END), ',')
+        INTO turned_away FROM unnest(too_many || locked) x(i);
+    END IF;
+    IF evicted IS NOT NULL THEN
+        PERFORM {announce}(node, ARRAY(SELECT 'd' || x FROM unnest(evicted) x));
+    END IF;
+    RETURN concat('"created_at":', {us(moment)}, ',"turned_away":[', turned_away,
+                  '],"evicted":', coalesce(to_json(evicted)::text, '[]'));
+END $pgsession$;

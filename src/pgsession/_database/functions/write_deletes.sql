@@ -1,0 +1,22 @@
+-- Ends of sessions. What has expired is removed and announced as well, but answered as gone.
+CREATE FUNCTION {write_deletes}(node text, idle interval, waiting boolean, {delete_parameters}) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+DECLARE
+    held uuid[] := {hold}(deletes, 'all', NULL, waiting);
+    moment timestamptz := clock_timestamp();
+    answer text;
+BEGIN
+    SELECT string_agg(concat('[', k.i, CASE WHEN s.held IS NULL THEN ',"gone"]' WHEN NOT s.held THEN ',"locked"]'
+                                            WHEN s.live THEN ',"ok"]' ELSE ',"gone"]' END), ',')
+    INTO answer
+    FROM unnest(deletes) WITH ORDINALITY k(id, i)
+    LEFT JOIN LATERAL (
+        SELECT (s.id = ANY (held)) IS TRUE AS held, {live(s, moment, idle)} AS live
+        FROM {sessions} s WHERE s.id = k.id OFFSET 0
+    ) s ON true;
+    IF held IS NOT NULL THEN
+        PERFORM {end_sessions}(held);
+        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(held) x(id)));
+    END IF;
+    RETURN concat('"delete":[', answer, ']');
+END $pgsession$;

@@ -1,0 +1,81 @@
+-- Changes of sessions. Where nobody waits and no attribute is checked, one statement locks, checks and writes. What others
+-- change after its snapshot is found, and locked, at a place that the snapshot does not see: the UPDATE passes it by, and it
+-- is answered "locked". Elsewhere the rows are locked first, or the snapshot of before a lock wait would still hold the
+-- attributes of before it.
+CREATE FUNCTION {write_updates}(node text, idle interval, waiting boolean,
+    {update_parameters}) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+DECLARE
+    held uuid[]; conflicts jsonb;
+    written bigint[]; versions bigint[]; behind bigint[]; refusals bigint[];
+    refused text; announced text[]; written_at timestamptz; ran_on text; snapshots text;
+BEGIN
+    IF waiting OR set_bases IS NOT NULL THEN
+        held := {lock_sessions}(ids, waiting);
+        conflicts := {find_conflicts}(ids, flags, set_ends, set_keys, set_bases, drop_of, drop_keys, drop_bases);
+    END IF;
+    WITH j AS MATERIALIZED (
+        SELECT k.i, k.base, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
+               CASE WHEN NOT {live(s, k.moment, idle)} THEN 'gone'
+                    WHEN k.flags & {check_session} <> 0 AND k.base <> s.version THEN 'session'
+                    WHEN conflicts ? k.i::text THEN 'attributes'
+                    ELSE 'ok' END AS verdict,
+               k.flags & {notify} <> 0
+               OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
+        FROM (
+            -- Read by a clock that is later than the snapshot, and so than all that it sees.
+            SELECT x.i, x.id, x.base, x.flags, x.expiry, {present(x.new_group)} AS new_group, (SELECT clock_timestamp()) AS moment
+            FROM unnest(ids, bases, flags, expiries, groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
+            WHERE held IS NULL OR x.id = ANY (held)
+        ) k
+        CROSS JOIN LATERAL (
+            SELECT s.id, s.ctid AS place, s.version, s.expires_at, s.include_inactivity, s.last_accessed, s.group_id
+            FROM {sessions} s WHERE s.id = k.id FOR NO KEY UPDATE SKIP LOCKED
+        ) s
+    ), u AS (
+        -- Whoever changes a session is there: it is an access, too, and costs nothing more.
+        UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment, last_accessed = greatest(s.last_accessed, j.moment),
+            expires_at = coalesce({timestamp_if_any(j.expiry)}, s.expires_at),
+            include_inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.include_inactivity
+                                                                    ELSE j.flags & {include_inactivity} <> 0 END,
+            inactivity = CASE WHEN j.flags & {change_inactivity} = 0 THEN s.inactivity
+                              WHEN j.flags & {include_inactivity} <> 0 THEN idle END,
+            group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
+        FROM j WHERE s.ctid = j.place AND j.verdict = 'ok'
+        RETURNING j.i, j.base, j.moment, j.announce, s.id, s.version
+    ), a AS (
+        INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
+        SELECT x.id, x.version, {timestamp_if_any(set_expiries[x.n])}, set_keys[x.n], set_values[x.n]::json
+        FROM (SELECT u.id, u.version, generate_series(coalesce(set_ends[u.i - 1], 0) + 1, set_ends[u.i]) AS n FROM u) x
+        ON CONFLICT (session_id, key) DO UPDATE
+            SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
+    ), r AS MATERIALIZED (
+        SELECT array_agg(j.i) AS refusals,
+               string_agg(concat('[', j.i, ',"', j.verdict, CASE j.verdict WHEN 'session' THEN concat('",', j.version)
+                                                              WHEN 'attributes' THEN concat('",', conflicts->>(j.i::text))
+                                                              ELSE '"' END, ']'), ',') AS refused,
+               array_agg({changed(j.id, j.version)})
+                   FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> 'gone') AS told
+        FROM j WHERE j.verdict <> 'ok'
+    )
+    SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE u.base <> u.version - 1), max(u.moment),
+           array_agg({changed(u.id, u.version)}) FILTER (WHERE u.announce) || (SELECT r.told FROM r),
+           (SELECT r.refused FROM r), (SELECT r.refusals FROM r),
+           (SELECT i.incarnation FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time())
+    INTO written, versions, behind, written_at, announced, refused, refusals, ran_on FROM u;
+    IF coalesce(cardinality(written), 0) + coalesce(cardinality(refusals), 0) < cardinality(ids) THEN
+        refused := concat_ws(',', refused, {explain_missing}(ids, written || refusals));
+    END IF;
+    IF drop_of IS NOT NULL THEN
+        PERFORM {remove_attributes}(ids, written, drop_of, drop_keys);
+    END IF;
+    IF behind IS NOT NULL THEN
+        snapshots := {read_snapshots}(ids, behind, written_at);
+    END IF;
+    IF announced IS NOT NULL THEN
+        PERFORM {announce}(node, announced);
+    END IF;
+    RETURN concat('"incarnation":', coalesce('"' || ran_on || '"', 'null'),
+        ',"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),
+        '],"updated_at":', coalesce({us(written_at)}, 0), ',"snapshots":[', snapshots, '],"refused":[', refused, ']');
+END $pgsession$;

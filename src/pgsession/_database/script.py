@@ -1,0 +1,112 @@
+"""Several statements with bound parameters, sent and answered in one round trip.
+
+They go through the extended protocol as a pipeline with one synchronization point at its end: what they are called with is
+in no statement's text, so it is in no log and no view of the server's activity. After an error the server skips the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg import generators, pq
+from psycopg.pq import ExecStatus, PipelineStatus
+
+Parameter = str | int | bool | None
+Row = tuple[Any, ...]
+
+_ROWS: Final = ExecStatus.TUPLES_OK
+_FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+
+
+class Step(NamedTuple):
+    """One statement of a script."""
+
+    statement: bytes
+    parameters: tuple[bytes | None, ...] = ()
+
+
+class Script(NamedTuple):
+    """The statements of one or more transactions, and which of them has the answer."""
+
+    steps: tuple[Step, ...]
+    answer: int
+
+    def run(self, connection: pq.abc.PGconn) -> Generator[Any, Any, Row | None]:
+        """Send everything, and read all of the results.
+
+        For `Connection.wait` and its asynchronous twin. Returns the one row of the answer, or None if it has none; that is
+        known only once the last statement has succeeded.
+
+        Raises:
+            psycopg.Error: The first error of a statement, or that the connection was lost.
+        """
+        connection.enter_pipeline_mode()
+        try:
+            for statement, parameters in self.steps:
+                connection.send_query_params(statement, parameters)
+            connection.pipeline_sync()
+            yield from generators.send(connection)
+            results = yield from _results(connection)
+        finally:
+            if connection.status == pq.ConnStatus.OK and connection.pipeline_status != PipelineStatus.OFF:
+                connection.exit_pipeline_mode()
+        for result in results:
+            if result.status in _FAILED:
+                raise psycopg.errors.error_from_result(result)
+        return _row(results[self.answer])
+
+
+def step(statement: str, *parameters: Parameter) -> Step:
+    """A statement with `$1`, `$2`, ... for its parameters."""
+    return Step(statement.encode(), tuple(map(_bound, parameters)))
+
+
+def _bound(parameter: Parameter) -> bytes | None:
+    if parameter is None:
+        return None
+    if isinstance(parameter, bool):
+        return b"t" if parameter else b"f"
+    text = str(parameter).encode()
+    if b"\0" in text:
+        raise psycopg.DataError("PostgreSQL's text has no NUL (0x00) characters")
+    return text
+
+
+def _results(connection: pq.abc.PGconn) -> Generator[Any, Any, list[pq.abc.PGresult]]:
+    """One result a statement."""
+    results: list[pq.abc.PGresult] = []
+    while True:
+        result = yield from generators.fetch(connection)
+        if result is None:
+            continue  # the end of a statement's results
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return results
+        results.append(result)
+
+
+def _row(result: pq.abc.PGresult) -> Row | None:
+    if result.status != _ROWS:
+        raise psycopg.ProgrammingError(f"a statement without rows where they were expected: {result.status}")
+    if result.ntuples == 0:
+        return None
+    return tuple(_value(result, column) for column in range(result.nfields))
+
+
+def _value(result: pq.abc.PGresult, column: int) -> Any:
+    """Decode by the type alone: the connection may have its owner's own ideas of some."""
+    value = result.get_value(0, column)
+    if value is None:
+        return None
+    match result.ftype(column):
+        case 16:
+            return value == b"t"
+        case 17:
+            return pq.Escaping().unescape_bytea(value)
+        case 20 | 23:
+            return int(value)
+        case 2950:
+            return UUID(value.decode())
+    return value.decode()

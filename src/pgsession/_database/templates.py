@@ -1,0 +1,152 @@
+"""The names, rules and spellings that many statements and functions share, put where their SQL texts ask for them.
+
+`{sessions}` stands for the name of a table or a function; `{live(s, moment, idle)}` for what `MACROS` has of that name.
+Whatever a caller's `search_path` holds, the result is the same: names that a statement outside of our functions calls are
+written out with their schema, for an exact match of the argument types in another schema on the path would win.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import Final
+
+from psycopg import sql
+
+from pgsession._protocol import events
+from pgsession._protocol.operations import Flag
+
+from .arrays import NONE
+from .columns import KINDS, arguments, parameters
+
+RELATIONS: Final = {
+    "sessions": "sessions",
+    "attributes": "session_attributes",
+    "locks": "session_locks",
+    "incarnation": "session_incarnation",
+    "fencing": "session_fencing",
+    "nodes": "session_nodes",
+    "buckets": "session_user_buckets",
+    "versions": "session_schema_version",
+}
+FUNCTIONS: Final = {
+    "acquire": "session_lock_acquire_1",
+    "announce": "session_announce_1",
+    "announce_many": "session_announce_many_1",
+    "attribute_edited": "session_attribute_edited_1",
+    "cleanup": "session_cleanup_1",
+    "delete_many": "session_delete_many_1",
+    "drop_attribute": "session_drop_attribute_1",
+    "end_belongings": "session_end_belongings_1",
+    "end_sessions": "session_end_sessions_1",
+    "evict": "session_evict_1",
+    "explain_missing": "session_explain_missing_1",
+    "find_conflicts": "session_find_conflicts_1",
+    "hold": "session_hold_1",
+    "incarnate": "session_incarnate_1",
+    "lock_buckets": "session_lock_buckets_1",
+    "lock_removed": "session_lock_removed_1",
+    "lock_sessions": "session_lock_rows_1",
+    "make_room": "session_make_room_1",
+    "note": "session_note_1",
+    "page": "session_page_1",
+    "raise_version": "session_raise_version_1",
+    "read_snapshots": "session_read_snapshots_1",
+    "release": "session_lock_release_1",
+    "remove_attributes": "session_remove_attrs_1",
+    "remove_expired": "session_remove_expired_1",
+    "renew": "session_lock_renew_1",
+    "row_loaded": "session_row_loaded_1",
+    "send_noted": "session_send_noted_1",
+    "session_removed": "session_removed_1",
+    "truncated": "session_truncated_1",
+    "write": "session_write_1",
+    "write_accesses": "session_write_accesses_1",
+    "write_creates": "session_write_creates_1",
+    "write_deletes": "session_write_deletes_1",
+    "write_updates": "session_write_updates_1",
+}
+"""A function's text never changes once it was released: the next one has the next number, so that old and new nodes run
+side by side."""
+
+LONGEST_NAME: Final = max(map(len, [*RELATIONS.values(), *FUNCTIONS.values()]))
+
+_US = "(extract(epoch FROM {0}) OPERATOR(pg_catalog.*) 1000000::numeric)::bigint"
+_LIVE = (
+    "({0}.expires_at OPERATOR(pg_catalog.>) {1} AND (NOT {0}.include_inactivity"
+    " OR {0}.last_accessed OPERATOR(pg_catalog.>) ({1} OPERATOR(pg_catalog.-) {2})))"
+)
+_SNAPSHOT = (
+    "pg_catalog.json_build_array({0}.id, {0}.version, {0}.user_id, {0}.group_id, {{us({0}.created_at)}},"
+    " {{us({0}.updated_at)}}, {{us({0}.last_accessed)}}, {{us({0}.expires_at)}}, {0}.include_inactivity,"
+    " coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.key, a.version, {{us(a.expires_at)}}, a.value)"
+    " ORDER BY a.key) FROM {{attributes}} a WHERE a.session_id OPERATOR(pg_catalog.=) {0}.id"
+    " AND (a.expires_at OPERATOR(pg_catalog.>) {1}) IS NOT FALSE), '[]'::pg_catalog.json))::pg_catalog.text"
+)
+MACROS: Final = {
+    # Times: microseconds to timestamptz and back.
+    "us": _US,
+    "timestamp": "timestamptz 'epoch' + {0} * interval '1 microsecond'",
+    "timestamp_if_any": f"timestamptz 'epoch' + nullif({{0}}, {NONE + 1} - 1) * interval '1 microsecond'",
+    # What `arrays.optional_text_array` made of a text.
+    "present": "substr(nullif({0}, ''), 2)",
+    # Rules.
+    "live": _LIVE,
+    "snapshot": _SNAPSHOT,
+    "bucket": "(hashtextextended({0}, 0) & 1023)::integer",
+    # Items of an event.
+    "hex": "encode(uuid_send({0}), 'hex')",
+    "hex_text": "encode(convert_to({0}, 'UTF8'), 'hex')",
+    "changed": "concat('u', encode(uuid_send({0}), 'hex'), ':', {1})",
+    "deleted": "'d' || encode(uuid_send({0}), 'hex')",
+    "lock_ended": "concat('L', encode(convert_to({0}, 'UTF8'), 'hex'), ':', {1})",
+}
+_MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
+
+
+def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
+    """What stands for every plain placeholder."""
+    names: dict[str, sql.Composable] = {
+        short: sql.Identifier(schema, prefix + name) for short, name in (RELATIONS | FUNCTIONS).items()
+    }
+    names["channel"] = sql.Literal(events.events_channel(schema, prefix))
+    names["plain"] = sql.Literal(events.PLAIN_SQL)
+    names["fencing_literal"] = sql.Literal(names["fencing"].as_string())
+    names["plain_sql"] = sql.SQL("current_setting('pgsession.own', true) IS DISTINCT FROM 'on'")
+    names["random_bigint"] = sql.SQL("uuid_hash_extended(gen_random_uuid(), 0)")
+    names |= {flag.name.lower(): sql.Literal(int(flag)) for flag in Flag if flag.name}
+    for kind in KINDS:
+        names[f"{kind}_parameters"] = sql.SQL(parameters(kind))
+        names[f"{kind}_arguments"] = sql.SQL(arguments(kind))
+    return names
+
+
+def render(template: str, names: dict[str, sql.Composable]) -> sql.Composed:
+    """Put in what the placeholders stand for."""
+    return sql.SQL(_expanded(template)).format(**names)
+
+
+def _expanded(template: str) -> str:
+    """Replace the macros, also those that macros use."""
+    while True:
+        expanded = _MACRO.sub(_expand, template)
+        if expanded == template:
+            return expanded
+        template = expanded
+
+
+def _expand(match: re.Match[str]) -> str:
+    return MACROS[match[1]].format(*match[2].split(", "))
+
+
+def file(*path: str) -> str:
+    """The text of an SQL file of this package."""
+    return resources.files(__package__).joinpath(*path).read_text(encoding="utf-8")
+
+
+def files(folder: str) -> dict[str, str]:
+    """The texts of the SQL files of a folder by their names without the ending, in the order of the names."""
+    found = sorted(
+        entry.name for entry in resources.files(__package__).joinpath(folder).iterdir() if entry.name.endswith(".sql")
+    )
+    return {name.removesuffix(".sql"): file(folder, name) for name in found}
