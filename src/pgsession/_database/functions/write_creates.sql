@@ -3,6 +3,7 @@ CREATE FUNCTION {write_creates}(node text, idle interval, waiting boolean, most_
     {create_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
+    seed bigint := {random_bigint};  -- drawn once: strong randomness takes longer than all else of a row
     moment timestamptz;
     too_many bigint[];
     overtaken bigint[];
@@ -20,10 +21,10 @@ BEGIN
             WITH ORDINALITY u(id, user_id, group_id, expiry, include_inactivity, i)
         WHERE u.i <> ALL (coalesce(too_many || locked || overtaken, '{{}}'))
     ), s AS (
-        INSERT INTO {sessions} (id, version, created_at, updated_at, last_accessed, expires_at, include_inactivity, inactivity,
-                                user_id, group_id)
-        SELECT c.id, 1, moment, moment, moment, {timestamp(c.expiry)}, c.include_inactivity,
-               CASE WHEN c.include_inactivity THEN idle END, c.user_id, {present(c.group_id)} FROM c
+        INSERT INTO {sessions} (id, version, generation, created_at, updated_at, last_accessed, expires_at,
+                                include_inactivity, inactivity, user_id, group_id)
+        SELECT c.id, 1, uuid_hash_extended(c.id, seed), moment, moment, moment, {timestamp(c.expiry)},
+               c.include_inactivity, CASE WHEN c.include_inactivity THEN idle END, c.user_id, {present(c.group_id)} FROM c
     )
     INSERT INTO {attributes} (session_id, version, expires_at, key, value)
     SELECT x.id, 1, {timestamp_if_any(new_attribute_expiries[x.n])}, new_keys[x.n], new_values[x.n]::json
