@@ -2,11 +2,13 @@
 -- versions of the schema and the buckets where they are there already. Otherwise the load would fail.
 CREATE FUNCTION {row_loaded}() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+DECLARE
+    known boolean := true;
 BEGIN
-    IF TG_ARGV[0] = 'versions' AND NOT EXISTS (SELECT FROM {versions} v WHERE v.version = NEW.version) THEN
-        RETURN NEW;
-    ELSIF TG_ARGV[0] = 'buckets' AND NOT EXISTS (SELECT FROM {buckets} b WHERE b.bucket = NEW.bucket) THEN
-        RETURN NEW;
-    END IF;
-    RETURN NULL;
+    CASE TG_ARGV[0]
+        WHEN 'versions' THEN known := EXISTS (SELECT FROM {versions} v WHERE v.version = NEW.version);
+        WHEN 'buckets' THEN known := EXISTS (SELECT FROM {buckets} b WHERE b.bucket = NEW.bucket);
+        ELSE
+    END CASE;
+    RETURN CASE WHEN NOT known THEN NEW END;
 END $pgsession$;
