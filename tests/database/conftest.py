@@ -239,7 +239,8 @@ class Database:
         )
         self.execute(
             f'INSERT INTO "{self.prefix}session_attributes" (session_id, version, key, value)'
-            f" SELECT id, 1, 'key' || k, '\"value\"' FROM \"{self.prefix}sessions\", generate_series(1, %s) k",
+            f" SELECT id, 1, 'key' || k, '\"value\"' FROM \"{self.prefix}sessions\", generate_series(1, %s) k"
+            " ON CONFLICT DO NOTHING",
             attributes,
         )
         self.execute("RESET pgsession.own")

@@ -13,12 +13,13 @@ BEGIN
     ), l AS MATERIALIZED (
         SELECT s.id FROM {sessions} s WHERE s.id = ANY (ids) ORDER BY s.id FOR NO KEY UPDATE SKIP LOCKED
     ), u AS (
-        -- By id: a row that changed since this statement's snapshot is not found by its new place.
+        -- By id: a row that changed since this statement's snapshot is not found by its new place. By all of the ids, or a
+        -- plan made while the table is small would read all of it when it no longer is.
         UPDATE {sessions} s SET last_accessed = t.at FROM l JOIN t ON t.id = l.id
-        WHERE s.id = l.id AND s.last_accessed < t.at
+        WHERE s.id = ANY (ids) AND s.id = l.id AND s.last_accessed < t.at
     )
-    SELECT string_agg(uuid_send(t.id), '') INTO skipped FROM t
-    WHERE NOT EXISTS (SELECT FROM l WHERE l.id = t.id)
-    AND EXISTS (SELECT FROM {sessions} s WHERE s.id = t.id);
+    SELECT string_agg(uuid_send(m.id), '') INTO skipped
+    FROM (SELECT t.id FROM t WHERE NOT EXISTS (SELECT FROM l WHERE l.id = t.id) OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT FROM {sessions} s WHERE s.id = m.id OFFSET 0) s;
     RETURN skipped;
 END $pgsession$;
