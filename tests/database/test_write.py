@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -302,6 +303,67 @@ def test_a_session_in_use_is_not_evicted(database: Database) -> None:
         items = [database.new("bob", limit=2), database.new("eve", i=1, limit=2)]
         assert [item[:2] for item in database.write(create=items)["create"]] == [[0, "locked"], [1, "ok"]]
     assert database.execute("SELECT count(*) FROM app_sessions WHERE user_id = 'bob'") == [(2,)]
+
+
+def test_a_login_waits_for_another_ones_bucket_alone(database: Database) -> None:
+    """Whoever holds it: the others of the batch are made at once."""
+    bucket = "(hashtextextended('bob', 0) & 1023)::integer"
+    other = database.connect()
+    items = [database.new("bob", limit=2), database.new("eve", i=1, limit=2), database.new("bob", i=2, limit=2)]
+    with other.transaction():
+        other.execute(f"SELECT FROM app_session_user_buckets WHERE bucket = {bucket} FOR UPDATE")
+        answer = database.write(create=items)["create"]
+        assert [item[:2] for item in answer] == [[0, "locked"], [1, "ok"], [2, "locked"]]
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            database.write(create=items[:1], wait=True, lock_timeout=20)
+        database.execute("ROLLBACK")
+    assert database.write(create=items[:1], wait=True, lock_timeout=20)["create"][0][1] == "ok"
+    assert database.execute("SELECT user_id FROM app_sessions ORDER BY 1") == [("bob",), ("eve",)]
+
+
+def test_buckets_that_somebody_removed_come_back(database: Database) -> None:
+    database.execute("DELETE FROM app_session_user_buckets")
+    item = database.new("bob", limit=2)
+    assert database.write(create=[item])["create"] == [[0, "locked"]]
+    assert database.write(create=[item], wait=True)["create"][0][1] == "ok"
+    assert database.write(create=[database.new("bob", limit=2)])["create"][0][1] == "ok"
+    assert database.run(database.statements.cleanup(database.node, "expired", DAY))[2] is True
+    assert database.run(database.statements.cleanup(database.node, "expired", DAY))[2] is False
+
+
+def test_a_login_that_waits_evicts_what_others_are_writing_to(database: Database) -> None:
+    """It must not be told "locked" for ever: it is made, or fails within its time, with nothing done."""
+    oldest = database.create("bob")
+    other = database.connect()
+    item = database.new("bob", limit=1)
+    with other.transaction():
+        other.execute("SELECT FROM app_sessions FOR UPDATE")
+        assert database.write(create=[item])["create"] == [[0, "locked"]]
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            database.write(create=[item], wait=True, lock_timeout=20)
+        database.execute("ROLLBACK")
+        assert database.execute("SELECT count(*) FROM app_sessions") == [(1,)]
+    assert database.write(create=[item], wait=True, lock_timeout=1000)["evicted"] == [oldest]
+
+
+def test_what_a_session_is_created_with(database: Database) -> None:
+    first, second = database.create("ann"), database.create("ann", include_inactivity=False)
+    row = database.execute(
+        "SELECT generation, owner_since, inactivity, previous_generation, previous_until, rotated_at"
+        " FROM app_sessions WHERE id = %s",
+        first,
+    )[0]
+    assert row[1:] == (1, timedelta(days=1), None, None, None)
+    others = database.execute("SELECT generation, inactivity FROM app_sessions WHERE id = %s", second)
+    assert others[0][0] != row[0] and others[0][1] is None
+    database.update(second, 1, include_inactivity=True)
+    database.update(first, 1, include_inactivity=False)
+    stored = "SELECT inactivity FROM app_sessions WHERE id = %s"
+    assert database.execute(stored, first) == [(None,)]
+    assert database.execute(stored, second) == [(timedelta(days=1),)]
+    # A user's change is what a held copy must not write over, whoever makes it.
+    database.execute("UPDATE app_sessions SET user_id = 'bob' WHERE id = %s", first)
+    assert database.execute("SELECT owner_since, version FROM app_sessions WHERE id = %s", first) == [(3, 3)]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,16 @@
 -- others, and no transition table is kept, for which our own deletes would pay.
 CREATE FUNCTION {session_removed}() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgsession$
+DECLARE
+    noted text := set_config('pgsession.own', 'on', true);
+    ended text[];
 BEGIN
-    PERFORM set_config('pgsession.own', 'on', true);
-    PERFORM {end_belongings}(ARRAY[OLD.id]);
-    PERFORM set_config('pgsession.own', '', true);
+    DELETE FROM {attributes} a WHERE a.session_id = OLD.id;
+    WITH l AS (DELETE FROM {locks} l WHERE l.session_id = OLD.id RETURNING l.resource, l.token)
+    SELECT array_agg({lock_ended(l.resource, l.token)}) INTO ended FROM l;
+    IF ended IS NOT NULL THEN
+        PERFORM {announce}({plain}, ended, 7);
+    END IF;
+    noted := set_config('pgsession.own', '', true);
     RETURN NULL;
 END $pgsession$;

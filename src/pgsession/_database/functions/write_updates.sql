@@ -27,8 +27,7 @@ BEGIN
             SELECT x.i, x.id, x.base, x.flags, x.expiry, {present(x.new_group)} AS new_group, (SELECT clock_timestamp()) AS moment
             FROM unnest(ids, bases, flags, expiries, groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
             WHERE held IS NULL OR x.id = ANY (held)
-        ) k
-        CROSS JOIN LATERAL (
+        ) k CROSS JOIN LATERAL (
             SELECT s.id, s.ctid AS place, s.version, s.expires_at, s.include_inactivity, s.last_accessed, s.group_id
             FROM {sessions} s WHERE s.id = k.id FOR NO KEY UPDATE SKIP LOCKED
         ) s
@@ -36,10 +35,8 @@ BEGIN
         -- Whoever changes a session is there: it is an access, too, and costs nothing more.
         UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment, last_accessed = greatest(s.last_accessed, j.moment),
             expires_at = coalesce({timestamp_if_any(j.expiry)}, s.expires_at),
-            include_inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.include_inactivity
-                                                                    ELSE j.flags & {include_inactivity} <> 0 END,
-            inactivity = CASE WHEN j.flags & {change_inactivity} = 0 THEN s.inactivity
-                              WHEN j.flags & {include_inactivity} <> 0 THEN idle END,
+            include_inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.include_inactivity ELSE j.flags & {include_inactivity} <> 0 END,
+            inactivity = CASE WHEN j.flags & {change_inactivity} = 0 THEN s.inactivity WHEN j.flags & {include_inactivity} <> 0 THEN idle END,
             group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
         FROM j WHERE s.ctid = j.place AND j.verdict = 'ok'
         RETURNING j.i, j.base, j.moment, j.announce, s.id, s.version
@@ -51,11 +48,9 @@ BEGIN
             SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
     ), r AS MATERIALIZED (
         SELECT array_agg(j.i) AS refusals,
-               string_agg(concat('[', j.i, ',"', j.verdict, CASE j.verdict WHEN 'session' THEN concat('",', j.version)
-                                                              WHEN 'attributes' THEN concat('",', conflicts->>(j.i::text))
-                                                              ELSE '"' END, ']'), ',') AS refused,
-               array_agg({changed(j.id, j.version)})
-                   FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> 'gone') AS told
+               string_agg(concat('[', j.i, ',"', j.verdict, '"', CASE j.verdict
+                   WHEN 'session' THEN concat(',', j.version) WHEN 'attributes' THEN concat(',', conflicts->>(j.i::text)) END, ']'), ',') AS refused,
+               array_agg({changed(j.id, j.version)}) FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> 'gone') AS told
         FROM j WHERE j.verdict <> 'ok'
     )
     SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE u.base <> u.version - 1), max(u.moment),
