@@ -1,8 +1,10 @@
 """Creates, upgrades and checks the tables, by versioned migrations, and the functions that work on them.
 
 A function's name has the number of its text, so that nodes of two versions of this library run side by side while one
-replaces the other: each finds its own. Everything happens in one transaction: on any error nothing is left half-done. What to do is decided by a generator of
-statements that does no I/O; `create` and `async_create` run it.
+replaces the other: each finds its own.
+
+Everything happens in one transaction, under an advisory lock: on any error nothing is left half-done. What to do is
+decided by a generator of statements that does no I/O; `create` and `async_create` run it.
 """
 
 from __future__ import annotations

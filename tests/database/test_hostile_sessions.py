@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -15,11 +16,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from pgsession import schema as schema_module
 from pgsession._database.arrays import NONE, integer_array, uuid_array
-from pgsession._database.statements import NIL
+from pgsession._database.connections import lost_durability
+from pgsession._database.statements import NIL, Statements, write_arguments
 from pgsession._protocol.events import Changed
 
-from .conftest import DAY, HOUR, Database, run
+from .conftest import DAY, HOUR, Database, run, with_answer_of
 
 # Functions and operators that match our calls exactly, or better than the server's own polymorphic ones do.
 TRAPS = """
@@ -82,7 +85,7 @@ def caught(database: Database, path: str) -> list[Any]:
 
 def test_every_statement_calls_what_it_names(database: Database, path: str) -> None:
     statements, node = database.statements, database.node
-    session, other, third = (database.create("ann", {"a": 1}, group="g") for _ in range(3))
+    session, _, third = (database.create("ann", {"a": 1}, group="g") for _ in range(3))
     connection = database.connect(search_path=path)
     ear = database.ear()
 
@@ -146,9 +149,7 @@ def test_plain_sql_fires_only_our_own_functions(database: Database, path: str, e
 
 
 def test_tables_are_made_of_the_servers_own_types(database: Database, path: str) -> None:
-    from pgsession import schema
-
-    schema.create(database.connect(search_path=path), database.schema, "more_")
+    schema_module.create(database.connect(search_path=path), database.schema, "more_")
     types = (
         "SELECT DISTINCT t.typnamespace::regnamespace::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
         " WHERE a.attrelid = 'more_sessions'::regclass"
@@ -159,7 +160,8 @@ def test_tables_are_made_of_the_servers_own_types(database: Database, path: str)
 
 def test_every_function_has_a_path_of_its_own(database: Database) -> None:
     rows = database.execute(
-        "SELECT proname, array_to_string(proconfig, ';') FROM pg_proc WHERE pronamespace = %s::regnamespace", database.schema
+        "SELECT proname, array_to_string(proconfig, ';') FROM pg_proc WHERE pronamespace = %s::regnamespace",
+        database.schema,
     )
     assert len(rows) > 30
     assert [name for name, config in rows if "search_path=pg_catalog, pg_temp" not in (config or "")] == []
@@ -202,8 +204,6 @@ def test_no_default_makes_a_commit_less_durable(database: Database, level: str, 
     connection = database.connect(synchronous_commit=level, client_min_messages="error")
     script = database.script(update=[database.change(database.create(), 1, {"a": 1})], commit=commit)
     settings = "SELECT current_setting('synchronous_commit') || ' ' || current_setting('client_min_messages')"
-    from .conftest import with_answer_of
-
     row = run(connection, with_answer_of(script, len(script.steps) - 1, settings))
     expected = "on" if level in ("local", "off") else level
     assert row == (f"{expected} warning",)
@@ -214,17 +214,13 @@ def test_a_cancelled_wait_for_a_standby_is_heard_whatever_messages_are_wanted(
     own_server: Callable[..., Any],
 ) -> None:
     server = own_server(settings={"synchronous_standby_names": "nobody"})
-    from pgsession import schema
-    from pgsession._database.connections import lost_durability
-    from pgsession._database.statements import Statements, write_arguments
-
     statements = Statements()
     with (
         psycopg.connect(server.conninfo, autocommit=True) as connection,
         psycopg.connect(server.conninfo, autocommit=True) as operator,
     ):
         connection.execute("SET synchronous_commit = local")
-        schema.create(connection)
+        schema_module.create(connection)
         connection.execute("SET client_min_messages = error")
         doubts: list[Any] = []
         connection.add_notice_handler(lambda diagnostic: doubts.append(lost_durability(diagnostic)))
@@ -232,7 +228,9 @@ def test_a_cancelled_wait_for_a_standby_is_heard_whatever_messages_are_wanted(
             target=run, args=(connection, statements.write("0" * 16, "m", write_arguments(0, False)))
         )
         writer.start()
-        waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        waiting = (
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        )
         while not operator.execute(waiting, (connection.info.backend_pid,)).fetchall():
             assert writer.is_alive(), "it did not wait for the standby"
         writer.join(30)
@@ -243,17 +241,15 @@ def test_nothing_that_a_write_carries_is_in_the_servers_log_or_its_activity(
     own_server: Callable[..., Any],
 ) -> None:
     server = own_server(settings={"log_min_error_statement": "error"})
-    from pgsession import schema
-
     with psycopg.connect(server.conninfo, autocommit=True) as connection:
-        schema.create(connection)
+        schema_module.create(connection)
     database = Database(server.conninfo, "public", "")
     session = database.create("secret-user", {"key": "secret-value"})
     locked = database.connect()
     with locked.transaction():
         locked.execute("SELECT FROM sessions FOR UPDATE")
+        item = database.change(session, 1, {"key": "secret-value"})
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            item = database.change(session, 1, {"key": "secret-value"})
             database.write(update=[item], wait=True, lock_timeout=10)
         database.execute("ROLLBACK")
     log = (Path(server.folder) / "log").read_text()
@@ -267,8 +263,6 @@ def test_nothing_that_a_write_carries_is_in_the_servers_log_or_its_activity(
 @pytest.fixture
 def programs(dsn: str) -> Path:
     """The folder with pg_dump and psql of the server's version."""
-    import os
-
     given = os.environ.get("PGSESSION_TEST_POSTGRES")
     if given:
         return Path(given)

@@ -12,7 +12,7 @@ import pytest
 
 from pgsession._protocol.events import Changed, Deleted
 
-from .conftest import DAY, HOUR, Database, unfinished, with_answer_of
+from .conftest import DAY, HOUR, Database, with_answer_of
 
 HUGE = "x" * 100_000
 ABSENT = "c" * 32
@@ -309,7 +309,11 @@ def test_a_login_waits_for_another_ones_bucket_alone(database: Database) -> None
     """Whoever holds it: the others of the batch are made at once."""
     bucket = "(hashtextextended('bob', 0) & 1023)::integer"
     other = database.connect()
-    items = [database.new("bob", limit=2), database.new("eve", i=1, limit=2), database.new("bob", i=2, limit=2)]
+    items = [
+        database.new("bob", limit=2),
+        database.new("eve", i=1, limit=2),
+        database.new("bob", i=2, limit=2),
+    ]
     with other.transaction():
         other.execute(f"SELECT FROM app_session_user_buckets WHERE bucket = {bucket} FOR UPDATE")
         answer = database.write(create=items)["create"]

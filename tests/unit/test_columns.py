@@ -22,7 +22,7 @@ ROWS: dict[str, Any] = {
 
 
 def test_every_column_has_its_type_and_no_other_name_has() -> None:
-    declared = [name for kind in columns.KINDS.values() for name in kind._fields]
+    declared = [name for fields in columns.KINDS.values() for name in fields]
     assert declared == list(columns.SQL_TYPES)
 
 

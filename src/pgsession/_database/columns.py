@@ -1,8 +1,8 @@
 """What a batch of writes is sent as: rows on our side, arrays on the server's.
 
-Each class here is the declaration of one kind of write: its fields are the parameters of the server's write function, in
-this order, and `SQL_TYPES` has their types. Each array has one element an operation, or is null where no operation of the
-batch needs it.
+Each class here is the declaration of one kind of write: its fields are the parameters of the server's write function,
+in this order, and `SQL_TYPES` has their types. Each array has one element an operation, or is null where no operation
+of the batch needs it.
 """
 
 from __future__ import annotations
@@ -101,17 +101,21 @@ SQL_TYPES: Final = {
     "accessed_at": "bigint[]",
     "deletes": "uuid[]",
 }
-KINDS: Final = {"update": Updates, "create": Creates, "delete": Deletes}
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "update": Updates._fields,
+    "create": Creates._fields,
+    "delete": Deletes._fields,
+}
 
 
 def parameters(kind: str) -> str:
     """The parameters of a kind of write, as a function's declaration has them."""
-    return ", ".join(f"{name} {SQL_TYPES[name]}" for name in KINDS[kind]._fields)
+    return ", ".join(f"{name} {SQL_TYPES[name]}" for name in KINDS[kind])
 
 
 def arguments(kind: str) -> str:
     """The same parameters, as a call of another function passes them on."""
-    return ", ".join(KINDS[kind]._fields)
+    return ", ".join(KINDS[kind])
 
 
 def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:

@@ -1,7 +1,8 @@
 """Several statements with bound parameters, sent and answered in one round trip.
 
-They go through the extended protocol as a pipeline with one synchronization point at its end: what they are called with is
-in no statement's text, so it is in no log and no view of the server's activity. After an error the server skips the rest.
+They go through the extended protocol as a pipeline with one synchronization point at its end: what they are called with
+is in no statement's text, so it is in no log and no view of the server's activity. After an error the server skips the
+rest. Needs a libpq of version 14 or later.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Script(NamedTuple):
     def run(self, connection: pq.abc.PGconn) -> Generator[Any, Any, Row | None]:
         """Send everything, and read all of the results.
 
-        For `Connection.wait` and its asynchronous twin. Returns the one row of the answer, or None if it has none; that is
-        known only once the last statement has succeeded.
+        For `Connection.wait` and its asynchronous twin, under the connection's lock. Returns the one row of the answer,
+        or None if it has none; that is known only once the last statement has succeeded.
 
         Raises:
             psycopg.Error: The first error of a statement, or that the connection was lost.

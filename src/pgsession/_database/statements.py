@@ -186,9 +186,7 @@ class Statements:
         self.list_user = self._render(_LIST.replace("@column", "user_id"))
         self.list_group = self._render(_LIST.replace("@column", "group_id"))
         self.resync = self._render(_RESYNC)
-        self.schema_version = self._render(
-            "SELECT coalesce(pg_catalog.max(v.version), 0) FROM {versions} v"
-        )
+        self.schema_version = self._render("SELECT coalesce(pg_catalog.max(v.version), 0) FROM {versions} v")
         self.queue_usage = "SELECT pg_catalog.pg_notification_queue_usage()"
         self.proof = self._render(_PROOF)
         self.notify = self._render(f"SELECT {{us({_NOW})}} FROM pg_catalog.pg_notify({{channel}}, %s)")
@@ -204,7 +202,9 @@ class Statements:
         lock_timeout: int = 0,
     ) -> Script:
         """The group commit; `arguments` by `write_arguments`."""
-        return self._call("write", (node, mark, *arguments), commit, lock_timeout, form="SELECT {call}, {settings}")
+        return self._call(
+            "write", (node, mark, *arguments), commit, lock_timeout, form="SELECT {call}, {settings}"
+        )
 
     def write_accesses(self, ids: str, accessed: str, *, commit: Commit = "plain") -> Script:
         """The flush of noted accesses; `ids` by `uuid_array`, `accessed` by `integer_array`."""
@@ -243,7 +243,9 @@ class Statements:
         """One step of the cleanup. What a crash loses of it the next cleanup does again."""
         return self._call("cleanup", (node, what, inactivity, after, size), commit)
 
-    def acquire(self, resource: str, owner: str, lease: int, session_id: str | None, inactivity: int) -> Script:
+    def acquire(
+        self, resource: str, owner: str, lease: int, session_id: str | None, inactivity: int
+    ) -> Script:
         """Take a lock that is free or whose lease is over. Durable: a crash must not free it for a second holder."""
         return self._call("acquire", (resource, owner, lease, session_id, inactivity), "plain")
 
@@ -291,9 +293,7 @@ class Statements:
             self._calls[function, commit == "plain"] = statement
         bound = (script.step(f"SET LOCAL lock_timeout = {int(lock_timeout)}"),) if lock_timeout else ()
         durable = (_COMMIT_AND_BEGIN, _DURABLE) if commit == "split" else ()
-        return Script(
-            (_BEGIN, *bound, script.step(statement, *arguments), *durable, _COMMIT), 1 + len(bound)
-        )
+        return Script((_BEGIN, *bound, script.step(statement, *arguments), *durable, _COMMIT), 1 + len(bound))
 
     def _render(self, template: str) -> str:
         # The driver takes a single % for a parameter.

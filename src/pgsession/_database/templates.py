@@ -147,6 +147,8 @@ def file(*path: str) -> str:
 def files(folder: str) -> dict[str, str]:
     """The texts of the SQL files of a folder by their names without the ending, in the order of the names."""
     found = sorted(
-        entry.name for entry in resources.files(__package__).joinpath(folder).iterdir() if entry.name.endswith(".sql")
+        entry.name
+        for entry in resources.files(__package__).joinpath(folder).iterdir()
+        if entry.name.endswith(".sql")
     )
     return {name.removesuffix(".sql"): file(folder, name) for name in found}
