@@ -289,7 +289,7 @@ class AsyncStore:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:
             cursor = await _cursor(connection).execute(
-                "ROLLBACK; SELECT current_setting('pgsession.batch', true)", prepare=False
+                "ROLLBACK; SELECT pg_catalog.current_setting('pgsession.batch', true)", prepare=False
             )
             cursor.nextset()
             row = await cursor.fetchone()

@@ -287,7 +287,7 @@ class Store:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:
             cursor = _cursor(connection).execute(
-                "ROLLBACK; SELECT current_setting('pgsession.batch', true)", prepare=False
+                "ROLLBACK; SELECT pg_catalog.current_setting('pgsession.batch', true)", prepare=False
             )
             cursor.nextset()
             row = cursor.fetchone()
