@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgsession._protocol.answers import answers_of
 from pgsession._protocol.events import Changed, Deleted
 
 from .conftest import DAY, HOUR, Database, with_answer_of
@@ -348,6 +349,21 @@ def test_a_login_that_waits_evicts_what_others_are_writing_to(database: Database
         database.execute("ROLLBACK")
         assert database.execute("SELECT count(*) FROM app_sessions") == [(1,)]
     assert database.write(create=[item], wait=True, lock_timeout=1000)["evicted"] == [oldest]
+
+
+def test_without_an_incarnation_every_batch_says_so(database: Database) -> None:
+    """After a crash, until the first node has made one."""
+    session, other = database.create(), database.create()
+    database.execute("DELETE FROM app_session_incarnation")
+    for batch in (
+        {"create": [database.new()]},
+        {"update": [database.change(session, 1)]},
+        {"delete": [[0, other]]},
+        {},
+    ):
+        answers = answers_of(database.run(database.script(**batch))[0])
+        assert answers.incarnation is None
+        assert bool(answers.created_at) == ("create" in batch) and len(answers.delete) == ("delete" in batch)
 
 
 def test_what_a_session_is_created_with(database: Database) -> None:

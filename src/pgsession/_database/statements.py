@@ -66,10 +66,9 @@ the order in which they were given:
      "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version,
      "refused": [[i, "gone"] | [i, "locked"] | [i, "session", current_version] | [i, "attributes", [key, ...]], ...]
      "delete": [[i, "ok"] | [i, "gone"] | [i, "locked"], ...]}
-in any order within a list; what a batch has no operation for is missing, and so is the incarnation where there is none. "gone"
-includes expired and inactive. A create is "locked" if another login of its user's bucket is under way, or if what it would
-evict is all being written to at this moment; never with `wait`. Creates are not announced (nobody can know their id yet);
-evictions are.
+in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive. A create is
+"locked" if another login of its user's bucket is under way, or if what it would evict is all being written to at this
+moment; never with `wait`. Creates are not announced (nobody can know their id yet); evictions are.
 """
 
 from __future__ import annotations
@@ -144,32 +143,28 @@ def write_arguments(
     )
 
 
-_INCARNATION = (
-    "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i"
-    " WHERE i.started_at OPERATOR(pg_catalog.=) pg_catalog.pg_postmaster_start_time())"
-)
 _NOW = "pg_catalog.statement_timestamp()"
 _IDLE = "(%s::bigint OPERATOR(pg_catalog.*) interval '1 microsecond')"
 _READ = (
-    f"SELECT {_INCARNATION}, {{us({_NOW})}},"
+    f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
     f" (SELECT {{snapshot(s, {_NOW})}} FROM {{sessions}} s"
     f" WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid AND {{live(s, {_NOW}, @idle)}})"
 )
 _LIST = (
-    f"SELECT {_INCARNATION}, {{us({_NOW})}},"
+    f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
     " (SELECT '[' OPERATOR(pg_catalog.||)"
     " coalesce(pg_catalog.string_agg(x.text, ',' ORDER BY x.accessed DESC), '') OPERATOR(pg_catalog.||) ']'"
     f" FROM (SELECT {{snapshot(s, {_NOW})}} AS text, s.last_accessed AS accessed FROM {{sessions}} s"
     f" WHERE s.@column OPERATOR(pg_catalog.=) %s::pg_catalog.text AND {{live(s, {_NOW}, @idle)}}) x)"
 )
 _RESYNC = (
-    f"SELECT {_INCARNATION}, {{us({_NOW})}}, (SELECT pg_catalog.string_agg(pg_catalog.uuid_send(c.id), ''::pg_catalog.bytea)"
+    f"SELECT {{current_incarnation}}, {{us({_NOW})}}, (SELECT pg_catalog.string_agg(pg_catalog.uuid_send(c.id), ''::pg_catalog.bytea)"
     " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.uuid[]), pg_catalog.unnest(%s::bigint[])) c(id, version)"
     " LEFT JOIN {sessions} s ON s.id OPERATOR(pg_catalog.=) c.id"
     " WHERE (s.version OPERATOR(pg_catalog.=) c.version) IS NOT TRUE)"
 )
 _PROOF = (
-    f"SELECT {{us(pg_catalog.clock_timestamp())}}, {_INCARNATION}"
+    "SELECT {us(pg_catalog.clock_timestamp())}, {current_incarnation}"
     " FROM pg_catalog.pg_notify({channel} OPERATOR(pg_catalog.||) '_' OPERATOR(pg_catalog.||) %s::pg_catalog.text, %s)"
 )
 

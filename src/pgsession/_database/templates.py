@@ -83,6 +83,10 @@ _SNAPSHOT = (
     " ORDER BY a.key) FROM {{attributes}} a WHERE a.session_id OPERATOR(pg_catalog.=) {0}.id"
     " AND (a.expires_at OPERATOR(pg_catalog.>) {1}) IS NOT FALSE), '[]'::pg_catalog.json))::pg_catalog.text"
 )
+_INCARNATION = (
+    "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i"
+    " WHERE i.started_at OPERATOR(pg_catalog.=) pg_catalog.pg_postmaster_start_time())"
+)
 MACROS: Final = {
     # Times: microseconds to timestamptz and back.
     "us": _US,
@@ -115,6 +119,7 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     names["plain_sql"] = sql.SQL("current_setting('pgsession.own', true) IS DISTINCT FROM 'on'")
     names["random_bigint"] = sql.SQL("uuid_hash_extended(gen_random_uuid(), 0)")
     names |= {flag.name.lower(): sql.Literal(int(flag)) for flag in Flag if flag.name}
+    names["current_incarnation"] = sql.SQL(_INCARNATION).format(**names)
     for kind in KINDS:
         names[f"{kind}_parameters"] = sql.SQL(parameters(kind))
         names[f"{kind}_arguments"] = sql.SQL(arguments(kind))

@@ -27,8 +27,7 @@ BEGIN
         answer := concat_ws(',', answer, {write_deletes}(node, idle, waiting, {delete_arguments}));
     END IF;
     IF ids IS NULL THEN
-        answer := concat_ws(',', (SELECT concat('"incarnation":"', i.incarnation, '"') FROM {incarnation} i
-                                  WHERE i.started_at = pg_postmaster_start_time()), answer);
+        answer := concat_ws(',', '"incarnation":' || coalesce('"' || {current_incarnation} || '"', 'null'), answer);
     END IF;
     RETURN '{{' || coalesce(answer, '') || '}}';
 END $pgsession$;

@@ -56,7 +56,7 @@ BEGIN
     SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE u.base <> u.version - 1), max(u.moment),
            array_agg({changed(u.id, u.version)}) FILTER (WHERE u.announce) || (SELECT r.told FROM r),
            (SELECT r.refused FROM r), (SELECT r.refusals FROM r),
-           (SELECT i.incarnation FROM {incarnation} i WHERE i.started_at = pg_postmaster_start_time())
+           {current_incarnation}
     INTO written, versions, behind, written_at, announced, refused, refusals, ran_on FROM u;
     IF coalesce(cardinality(written), 0) + coalesce(cardinality(refusals), 0) < cardinality(ids) THEN
         refused := concat_ws(',', refused, {explain_missing}(ids, written || refusals));
