@@ -11,6 +11,7 @@ from pgsession._database import columns, templates
 from pgsession._database.arrays import NONE, optional_integer_array, optional_text_array, text_array
 from pgsession._database.script import step
 from pgsession._database.statements import write_arguments
+from pgsession._protocol import rules
 from pgsession._protocol.operations import Flag
 
 SESSION = "ab" * 16
@@ -70,3 +71,8 @@ def test_every_placeholder_and_macro_is_known() -> None:
         assert "{" not in templates.render(text, names).as_string().replace("'{}'", "").replace(
             "'{", ""
         ).replace("{number", "")
+
+
+def test_no_name_is_longer_than_the_rule_of_prefixes_counts_on() -> None:
+    names = [*templates.RELATIONS.values(), *templates.FUNCTIONS.values()]
+    assert max(map(len, names)) <= len(rules.LONGEST_NAME)

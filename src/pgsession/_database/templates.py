@@ -69,8 +69,6 @@ FUNCTIONS: Final = {
 """A function's text never changes once it was released: the next one has the next number, so that old and new nodes run
 side by side."""
 
-LONGEST_NAME: Final = max(map(len, [*RELATIONS.values(), *FUNCTIONS.values()]))
-
 _US = "(extract(epoch FROM {0}) OPERATOR(pg_catalog.*) 1000000::numeric)::bigint"
 _LIVE = (
     "({0}.expires_at OPERATOR(pg_catalog.>) {1} AND (NOT {0}.include_inactivity"
