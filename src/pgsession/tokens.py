@@ -51,7 +51,10 @@ class Signer:
         return f"<Signer with {len(self._keys)} keys>"
 
     def sign(self, message: bytes | str) -> str:
-        """Make a token that carries `message` (a str as its UTF-8) readably and proves that this signer made it.
+        """Make a token that carries a message readably and proves that this signer made it.
+
+        Args:
+            message: The message; a str is carried as its UTF-8.
 
         Raises:
             TypeError: The message is neither bytes nor a str.
@@ -62,13 +65,20 @@ class Signer:
     def verify(self, token: str) -> bytes:
         """Return the message of a token that one of the keys signed.
 
+        Args:
+            token: A token made by `sign`.
+
         Raises:
-            InvalidTokenError: It was not, or was changed, cut, or made for another purpose.
+            InvalidTokenError: None of the keys signed it: it was changed, cut, or made for another purpose.
         """
         return self._unseal(token, _MESSAGE)[1:]
 
     def sign_session(self, session_id: UUID | str | bytes, version: int = 0) -> str:
         """Make a token of 76 characters for a cookie: the session's id, and the version its reader must at least see.
+
+        Args:
+            session_id: The session's id: a UUID, its 36-character str or 16 bytes.
+            version: The version; 0: any.
 
         Raises:
             TypeError: The id or the version is of a wrong type.
@@ -79,6 +89,9 @@ class Signer:
 
     def verify_session(self, token: str) -> tuple[UUID, int]:
         """Return the session id and the version of a token made by `sign_session`.
+
+        Args:
+            token: The token.
 
         Raises:
             InvalidTokenError: None of the keys signed it, or it was made for another purpose.

@@ -1,12 +1,12 @@
 # cython: freethreading_compatible=True
-"""Accesses that are still to be written and whose session has left the cache."""
+"""Evicted accesses are still to be written, though their session has left the cache."""
 
 cimport cython
 
 
 @cython.final
 cdef class EvictedAccesses:
-    """Database times of accesses by session key, at most `limit` of them; a time never moves back (C11).
+    """Holds the database times of accesses by session key, at most `limit` of them; a time never moves back (C11).
 
     Beyond the limit those that were noted longest ago are given up: a database that takes no writes must not fill the
     memory of its clients.
@@ -21,6 +21,7 @@ cdef class EvictedAccesses:
         return len(self.owners)
 
     cdef int note(self, bytes key, int64_t us, object user_id) except -1:
+        """Note an access of a session; `user_id` is None where it is not known."""
         cdef int64_t before = self.pop(key)
         cdef dict times = self.times.setdefault(user_id, {})
         times[key] = max(us, before)
@@ -30,7 +31,7 @@ cdef class EvictedAccesses:
         return 0
 
     cdef int64_t pop(self, bytes key) except -1:
-        """Return the time noted for a key, which is forgotten; 0 for none."""
+        """Take out the time that is noted for a key, and return it; 0 for none."""
         if key not in self.owners:
             return 0
         user_id = self.owners.pop(key)
@@ -41,6 +42,7 @@ cdef class EvictedAccesses:
         return us
 
     cdef list take(self, Py_ssize_t limit):
+        """Take out at most `limit` accesses, those noted longest ago first; return pairs of key and time."""
         cdef list keys = []
         for key in self.owners:
             if len(keys) >= limit:
@@ -49,4 +51,5 @@ cdef class EvictedAccesses:
         return [(key, self.pop(key)) for key in keys]
 
     cdef list of_user(self, str user_id):
+        """Return the pairs of key and time of a user's accesses."""
         return list(self.times.get(user_id, {}).items())

@@ -1,4 +1,4 @@
-"""An awaitable that is already done: what the async managers return on a hit.
+"""A completed awaitable has its result already: the async managers return it on a hit.
 
 It has everything of a coroutine that asyncio asks for (`collections.abc.Coroutine`), without a frame and without the
 warning of one that is never awaited. Python 3.11 and asyncio's tasks resume it through `am_send`, which hands the
@@ -64,6 +64,8 @@ cdef int spares = 0
 @cython.no_gc
 @cython.freelist(16)
 cdef class Completed:
+    """A completed awaitable is, to asyncio, a coroutine that ends in its first step and gives its result."""
+
     cdef object result
     cdef PyObject *stop
     cdef bint over
@@ -72,10 +74,11 @@ cdef class Completed:
         return self
 
     def send(self, value):
+        """Raise the StopIteration that holds the result."""
         return self.finish()
 
     def throw(self, kind, value=None, traceback=None):
-        """Raise this at the point where it waits, which is before it has begun."""
+        """Raise an error at the point where it waits, which is before it has begun."""
         self.over = True
         self.result = None
         error = kind if value is None else value
@@ -84,10 +87,12 @@ cdef class Completed:
         raise error if traceback is None else error.with_traceback(traceback)
 
     def close(self):
+        """Drop the result."""
         self.over = True
         self.result = None
 
     cdef object finish(self):
+        """Raise the StopIteration that holds the result, as the C slots do where they are not called."""
         if self.over:
             raise RuntimeError("cannot reuse an awaitable that was awaited already")
         self.over = True
@@ -108,6 +113,7 @@ cdef class Completed:
 
 
 cdef void put_back(PyObject *stop) noexcept:
+    """Keep an exception that nobody else has, to be used again; takes over the reference."""
     global spares
     if spares < SPARE and pgs_is_clean(stop):
         pgs_set_result(stop, NULL)
@@ -118,6 +124,7 @@ cdef void put_back(PyObject *stop) noexcept:
 
 
 cdef PyObject *take_stop() except NULL:
+    """Return a new reference to a StopIteration without a result, a spare one if there is one."""
     global spares
     if spares > 0:
         spares -= 1
@@ -128,6 +135,7 @@ cdef PyObject *take_stop() except NULL:
 
 
 cdef PySendResult completed_send(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    """Hand the result over as it is, without a StopIteration."""
     cdef Completed completed = <Completed> self
     result[0] = NULL
     if completed.over:
@@ -140,6 +148,7 @@ cdef PySendResult completed_send(PyObject *self, PyObject *value, PyObject **res
 
 
 cdef PyObject *completed_next(PyObject *self) noexcept:
+    """Raise the StopIteration that holds the result, once."""
     cdef Completed completed = <Completed> self
     if completed.over:
         set_reused()
@@ -149,6 +158,7 @@ cdef PyObject *completed_next(PyObject *self) noexcept:
 
 
 cdef PyObject *raise_result(Completed completed) noexcept:
+    """Raise a StopIteration with the result, which `completed` keeps, to put it back in the end."""
     cdef PyObject *stop
     try:
         stop = take_stop()
@@ -175,11 +185,12 @@ pgs_set_slots(<PyTypeObject *> Completed, completed_next, completed_send)
 
 
 cdef object completed(object result):
+    """Return an awaitable whose result is there already."""
     cdef Completed awaitable = Completed.__new__(Completed)
     awaitable.result = result
     return awaitable
 
 
 def make_completed(result):
-    """An awaitable whose result is there already."""
+    """Return an awaitable whose result is there already."""
     return completed(result)

@@ -1,4 +1,4 @@
-"""Opens a session token: what every request with a token that is new to this node goes through.
+"""A session token is opened here, for every request with a token that is new to this node.
 
 There is exactly one spelling for each sequence of bytes: 76 characters of the URL-safe base64 alphabet (RFC 4648,
 section 5) are 57 bytes, each character six bits of them. The cryptography is the standard library's.
@@ -37,7 +37,10 @@ fill_values()
 
 
 def open_session_token(tuple keys not None, token):
-    """(session id as 16 bytes, version) of a session token that one of the keys signed; None for anything else."""
+    """Return the 16 bytes of the session id and the version of a session token that one of the keys signed.
+
+    Anything else gives None.
+    """
     cdef const uint8_t *text
     cdef uint8_t sealed[57]
     cdef uint32_t group

@@ -1,6 +1,6 @@
-"""Tokens that were verified on this node before: what they say need not be computed again.
+"""The token cache has the tokens that were verified on this node before: what they say need not be computed again.
 
-Bounded in two generations: a full young one becomes the old one, whose tokens are forgotten unless they come again
+It is bounded, in two generations: a full young one becomes the old one, whose tokens are dropped unless they come again
 meanwhile. Only verified tokens enter, so a flood of forged ones drives nothing out.
 """
 
@@ -15,11 +15,13 @@ from pgsession._core.lock cimport PGS_FREE_THREADED, pgs_lock, pgs_unlock
 @cython.final
 @cython.no_gc
 cdef class Verified:
-    """What a verified token says."""
+    """Holds what a verified token says."""
 
 
 @cython.final
 cdef class TokenCache:
+    """Holds at most `limit` verified tokens."""
+
     def __cinit__(self, Py_ssize_t limit):
         self.young = {}
         self.old = {}
@@ -29,6 +31,7 @@ cdef class TokenCache:
         return len(self.young) + len(self.old)
 
     cdef Verified find(self, str token):
+        """Return what a token says, None if it is not in the cache."""
         if not PGS_FREE_THREADED:
             return self.known(token)
         pgs_lock(&self.mutex)
@@ -38,6 +41,7 @@ cdef class TokenCache:
             pgs_unlock(&self.mutex)
 
     cdef Verified known(self, str token):
+        """Return what a token says, under the mutex; one of the old generation joins the young one."""
         cdef PyObject *found = PyDict_GetItemWithError(self.young, token)
         cdef Verified verified
         if found != NULL:
@@ -50,6 +54,7 @@ cdef class TokenCache:
         return verified
 
     cdef Verified remember(self, str token, Key key, int64_t version):
+        """Put a verified token into the cache; return what it says."""
         cdef Verified verified = Verified.__new__(Verified)
         verified.key = key
         verified.version = version
@@ -62,7 +67,7 @@ cdef class TokenCache:
         return verified
 
     cdef dict keep(self, str token, Verified verified):
-        """Returns a generation that is forgotten for it."""
+        """Put a token into the young generation, under the mutex; return the generation that is dropped for it."""
         cdef dict forgotten = None
         if len(self.young) >= self.half:
             forgotten = self.old

@@ -1,4 +1,4 @@
-"""A mutex for each key: one caller at a time may hold it."""
+"""A keyed mutex lets one caller at a time hold the mutex of a key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", defaul
 
 
 class AsyncKeyedMutex:
-    """One at a time for each key; a key's mutex exists only while somebody wants it."""
+    """Holds a mutex for each key; it exists only while somebody wants it."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()

@@ -1,4 +1,4 @@
-"""The listener: many channels on one connection of its own, which it keeps alive."""
+"""The listener listens to many channels on one connection of its own; a lost one is replaced."""
 
 from __future__ import annotations
 
@@ -50,14 +50,17 @@ class AsyncListener:
     A listener is opened once, by `open` or `with`, and closed once. Use after that raises `ListenerError`.
 
     Args:
-        conninfo: where to; TCP keepalive and timeouts are set where it does not set them itself. It has to lead to the
-            primary, and not through a pooler that shares connections between transactions.
-        connect_timeout: seconds for each host, where the conninfo gives no connect_timeout (at least 2).
-        command_timeout: seconds after which a connection that does not answer a command is taken for dead.
-        health_check_interval: seconds of silence after which the server is asked whether it is still there (None:
+        conninfo: The server to connect to; TCP keepalive and timeouts are set where it does not set them itself. It has
+            to lead to the primary, and not through a pooler that shares connections between transactions.
+        connect_timeout: Seconds for each host, where the conninfo gives no connect_timeout (at least 2).
+        command_timeout: Seconds after which a connection that does not answer a command is taken for dead.
+        health_check_interval: Seconds of silence after which the server is asked whether it is still there (None:
             never; for those who send commands regularly themselves).
-        reconnect_delay: the longest wait between two attempts to reconnect, in seconds; the first come quickly.
-        logger: where errors of callbacks and changes of the connection are logged.
+        reconnect_delay: The longest wait between two attempts to reconnect, in seconds; the first come quickly.
+        logger: The logger for errors of callbacks and changes of the connection.
+
+    Raises:
+        TypeError, ValueError: An argument is not usable; the message names it.
     """
 
     def __init__(
@@ -101,13 +104,13 @@ class AsyncListener:
     # -- opening and closing ---------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect. Does nothing where that is done.
+        """Connect, if that is not done yet.
 
-        Once it is open, a lost connection raises nothing: it is made anew, as long as that takes.
+        Once the listener is open, a lost connection raises nothing: it is replaced, as long as that takes.
 
         Raises:
-            psycopg.OperationalError: nobody answered within the timeout for connecting.
-            ListenerError: it cannot work there; says why.
+            psycopg.OperationalError: No server answered within the timeout for connecting.
+            ListenerError: The listener cannot work there, or was closed before; the message says why.
         """
         if self._opened is None:
             if self._closing.is_set():
@@ -123,12 +126,12 @@ class AsyncListener:
             raise
 
     async def close(self, timeout: float = 5) -> None:
-        """Stop listening, call every `on_done`, and disconnect. May be called again, and by a callback.
+        """Stop listening, call every `on_done`, and disconnect. A second call, or one by a callback, does no harm.
 
         A thread that is just connecting ends within its connect timeout, and calls `on_done` then.
 
         Args:
-            timeout: seconds to wait for a callback that is running; after that a task is cancelled, a thread left
+            timeout: Seconds to wait for a callback that is running; after that a task is cancelled, a thread left
                 alone.
         """
         patience = rules.seconds("timeout", timeout, 0)
@@ -152,12 +155,12 @@ class AsyncListener:
 
     @property
     def connected(self) -> bool:
-        """Whether it has a connection that it believes in."""
+        """Return True while the listener has a connection that is not known to be lost."""
         return self._present() is not None
 
     @property
     def pid(self) -> int | None:
-        """The process of the server that serves the connection, if there is one."""
+        """Return the id of the server's process that serves the connection, None without one."""
         connection = self._present()
         return None if connection is None else connection.pid
 
@@ -176,24 +179,26 @@ class AsyncListener:
         on_done: Callable[[str], object] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Have `on_notification` called for every notification on `channel`; returns once it is listening.
+        """Have `on_notification` called for every notification on `channel`; return once the channel is listened to.
 
         A channel may be listened to several times, with different callbacks.
 
         Args:
-            channel: the name of the channel.
-            on_notification: called with the notification, which has a `channel`, a `payload` and the `pid` of the
+            channel: The name of the channel.
+            on_notification: Called with the notification, which has a `channel`, a `payload` and the `pid` of the
                 sender's connection.
-            on_out_of_sync: called with the channel when the connection was lost, and the channel is being listened to
+            on_out_of_sync: Called with the channel when the connection was lost, and the channel is being listened to
                 again. Whatever happened in between went unheard; all that is committed from now on is delivered after
                 this call.
-            on_error: called with the channel and the error when the connection was lost, or could not be made anew; it
+            on_error: Called with the channel and the error when the connection was lost, or could not be replaced; it
                 will be tried again.
-            on_done: called last, with the channel: `unlisten` or `close` has ended it.
-            timeout: seconds to wait while there is no connection.
+            on_done: Called last, with the channel: `unlisten` or `close` has ended it.
+            timeout: Seconds to wait while there is no connection; None: for as long as that takes.
 
         Raises:
-            TimeoutError: there was no connection in time; it is as if never asked for.
+            TimeoutError: There was no connection in time; it is as if the channel was never asked for.
+            ListenerError: The listener is not open in this process, or closed.
+            TypeError, ValueError: An argument is not usable; the message names it.
         """
         rules.channel("channel", channel)
         rules.function("on_notification", on_notification)
@@ -216,11 +221,16 @@ class AsyncListener:
             raise
 
     async def unlisten(self, channel: str, on_notification: Callable[[Notify], object] | None = None) -> None:
-        """Stop; returns once no callback of this channel runs or will run any more.
+        """Stop listening to a channel; return once no callback of it runs or will run any more.
+
+        It is no error if the channel was not listened to.
 
         Args:
-            channel: the name of the channel.
-            on_notification: stop calling only this one. None: all of the channel. It is no error if there is none.
+            channel: The name of the channel.
+            on_notification: The one callback to stop calling; None: all of the channel.
+
+        Raises:
+            ListenerError: The listener is not open in this process, or closed.
         """
         rules.channel("channel", channel)
         if on_notification is not None:
@@ -228,12 +238,28 @@ class AsyncListener:
         await self._ask(partial(self._unsubscribe, channel, on_notification), None)
 
     async def notify(self, channel: str, payload: str = "") -> None:
-        """Send a notification, on the listener's connection; raises `psycopg.OperationalError` if that is down."""
+        """Send a notification, on the listener's connection.
+
+        Args:
+            channel: The name of the channel.
+            payload: The text to send, at most 7,999 bytes in UTF-8.
+
+        Raises:
+            psycopg.OperationalError: There is no connection at present.
+            TimeoutError: There was no answer in time; the connection is given up and replaced.
+            ListenerError: The listener is not open in this process, or closed.
+            TypeError, ValueError: An argument is not usable; the message names it.
+        """
         await self.execute(*self.notify_query(channel, payload))
 
     @staticmethod
     def notify_query(channel: str, payload: str = "") -> tuple[LiteralString, tuple[str, str]]:
-        """The statement and its parameters that notify when the caller's own transaction commits."""
+        """Return the statement and its parameters that notify when the caller's own transaction commits.
+
+        Args:
+            channel: The name of the channel.
+            payload: The text to send, at most 7,999 bytes in UTF-8.
+        """
         parameters = rules.channel("channel", channel), rules.payload("payload", payload)
         return "SELECT pg_catalog.pg_notify(%s, %s)", parameters
 
@@ -248,13 +274,14 @@ class AsyncListener:
         before it.
 
         Args:
-            query: the command.
-            params: its parameters.
-            timeout: seconds to wait for the answer; None: `command_timeout`.
+            query: The command.
+            params: Its parameters.
+            timeout: Seconds to wait for the answer; None: `command_timeout`.
 
         Raises:
-            psycopg.OperationalError: there is no connection at present.
-            TimeoutError: there was no answer in time; the connection is given up and made anew.
+            psycopg.OperationalError: There is no connection at present.
+            TimeoutError: There was no answer in time; the connection is given up and replaced.
+            ListenerError: The listener is not open in this process, or closed.
         """
         seconds = self._command_timeout if timeout is None else rules.seconds("timeout", timeout)
         self._check_open()
@@ -264,18 +291,26 @@ class AsyncListener:
         return rows
 
     def reconnect(self) -> None:
-        """Give up the present connection, at once and whatever state it is in, and make a new one."""
+        """Give up the present connection, at once and whatever state it is in; the background loop makes a new one."""
         connection = self._present()
         if connection is not None:
             connection.abort()
 
     def add_lost_hook(self, hook: Callable[[], object]) -> None:
-        """Have a plain function called the moment the connection is known to be lost, before anything else happens."""
+        """Have a plain function called the moment the connection is known to be lost, before anything else happens.
+
+        Args:
+            hook: A function without arguments.
+        """
         rules.function("hook", hook)
         self._lost_hooks.append(hook)
 
     def remove_lost_hook(self, hook: Callable[[], object]) -> None:
-        """Undo `add_lost_hook`."""
+        """Stop calling a function that was given to `add_lost_hook`.
+
+        Args:
+            hook: The function.
+        """
         rules.function("hook", hook)
         self._lost_hooks.remove(hook)
 
@@ -324,7 +359,7 @@ class AsyncListener:
         return await self._connection.execute(query, params, timeout)
 
     async def _subscribe(self, subscription: AsyncSubscription) -> None:
-        """Without a connection the subscription waits for the next one, and `listening` is set then."""
+        """Listen to the channel of a subscription and set its `listening`; without a connection, the next one does."""
         if subscription.left:
             return
         self._subscriptions.setdefault(subscription.channel, []).append(subscription)
@@ -366,7 +401,7 @@ class AsyncListener:
                 )  # a lost connection, which the loop will notice
 
     def _forget(self, subscription: AsyncSubscription) -> None:
-        """`listen` did not come to its end."""
+        """Have a subscription removed whose `listen` did not come to its end."""
         subscription.left = True
         if self._opened is not None and not self._ended.is_set():
             self._requests.append((partial(self._remove, subscription), AsyncSharedFuture()))
@@ -393,7 +428,7 @@ class AsyncListener:
             await self._finish()
 
     async def _serve(self) -> None:
-        """Until it closes, or an error says that the connection is lost."""
+        """Deliver notifications and answer requests until the listener closes or an error says it is lost."""
         connection = self._connection
         assert connection is not None
         while not self._closing.is_set():
@@ -439,7 +474,7 @@ class AsyncListener:
             raise ListenerError(STANDBY) from error
 
     async def _resume(self) -> None:
-        """LISTEN is active again, and nothing from the new connection has been delivered yet."""
+        """Tell every subscription that LISTEN is active again, before anything from the new connection is delivered."""
         for subscription in self._everybody():
             if not subscription.listening.done:
                 subscription.listening.set_result(None)
@@ -534,5 +569,8 @@ def _closed() -> ListenerError:
 
 
 def _delay(failures: int, longest: float) -> float:
-    """Exponential, capped, and spread: all nodes lose a restarted server at the same moment."""
+    """Return the seconds to wait before the next attempt: exponential, capped, and spread.
+
+    They are spread because all nodes lose a restarted server at the same moment.
+    """
     return min(longest, 0.05 * 2.0 ** min(failures, 20)) * random.uniform(0.5, 1)

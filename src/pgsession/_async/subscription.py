@@ -1,4 +1,4 @@
-"""One wish to hear a channel."""
+"""A subscription is one caller's wish to hear a channel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from pgsession._concurrency import AsyncSharedFuture
 
 
 class AsyncSubscription:
-    """What one call of `listen` asked for."""
+    """Holds what one call of `listen` asked for, under the same names.
+
+    Attributes:
+        listening: Set once the channel is listened to, or to an error if it never will be.
+        left: True once nothing is to be delivered any more.
+    """
 
     def __init__(
         self,

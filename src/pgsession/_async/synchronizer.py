@@ -1,4 +1,4 @@
-"""Keeps a node in step with the database: hears of changes, and proves again and again that it would."""
+"""The synchronizer keeps a node in step: it hears of changes, and proves again and again that it would."""
 
 from __future__ import annotations
 
@@ -30,10 +30,21 @@ _PAST_THE_POOLER = (
 
 
 class AsyncSynchronizer:
-    """Ties a listener to the cache's coherence.
+    """Passes what a listener hears on to the cache's coherence.
 
     One background loop does everything that takes a round trip: after each (re)connection of the listener the resync,
     then a proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
+
+    Args:
+        listener: The listener, open; it stays its owner's.
+        store: The database, through the pool.
+        coherence: Decides what everything means for the cache.
+        statements: The SQL of the tables that this node uses.
+        node: The id of the node.
+        clock_now: Returns node time, in microseconds.
+        max_staleness: Seconds after which a question to the listener's server, or a first proof, is given up.
+        on_lock_changes: Called with what an event says about locks.
+        logger: Takes what an operator should know.
     """
 
     def __init__(
@@ -70,11 +81,12 @@ class AsyncSynchronizer:
         self.queue_usage = 0.0
 
     async def start(self) -> None:
-        """Listens, and returns in sync.
+        """Listen, and return once the node is in sync.
 
         Raises:
-            ListenerError: notifications that the pool sends do not reach the listener; says why that may be.
-            psycopg.Error: no connection to the listener's server.
+            ListenerError: Notifications that the pool sends do not reach the listener; the message says why that may
+                be.
+            psycopg.Error: There is no connection to the listener's server.
         """
         self._started = True
         self._listener.add_lost_hook(self._on_lost)
@@ -93,7 +105,7 @@ class AsyncSynchronizer:
         self._worker.start(self._follow, "pgsession synchronizer")
 
     async def stop(self, timeout: float | None) -> None:
-        """Ends the loop; the listener stays its owner's."""
+        """End the loop and stop listening; the listener stays its owner's."""
         if not self._started:
             return
         self._started = False
@@ -109,7 +121,7 @@ class AsyncSynchronizer:
             pass  # it has no connection, so it does not listen
 
     def reconnect(self) -> None:
-        """What is read is not what is listened to: connect the listener again."""
+        """Connect the listener again: the server that is read is not the one that is listened to."""
         self._coherence.on_lost()
         self._connected = False
         self._listener.reconnect()
@@ -130,7 +142,7 @@ class AsyncSynchronizer:
         self._coherence.on_lost()
 
     def _on_connected(self, channel: str) -> None:
-        """LISTEN is active again, and no notification has been delivered yet."""
+        """Begin a resync: LISTEN is active again, and no notification has been delivered yet."""
         self._since = self._coherence.on_lost()
         self._connected = True
         self._wake.set()
@@ -166,7 +178,7 @@ class AsyncSynchronizer:
             await self._synchronize()
 
     async def _synchronize(self) -> None:
-        """LISTEN is active: learn where, compare what is cached, and prove that events arrive.
+        """Learn where LISTEN is active, compare what is cached, and prove that events arrive.
 
         The proof goes through the pool, and nothing else through the listener meanwhile: a transaction pooler passes
         notifications on together with the answer to a query.
@@ -214,7 +226,7 @@ class AsyncSynchronizer:
             raise
 
     async def _prove_once(self, timeout: float) -> bool:
-        """Whether a proof has come back."""
+        """Wait for a proof; return True where one has come back in time."""
         return await self._proved.wait(timeout)
 
     async def _ask_listener(self, payload: str = "") -> tuple[int, str | None]:

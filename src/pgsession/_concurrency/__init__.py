@@ -1,4 +1,4 @@
-"""What threads and asyncio do differently, in pairs of one shape.
+"""Threads and asyncio differ in what stands here, in pairs of one shape.
 
 `AsyncX` and `X` have the same constructor and the same methods, those that wait being coroutines on the `AsyncX`
 side. So the shells in `_async/` become the ones in `_sync/` by renaming alone: `async def` -> `def`, `await ` ->

@@ -15,7 +15,7 @@ from .types import LOGGER
 class AsyncDeadlines:
     """Gives time limits: `with deadlines.within(seconds, action) as limit:` calls `action` if the block takes longer.
 
-    `limit.passed` tells afterwards whether it did. An action is short, and uses no deadline itself.
+    `limit.passed` is True afterwards if it did. An action is short, and uses no deadline itself.
     """
 
     def __init__(self, logger: logging.Logger = LOGGER) -> None:
@@ -26,11 +26,11 @@ class AsyncDeadlines:
         return AsyncLimit(seconds, action, self._logger)
 
     async def close(self) -> None:
-        """End what watches over them. Limits that are being waited for are not watched any more."""
+        """End what watches over the limits; those of blocks that still run are not watched any more."""
 
 
 class AsyncLimit:
-    """One time limit, for one block."""
+    """Limits the time of one block."""
 
     def __init__(self, seconds: float | None, action: Callable[[], object], logger: logging.Logger) -> None:
         self.passed = False
@@ -56,7 +56,7 @@ class AsyncLimit:
 class Deadlines:
     """Gives time limits: `with deadlines.within(seconds, action) as limit:` calls `action` if the block takes longer.
 
-    `limit.passed` tells afterwards whether it did. An action is short, and uses no deadline itself.
+    `limit.passed` is True afterwards if it did. An action is short, and uses no deadline itself.
 
     One thread watches over all limits. It starts with the first one, and wakes when the earliest that it knows is over:
     a limit that is kept, as nearly all are, costs a set's insertion and removal, and wakes nobody.
@@ -75,7 +75,7 @@ class Deadlines:
         return Limit(self, seconds, action)
 
     def close(self) -> None:
-        """End what watches over them. Limits that are being waited for are not watched any more."""
+        """End what watches over the limits; those of blocks that still run are not watched any more."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -112,7 +112,7 @@ class Deadlines:
 
 
 class Limit:
-    """One time limit, for one block."""
+    """Limits the time of one block."""
 
     def __init__(self, deadlines: Deadlines, seconds: float | None, action: Callable[[], object]) -> None:
         self.passed = False

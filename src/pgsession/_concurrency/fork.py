@@ -1,4 +1,4 @@
-"""After a fork: the child's managers start over, and nothing of the parent's is touched.
+"""The managers of a forked child start over here, and nothing of the parent's is touched.
 
 A libpq connection that the child closed would end the parent's session with the server, so what was inherited is kept
 alive here, unused, until the child ends (psycopg closes no connection of another process at exit).
@@ -22,7 +22,7 @@ _managers: weakref.WeakSet[_Forkable] = weakref.WeakSet()
 
 
 def watch(manager: _Forkable) -> None:
-    """From now on the manager is told in each forked child."""
+    """Tell a manager, from now on, in each forked child; one that nobody else refers to is not kept for that."""
     _managers.add(manager)
 
 

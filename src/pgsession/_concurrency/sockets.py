@@ -1,4 +1,4 @@
-"""Waiting for a socket, or to be woken."""
+"""A socket waiter waits for a socket, or to be woken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 
 
 class AsyncSocketWaiter:
-    """Waits until a socket has something to read, or somebody calls `wake`, or time is up."""
+    """Waits until a socket has something to read, `wake` is called or the time is over. One task waits at a time."""
 
     def __init__(self) -> None:
         self._woken = asyncio.Event()
@@ -19,7 +19,7 @@ class AsyncSocketWaiter:
         self._woken.set()
 
     async def wait(self, fileno: int | None, timeout: float | None = None) -> bool:
-        """Whether the socket can be read; without one, wait only for `wake`. One waiter at a time."""
+        """Wait for at most `timeout` seconds; return True where the socket can be read. None: only for `wake`."""
         readable = False
 
         def on_readable() -> None:
@@ -42,11 +42,11 @@ class AsyncSocketWaiter:
         return readable
 
     def close(self) -> None:
-        pass
+        """Give back what it uses, which is nothing here."""
 
 
 class SocketWaiter:
-    """Waits until a socket has something to read, or somebody calls `wake`, or time is up."""
+    """Waits until a socket has something to read, `wake` is called or the time is over. One thread waits at a time."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -66,7 +66,7 @@ class SocketWaiter:
                 pass  # full: it wakes anyway; or closed
 
     def wait(self, fileno: int | None, timeout: float | None = None) -> bool:
-        """Whether the socket can be read; without one, wait only for `wake`. One waiter at a time."""
+        """Wait for at most `timeout` seconds; return True where the socket can be read. None: only for `wake`."""
         if fileno is not None:
             self._selector.register(fileno, selectors.EVENT_READ)
         try:
@@ -86,6 +86,7 @@ class SocketWaiter:
             pass
 
     def close(self) -> None:
+        """Give back its descriptors."""
         with self._guard:
             self._selector.close()
             self._ear.close()

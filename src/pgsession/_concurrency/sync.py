@@ -1,4 +1,4 @@
-"""Events, mutexes, semaphores, pauses, alarms, and calling what the user gave us."""
+"""Events, mutexes, semaphores, pauses, alarms and the calls of what the user gave us stand here in pairs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pgsession.errors import EventLoopError
 
 
 class AsyncEvent(asyncio.Event):
-    """A flag to wait for; `wait` tells whether it is set, as that of threads does."""
+    """An event is a flag to wait for. `wait` returns True where it is set, as that of threads does."""
 
     async def wait(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        """Wait for at most `timeout` seconds; return True where the flag is set."""
         if self.is_set():
             return True
         try:
@@ -26,15 +27,15 @@ class AsyncEvent(asyncio.Event):
 
 
 class Event(threading.Event):
-    """A flag to wait for."""
+    """An event is a flag to wait for."""
 
 
 class AsyncMutex(asyncio.Lock):
-    """Mutual exclusion, fair, by `async with`."""
+    """Lets one task at a time into a block, in the order in which they came, by `async with`."""
 
 
 class Mutex:
-    """Mutual exclusion, by `with`."""
+    """Lets one thread at a time into a block, by `with`."""
 
     __slots__ = ("_lock",)
 
@@ -48,22 +49,25 @@ class Mutex:
         self._lock.release()
 
     def locked(self) -> bool:
+        """Return True while a thread is in the block."""
         return self._lock.locked()
 
 
 class AsyncSemaphore(asyncio.Semaphore):
-    """Room for so many at once, by `async with`."""
+    """Lets so many tasks at once into a block, by `async with`."""
 
 
 class Semaphore(threading.BoundedSemaphore):
-    """Room for so many at once, by `with`."""
+    """Lets so many threads at once into a block, by `with`."""
 
 
 async def async_sleep(seconds: float) -> None:
+    """Let so many seconds pass."""
     await asyncio.sleep(seconds)
 
 
 def sleep(seconds: float) -> None:
+    """Let so many seconds pass."""
     time.sleep(seconds)
 
 
@@ -101,7 +105,7 @@ def call(function: Callable[..., object], *args: object) -> None:
 
 
 class AsyncHome:
-    """The event loop in which something lives, which may not be used from another one."""
+    """Stands for the event loop in which something lives, which may not be used from another one."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -124,7 +128,7 @@ class AsyncHome:
 
 
 class Home:
-    """The home of what may be used from any thread."""
+    """Stands for the home of what may be used from any thread."""
 
     def here(self) -> bool:
         """Return True: it is at home everywhere."""
@@ -135,7 +139,7 @@ class Home:
 
 
 class AsyncAlarm:
-    """`with` block after whose `seconds` `action` is called, once, unless the block ended before."""
+    """Calls `action`, once, if a `with` block takes longer than `seconds`; `rang` is True then. None: no limit."""
 
     def __init__(self, seconds: float | None, action: Callable[[], object]) -> None:
         self.rang = False
@@ -157,7 +161,10 @@ class AsyncAlarm:
 
 
 class Alarm:
-    """`with` block after whose `seconds` `action` is called, once, in a thread, unless the block ended before."""
+    """Calls `action`, once and in a thread, if a `with` block takes longer than `seconds`; None: no limit.
+
+    `rang` is True then.
+    """
 
     def __init__(self, seconds: float | None, action: Callable[[], object]) -> None:
         self.rang = False

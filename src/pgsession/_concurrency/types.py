@@ -1,4 +1,4 @@
-"""What the other modules here have in common."""
+"""The other modules here have these types and the logger in common."""
 
 from __future__ import annotations
 

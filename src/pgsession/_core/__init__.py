@@ -1,6 +1,6 @@
-"""The compiled core: what a read from memory needs, without I/O. The sources are in `cython/pgsession/_core/`.
+"""The compiled core has what a read from memory needs, without I/O. Its sources are in `cython/pgsession/_core/`.
 
-Here are the stubs (`.pyi`), what each module gives to Python:
+The stubs (`.pyi`) are here; they say what each module gives to Python:
 
     reader          the bases of both managers: answers a hit
     cache           records by session id, bounded, least recently used leaves first

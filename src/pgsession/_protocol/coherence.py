@@ -1,8 +1,8 @@
-"""What an event, a lost listener, a resync and a proof mean for the cache. Decides; does no I/O.
+"""Coherence decides what an event, a lost listener, a resync and a proof mean for the cache. It does no I/O.
 
 A shell (manager, group commit, synchronizer) tells a `Coherence` what happened, in the order in which it happened, and
-does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event
-loops use the same class. The invariants C1 to C12 are those of docs/architecture.md.
+does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event loops use the
+same class. The invariants C1 to C12 are those of docs/architecture.md.
 
 How a shell reads a session that is not in the cache:
 
@@ -22,8 +22,8 @@ How a shell reads a session that is not in the cache:
         fill.future.set_result(record); return record
 
 and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none;
-`on_listening`; send the first proof (it goes through the pool); `resync_started`, compare, `resynced`; then
-proofs every `proof_interval`.
+`on_listening`; send the first proof (it goes through the pool); `resync_started`, compare, `resynced`; then a proof
+every `proof_interval`.
 """
 
 from __future__ import annotations
@@ -57,24 +57,20 @@ __all__ = [
 
 
 class Verdict(enum.Enum):
-    """What became of a record that came from the database."""
+    """A verdict tells what became of a record that came from the database."""
 
     CACHED = "cached"
     """It is in the cache now."""
     NOT_CACHED = "not cached"
-    """It goes to its callers and is not kept: something happened while it was under way, or there was no
-    record.
-    """
+    """It goes to its callers and is not cached: something happened while it was under way, or there was no record."""
     WRONG_SERVER = "wrong server"
-    """It came from another incarnation than the listener's. The node is out of sync: connect the listener
-    again.
-    """
+    """It came from another incarnation than the listener's. The node is out of sync: connect the listener again."""
     SERVER_REPLACED = "server replaced"
     """It came from an incarnation that has ended since; the listener is with the new one already."""
 
     @property
     def again(self) -> bool:
-        """Whether a read must be made again, since its result is from a server whose events are not heard.
+        """Return True where a read must be made again: its result is from a server whose events are not heard.
 
         A write is not repeated: it was done, and its result goes to its caller.
         """
@@ -82,19 +78,30 @@ class Verdict(enum.Enum):
 
     @property
     def reconnect(self) -> bool:
-        """Whether the shell must connect the listener again."""
+        """Return True where the shell must connect the listener again."""
         return self is Verdict.WRONG_SERVER
 
 
 class LockChanges(NamedTuple):
-    """What an event says about locks; `Coherence` only hands it on."""
+    """Holds what an event says about locks; `Coherence` only hands it on.
+
+    Attributes:
+        released: The resources whose locks became free.
+        ended: The resource and the fencing token of each lock that was ended by force.
+    """
 
     released: tuple[str, ...]
     ended: tuple[tuple[str, int], ...]
 
 
 class Resync(NamedTuple):
-    """What to compare with the database, in one statement, after LISTEN is active again."""
+    """Lists what to compare with the database, in one statement, after LISTEN is active again.
+
+    Attributes:
+        epoch: The epoch in which the comparison began; in another one its answer is outdated.
+        keys: The keys of the cached sessions.
+        versions: Their versions, in the same order.
+    """
 
     epoch: int
     keys: list[bytes]
@@ -103,7 +110,7 @@ class Resync(NamedTuple):
 
 @dataclass(slots=True)
 class Counters:
-    """What `Stats` takes from here, by the same names."""
+    """Holds the counters that `Stats` takes from here, by the same names."""
 
     fills: int = 0
     joined_fills: int = 0
@@ -119,34 +126,40 @@ class Counters:
 
 class _State(enum.Enum):
     LOST = "lost"
-    """No listener: nothing enters the cache, nothing is served from it."""
+    """There is no listener: nothing enters the cache, nothing is served from it."""
     LISTENING = "listening"
     """Events arrive, so records may enter; what was cached before is not compared yet."""
     SYNCED = "synced"
-    """Compared: served from as long as proofs return."""
+    """What is cached was compared: it is served as long as proofs return."""
 
 
 _NOTHING = LockChanges((), ())
 
 
 def satisfies(record: Record | None, min_version: int) -> bool:
-    """Whether what a joined fill found is enough for a caller that knows of `min_version`.
+    """Return True where what a joined fill found is enough for a caller that knows of `min_version`.
 
-    It may have been read before that version, and even before the session, existed. A fill's own leader needs
-    not ask: its read began after its call.
+    It may have been read before that version, and even before the session, existed. A fill's own leader need not ask:
+    its read began after its call.
     """
     return min_version <= 0 or (record is not None and record.version >= min_version)
 
 
 def unexpired(record: Record | None, database_now: int) -> Record | None:
-    """What a fill gives its callers: the session may have expired while the answer was under way (C8)."""
+    """Return the record, or None where its session expired while the answer was under way (C8)."""
     return None if record is None or record.expires_at <= database_now else record
 
 
 class Coherence:
     """Decides what enters and leaves the cache of one node, and until when it may be served.
 
-    `max_staleness` and `stale_if_error` are microseconds.
+    Args:
+        cache: The cache of the node.
+        clock: The clock of the node.
+        node: The id of the node, which its events carry.
+        max_staleness: Microseconds from a proof until memory is out of sync (C6).
+        stale_if_error: Microseconds after that for which memory may answer where the database fails.
+        logger: Takes what an operator should know.
     """
 
     def __init__(
@@ -185,9 +198,9 @@ class Coherence:
     ) -> tuple[Fill, bool]:
         """Join the fill of this session that is under way, or lead a new one; the second value says which.
 
-        A leader reads the database and then calls `close_fill` or `fail_fill`, whatever happens. A joiner
-        waits for the leader's record and reads again if it does not satisfy its `min_version` (see
-        `satisfies`). `refresh` never joins.
+        A leader reads the database and then calls `close_fill` or `fail_fill`, whatever happens. A joiner waits for the
+        leader's record and reads again if it does not satisfy its `min_version` (see `satisfies`). With `refresh` a
+        caller never joins.
         """
         with self._lock:
             now = self._clock.now()
@@ -207,9 +220,13 @@ class Coherence:
         *,
         min_version: int = 0,
     ) -> Verdict:
-        """The database answered the fill's leader: with a record, or with None if there is no live session.
+        """Close the fill of a leader whom the database answered, and put the record into the cache if that is allowed.
 
-        `min_version` is what the leader asked for.
+        Args:
+            fill: The leader's fill.
+            record: The database's answer, None if there is no live session.
+            incarnation: That of the server which answered.
+            min_version: The version that the leader asked for.
         """
         with self._lock:
             if not self._leases.close(fill):
@@ -226,21 +243,20 @@ class Coherence:
             if verdict is Verdict.NOT_CACHED:
                 self._counters.discarded_fills += 1
             elif min_version > record.version:
-                # That version was lost by the server. Remembered, or such a token would make every read a
-                # miss.
+                # The server has lost that version. Without a floor such a token would make every read a miss.
                 self._cache.set_floor(fill.key, min_version)
             return verdict
 
     def fail_fill(self, fill: Fill) -> None:
-        """The database did not answer."""
+        """Close a fill whose leader got no answer from the database."""
         with self._lock:
             self._leases.close(fill)
 
     def stale_if_error(self, key: bytes, *, min_version: int = 0, touch: bool = True) -> Record | None:
-        """A record to answer with although the database failed, if `stale_if_error` allows it; else None:
-        raise.
+        """Return a cached record to answer with although the database failed; None where the caller must raise.
 
-        Not for a caller that asked for a refresh.
+        None means that `stale_if_error` does not allow it, or that nothing recent enough is cached. A caller that asked
+        for a refresh does not call this.
         """
         with self._lock:
             if self._clock.now() >= self._proofs.proved_until + self._stale_if_error:
@@ -252,9 +268,7 @@ class Coherence:
             return record
 
     def observed(self, versions: Iterable[tuple[bytes, int]], incarnation: str | None) -> None:
-        """Callers are about to get these versions by another way than a fill (a list): nothing older from now
-        on (C2).
-        """
+        """Note versions that callers are about to get by another way than a fill (a list): serve nothing older (C2)."""
         with self._lock:
             for key, version in versions:
                 self._outdate(key, version, incarnation)
@@ -262,12 +276,15 @@ class Coherence:
     # Writes
 
     def open_write(self, key: bytes) -> Lease:
-        """Before an own create, update or delete of this session is sent. Then one of the `write_*` methods."""
+        """Open the lease of an own create, update or delete of this session, before it is sent.
+
+        Its end is told by one of the `write_*` methods.
+        """
         with self._lock:
             return self._leases.open_write(key, self._clock.now())
 
     def write_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
-        """It is committed and durable, and `record` is what the database now holds (C9)."""
+        """Close the lease of a write that is committed and durable; `record` is what the database now holds (C9)."""
         with self._lock:
             if not self._leases.close(lease):
                 return Verdict.NOT_CACHED
@@ -278,39 +295,41 @@ class Coherence:
             return self._keep(lease, record, incarnation)
 
     def write_gone(self, lease: Lease) -> None:
-        """It deleted the session, or found that there is no live one (C7)."""
+        """Close the lease of a write that deleted the session, or found that there is no live one (C7)."""
         with self._lock:
             self._leases.close(lease)
             self._gone(lease.key)
 
     def write_conflicted(self, lease: Lease) -> None:
-        """It was refused for its version: what is cached here is outdated, and no event may ever say so.
+        """Close the lease of a write that was refused for its version, and drop what is cached: it is outdated.
 
-        After somebody's `notify=False`, get and conflict would repeat for ever.
+        No event may ever say so: after somebody's `notify=False`, get and conflict would repeat for ever.
         """
         with self._lock:
             self._leases.close(lease)
             self._gone(lease.key)
 
     def write_unknown(self, lease: Lease) -> None:
-        """It may have been done, or may be done later: the connection was lost, or the call was cancelled."""
+        """Close the lease of a write of unknown outcome, and drop what is cached.
+
+        It may have been done, or may be done later: the connection was lost, or the call was cancelled.
+        """
         with self._lock:
             self._leases.close(lease)
             self._gone(lease.key)
 
     def write_failed(self, lease: Lease) -> None:
-        """It is known not to have been done."""
+        """Close the lease of a write that is known not to have been done."""
         with self._lock:
             self._leases.close(lease)
 
     def drop(
         self, item: events.Deleted | events.UserChanged | events.GroupChanged | events.Everything
     ) -> None:
-        """An own statement about a user, a group or everything returned, or its outcome is unknown.
+        """Drop what an own statement concerns, once it returned or its outcome is unknown, before its event is back.
 
-        Deletions, the sessions that a new one evicted, `delete_attribute_from_user_sessions`,
-        `evict_user_sessions` and `clear_cache`: what was cached or is under way must not be served any more,
-        before the event has made its way round.
+        Such statements are deletions, the eviction of sessions by a new one, `delete_attribute_from_user_sessions`,
+        `evict_user_sessions` and `clear_cache`. What was cached or is under way is not served any more.
         """
         with self._lock:
             self._apply(item)
@@ -318,10 +337,10 @@ class Coherence:
     # Events
 
     def on_event(self, payload: str) -> LockChanges:
-        """A notification on the events channel, this node's own included: a write whose outcome is unknown
-        may be done yet.
+        """Apply a notification on the events channel; return what it says about locks.
 
-        What is returned is for the locks. Events are idempotent, so doubtful ones may be given too.
+        This node's own are applied too: a write whose outcome is unknown may be done yet. Events are idempotent, so
+        doubtful ones may be given too.
         """
         event = events.parse(payload)
         with self._lock:
@@ -360,19 +379,27 @@ class Coherence:
     # Reconnect and resync
 
     def on_lost(self) -> int:
-        """The listener's connection is gone, or is not trusted any more: nothing is served, nothing enters (C6).
+        """Note that the listener is lost, or not trusted any more: nothing is served, nothing enters the cache (C6).
 
-        Returns a number for `on_listening`. Call it as soon as LISTEN is active again, too: no harm is done by twice.
+        Call it as soon as LISTEN is active again, too: a second call does no harm.
+
+        Returns:
+            A number for `on_listening`.
         """
         with self._lock:
             self._lose()
             return self._losses
 
     def on_listening(self, incarnation: str, *, since: int | None = None) -> int | None:
-        """LISTEN has committed, and this is the incarnation of the server where it did. Returns the new epoch.
+        """Note that LISTEN has committed, and begin a new epoch.
 
-        `since` is what `on_lost` returned when LISTEN became active. If the connection was lost again while the
-        incarnation was being asked for, which another thread may have noticed, nothing changes, and None is returned.
+        Args:
+            incarnation: That of the server where LISTEN committed.
+            since: The number that `on_lost` returned when LISTEN became active.
+
+        Returns:
+            The new epoch; None, with nothing changed, if the connection was lost again while the incarnation was being
+            asked for, which another thread may have noticed.
         """
         with self._lock:
             if since not in (None, self._losses):
@@ -386,14 +413,16 @@ class Coherence:
             return self._leases.epoch
 
     def resync_started(self) -> Resync:
-        """What to compare. The database must be read after this returned."""
+        """Return what to compare. The database must be read after this returned."""
         with self._lock:
             keys, versions = self._cache.versions()
             return Resync(self._leases.epoch, keys, versions)
 
     def resynced(self, resync: Resync, differing: Iterable[bytes]) -> bool:
-        """These have another version in the database, or are gone. False: this is outdated, start again when
-        listening.
+        """Drop the sessions that have another version in the database, or are gone there (C5).
+
+        Returns:
+            False where this comparison is outdated: make another one once the listener listens again.
         """
         with self._lock:
             if resync.epoch != self._leases.epoch or self._state is _State.LOST:
@@ -409,11 +438,11 @@ class Coherence:
 
     @property
     def proof_interval(self) -> int:
-        """Microseconds from one proof to the next.
+        """Return the microseconds from one proof to the next.
 
-        A third of `max_staleness`, so that one may be lost. Each wakes every listener of the database, so
-        that the cost grows with the square of the number of nodes: from 8 nodes on it grows, to three
-        quarters with 40.
+        A third of `max_staleness`, so that one may be lost. Each proof wakes every listener of the database, so the
+        cost grows with the square of the number of nodes: from 8 nodes on the interval grows, to three quarters of
+        `max_staleness` with 40.
         """
         with self._lock:
             return self._interval()
@@ -423,18 +452,20 @@ class Coherence:
         return self._max_staleness * (32 * 4 + crowd * 5) // (32 * 12)
 
     def next_proof(self) -> Proof:
-        """The proof to send now; the time is taken here, so send it at once."""
+        """Return the proof to send now; the time is taken here, so send it at once."""
         with self._lock:
             return self._proofs.send(self._clock.now(), self._interval(), self._leases.epoch)
 
     def proof_failed(self, proof: Proof) -> None:
-        """It could not be sent."""
+        """Drop a proof that could not be sent."""
         with self._lock:
             self._proofs.drop(proof)
 
     def proof_returned(self, payload: str) -> bool:
-        """A notification on the node's own channel, given in its order among the events. False: not of this
-        epoch.
+        """Note a notification on the node's own channel, given in its order among the events.
+
+        Returns:
+            True where it is a proof of this epoch.
         """
         with self._lock:
             if not self._proofs.returned(payload):
@@ -445,13 +476,17 @@ class Coherence:
 
     @property
     def listener_silent(self) -> bool:
-        """Whether the listener must be dead without having said so: connect it again."""
+        """Return True where the listener must be dead without having said so: connect it again."""
         with self._lock:
             return self._state is not _State.LOST and self._proofs.silent(self._clock.now())
 
     def clock_sample(self, asked: int, answered: int, database_time: int) -> bool:
-        """The database said what time it is, between these moments of the node's clock. Whether that was good
-        enough.
+        """Set the clock's offset from what the database said the time is; return True where the sample was good enough.
+
+        Args:
+            asked: When the question was sent, in node time.
+            answered: When the answer was here, in node time.
+            database_time: The answer, in microseconds since the Unix epoch.
         """
         with self._lock:
             offset = self._offset.sample(asked, answered, database_time, longest=self._max_staleness)
@@ -464,38 +499,39 @@ class Coherence:
 
     @property
     def epoch(self) -> int:
-        """Rises when the listener is lost, and again when it listens."""
+        """Return the epoch, which rises when the listener is lost, and again when it listens."""
         return self._leases.epoch
 
     @property
     def listening(self) -> bool:
+        """Return True while the listener listens."""
         return self._state is not _State.LOST
 
     @property
     def in_sync(self) -> bool:
-        """Whether reads are answered from memory at this moment."""
+        """Return True while reads are answered from memory."""
         return self._clock.now() < self._cache.in_sync_until
 
     @property
     def proof_age(self) -> int | None:
-        """Microseconds since the newest proof of this epoch was sent, None before the first."""
+        """Return the microseconds since the newest proof of this epoch was sent, None before the first."""
         with self._lock:
             return self._proofs.age(self._clock.now())
 
     @property
     def nodes(self) -> int:
-        """Nodes heard of in the last ten minutes, this one included."""
+        """Return the number of nodes heard of in the last ten minutes, this one included."""
         with self._lock:
             self._nodes.saw(self._node, self._clock.now())
             return self._nodes.count(self._clock.now())
 
     @property
     def counters(self) -> Counters:
-        """Counted since the start; do not change it."""
+        """Return what was counted since the start; do not change it."""
         return self._counters
 
     def forked(self, node: str) -> None:
-        """In the child of a fork: another node, with nothing cached, nothing under way and no listener."""
+        """Start over in the child of a fork: another node, with nothing cached, nothing under way and no listener."""
         self._lock = threading.Lock()
         self._node = node
         self._leases.clear()
@@ -507,9 +543,7 @@ class Coherence:
     # Below, the lock is held.
 
     def _keep(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
-        """Put a record into the cache, or make sure that nothing older is served after its callers got it
-        (C2, C3).
-        """
+        """Put a record into the cache, or make sure that nothing older is served after its callers got it (C2, C3)."""
         self._outdate(lease.key, record.version, incarnation)
         if self._state is _State.LOST or not self._leases.allow(lease, record.version):
             return Verdict.NOT_CACHED
@@ -528,7 +562,7 @@ class Coherence:
         self._cache.discard(key)
 
     def _check_origin(self, lease: Lease, incarnation: str | None) -> Verdict | None:
-        """None if the result comes from the listener's server, as far as anybody can tell without a listener."""
+        """Return None if a result comes from the listener's server, as far as that is known, else the verdict on it."""
         if self._state is _State.LOST:
             return None
         of_today = lease.epoch == self._leases.epoch

@@ -1,4 +1,4 @@
-"""The wire format of the notifications between nodes.
+"""The wire format of the notifications between nodes is written and read here.
 
 A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <item> <item> ...`, where the origin is the node id of the
 sender, or `PLAIN_SQL` for what triggers announce. The items:
@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 MAX_PAYLOAD = 7999
-"""The longest payload PostgreSQL takes, in bytes: 8,000 is refused."""
+"""The longest payload that PostgreSQL takes, in bytes: 8,000 are refused."""
 
 PLAIN_SQL = "0" * 16
 """The origin of what the triggers announce."""
@@ -45,19 +45,19 @@ class Deleted(Struct, frozen=True, gc=False):
 
 
 class UserChanged(Struct, frozen=True, gc=False):
-    """Something about every session of a user: drop them all."""
+    """Something has changed in every session of a user: drop them all."""
 
     user_id: str
 
 
 class GroupChanged(Struct, frozen=True, gc=False):
-    """Something about every session of a group: drop them all."""
+    """Something has changed in every session of a group: drop them all."""
 
     group_id: str
 
 
 class Everything(Struct, frozen=True, gc=False):
-    """Drop every session."""
+    """Something has changed in every session: drop them all."""
 
 
 class LockReleased(Struct, frozen=True, gc=False):
@@ -67,7 +67,7 @@ class LockReleased(Struct, frozen=True, gc=False):
 
 
 class LockEnded(Struct, frozen=True, gc=False):
-    """The holder with this fencing token has lost the lock before its lease was over."""
+    """The holder with this fencing token has lost the lock before its lease time was over."""
 
     resource: str
     token: int
@@ -77,7 +77,13 @@ Item = Changed | Deleted | UserChanged | GroupChanged | Everything | LockRelease
 
 
 class Event(Struct, frozen=True):
-    """One parsed notification. A malformed one has `Everything()` as its only item."""
+    """An event is one notification that was read; a malformed one has `Everything()` as its only item.
+
+    Attributes:
+        origin: The node that sent it, or `PLAIN_SQL`.
+        items: What it tells, in the order in which that happened.
+        malformed: True where it could not be read.
+    """
 
     origin: str
     items: tuple[Item, ...]
@@ -89,17 +95,17 @@ def _space(schema: str, prefix: str) -> str:
 
 
 def events_channel(schema: str, prefix: str) -> str:
-    """The channel on which the nodes that share these tables hear of changes."""
+    """Return the channel on which the nodes that share these tables hear of changes."""
     return f"pgsession_{_space(schema, prefix)}"
 
 
 def proof_channel(schema: str, prefix: str, node: str) -> str:
-    """The channel on which one node's listener hears its own proofs of sync."""
+    """Return the channel on which one node's listener hears its own proofs of sync."""
     return f"{events_channel(schema, prefix)}_{node}"
 
 
 def encode(item: Item) -> str:
-    """The text of one item."""
+    """Return the text of one item."""
     match item:
         case Changed(key, version):
             return f"u{key.hex()}:{version}"
@@ -118,7 +124,7 @@ def encode(item: Item) -> str:
 
 
 def payloads(origin: str, items: Iterable[Item]) -> Iterator[str]:
-    """Split items into as few payloads as their order allows, none longer than `MAX_PAYLOAD`."""
+    """Yield as few payloads as the order of the items allows, none longer than `MAX_PAYLOAD`."""
     payload = origin
     for text in map(encode, items):
         if len(payload) + 1 + len(text) > MAX_PAYLOAD:
@@ -130,7 +136,7 @@ def payloads(origin: str, items: Iterable[Item]) -> Iterator[str]:
 
 
 def parse(payload: str) -> Event:
-    """Read a payload; never raises."""
+    """Read a payload; one that cannot be read becomes a malformed event, and nothing is raised."""
     origin, *texts = payload.split(" ")
     try:
         if len(origin) != 16 or not texts:

@@ -1,11 +1,10 @@
-"""Leases: what is on its way into the cache, and what forbids it to enter (C1, C2, C3, C7, C10).
+"""Leases tell what is on its way into the cache, and what forbids it to enter (C1, C2, C3, C7, C10).
 
-A fill (a database read) and an own write each hold a lease on their session id while they are under way. An
-event, or the close of another lease of that id, *stamps* the lease with the version that is now known to
-exist: a record of a lower version must not enter the cache any more. A deletion stamps with `GONE`, which no
-version reaches. What concerns a user, a group or everything cannot be matched by id before the record is
-read, so it outdates every open lease at once, and so does a new epoch: both are counters that a lease
-remembers.
+A fill (a database read) and an own write each hold a lease on their session id while they are under way. An event, or
+the close of another lease of that id, *stamps* the lease with the version that is now known to exist: a record of a
+lower version must not enter the cache any more. A deletion stamps with `GONE`, which no version reaches. What concerns
+a user, a group or everything cannot be matched by id before the record is read, so it outdates every open lease at
+once, and so does a new epoch: both are counters whose values a lease holds.
 
 Nothing here locks: `Coherence` does.
 """
@@ -17,11 +16,19 @@ from typing import Any, Final
 __all__ = ["GONE", "Fill", "Lease", "Leases"]
 
 GONE: Final = 1 << 63
-"""The stamp of a deletion: above every version."""
+"""The stamp of a deletion is above every version."""
 
 
 class Lease:
-    """The right to put one record of one session into the cache, unless something happens meanwhile."""
+    """A lease is the permission to put one record of one session into the cache, unless something happens meanwhile.
+
+    Attributes:
+        key: The session's key.
+        opened: When it was opened, in node time.
+        epoch: The epoch in which it was opened.
+        wide: How many events about users, groups or everything there had been by then.
+        stamp: The version that is known to exist; what is older may not enter.
+    """
 
     __slots__ = ("epoch", "key", "opened", "stamp", "wide")
 
@@ -34,7 +41,7 @@ class Lease:
 
 
 class Fill(Lease):
-    """The lease of a database read. `future` is what its callers wait on; only the shell knows what that is."""
+    """A fill is the lease of a database read. Its callers wait for `future`; only the shell knows what that is."""
 
     __slots__ = ("future",)
 
@@ -44,7 +51,7 @@ class Fill(Lease):
 
 
 class Leases:
-    """All open leases of one node."""
+    """Holds all open leases of one node."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -52,17 +59,19 @@ class Leases:
         self._open: dict[bytes, list[Lease]] = {}
 
     def open_write(self, key: bytes, now: int) -> Lease:
+        """Open the lease of an own write."""
         lease = Lease(key, now, self.epoch, self._wide)
         self._open.setdefault(key, []).append(lease)
         return lease
 
     def open_fill(self, key: bytes, now: int, future: Any) -> Fill:
+        """Open the lease of a database read for whose result its callers wait with `future`."""
         fill = Fill(key, now, self.epoch, self._wide, future)
         self._open.setdefault(key, []).append(fill)
         return fill
 
     def close(self, lease: Lease) -> bool:
-        """Whether the lease was open; a second close, or one from before a fork, changes nothing."""
+        """Close a lease; return True where it was open. A second close, or one from before a fork, changes nothing."""
         leases = self._open.get(lease.key)
         if leases is None or lease not in leases:
             return False
@@ -72,10 +81,10 @@ class Leases:
         return True
 
     def joinable(self, key: bytes, opened_after: int) -> Fill | None:
-        """The fill that a new caller may wait for, if there is one.
+        """Return the fill that a new caller may wait for, None if there is none that began after `opened_after`.
 
-        Only the newest fill of an id is ever joined (C10), and only while nothing is known that it may not
-        have seen: a caller that began after that became known must not get less (C2, C3).
+        Only the newest fill of an id is ever joined (C10), and only while nothing is known that it may not have seen: a
+        caller that began after that became known must not get less (C2, C3).
         """
         for lease in reversed(self._open.get(key, ())):
             if isinstance(lease, Fill):
@@ -84,21 +93,21 @@ class Leases:
         return None
 
     def stamp(self, key: bytes, version: int) -> None:
-        """A version of this session is known to exist; what is older must not enter the cache (C1, C2)."""
+        """Note that a version of this session is known to exist; what is older must not enter the cache (C1, C2)."""
         for lease in self._open.get(key, ()):
             if lease.stamp < version:
                 lease.stamp = version
 
     def void(self, key: bytes) -> None:
-        """The session is gone, or nobody can say which version it has (C7)."""
+        """Note that the session is gone, or that nobody can say which version it has (C7)."""
         self.stamp(key, GONE)
 
     def void_all(self) -> None:
-        """Something happened to sessions that are not known by id."""
+        """Note that something happened to sessions that are not known by id."""
         self._wide += 1
 
     def allow(self, lease: Lease, version: int) -> bool:
-        """Whether a record of this version may enter the cache."""
+        """Return True where a record of this version may enter the cache."""
         return self._is_of_today(lease) and version >= lease.stamp
 
     def _is_of_today(self, lease: Lease) -> bool:
@@ -108,6 +117,6 @@ class Leases:
         return sum(map(len, self._open.values()))
 
     def clear(self) -> None:
-        """After a fork: the parent's leases are not ours. Closing one of them does nothing."""
+        """Drop the parent's leases after a fork; closing one of them does nothing."""
         self._open.clear()
         self.epoch += 1

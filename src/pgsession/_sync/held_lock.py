@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/held_lock.py by tools/async_to_sync.py: never edit.
 
-"""One holding of a lock: until when it lasts, how it is renewed, and how it ends."""
+"""A held lock knows until when it lasts, how it is renewed, and how it ends."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Lost:
     """Tells the holder of a lock that it has lost it; shaped like an event.
 
     `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
-    it acts. It is true before anybody else can have acquired the lock: the lease is counted here from before it was
-    asked for, on a clock that goes on while the host sleeps. What is lost stays lost; a lock that was released in time
-    never was.
+    it acts. It is true before anybody else can have acquired the lock: the lease time is counted here from before it
+    was asked for, on a clock that goes on while the host sleeps. What is lost stays lost; a lock that was released in
+    time never was.
     """
 
     def __init__(self, clock: Clock, deadline: int | None = None) -> None:
@@ -40,7 +40,11 @@ class Lost:
         return self._over
 
     def wait(self, timeout: timedelta | float | None = None) -> bool:
-        """Wait until the lock is lost, or released, or `timeout` seconds have passed; return True if it is lost."""
+        """Wait until the lock is lost, or released, or the time is over; return True if it is lost.
+
+        Args:
+            timeout: Seconds (or a timedelta) to wait at most; None: no limit.
+        """
         patience = rules.timeout("timeout", timeout)
         end = None if patience is None else time.monotonic() + patience
         while not self.is_set() and self._deadline is not None:
@@ -64,9 +68,18 @@ class Lost:
 
 
 class HeldLock:
-    """One holding of the lock on a resource, from its acquisition at the node time `since` to its end.
+    """Stands for one holding of the lock on a resource, from its acquisition to its end.
 
-    `lease` and `heartbeat` are microseconds; `token` is the fencing token.
+    Args:
+        resource: The name of what is locked.
+        owner: Who holds it; no two holders have the same.
+        token: The fencing token.
+        since: When it was asked for, in node time.
+        lease: The lease time, in microseconds.
+        heartbeat: Microseconds from one renewal to the next.
+        clock: The clock of the node.
+        store: Renews and releases it in the database.
+        background: Runs a release that goes on when its caller is cancelled.
     """
 
     def __init__(
@@ -103,10 +116,10 @@ class HeldLock:
         self.renew_at = self._clock.now() + self._heartbeat // 4
 
     def renew(self, length: int | None = None) -> None:
-        """Ask for a lease of `length` microseconds from now; without one, for that of a heartbeat.
+        """Renew the lock for `length` microseconds from now; None: for the lease time.
 
         Raises:
-            psycopg.Error: The database failed; the lease is as it was.
+            psycopg.Error: The database failed; the lock lasts as long as it did.
         """
         length = self._lease if length is None else length
         sent, lost = self._clock.now(), self.lost
@@ -127,7 +140,7 @@ class HeldLock:
 
         Raises:
             LockExpiredError: It was lost before.
-            psycopg.Error: The database failed: the lock ends with its lease. Calling this again is possible.
+            psycopg.Error: The database failed: the lock ends after its lease time. Calling this again is possible.
         """
         lost = self.lost.is_set()
         future: SharedFuture[bool | None] = SharedFuture()

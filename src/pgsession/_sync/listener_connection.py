@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/listener_connection.py by tools/async_to_sync.py: never edit.
 
-"""One connection that listens: it keeps what arrives, in order, and can be given up from anywhere."""
+"""A listener connection keeps what arrives, in order, and can be given up from any thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = tuple[Any, ...]
 
 
 class ListenerConnection:
-    """A connection of the listener's own, in autocommit, used by one task or thread.
+    """Holds a connection of the listener's own, in autocommit, which one task or thread uses.
 
     Notifications are taken from libpq's queue both while a command runs (by psycopg, through `notify_handler`) and in
     between (`receive`), into one queue, so they are neither lost nor re-ordered. psycopg's `notifies()` is not used: it
@@ -41,30 +41,36 @@ class ListenerConnection:
 
     @classmethod
     def connect(cls, parameters: Mapping[str, Any]) -> ListenerConnection:
-        """Bounded by the parameter connect_timeout, for each host."""
+        """Connect, within the parameter connect_timeout for each host."""
         return cls(psycopg.Connection.connect(**parameters, autocommit=True, prepare_threshold=None))
 
     @property
     def alive(self) -> bool:
-        """Whether nothing is known yet that speaks against it."""
+        """Return True while the connection is not known to be broken."""
         return not self._connection.closed and self._libpq.status == ConnStatus.OK
 
     @property
     def fileno(self) -> int:
+        """Return the descriptor of the connection's socket."""
         return self._libpq.socket
 
     @property
     def pid(self) -> int:
-        """The process of the server that serves this connection."""
+        """Return the id of the server's process that serves this connection."""
         return self._libpq.backend_pid
 
     @property
     def in_recovery(self) -> bool:
-        """Whether it leads to a standby (servers before 14 do not say)."""
+        """Return True where the connection leads to a standby (servers before 14 do not say)."""
         return self._libpq.parameter_status(b"in_hot_standby") == b"on"
 
     def execute(self, query: Command, params: Sequence[Any] | None, timeout: float | None) -> list[Row]:
-        """Run a command; without an answer in time the connection is given up, and this raises `TimeoutError`."""
+        """Run a command and return its rows.
+
+        Raises:
+            TimeoutError: There was no answer within `timeout` seconds; the connection is given up.
+            psycopg.Error: The command failed, or the connection is lost.
+        """
         alarm = Alarm(timeout, self.abort)
         self.busy = True
         try:
@@ -79,7 +85,11 @@ class ListenerConnection:
             self.busy = False
 
     def receive(self) -> None:
-        """Read what there is to read; raises `psycopg.OperationalError` when the connection is lost."""
+        """Read what has arrived.
+
+        Raises:
+            psycopg.OperationalError: The connection is lost.
+        """
         try:
             self._libpq.consume_input()
         finally:  # what came before the end still counts
@@ -87,7 +97,7 @@ class ListenerConnection:
                 self._arrived.append(notification)
 
     def take(self) -> Notify | None:
-        """The oldest notification that nobody took yet."""
+        """Return the oldest notification that nobody took yet, None if there is none."""
         if not self._arrived:
             return None
         raw = self._arrived.popleft()
@@ -102,7 +112,7 @@ class ListenerConnection:
                 pass  # cut, or closed, already
 
     def close(self) -> None:
-        """Part from the server; never waits for it."""
+        """Close the connection, without waiting for the server."""
         with self._guard:
             self._handle.close()
         self._connection.close()

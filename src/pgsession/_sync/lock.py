@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/lock.py by tools/async_to_sync.py: never edit.
 
-"""Distributed locks: one holder at a time among all nodes, for as long as it renews its lease."""
+"""A distributed lock has one holder at a time among all nodes, for as long as it is renewed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _LONGEST_POLL = 0.5  # seconds between two looks while waiting for a notificatio
 
 
 class Lock:
-    """A lock on a resource. `async with manager.lock("rebuild-index") as lock:` holds it for the block.
+    """Locks a resource: `async with manager.lock("rebuild-index") as lock:` holds the lock for the block.
 
-    Made by `SessionManager.lock`. Each lock object is an owner of its own: two objects never share a lock, and
+    `SessionManager.lock` makes it. Each lock object is an owner of its own: two objects never share a lock, and
     none can release another's. It is not re-entrant.
 
-    While it is held, its lease is renewed in the background. Where that fails for as long as the lease lasts, or the
-    session that it was tied to is deleted, it is `lost`. `token` is a fencing token (M. Kleppmann, "How to do
+    While it is held, it is renewed in the background. Where that fails for the whole lease time, or the session that it
+    was tied to is deleted, it is `lost`. `token` is a fencing token (M. Kleppmann, "How to do
     distributed locking", 2016): it grows with each hand-over, for ever, so that a store that remembers the highest
     one it has seen can refuse a holder who has lost the lock without knowing.
     """
@@ -74,41 +74,43 @@ class Lock:
 
     @property
     def resource(self) -> str:
-        """What is locked."""
+        """Return the name of the resource that is locked."""
         return self._resource
 
     @property
     def locked(self) -> bool:
-        """Whether this object holds the lock at this moment, as far as its clock can tell."""
+        """Return True while this object holds the lock, as far as its clock can tell."""
         held = self._holding()
         return held is not None and not held.lost.is_set()
 
     @property
     def token(self) -> int | None:
-        """The fencing token of the holding, None before the first and after the release."""
+        """Return the fencing token of the held lock, None before the first acquisition and after the release."""
         held = self._holding()
         return None if held is None else held.token
 
     @property
     def lost(self) -> Lost:
-        """Set once the lock is lost, before anybody else can have it."""
+        """Return what is shaped like an event and set once the lock is lost, before anybody else can have it."""
         return self._never_lost if self._held is None else self._held.lost
 
     def _holding(self) -> HeldLock | None:
         return None if self._held is None or self._held.released else self._held
 
     def acquire(self, blocking: bool = True, timeout: timedelta | float | None = None) -> bool:
-        """Takes the lock; returns whether it did.
+        """Take the lock; return True if that succeeded.
 
         Args:
             blocking: False: one try.
-            timeout: seconds to wait for it, woken by its release; None: `max_retries` more tries, `retry_delay` apart.
+            timeout: Seconds (or a timedelta) to wait for it, woken by its release; None: `max_retries` more tries,
+                `retry_delay` apart.
 
         Raises:
-            SessionNotFoundError: the session that it is tied to is not live.
-            WriteOutcomeUnknown: the connection was lost at the wrong moment. If the lock was taken, nobody holds it,
+            LockNotAcquiredError: This object has taken the lock already.
+            SessionNotFoundError: The session that it is tied to is not live.
+            WriteOutcomeUnknown: The connection was lost at the wrong moment. If the lock was taken, nobody holds it,
                 and it is free again after the lease time. (A cancelled call gives back what it took.)
-            psycopg.Error: the database failed. Never taken for success.
+            psycopg.Error: The database failed. Never taken for success.
         """
         rules.boolean("blocking", blocking)
         patience = rules.timeout("timeout", timeout)
@@ -176,7 +178,7 @@ class Lock:
         return acquired
 
     def _ask(self, owner: str, future: SharedFuture[Acquired]) -> None:
-        """Goes on when its caller is cancelled, and then gives back what it got."""
+        """Ask the database for the lock; where the caller was cancelled meanwhile, give back what was taken."""
         try:
             acquired = self._renewal.store.acquire(self._resource, owner, self._lease, self._session_id)
         except Exception as error:
@@ -192,12 +194,12 @@ class Lock:
             self._renewal.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
 
     def release(self) -> None:
-        """Gives the lock back, and wakes who waits for it.
+        """Give the lock back, and wake who waits for it.
 
         Raises:
-            LockNotHeldError: this object does not hold it.
-            LockExpiredError: it was lost before; whatever was done since was done without it.
-            psycopg.Error: the database failed: the lock ends with its lease. Calling this again is possible.
+            LockNotHeldError: This object does not hold it.
+            LockExpiredError: It was lost before; whatever was done since was done without it.
+            psycopg.Error: The database failed: the lock ends after its lease time. Calling this again is possible.
         """
         held = self._needed()
         self._renewal.let_go(held)
@@ -210,12 +212,15 @@ class Lock:
         return held
 
     def extend(self, seconds: timedelta | float) -> None:
-        """Lets the lease last for at least this long from now; the renewal goes on as before.
+        """Let the lock last for at least this long from now; the renewal goes on as before.
+
+        Args:
+            seconds: How long, in seconds or as a timedelta.
 
         Raises:
-            LockNotHeldError: this object does not hold the lock.
-            LockExpiredError: it was lost before.
-            psycopg.Error: the database failed; the lease is as it was.
+            LockNotHeldError: This object does not hold the lock.
+            LockExpiredError: It was lost before.
+            psycopg.Error: The database failed; the lock lasts as long as it did.
         """
         length = rules.microseconds("seconds", seconds)
         held = self._needed()

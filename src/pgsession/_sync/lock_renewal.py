@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/lock_renewal.py by tools/async_to_sync.py: never edit.
 
-"""Keeps the locks that this node holds: renews their leases, and hears what became of others'."""
+"""The lock renewal renews the locks that this node holds, and hears what became of others'."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .store import Store
 
 
 class LockRenewal:
-    """One background loop renews all locks held through a manager; it waits while there are none."""
+    """Renews all locks held through a manager, in one background loop, which waits while there are none."""
 
     def __init__(self, store: Store, clock: Clock, logger: logging.Logger) -> None:
         self.store = store
@@ -35,22 +35,22 @@ class LockRenewal:
         return len(self._held)
 
     def hold(self, lock: HeldLock) -> None:
-        """From now on the lock's lease is renewed."""
+        """Renew a lock from now on."""
         self._held.add(lock)
         self._wake.set()
         if not self._worker.running and not self._stopping:
             self._worker.start(self._renew_all, "pgsession locks")
 
     def let_go(self, lock: HeldLock) -> None:
-        """It is not renewed any more."""
+        """Stop renewing a lock."""
         self._held.discard(lock)
 
     def await_release(self, resource: str, event: Event) -> None:
-        """Sets the event whenever a lock on the resource is released or ended."""
+        """Have an event set whenever a lock on the resource is released or ended."""
         self._waiting.setdefault(resource, set()).add(event)
 
     def stop_waiting(self, resource: str, event: Event) -> None:
-        """Undoes `await_release`."""
+        """Stop setting an event that was given to `await_release`."""
         events = self._waiting.get(resource)
         if events is not None:
             events.discard(event)
@@ -58,7 +58,7 @@ class LockRenewal:
                 self._waiting.pop(resource, None)
 
     def on_lock_changes(self, changes: LockChanges) -> None:
-        """What a notification says of locks."""
+        """Do what a notification says of locks: end those of ours, and wake who waits for one."""
         for resource, token in changes.ended:
             for lock in list(self._held):
                 if lock.resource == resource and lock.token == token:
@@ -68,14 +68,14 @@ class LockRenewal:
                 event.set()
 
     def disown(self) -> None:
-        """In the child of a fork: the locks are the parent's."""
+        """Hold nothing any more in the child of a fork: the locks are the parent's."""
         for lock in list(self._held):
             lock.end()
         self._held.clear()
         self._stopping = True
 
     def close(self, timeout: float | None) -> None:
-        """Gives back what is still held; what cannot be given back ends with its lease."""
+        """Stop the loop and give back what is still held; what cannot be given back ends with its lease time."""
         self._stopping = True
         self._wake.set()
         self._worker.stop(timeout)

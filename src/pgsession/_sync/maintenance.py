@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/maintenance.py by tools/async_to_sync.py: never edit.
 
-"""What a node does from time to time: write noted accesses, delete what has ended."""
+"""Maintenance is what a node does from time to time: it writes noted accesses and deletes what has ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ _KINDS: Final = ("expired", "inactive", "attributes", "locks")
 
 
 class Maintenance:
-    """The two loops. Intervals in seconds; a `cleanup_interval` of 0 means none by this node."""
+    """Writes accesses and cleans up, in two background loops.
+
+    Args:
+        store: The database.
+        cache: The cache that notes the accesses.
+        access_interval: Seconds from one writing of accesses to the next.
+        access_batch: The most accesses in one statement.
+        cleanup_interval: Seconds from one cleanup to the next; 0: none by this node.
+        logger: Takes what an operator should know.
+    """
 
     def __init__(
         self,
@@ -51,20 +60,23 @@ class Maintenance:
         self.deleted_sessions = 0
 
     def start(self) -> None:
-        """Starts the loops."""
+        """Start the loops."""
         self._access_writer.start(self._access_loop, "pgsession last access")
         if self._cleanup_interval:
             self._cleaner.start(self._cleanup_loop, "pgsession cleanup")
 
     def stop(self, timeout: float | None) -> None:
-        """Ends the loops, and writes what was noted."""
+        """End the loops, and write what was noted; after `timeout` seconds a loop is given up."""
         self._stopping.set()
         self._urgent.set()
         self._access_writer.stop(timeout)
         self._cleaner.stop(timeout)
 
     def write_accesses_soon(self) -> None:
-        """An access is so late that another node could call its session inactive before the next flush."""
+        """Write the noted accesses at once.
+
+        One is so late that another node could find its session inactive before the next writing, or there are many.
+        """
         self._urgent.set()
 
     def _access_loop(self) -> None:
@@ -112,7 +124,7 @@ class Maintenance:
                 self._logger.warning("the cleanup failed and is tried again later: %s", error)
 
     def clean_up(self) -> bool:
-        """Deletes what has ended, in bounded steps; False if another node is at it."""
+        """Delete what has ended, in bounded steps; return False if another node is at it."""
         for what in _KINDS:
             after: str | None = NIL
             while after is not None and not self._stopping.is_set():

@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/manager.py by tools/async_to_sync.py: never edit.
 
-"""The manager: what a service calls. It checks arguments and passes them on to the runtime."""
+"""The manager is what a service calls. It checks arguments and passes them on to the runtime."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ _AGAIN = object()  # the result of a fill whose record came from a server that i
 
 
 class SessionManager(Reader):
-    """Sessions kept in PostgreSQL, answered from this process's memory, in step with every other node.
+    """Keeps sessions in PostgreSQL and answers reads from this process's memory, in step with every other node.
 
     One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager.
 
     Args:
-        database: a conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
-            own, or an `ConnectionPool` that stays the caller's.
-        config: see `Config`.
-        listener: a `Listener` shared with others; without it the manager has its own, connected as
+        database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
+            own, or a pool (`ConnectionPool`) that stays the caller's.
+        config: How the manager works; None: with the defaults of `Config`.
+        listener: The `Listener` to share with others; None: the manager has its own, connected as
             `Config.listener_conninfo` or else `database` says.
-        signer: what `get_session_by_token` verifies tokens with.
+        signer: The signer that `get_session_by_token` verifies tokens with.
 
     Raises:
-        TypeError: an argument is of a wrong type.
+        TypeError: An argument is of a wrong type.
         ConfigError: `database` says too little to connect a listener.
     """
 
@@ -126,15 +126,15 @@ class SessionManager(Reader):
     # Opening and closing
 
     def open(self) -> None:
-        """Connects, checks (or creates) the schema, listens, and returns once reads can be answered from memory.
+        """Connect, check (or create) the schema, listen, and return once reads can be answered from memory.
 
-        Does nothing where that is done.
+        A manager that is open already stays as it is.
 
         Raises:
-            SchemaError: the tables are missing or of another version; says which command creates them.
-            ListenerError: notifications cannot reach the listener where it was pointed; says what to do.
-            ManagerClosedError: the manager was closed before.
-            psycopg.Error: the database cannot be reached, within its connect timeout, or refuses.
+            SchemaError: The tables are missing or of another version; the message names the command to run.
+            ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
+            ManagerClosedError: The manager was closed before.
+            psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
         with self._opening:
             if self._state == "open":
@@ -160,9 +160,11 @@ class SessionManager(Reader):
             self._state = "open"
 
     def close(self, timeout: timedelta | float | None = 30) -> None:
-        """Finishes what was accepted, writes noted accesses, and disconnects. Idempotent.
+        """Finish what was accepted, write noted accesses, and disconnect. A second call does nothing.
 
-        `timeout` in seconds bounds each of these steps; what is not done by then is given up.
+        Args:
+            timeout: A timedelta or seconds that bound each of these steps; what is not done by then is given up.
+                None: no limit.
         """
         patience = rules.timeout("timeout", timeout)
         if self._runtime is not None:
@@ -204,7 +206,10 @@ class SessionManager(Reader):
         return (self._ready()).lock_renewal
 
     def _after_fork(self) -> None:
-        """In the child: the parent's connections, cache and node id are not ours. Nothing of them is closed here."""
+        """Start over in the child of a fork: the parent's connections, cache and node id are not ours.
+
+        None of the connections is closed here.
+        """
         if self._state == "closed":
             return
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
@@ -235,7 +240,7 @@ class SessionManager(Reader):
         return None if record is None else self._session(record, touch)
 
     def _fetch(self, runtime: Runtime, key: bytes, refresh: bool, min_version: int) -> Record | None:
-        """The session as the database has it, by a fill of our own or by one that is under way."""
+        """Return the session as the database has it, by a fill of our own or by one that is under way."""
         while True:
             fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=SharedFuture)
             if leads:
@@ -245,7 +250,7 @@ class SessionManager(Reader):
                 return cast("Record | None", record)
 
     def _fill(self, runtime: Runtime, fill: Fill, min_version: int) -> None:
-        """One read for all who wait for it (C10); its callers may come and go."""
+        """Read a session once for all who wait for it (C10); its callers may come and go."""
         try:
             record, incarnation = runtime.store.read(fill.key)
         except BaseException as error:
@@ -265,7 +270,7 @@ class SessionManager(Reader):
         fill.future.set_result(_AGAIN if verdict.again else record)
 
     def _session(self, record: Record, touch: bool) -> Session:
-        """A session that was just read from the database; the access is noted, whether or not it is cached."""
+        """Return a session that was just read from the database; note the access, whether or not it is cached."""
         accessed = self._clock.database_now() if touch else None
         if accessed is not None:
             self._cache.restore_accesses([(record.key, accessed)])
@@ -305,21 +310,21 @@ class SessionManager(Reader):
         expires_at: datetime | None = None,
         expires_in: timedelta | float | None = None,
     ) -> Session:
-        """Logs a user in.
+        """Create a session for a user who has logged in; return it.
 
         Args:
-            user_id: kept as text of at most 512 bytes.
-            attributes: values that msgspec encodes as JSON, or `Attribute(value, expires_at=)` for those that expire.
-            group_id: an account or tenant, likewise kept as text.
-            include_inactivity: whether the session also ends when it is not accessed for `Config.inactivity_duration`.
-            expires_at: when it ends at the latest, an aware datetime.
-            expires_in: after how long it ends at the latest, a timedelta or seconds. Without either of these it ends
+            user_id: The user, kept as text of at most 512 bytes.
+            attributes: Values that msgspec encodes as JSON, or `Attribute(value, expires_at=)` for those that expire.
+            group_id: An account or tenant, likewise kept as text.
+            include_inactivity: True: the session also ends when it is not accessed for `Config.inactivity_duration`.
+            expires_at: When it ends at the latest, an aware datetime.
+            expires_in: After how long it ends at the latest, a timedelta or seconds. Without either of these it ends
                 after `Config.session_expiration`.
 
         Raises:
-            TooManySessionsError: the user has `Config.max_sessions` and the policy is "reject".
-            TypeError, ValueError: an argument is not usable; names it.
-            WriteOutcomeUnknown: the connection was lost at the wrong moment; the session may exist.
+            TooManySessionsError: The user has `Config.max_sessions` and the policy is "reject".
+            TypeError, ValueError: An argument is not usable; the message names it.
+            WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may exist.
         """
         config = self._config
         user = rules.identifier("user_id", user_id)
@@ -342,7 +347,7 @@ class SessionManager(Reader):
     def _new_attributes(
         self, key: bytes, user: str, ends: int, attributes: Mapping[str, Any] | None
     ) -> list[tuple[str, bytes, int | None]]:
-        """The attributes of a new session, checked and encoded as those of any session are."""
+        """Return the attributes of a new session, checked and encoded as those of any session are."""
         values = {} if attributes is None else rules.mapping("attributes", attributes)
         if not values:
             return []
@@ -363,25 +368,27 @@ class SessionManager(Reader):
         include_inactivity: bool | None = None,
         group_id: str | int | UUID | UnsetType | None = UNSET,
     ) -> Session:
-        """Saves what changed in a session, nested changes included, and returns the session at its new version.
+        """Save what changed in a session, nested changes included, and return the session at its new version.
 
         Without `check`, what others changed meanwhile in other attributes is kept, and is in the session afterwards.
         On any error the session keeps its pending changes.
 
         Args:
+            session: The session, with its pending changes.
             check: `"session"`: only if nobody has updated the session since it was read. `"attributes"`: only if
                 nobody has changed the attributes that are to be written. All or nothing.
             notify: False: the other nodes are not told, and go on serving what they have until it expires there.
-            expires_at: when it is to end, an aware datetime.
-            expires_in: after how long it is to end, a timedelta or seconds.
-            include_inactivity: whether it is to end by inactivity too.
-            group_id: its new group; None: no group any more.
+            expires_at: When it is to end, an aware datetime.
+            expires_in: After how long it is to end, a timedelta or seconds.
+            include_inactivity: True or False: whether it is to end by inactivity too; None: as before.
+            group_id: Its new group; None: no group any more.
 
         Raises:
-            SessionNotFoundError: the session is gone: deleted, expired or inactive.
-            SessionVersionConflict, AttributeVersionConflict: the check failed; nothing was written.
-            SessionInvalidatedError: the session object was invalidated.
-            WriteOutcomeUnknown: the connection was lost at the wrong moment; the changes may have been written.
+            SessionNotFoundError: The session is gone: deleted, expired or inactive.
+            SessionVersionConflict, AttributeVersionConflict: The check failed; nothing was written.
+            SessionInvalidatedError: The session object was invalidated.
+            TypeError, ValueError: An argument is not usable; the message names it.
+            WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
         rules.instance("session", session, Session, "a Session")
         rules.choice("check", check, _CHECKS)
@@ -411,7 +418,7 @@ class SessionManager(Reader):
         return session
 
     def _confirm(self, runtime: Runtime, session: Session, check: Check | None) -> Session:
-        """An update that changes nothing writes nothing, and still tells whether the session is there, and newer."""
+        """Do an update that changes nothing: write nothing, and still tell whether the session is there, and newer."""
         based_on = session._record
         record = self._fetch(runtime, based_on.key, True, 0)
         if record is None:
@@ -430,16 +437,24 @@ class SessionManager(Reader):
         retries: int = 3,
         **options: Any,
     ) -> Session:
-        """Reads a session, lets `change(session)` change it, and saves it; on a conflict reads and tries again.
+        """Read a session, let `change(session)` change it, and save it; on a conflict read and try again.
 
         Args:
-            change: a function or coroutine function; called once for each try, so it should do nothing else.
-            retries: how often to try again after a conflict.
-            options: as for `update_session`.
+            session_id: The session's id: a UUID, its 36-character str or 16 bytes.
+            change: A plain function or, for asyncio, a coroutine function; called once for each try, so it should do
+                nothing else.
+            check: As for `update_session`.
+            retries: How often to try again after a conflict.
+            **options: The other arguments of `update_session`.
+
+        Returns:
+            The session at its new version.
 
         Raises:
-            SessionNotFoundError: there is no such session (any more).
-            ConflictError: others were faster each time.
+            SessionNotFoundError: There is no such session (any more).
+            ConflictError: Others were faster each time.
+            TypeError, ValueError: An argument is not usable; the message names it.
+            WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
         key = rules.session_id("session_id", session_id)
         rules.function("change", change)
@@ -461,7 +476,7 @@ class SessionManager(Reader):
                         raise
 
     def _modify(self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]) -> Session:
-        """One try. A conflict has dropped what was in memory, so the next one is based on something newer."""
+        """Try once. A conflict drops what is in memory, so that the next try is based on something newer."""
         session = self.get_session(key)
         if session is None:
             raise SessionNotFoundError(UUID(bytes=key))
@@ -469,7 +484,18 @@ class SessionManager(Reader):
         return self.update_session(session, check=check, **options)
 
     def delete_session(self, session_id: SessionId) -> bool:
-        """Ends a session, on every node; False if there was no live one. Its locks end with it."""
+        """End a session, on every node, and its locks with it.
+
+        Args:
+            session_id: The session's id: a UUID, its 36-character str or 16 bytes.
+
+        Returns:
+            False if there was no live session of this id.
+
+        Raises:
+            TypeError, ValueError: The id is of a wrong type or malformed.
+            WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may have ended.
+        """
         key = rules.session_id("session_id", session_id)
         runtime = self._ready()
         try:
@@ -488,13 +514,23 @@ class SessionManager(Reader):
     # Many sessions
 
     def list_user_sessions(self, user_id: str | int | UUID) -> list[Session]:
-        """A user's live sessions, newest access first: the "your devices" page. Not an access to them."""
+        """Return a user's live sessions, newest access first, as for a "your devices" page.
+
+        That is no access to them.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+        """
         user = rules.identifier("user_id", user_id)
         runtime = self._ready()
         return self._listed(*runtime.store.list_user(user), dict(self._cache.accesses_of_user(user)))
 
     def list_group_sessions(self, group_id: str | int | UUID) -> list[Session]:
-        """A group's live sessions, newest access first."""
+        """Return a group's live sessions, newest access first. That is no access to them.
+
+        Args:
+            group_id: The group, as given to `create_session`.
+        """
         group = rules.identifier("group_id", group_id)
         runtime = self._ready()
         return self._listed(*runtime.store.list_group(group), {})
@@ -502,7 +538,7 @@ class SessionManager(Reader):
     def _listed(
         self, records: list[Record], incarnation: str | None, accesses: dict[bytes, int]
     ) -> list[Session]:
-        """Sessions with what this node knows of their last access. Listing does not fill the cache."""
+        """Return sessions with what this node knows of their last access. Listing does not fill the cache."""
         self._coherence.observed([(record.key, record.version) for record in records], incarnation)
         accessed = {record.key: max(record.last_accessed, accesses.get(record.key, 0)) for record in records}
         records.sort(key=lambda record: accessed[record.key], reverse=True)
@@ -511,7 +547,12 @@ class SessionManager(Reader):
         ]
 
     def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:
-        """Logs a user out everywhere, but for the session `keep`; returns how many sessions ended."""
+        """End a user's sessions everywhere; return how many ended.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+            keep: The id of a session that goes on.
+        """
         user = rules.identifier("user_id", user_id)
         kept = rules.optional_session_id("keep", keep)
         runtime = self._ready()
@@ -519,20 +560,29 @@ class SessionManager(Reader):
             return runtime.store.delete_user(user, kept)
 
     def delete_group_sessions(self, group_id: str | int | UUID) -> int:
-        """Ends every session of a group; returns how many."""
+        """End every session of a group; return how many ended.
+
+        Args:
+            group_id: The group, as given to `create_session`.
+        """
         group = rules.identifier("group_id", group_id)
         runtime = self._ready()
         with self._dropping(events.GroupChanged(group)):
             return runtime.store.delete_group(group)
 
     def delete_all_sessions(self) -> int:
-        """Ends every session; returns how many."""
+        """End every session; return how many ended."""
         runtime = self._ready()
         with self._dropping(events.Everything()):
             return runtime.store.delete_all()
 
     def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
-        """Removes an attribute from each of a user's sessions, to be computed anew; returns how many had it."""
+        """Remove an attribute from each of a user's sessions, to be computed anew; return how many had it.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+            key: The attribute's key.
+        """
         user = rules.identifier("user_id", user_id)
         name = rules.attribute_key("key", key)
         runtime = self._ready()
@@ -540,11 +590,15 @@ class SessionManager(Reader):
             return runtime.store.drop_attribute(user, name)
 
     def evict_user_sessions(self, user_id: str | int | UUID) -> None:
-        """Drops a user's sessions from every node's memory; the database keeps them."""
+        """Drop a user's sessions from every node's memory; the database keeps them.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+        """
         self._drop_everywhere(events.UserChanged(rules.identifier("user_id", user_id)))
 
     def clear_cache(self) -> None:
-        """Empties every node's memory; the database keeps the sessions."""
+        """Empty every node's memory; the database keeps the sessions."""
         self._drop_everywhere(events.Everything())
 
     def _drop_everywhere(self, item: events.UserChanged | events.Everything) -> None:
@@ -567,15 +621,21 @@ class SessionManager(Reader):
         max_retries: int | None = 2,
         retry_delay: timedelta | float = 0.001,
     ) -> Lock:
-        """A distributed lock: one holder among all nodes, for as long as its lease is renewed. See `Lock`.
+        """Make a distributed lock, which has one holder among all nodes for as long as it is renewed.
+
+        Nothing is acquired yet: see `Lock`.
 
         Args:
-            resource: what is locked; text of at most 512 bytes.
-            session_id: a live session that the lock ends with.
-            lease_time: seconds (or timedelta) after which a holder that stopped renewing has lost it.
-            heartbeat_interval: how often the lease is renewed; less than `lease_time`.
-            max_retries: how often `acquire` without a timeout tries again; None: until it succeeds.
-            retry_delay: how long to wait before trying again, unless a release wakes it earlier.
+            resource: What is locked; text of at most 512 bytes.
+            session_id: A live session that the lock ends with.
+            lease_time: Seconds (or a timedelta) after which a holder that stopped renewing has lost it.
+            heartbeat_interval: Seconds (or a timedelta) from one renewal to the next; less than `lease_time`.
+            max_retries: How often `acquire` without a timeout tries again; None: until it succeeds.
+            retry_delay: Seconds (or a timedelta) to wait before trying again, unless a release wakes it earlier.
+
+        Raises:
+            TypeError, ValueError: An argument is not usable; the message names it.
+            ManagerClosedError: The manager is not open.
         """
         name = rules.identifier("resource", resource)
         key = rules.optional_session_id("session_id", session_id)
@@ -601,7 +661,7 @@ class SessionManager(Reader):
         )
 
     def stats(self) -> Stats:
-        """Counters since the manager was made, and gauges of this moment; costs no query."""
+        """Return the counters since the manager was made, and gauges of this moment, without a query."""
         self._check_can_open()
         counters, cached = self._coherence.counters, self._cache.stats()
         return Stats(
@@ -628,9 +688,10 @@ class SessionManager(Reader):
         )
 
     def check_health(self, *, timeout: timedelta | float = 5) -> Health:
-        """Asks the database, and tells whether this node can do its work; never raises for a database that is down.
+        """Ask the database, and tell whether this node can do its work; a database that is down raises nothing.
 
-        `timeout`: seconds (or timedelta) after which a database that has not answered counts as down.
+        Args:
+            timeout: Seconds (or a timedelta) after which a database that has not answered counts as down.
         """
         patience = rules.seconds("timeout", timeout)
         runtime = self._ready()
@@ -658,8 +719,10 @@ class SessionManager(Reader):
 
 
 class _Dropping:
-    """Around an own statement about many sessions: once it returned, or its outcome is unknown, nothing that was
-    cached or under way before is served any more (C3, C7)."""
+    """Stands around an own statement about many sessions, to drop them once it returned or its outcome is unknown.
+
+    Nothing that was cached or under way before is served any more then (C3, C7).
+    """
 
     def __init__(
         self, coherence: Coherence, item: events.UserChanged | events.GroupChanged | events.Everything

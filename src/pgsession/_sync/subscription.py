@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/subscription.py by tools/async_to_sync.py: never edit.
 
-"""One wish to hear a channel."""
+"""A subscription is one caller's wish to hear a channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from pgsession._concurrency import SharedFuture
 
 
 class Subscription:
-    """What one call of `listen` asked for."""
+    """Holds what one call of `listen` asked for, under the same names.
+
+    Attributes:
+        listening: Set once the channel is listened to, or to an error if it never will be.
+        left: True once nothing is to be delivered any more.
+    """
 
     def __init__(
         self,
