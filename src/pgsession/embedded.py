@@ -36,7 +36,7 @@ ShutdownMode = Literal["smart", "fast", "immediate"]
 _MAX_SOCKET_FOLDER = 85  # sun_path is 104 bytes on macOS; the socket's own name takes up to 17
 _START_SECONDS = 120
 
-# Runs beside the server and outlives us: when our end of its standard input closes without a farewell, we died,
+# Runs beside the server and outlives us: when our end of its standard input closes before we wrote "stopped", we died,
 # however suddenly, and it stops the server and removes what is temporary. No atexit does so after a SIGTERM or SIGKILL.
 _GUARD = """
 import json, shutil, subprocess, sys

@@ -57,7 +57,11 @@ class EventLoopError(PgSessionError, RuntimeError):
 
 
 class SessionNotFoundError(PgSessionError, LookupError):
-    """There is no live session of this id: never created, deleted, expired or inactive for too long."""
+    """There is no live session of this id: never created, deleted, expired or inactive for too long.
+
+    Attributes:
+        session_id: The id that was asked for.
+    """
 
     def __init__(self, session_id: UUID) -> None:
         super().__init__(f"no live session {session_id}")
@@ -65,11 +69,16 @@ class SessionNotFoundError(PgSessionError, LookupError):
 
 
 class SessionInvalidatedError(PgSessionError, RuntimeError):
-    """`Session.invalidate()` was called: this object takes no changes and no updates any more."""
+    """The session object takes no changes and no updates any more, since `Session.invalidate()` was called."""
 
 
 class TooManySessionsError(PgSessionError):
-    """The user has `max_sessions` live sessions and the policy is "reject"."""
+    """The user has `max_sessions` live sessions and the policy is "reject".
+
+    Attributes:
+        user_id: The user.
+        limit: The value of `max_sessions`.
+    """
 
     def __init__(self, user_id: str, limit: int) -> None:
         super().__init__(f"user {user_id!r} already has {limit} sessions, the most that max_sessions allows")
@@ -78,13 +87,23 @@ class TooManySessionsError(PgSessionError):
 
 
 class ConflictError(PgSessionError):
-    """Somebody else changed what this update was based on; nothing of the update was written."""
+    """Somebody else changed what this update was based on; nothing of the update was written.
+
+    Attributes:
+        session_id: The session's id.
+    """
 
     session_id: UUID
 
 
 class SessionVersionConflict(ConflictError):
-    """`check="session"`: the session is not at the version the caller read any more."""
+    """The session is not at the version that the caller read any more, and the update had `check="session"`.
+
+    Attributes:
+        session_id: The session's id.
+        expected: The version that the update was based on.
+        current: The version in the database.
+    """
 
     def __init__(self, session_id: UUID, expected: int, current: int) -> None:
         super().__init__(f"session {session_id} is at version {current}, the update was based on {expected}")
@@ -94,7 +113,12 @@ class SessionVersionConflict(ConflictError):
 
 
 class AttributeVersionConflict(ConflictError):
-    """`check="attributes"`: some of the attributes to be written were changed by somebody else (`keys`)."""
+    """Somebody else changed attributes that were to be written, and the update had `check="attributes"`.
+
+    Attributes:
+        session_id: The session's id.
+        keys: The keys of the attributes that were changed.
+    """
 
     def __init__(self, session_id: UUID, keys: tuple[str, ...]) -> None:
         super().__init__(
@@ -112,7 +136,13 @@ class WriteOutcomeUnknown(PgSessionError):
 
 
 class AttributeTooLargeError(PgSessionError, ValueError):
-    """An encoded attribute value is longer than `Config.max_attribute_length` bytes."""
+    """An encoded attribute value is longer than `Config.max_attribute_length` bytes.
+
+    Attributes:
+        key: The attribute's key.
+        length: The bytes of the encoded value.
+        limit: The bytes that are allowed.
+    """
 
     def __init__(self, key: str, length: int, limit: int) -> None:
         super().__init__(f"attribute {key!r} is {length} bytes when encoded; max_attribute_length is {limit}")
@@ -122,7 +152,11 @@ class AttributeTooLargeError(PgSessionError, ValueError):
 
 
 class AttributeTypeError(PgSessionError, TypeError):
-    """A stored attribute value is not of the `type` it was asked for as, or cannot be decoded at all."""
+    """A stored attribute value is not of the `type` it was asked for as, or cannot be decoded at all.
+
+    Attributes:
+        key: The attribute's key.
+    """
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"attribute {key!r}: {reason}")

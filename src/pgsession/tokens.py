@@ -69,7 +69,8 @@ class Signer:
             token: A token made by `sign`.
 
         Raises:
-            InvalidTokenError: None of the keys signed it: it was changed, cut, or made for another purpose.
+            InvalidTokenError: None of the keys signed it (it may be changed or cut), or it was made for another
+                purpose.
         """
         return self._unseal(token, _MESSAGE)[1:]
 

@@ -613,7 +613,7 @@ class AsyncSessionManager(AsyncReader):
     def _dropping(self, item: events.UserChanged | events.GroupChanged | events.Everything) -> _Dropping:
         return _Dropping(self._coherence, item)
 
-    # Locks, and what it is like
+    # Locks, statistics and health
 
     def lock(
         self,

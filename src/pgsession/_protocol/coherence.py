@@ -495,7 +495,7 @@ class Coherence:
             self._clock.offset = offset
             return True
 
-    # What it is like
+    # State and counters
 
     @property
     def epoch(self) -> int:

@@ -75,7 +75,7 @@ class LockRenewal:
         self._stopping = True
 
     def close(self, timeout: float | None) -> None:
-        """Stop the loop and give back what is still held; what cannot be given back ends with its lease time."""
+        """Stop the loop and give back what is still held; what cannot be given back ends after its lease time."""
         self._stopping = True
         self._wake.set()
         self._worker.stop(timeout)
