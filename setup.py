@@ -11,11 +11,15 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 CORE = Path("cython") / "pgsession" / "_core"
 
+# What leans on how CPython is made: cython/pgsession/_core/cpython_tricks.h
+MACROS = [("PGSESSION_PLAIN_CPYTHON", "1")] if os.environ.get("PGSESSION_PLAIN_CPYTHON") == "1" else []
+
 extensions = [
     Extension(
         f"pgsession._core.{source.stem}",
         [str(CORE / source.name)],
         include_dirs=[str(CORE)],
+        define_macros=MACROS,
         depends=sorted(str(CORE / header.name) for header in (ROOT / CORE).glob("*.[hp]*")),
     )
     for source in sorted((ROOT / CORE).glob("*.pyx"))

@@ -93,3 +93,23 @@ def make_session(
         return make_cache().session(make_record(version=7, attributes=attributes), from_cache=False)
 
     return make
+
+
+def saved(session: Session) -> Session:
+    """What an update does where nobody else writes."""
+    changes = session._changes()
+    if changes is None:
+        return session
+    record = session._record
+    now = record.changed(
+        version=record.version + 1,
+        updated_at=record.updated_at + 1,
+        last_accessed=record.last_accessed,
+        expires_at=record.expires_at,
+        include_inactivity=record.include_inactivity,
+        group_id=record.group_id,
+        sets=[(key, value, expires_at) for key, value, expires_at, _ in changes.sets],
+        deletes=[key for key, _ in changes.deletes],
+    )
+    session._saved(changes, now, 0)
+    return session

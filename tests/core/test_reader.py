@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pgsession._core.cache import Cache
-from pgsession._core.completed import make_completed
+from pgsession._core.completed import _completed_for_tests as completed
 from pgsession._core.reader import AsyncReader, Reader
 from pgsession._core.record import Record
 
@@ -225,13 +225,13 @@ def resumed(awaitable: Coroutine[Any, Any, Any]) -> Any:
 
 @pytest.mark.parametrize("value", [1, None, (1, 2), StopIteration(3), ValueError("x")])
 async def test_any_result_comes_as_it_is(value: object) -> None:
-    assert await make_completed(value) is value
-    assert await asyncio.create_task(make_completed(value)) is value
-    assert resumed(make_completed(value)) is value
+    assert await completed(value) is value
+    assert await asyncio.create_task(completed(value)) is value
+    assert resumed(completed(value)) is value
 
 
 async def test_a_result_is_given_once() -> None:
-    awaitable = make_completed(1)
+    awaitable = completed(1)
     assert await awaitable == 1
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reuse"):
@@ -241,12 +241,12 @@ async def test_a_result_is_given_once() -> None:
 
 
 def test_throw_and_close() -> None:
-    awaitable = make_completed(1)
+    awaitable = completed(1)
     with pytest.raises(KeyError):
         awaitable.throw(KeyError("thrown"))
     with pytest.raises(RuntimeError, match="reuse"):
         awaitable.send(None)
-    awaitable = make_completed(1)
+    awaitable = completed(1)
     awaitable.close()
     with pytest.raises(RuntimeError, match="reuse"):
         next(awaitable.__await__())
@@ -259,11 +259,11 @@ async def test_results_do_not_live_on_in_what_is_used_again() -> None:
     result = Result()
     before = sys.getrefcount(result)
     for _ in range(100):
-        assert await make_completed(result) is result
+        assert await completed(result) is result
     kept = []
     for _ in range(40):
         with pytest.raises(StopIteration) as done:
-            next(make_completed(result).__await__())
+            next(completed(result).__await__())
         kept.append(done.value)
     assert all(stop.value is result for stop in kept)
     del kept, done
@@ -273,7 +273,7 @@ async def test_results_do_not_live_on_in_what_is_used_again() -> None:
 
 async def test_nested_awaits_each_get_their_own(cache: Cache) -> None:
     async def twice() -> list[object]:
-        pending = [make_completed(number) for number in range(50)]
+        pending = [completed(number) for number in range(50)]
         return [await one for one in pending]
 
     assert await asyncio.gather(twice(), twice()) == [list(range(50))] * 2

@@ -12,7 +12,7 @@ from pgsession._core.record import Record
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 items = st.dictionaries(
     names,
-    st.tuples(st.integers(0, 2**62), st.none() | st.integers(1, 2**62), st.binary(max_size=50)),
+    st.tuples(st.integers(0, 2**62), st.none() | st.integers(1, 2**62), st.binary(min_size=1, max_size=50)),
     max_size=20,
 )
 owners = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -73,7 +73,9 @@ def test_what_cannot_be_a_record_is_refused() -> None:
     with pytest.raises(ValueError, match="too long"):
         record_of({}, "u" * 70_000)
     record = record_of({})
-    with pytest.raises(TypeError, match="does not change"):
-        record.__init__(bytes(16), 1, "u", None, 0, 0, 0, 0, True)  # type: ignore[misc]
+    with pytest.raises(ValueError, match="not empty"):
+        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, True, [("k", 1, None, b"")])
+    with pytest.raises(TypeError):
+        Record.__new__(Record)
     with pytest.raises(TypeError, match="pickled"):
         pickle.dumps(record)

@@ -21,11 +21,10 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock, to_datetime
 from pgsession._core.record import Record
 from pgsession._core.session import Session
-from pgsession._core.values import encode_value
 from pgsession.attribute import Attribute
 from pgsession.errors import AttributeTooLargeError, AttributeTypeError, SessionInvalidatedError
 
-from .conftest import HOUR, START
+from .conftest import HOUR, START, saved
 
 MakeSession = Callable[..., Session]
 MakeCache = Callable[..., Cache]
@@ -54,26 +53,6 @@ class Stamped(msgspec.Struct):
 class Node(msgspec.Struct, frozen=True):
     name: str
     child: Node | None = None
-
-
-def saved(session: Session) -> Session:
-    """What an update does where nobody else writes."""
-    changes = session._changes()
-    if changes is None:
-        return session
-    record = session._record
-    now = record.changed(
-        version=record.version + 1,
-        updated_at=record.updated_at + 1,
-        last_accessed=record.last_accessed,
-        expires_at=record.expires_at,
-        include_inactivity=record.include_inactivity,
-        group_id=record.group_id,
-        sets=[(key, value, expires_at) for key, value, expires_at, _ in changes.sets],
-        deletes=[key for key, _ in changes.deletes],
-    )
-    session._saved(changes, now, 0)
-    return session
 
 
 # ---- a mapping ----
@@ -314,11 +293,10 @@ def test_nothing_endless_is_stored(make_session: MakeSession) -> None:
         make_session()["a"] = endless
 
 
-def test_encode_value_is_the_same_check() -> None:
-    assert encode_value("k", {"a": [1]}, 100) == b'{"a":[1]}'
+def test_a_value_that_is_too_large_says_how_much(make_session: MakeSession) -> None:
     with pytest.raises(AttributeTooLargeError) as caught:
-        encode_value("k", "long", 5)
-    assert (caught.value.key, caught.value.length, caught.value.limit) == ("k", 6, 5)
+        make_session()["k"] = "x" * 999
+    assert (caught.value.key, caught.value.length, caught.value.limit) == ("k", 1001, 1000)
 
 
 # ---- reading, and who owns what was read ----

@@ -29,7 +29,6 @@ from pgsession._async.held_lock import AsyncLost
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
-from pgsession._core.values import encode_value
 from pgsession._database.statements import Statements
 from pgsession._protocol import rules
 from pgsession._sync.held_lock import Lost
@@ -150,7 +149,7 @@ PREFIX = Rule(
     rules.table_prefix, ["x" * 31, "x" * 35, "é" * 16, "$pgsession$", *NO_TEXT], ["", "x" * 30, "é" * 15]
 )
 VALUE = Rule(
-    lambda name, value: encode_value("k", value, 16384),
+    lambda name, value: fresh(pgsession.Session).set("k", value),
     ["a\0b", "\ud800", math.nan, [math.inf], 1j, {1j: 1}, "x" * 16383],
     ["x" * 16382, None, [1, {"a": 1.5}]],
 )

@@ -10,49 +10,11 @@ are used again.
 cimport cython
 
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
-cdef extern from *:
-    """
-    #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
-    #define PGS_REUSE 1
-    /* Takes over the reference to `stop`. */
-    static void pgs_raise(PyObject *stop) { PyErr_SetRaisedException(stop); }
-    /* Nobody else knows it, and raising it has left nothing in it. */
-    static int pgs_is_clean(PyObject *stop) {
-        PyBaseExceptionObject *base = (PyBaseExceptionObject *)stop;
-        return Py_REFCNT(stop) == 1 && !base->traceback && !base->context && !base->cause && !base->notes &&
-               !base->dict;
-    }
-    #else
-    #define PGS_REUSE 0
-    static void pgs_raise(PyObject *stop) {
-        PyErr_SetObject(PyExc_StopIteration, stop);
-        Py_DECREF(stop);
-    }
-    static int pgs_is_clean(PyObject *stop) { (void)stop; return 0; }
-    #endif
-    static void pgs_set_result(PyObject *stop, PyObject *result) {
-        PyObject *old = ((PyStopIterationObject *)stop)->value;
-        Py_XINCREF(result);
-        ((PyStopIterationObject *)stop)->value = result;
-        Py_XDECREF(old);
-    }
-    static void pgs_set_slots(PyTypeObject *type, PyObject *(*next)(PyObject *),
-                              PySendResult (*send)(PyObject *, PyObject *, PyObject **)) {
-        type->tp_iternext = next;
-        type->tp_as_async->am_send = send;
-        PyType_Modified(type);
-    }
-    """
-    ctypedef enum PySendResult:
-        PYGEN_RETURN, PYGEN_ERROR, PYGEN_NEXT
-    bint PGS_REUSE
-    void pgs_raise(PyObject *stop)
-    bint pgs_is_clean(PyObject *stop) noexcept
-    void pgs_set_result(PyObject *stop, PyObject *result)
-    void pgs_set_slots(PyTypeObject *type, PyObject *(*next)(PyObject *) noexcept,
-                       PySendResult (*send)(PyObject *, PyObject *, PyObject **) noexcept)
+from pgsession._core.cpython_tricks cimport (
+    PGS_REUSES_STOP, PYGEN_ERROR, PYGEN_RETURN, PySendResult, pgs_is_clean, pgs_raise, pgs_resume_by, pgs_set_result,
+)
 
 cdef enum:
     SPARE = 16
@@ -73,14 +35,16 @@ cdef class Completed:
     def __await__(self):
         return self
 
+    def __next__(self):
+        return self.finish()
+
     def send(self, value):
         """Raise the StopIteration that holds the result."""
         return self.finish()
 
     def throw(self, kind, value=None, traceback=None):
         """Raise an error at the point where it waits, which is before it has begun."""
-        self.over = True
-        self.result = None
+        self.close()
         error = kind if value is None else value
         if isinstance(error, type):
             error = error()
@@ -88,6 +52,7 @@ cdef class Completed:
 
     def close(self):
         """Drop the result."""
+        result = self.result            # released when nothing refers to it here any more
         self.over = True
         self.result = None
 
@@ -165,7 +130,7 @@ cdef PyObject *raise_result(Completed completed) noexcept:
     except MemoryError:
         return NULL
     pgs_set_result(stop, <PyObject *> completed.result)
-    if PGS_REUSE:
+    if PGS_REUSES_STOP:
         Py_INCREF(<object> stop)
         completed.stop = stop
     pgs_raise(stop)
@@ -181,7 +146,7 @@ cdef extern from *:
     void set_reused()
 
 
-pgs_set_slots(<PyTypeObject *> Completed, completed_next, completed_send)
+pgs_resume_by(<PyTypeObject *> Completed, completed_next, completed_send)
 
 
 cdef object completed(object result):
@@ -191,6 +156,6 @@ cdef object completed(object result):
     return awaitable
 
 
-def make_completed(result):
+def _completed_for_tests(result):
     """Return an awaitable whose result is there already."""
     return completed(result)

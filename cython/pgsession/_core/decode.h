@@ -3,8 +3,7 @@
 #ifndef PGSESSION_DECODE_H
 #define PGSESSION_DECODE_H
 
-#include <Python.h>
-#include <string.h>
+#include "cpython_tricks.h"
 
 #define PGS_TEXT 2048
 
@@ -16,9 +15,7 @@ static inline PyObject *pgs_decode(PyObject *decode, const char *data, Py_ssize_
     if (spare != NULL && length <= PGS_TEXT && !kept) {
         pgs_spare_text = NULL;
         text = spare;
-        memcpy(PyBytes_AS_STRING(text), data, (size_t)length);
-        PyBytes_AS_STRING(text)[length] = '\0';
-        Py_SET_SIZE((PyVarObject *)text, length);
+        pgs_refill(text, data, length);
     } else {
         text = PyBytes_FromStringAndSize(data, length);
         if (text == NULL)
@@ -32,9 +29,9 @@ static inline PyObject *pgs_decode(PyObject *decode, const char *data, Py_ssize_
     return value;
 }
 
-/* Without the GIL there is none to be used again. */
+/* Where bytes are not to be changed there is none to be used again. */
 static inline int pgs_make_spare_text(void) {
-#if !defined(Py_GIL_DISABLED)
+#if PGS_REUSES_BYTES
     pgs_spare_text = PyBytes_FromStringAndSize(NULL, PGS_TEXT);
     if (pgs_spare_text == NULL)
         return -1;

@@ -13,18 +13,14 @@ from libc.stdint cimport int64_t
 from cpython.object cimport PyObject, PyTypeObject
 
 from pgsession._core.arguments cimport checked_count, checked_flag
-from pgsession._core.cache cimport (
-    HIT, HIT_LATE, MISS, OVER, PGS_ASKED, PGS_UNLIKELY, Answer, Cache, drop, held, look_up, pgs_hot,
-)
+from pgsession._core.cache cimport Cache
 from pgsession._core.clock cimport Clock
-from pgsession._core.entry cimport pgs_enter_by, pgs_method
-from pgsession._core.key cimport Key, key_bytes, parse
-from pgsession._core.lock cimport PGS_FREE_THREADED
 from pgsession._core.completed cimport completed
-from pgsession._core.record cimport Record
-from pgsession._core.reference cimport pgs_give, pgs_hold
-from pgsession._core.token_cache cimport Verified, TokenCache
-from pgsession._core.session cimport new_session
+from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
+from pgsession._core.hit cimport hit
+from pgsession._core.key cimport Key, key_bytes, parse
+from pgsession._core.reference cimport pgs_give
+from pgsession._core.token_cache cimport TokenCache, Verified
 
 from pgsession._core.clock import Clock as MakeClock
 
@@ -39,45 +35,6 @@ cdef object ZERO = 0       # a small int, so every 0 is this one
 cdef inline int64_t floor_of(object min_version) except? -1:
     """Return the oldest version that may be answered."""
     return 0 if min_version is ZERO else checked_count("min_version", min_version, 0, 0x7FFFFFFFFFFFFFFF)
-
-
-cdef inline PyObject *hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
-    """The session from memory as a new reference, or NULL."""
-    cdef pgs_hot *hot = NULL
-    cdef PyObject *record
-    cdef Answer answer
-    if PGS_FREE_THREADED:
-        return shared_hit(manager, cache, key, touch, min_version)
-    answer = look_up(cache, key, touch, min_version, True, &hot)
-    if PGS_UNLIKELY(answer != HIT):
-        return rare_hit(manager, cache, key, answer, hot)
-    record = <PyObject *> hot.record
-    return new_session(cache, <Record> record, True, hot.accessed)
-
-
-cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL:
-    """A miss, or a hit that has to be written at once: another node may call it inactive before the next flush."""
-    if answer == OVER:
-        drop(cache, key)
-    if answer <= MISS:
-        return NULL
-    hot.flags |= PGS_ASKED
-    session = pgs_give(new_session(cache, <Record> hot.record, True, hot.accessed))
-    manager._write_access_soon(key_bytes(key))
-    return pgs_hold(<PyObject *> session)
-
-
-cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
-    """hit() where other threads change the cache meanwhile: the record is ours before the lock is given up."""
-    cdef Answer answer = MISS
-    cdef int64_t accessed = 0
-    cdef Record record = held(cache, key, touch, min_version, True, &answer, &accessed)
-    if record is None:
-        return NULL
-    session = pgs_give(new_session(cache, record, True, accessed))
-    if answer == HIT_LATE:
-        manager._write_access_soon(key_bytes(key))
-    return pgs_hold(<PyObject *> session)
 
 
 cdef Verified verify(object manager, TokenCache tokens, object token):
@@ -107,8 +64,10 @@ cdef class Base:
         self.tokens = NO_TOKENS
 
     def __init__(self, Cache cache not None):
+        before = self._cache            # released when it is not to be found here any more
+        tokens = TokenCache(cache.capacity)
         self._cache = cache
-        self.tokens = TokenCache(cache.capacity)
+        self.tokens = tokens
 
     def get_cached_session(self, session_id, *, touch=True):
         """The session of this id if it is in memory, in sync and live, else None; never a query, not awaited."""
@@ -161,9 +120,10 @@ cdef class AsyncReader(Base):
 
 cdef object cached(Base self, object session_id, bint touch):
     cdef Key key
-    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *cache
     cdef PyObject *session
     parse(session_id, &key)
+    cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
     session = hit(self, <Cache> cache, key, touch, 0)
     if session != NULL:
         return pgs_give(session)
@@ -173,9 +133,10 @@ cdef object cached(Base self, object session_id, bint touch):
 
 cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_t min_version):
     cdef Key key
-    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *cache
     cdef PyObject *session
     parse(session_id, &key)
+    cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
     if not refresh:
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:

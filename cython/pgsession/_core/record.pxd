@@ -4,6 +4,7 @@ from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
 from pgsession._core.key cimport Key
+from pgsession._core.lock cimport pgs_read
 
 
 cdef class Shape:
@@ -20,8 +21,9 @@ cdef class Record:
     cdef readonly int64_t last_accessed
     cdef readonly int64_t expires_at
     cdef Shape shape
-    cdef char *block            # see _record.pyx
+    cdef char *block            # see record.pyx
     cdef PyObject **typed       # what is shared by those who read as a type, see share_typed()
+    cdef PyObject *uuid         # of its id, once it was asked for; see uuid_of()
     cdef uint32_t count
     cdef uint16_t user_length
     cdef uint16_t group_length
@@ -83,10 +85,13 @@ cdef inline Span owner_of(Record record, int which) noexcept:
     return span
 
 
-cdef Py_ssize_t place_by_value(Shape shape, object key) except -2
+cdef Py_ssize_t place_by_value(Shape shape, object key) noexcept
 
-cdef inline Py_ssize_t place_of(Record record, object key) except -2:
-    """Where `key` is in a record, or -1. Keys are interned, so a literal is mostly found by identity."""
+cdef inline Py_ssize_t place_of(Record record, object key) noexcept:
+    """Where `key` is in a record, or -1; what is not exactly a str is nowhere. Runs no other code.
+
+    Keys are interned, so a literal is mostly found by identity.
+    """
     cdef PyObject *shape = <PyObject *> record.shape
     cdef PyObject *keys = <PyObject *> (<Shape> shape).keys
     cdef Py_ssize_t place, count = PyTuple_GET_SIZE(<object> keys)
@@ -95,6 +100,14 @@ cdef inline Py_ssize_t place_of(Record record, object key) except -2:
             if PyTuple_GET_ITEM(<object> keys, place) == <PyObject *> key:
                 return place
     return place_by_value(<Shape> shape, key)
+
+
+cdef object make_uuid(Record record)
+
+cdef inline object uuid_of(Record record):
+    """The id as a UUID, made once for all who have this record."""
+    cdef PyObject *known = <PyObject *> pgs_read(&record.uuid)
+    return <object> known if known != NULL else make_uuid(record)
 
 
 cdef int share(Record record, uint32_t place, object value) except -1

@@ -19,21 +19,35 @@ from cpython.dict cimport PyDict_GetItemWithError
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
-from pgsession._core.key cimport key_bytes, parse
+from pgsession._core.key cimport key_bytes, key_uuid, parse
 from pgsession._core.lock cimport PGS_FREE_THREADED, pgs_dict_get, pgs_read, pgs_set, pgs_set_once
 
 from operator import itemgetter
 from sys import intern
 
 cdef extern from "Python.h":
+    bint PyUnicode_CheckExact(object)
+    object PyUnicode_FromObject(object)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *length) except NULL
     object PyUnicode_FromStringAndSize(const char *data, Py_ssize_t length)
 
-cdef Py_ssize_t SHAPES = 1024         # both tables are bounded, whatever keys a service makes up
-cdef Py_ssize_t INTERNED = 4096
-cdef dict shapes = {}
-cdef dict interned = {}
 cdef object BY_KEY = itemgetter(0)
+cdef object BARE = object()             # makes a record that with_values() lays out; nobody else has it
+
+
+# ---- keys and shapes, shared by all records ----
+#
+# Both tables are bounded, by number and by size, whatever keys a service makes up. Each is of two generations: a full
+# young one becomes the old one, of which only what comes again meanwhile stays. The dicts themselves stay the same, since
+# threads without the GIL read them all the time.
+
+cdef Py_ssize_t SHAPES = 512                # in each generation
+cdef Py_ssize_t SHAPED = 16384              # and so many keys in all of their shapes together
+cdef Py_ssize_t LONGEST = 4096              # a shape of more keys is not shared
+cdef Py_ssize_t INTERNED = 2048
+cdef dict shapes = {}, old_shapes = {}
+cdef dict interned = {}, old_interned = {}
+cdef Py_ssize_t shaped = 0
 
 
 @cython.final
@@ -44,35 +58,63 @@ cdef class Shape:
 
 cdef str shared_key(str key):
     """The key as one object for all records; interned, so that a literal in the caller's code is the same object."""
-    cdef object known = interned.get(key)
+    known = pgs_dict_get(interned, key)
+    if known is not None:
+        return <str> known
+    known = pgs_dict_get(old_interned, key)
     if known is None:
-        if len(interned) >= INTERNED:
-            return key
-        known = intern(str(key))
-        interned[known] = known
-    return known
+        known = intern(key)
+    if len(interned) >= INTERNED:
+        grow_old(interned, old_interned)
+    interned[known] = known
+    return <str> known
 
 
 cdef Shape shape_of(list attributes):
     cdef tuple keys = tuple([item[0] for item in attributes])
-    cdef Shape shape
-    cdef Py_ssize_t place
     known = pgs_dict_get(shapes, keys)
-    if known is not None:
-        return <Shape> known
-    shape = Shape.__new__(Shape)
+    if known is None:
+        known = pgs_dict_get(old_shapes, keys)
+        if known is None:
+            known = new_shape(keys)
+        keep_shape(<Shape> known)
+    return <Shape> known
+
+
+cdef Shape new_shape(tuple keys):
+    cdef Shape shape = Shape.__new__(Shape)
     shape.keys = tuple([shared_key(key) for key in keys])
     shape.places = {key: place for place, key in enumerate(shape.keys)}
     if len(shape.places) != len(keys):
         raise ValueError("a key is there twice")
-    if len(shapes) >= SHAPES:       # rather share less for a while than keep what nobody uses
-        shapes.clear()
-    shapes[shape.keys] = shape
     return shape
 
 
-cdef Py_ssize_t place_by_value(Shape shape, object key) except -2:
-    cdef PyObject *place = PyDict_GetItemWithError(shape.places, key)
+cdef int keep_shape(Shape shape) except -1:
+    global shaped
+    cdef Py_ssize_t count = len(shape.keys)
+    if count > LONGEST:
+        return 0
+    if len(shapes) >= SHAPES or shaped + count > SHAPED:
+        grow_old(shapes, old_shapes)
+        shaped = 0
+    shapes[shape.keys] = shape
+    shaped += count
+    return 0
+
+
+cdef int grow_old(dict young, dict old) except -1:
+    old.clear()
+    old.update(young)
+    young.clear()
+    return 0
+
+
+cdef Py_ssize_t place_by_value(Shape shape, object key) noexcept:
+    cdef PyObject *place
+    if not PyUnicode_CheckExact(key):
+        return -1
+    place = PyDict_GetItemWithError(shape.places, key)
     return -1 if place == NULL else <Py_ssize_t> <object> place
 
 
@@ -81,11 +123,11 @@ cdef Py_ssize_t place_by_value(Shape shape, object key) except -2:
 cdef class Record:
     """One session as the database held it at one version. Times are microseconds since the epoch."""
 
-    def __init__(self, key, int64_t version, str user_id not None, str group_id, int64_t created_at,
+    def __cinit__(self, key, int64_t version, str user_id not None, str group_id, int64_t created_at,
                  int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
                  attributes=()):
-        if self.block != NULL:
-            raise TypeError("a record does not change")
+        if key is BARE:
+            return
         parse(key, &self.id)
         self.version = version
         self.created_at = created_at
@@ -93,11 +135,12 @@ cdef class Record:
         self.last_accessed = last_accessed
         self.expires_at = expires_at
         self.include_inactivity = include_inactivity
-        fill(self, user_id, group_id, sorted(attributes, key=BY_KEY))
+        fill(self, user_id, group_id, sorted(plain(attributes), key=BY_KEY))
 
     def __dealloc__(self):
         drop_decoded(self)
         PyMem_Free(self.block)
+        Py_XDECREF(self.uuid)
 
     @property
     def key(self):
@@ -119,6 +162,7 @@ cdef class Record:
     def changed(self, *, version, updated_at, last_accessed, expires_at, include_inactivity, group_id, sets, deletes):
         """The record that these changes make of this one; attributes that are set take the new version."""
         cdef Record record
+        sets = plain(sets)
         if not deletes and group_id == self.group_id:
             record = with_values(self, version, sets)
             if record is not None:
@@ -147,6 +191,11 @@ cdef class Record:
         return f"<Record of {self.user_id!r} at version {self.version}, {self.count} attributes>"
 
 
+cdef list plain(object items):
+    """The items with keys that are exactly str: hashing and comparing those runs nobody's code."""
+    return [item if PyUnicode_CheckExact(item[0]) else (PyUnicode_FromObject(item[0]), *item[1:]) for item in items]
+
+
 cdef int fill(Record record, str user_id, str group_id, list attributes) except -1:
     """Lay out the block; `attributes` are sorted by key. All that can fail comes before the first pointer is kept."""
     cdef Py_ssize_t user_length, group_length = 0, total, place, count = len(attributes)
@@ -164,6 +213,8 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
         expiring = expiring or expiry is not None
         version = attribute_version
         values.append((version, 0 if expiry is None else <int64_t> expiry, <bytes?> value))
+        if not value:
+            raise ValueError("the value of an attribute is JSON, which is not empty")
         total += len(<bytes> value)
     if total > 0xFFFF_FFFFLL or count > 0xFFFF_FFFFLL:
         raise OverflowError("a session of more than 4 GiB")
@@ -213,6 +264,8 @@ cdef Record with_values(Record old, int64_t version, list sets):
         place = place_of(old, key)
         if place < 0 or expiry is not None:
             return None
+        if not value:
+            raise ValueError("the value of an attribute is JSON, which is not empty")
         values[place] = value
         total += PyBytes_GET_SIZE(<bytes?> value) - value_of(old, <uint32_t> place).length
     if total > 0xFFFF_FFFFLL or len(values) != len(sets):
@@ -221,7 +274,12 @@ cdef Record with_values(Record old, int64_t version, list sets):
     cdef char *block = <char *> PyMem_Malloc(fixed + total)
     if block == NULL:
         raise MemoryError
-    cdef Record record = Record.__new__(Record)
+    cdef Record record
+    try:
+        record = Record.__new__(Record, BARE, 0, "", None, 0, 0, 0, 0, False)
+    except BaseException:
+        PyMem_Free(block)
+        raise
     record.id = old.id
     record.shape = old.shape
     record.block = block
@@ -265,11 +323,24 @@ cdef tuple item_at(Record record, uint32_t place):
 #
 # The block has room for a value of each attribute: read without a type, or of the type that it was read as, where
 # without one it would be mutable. `typed`, made when it is needed first, holds two pointers for each attribute: a type,
-# and the value read as that type, where the value does not say which that was or the block has room for one only. Only what is immutable all the way down is put
-# there; _session decides.
+# and the value read as that type, where the value does not say which that was or the block has room for one only. Only
+# what is immutable all the way down is put there; reading.pyx decides.
 #
 # A reader takes no lock for it. Where there is no GIL a pointer is therefore set once and stays as long as the record,
 # which the reader holds: it can take its own reference at any time. (Elsewhere the type asked for last is kept.)
+
+cdef object make_uuid(Record record):
+    cdef Record held = record           # making a UUID runs Python code
+    return keep_uuid(held, key_uuid(held.id))
+
+
+cdef object keep_uuid(Record record, object uuid):
+    """The one that all others get too, which may have been made meanwhile."""
+    Py_INCREF(uuid)
+    if not pgs_set_once(&record.uuid, <PyObject *> uuid):
+        Py_DECREF(uuid)
+    return <object> <PyObject *> pgs_read(&record.uuid)
+
 
 cdef int share(Record record, uint32_t place, object value) except -1:
     cdef PyObject **shared = decoded_of(record) + place
@@ -330,6 +401,8 @@ cdef int inherit(Record record, Record old) except -1:
     cdef uint32_t place
     cdef Py_ssize_t before
     cdef PyObject **pair
+    if old.uuid != NULL:
+        keep_uuid(record, <object> old.uuid)
     for place in range(record.count):
         before = place_of(old, record.shape.keys[place])
         if before < 0 or versions_of(old)[before] != versions_of(record)[place]:

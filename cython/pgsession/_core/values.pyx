@@ -30,8 +30,8 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
     void *PyUnicode_DATA(object text)
 
-cdef Py_ssize_t PLANS = 512
-cdef dict plans = {}
+cdef Py_ssize_t PLANS = 256         # in each of two generations, as the shapes in record.pyx
+cdef dict plans = {}, old_plans = {}
 cdef Plan last_plan = None
 cdef object encode_json = msgspec.json.Encoder().encode
 cdef object decode_json = msgspec.json.Decoder().decode
@@ -136,12 +136,16 @@ cdef Plan plan_of(object type_):
 cdef Plan planned(object type_):
     try:
         known = pgs_dict_get(plans, type_)
+        if known is None:
+            known = pgs_dict_get(old_plans, type_)
     except TypeError:           # not hashable: decided anew each time
         return make_plan(type_)
     if known is not None:
         return <Plan> known
     cdef Plan plan = make_plan(type_)
     if len(plans) >= PLANS:
+        old_plans.clear()
+        old_plans.update(plans)
         plans.clear()
     plans[type_] = plan
     return plan
@@ -282,14 +286,3 @@ cdef int check_finite(str key, object value) except -1:
 cdef str checked_key(object key):
     """Return the key of an attribute as plain text."""
     return checked_text("key", key, 1, MAX_TEXT_BYTES)
-
-
-def encode_value(key, value, int64_t max_length):
-    """Return the JSON of an attribute value, checked.
-
-    Raises:
-        TypeError: JSON cannot hold it.
-        ValueError: PostgreSQL cannot store it.
-        AttributeTooLargeError: It takes more than `max_length` bytes.
-    """
-    return encode(checked_key(key), value, max_length)

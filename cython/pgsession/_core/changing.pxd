@@ -1,0 +1,7 @@
+from libc.stdint cimport int64_t
+
+from pgsession._core.edits cimport SessionState
+
+
+cdef int put(SessionState session, object key, object value, int64_t expires_at) except -1
+cdef int forget(SessionState session, str key) except -1

@@ -1,0 +1,74 @@
+"""Setting and deleting an attribute: pending in the session until it is saved."""
+
+from cpython.object cimport PyObject
+
+from pgsession._core.clock cimport expiry
+from pgsession._core.edits cimport (
+    DELETED, SET, Edit, Kind, cache_of, drop_edit, edit_of, keep_edit, live_place, make_room, new_edit, usable,
+)
+from pgsession._core.record cimport Record, place_of, versions_of
+from pgsession._core.values cimport checked_key, encode, is_plain
+
+from typing import Any
+
+from pgsession.attribute import Attribute
+
+cdef object ANY = Any
+
+cdef extern from "Python.h":
+    bint PyUnicode_CheckExact(object)
+    object PyUnicode_FromObject(object)
+
+
+cdef int put(SessionState session, object key, object value, int64_t expires_at) except -1:
+    usable(session)
+    if not PyUnicode_CheckExact(key) and isinstance(key, str):
+        key = PyUnicode_FromObject(key)
+    cdef str checked = checked_key(key)
+    if type(value) is Attribute:
+        if value.expires_at is not None:
+            expires_at = expiry(cache_of(session).clock, value.expires_at, None)
+        value = value.value
+    cdef bytes encoded = encode(checked, value, cache_of(session).max_attribute_length)
+    return change(session, checked, SET, value, encoded if is_plain(value) else None, expires_at)
+
+
+cdef int forget(SessionState session, str key) except -1:
+    """Delete an attribute that is there; what was never stored just goes."""
+    if base_of(session, key) == 0 and edit_of(session, key) is not None:
+        return drop_edit(session, key)
+    return change(session, key, DELETED, None, None, 0)
+
+
+cdef int change(SessionState session, str key, Kind kind, object value, bytes encoded, int64_t expires_at) except -1:
+    cdef Edit edit = new_edit(kind, key, ANY, value)
+    edit.encoded = encoded
+    edit.expires_at = expires_at
+    make_room(session)
+    edit.base = base_of(session, key)
+    if kind == SET:
+        note_set(session, key)
+    return keep_edit(session, edit)
+
+
+cdef int64_t base_of(SessionState session, str key) except -1:
+    """The version that a change of `key` is based on: what this object has read of it, or its record."""
+    cdef Edit edit = edit_of(session, key)
+    cdef PyObject *record = session.record
+    cdef Py_ssize_t place
+    if edit is not None:
+        return edit.base
+    place = live_place(session, <Record> record, key)
+    return versions_of(<Record> record)[place] if place >= 0 else 0
+
+
+cdef void note_set(SessionState session, str key) noexcept:
+    """What last_key() knows to be gone is there again."""
+    cdef PyObject *record = session.record
+    cdef Py_ssize_t place, gone
+    session.nothing_added = False
+    if session.passed:
+        place = place_of(<Record> record, key)
+        gone = <Py_ssize_t> (<Record> record).count - 1 - place
+        if place >= 0 and gone < <Py_ssize_t> session.passed:
+            session.passed = <unsigned int> gone

@@ -1,0 +1,122 @@
+"""The hit path, second half: a session around a record that was found; hit.pxd has the first half.
+
+A session is made at every hit, so the last few that were released are kept to be used again. One that has nothing of
+its own is not tracked by the garbage collector: it refers to its record and its cache, which refer to no session. With
+the first edit it is tracked, since a caller's values may refer to anything.
+"""
+
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_XDECREF
+
+from libc.stdint cimport int64_t
+
+from pgsession._core.cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, drop, held, make_sessions_by
+from pgsession._core.cpython_tricks cimport PGS_REUSES_SESSIONS, destructor, pgs_hold, pgs_release_by, pgs_revive
+from pgsession._core.key cimport key_bytes
+from pgsession._core.reference cimport pgs_give
+from pgsession._core.session cimport Session, make_session
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject *)
+
+cdef enum:
+    SPARE = 64
+cdef PyObject *spare[SPARE]
+cdef int spares = 0
+cdef destructor ordinary_release = NULL
+
+
+# ---- hits that are not ordinary ----
+
+cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL:
+    """A miss, or a hit that has to be written at once: another node may call it inactive before the next flush."""
+    cdef Cache kept = cache
+    if answer == OVER:
+        drop(kept, key)
+    if answer <= MISS:
+        return NULL
+    hot.flags |= PGS_ASKED
+    session = pgs_give(new_session(kept, <Record> hot.record, True, hot.accessed))
+    manager._write_access_soon(key_bytes(key))
+    return pgs_hold(<PyObject *> session)
+
+
+cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
+    """hit() where other threads change the cache meanwhile: the record is ours before the lock is given up."""
+    cdef Cache kept = cache
+    cdef Answer answer = MISS
+    cdef int64_t accessed = 0
+    cdef Record record = held(kept, key, touch, min_version, True, &answer, &accessed)
+    if record is None:
+        return NULL
+    session = pgs_give(new_session(kept, record, True, accessed))
+    if answer == HIT_LATE:
+        manager._write_access_soon(key_bytes(key))
+    return pgs_hold(<PyObject *> session)
+
+
+# ---- making and releasing sessions ----
+
+cdef PyObject *new_session(Cache cache, Record record, bint from_cache, int64_t accessed) except NULL:
+    """A new reference. Both cache and record may be borrowed from somebody whom a collection could make drop them."""
+    global spares
+    cdef PyObject *session
+    if spares > 0:
+        spares -= 1
+        session = spare[spares]
+        pgs_revive(session)
+        (<Session> session).record = pgs_hold(<PyObject *> record)
+        (<Session> session).cache = pgs_hold(<PyObject *> cache)
+    else:
+        session = another_session(cache, record)
+    (<Session> session).accessed = accessed
+    (<Session> session).from_cache = from_cache
+    (<Session> session).invalidated = False
+    return session
+
+
+cdef PyObject *another_session(Cache cache, Record record) except NULL:
+    """Both are held before memory is asked for, which may run a collection."""
+    cdef Cache kept_cache = cache
+    cdef Record kept_record = record
+    cdef Session session = make_session()
+    session.record = pgs_hold(<PyObject *> kept_record)
+    session.cache = pgs_hold(<PyObject *> kept_cache)
+    return pgs_hold(<PyObject *> session)
+
+
+cdef void release_session(PyObject *session) noexcept:
+    global spares
+    cdef PyObject *record = (<Session> session).record
+    cdef PyObject *cache = (<Session> session).cache
+    if spares >= SPARE:
+        ordinary_release(session)
+        return
+    if (<Session> session).tracked:
+        PyObject_GC_UnTrack(session)
+        (<Session> session).tracked = False
+        release_edited(session)
+    else:
+        spare[spares] = session
+        spares += 1
+    Py_XDECREF(record)          # null where the session could not be made
+    Py_XDECREF(cache)
+
+
+cdef void release_edited(PyObject *session) noexcept:
+    """The edits go last: releasing a caller's values may run code that makes sessions."""
+    global spares
+    lone, first, edits = (<Session> session).lone, (<Session> session).first, (<Session> session).edits
+    (<Session> session).lone = None
+    (<Session> session).lone_key = None
+    (<Session> session).first = None
+    (<Session> session).edits = None
+    (<Session> session).passed = 0
+    (<Session> session).nothing_added = False
+    spare[spares] = session
+    spares += 1
+
+
+if PGS_REUSES_SESSIONS:
+    ordinary_release = pgs_release_by(<PyTypeObject *> Session, release_session)
+make_sessions_by(new_session)

@@ -1,0 +1,14 @@
+from libc.stdint cimport uint32_t
+
+from pgsession._core.edits cimport Edit, SessionState
+from pgsession._core.record cimport Record
+
+
+cdef class Found:
+    cdef Edit view
+    cdef bytes encoded
+
+
+cdef Found found_in(Edit view, bytes encoded)
+cdef Found nested_change(SessionState session, Record record, uint32_t place, Edit edit)
+cdef Found current_value(SessionState session, Edit edit)

@@ -1,0 +1,81 @@
+"""Nested changes: what a caller has changed inside of the values that were read or set.
+
+A value is encoded and compared with its encoding before. The functions here run the caller's code (encoding and decoding
+do), which may save the session meanwhile: they are given the record that a value was read from, and look at no other.
+"""
+
+cimport cython
+
+from pgsession._core.edits cimport cache_of
+from pgsession._core.record cimport value_of
+from pgsession._core.values cimport decode_plain, decode_typed, encode, plan_of, reencode
+
+from typing import Any
+
+cdef object ANY = Any
+
+
+@cython.final
+cdef class Found:
+    """What an attribute is now, and which of a caller's objects says so."""
+
+
+cdef Found found_in(Edit view, bytes encoded):
+    cdef Found found = Found.__new__(Found)
+    found.view = view
+    found.encoded = encoded
+    return found
+
+
+cdef Found nested_change(SessionState session, Record record, uint32_t place, Edit edit):
+    """What was read of this record and has changed since; None if nothing has."""
+    cdef Found found = None
+    cdef Edit view = edit
+    cdef bytes before
+    while view is not None:
+        before = encoded_before(record, place, edit.key, view)
+        found = newest(found, view, encoded_if_changed(session, edit.key, view, before), edit.key)
+        view = view.next
+    return found
+
+
+cdef Found current_value(SessionState session, Edit edit):
+    """What was set, as it is now: a mutable value may have changed since, also through a view of another type."""
+    if edit.encoded is not None and edit.next is None:
+        return found_in(edit, edit.encoded)
+    cdef str key = edit.key
+    cdef Found found = found_in(edit, encode(key, edit.value, cache_of(session).max_attribute_length))
+    cdef Edit view = edit.next
+    while view is not None:
+        found = newest(found, view, encoded_if_changed(session, key, view, view.before), key)
+        view = view.next
+    return found
+
+
+cdef bytes encoded_before(Record record, uint32_t place, str key, Edit view):
+    """Not the stored bytes: psql may have spaced them otherwise, and a type may leave fields out."""
+    if view.before is None:
+        if view.type is ANY:
+            view.before = reencode(decode_plain(record, place))
+        else:
+            view.before = reencode(decode_typed(key, value_of(record, place), plan_of(view.type)))
+    return view.before
+
+
+cdef bytes encoded_if_changed(SessionState session, str key, Edit view, bytes before):
+    """Checked as when it is set, but only if it has changed: what was only read is never refused."""
+    try:
+        if reencode(view.value) == before:
+            return None
+    except Exception:
+        pass                    # encode() says it by the attribute's name
+    return encode(key, view.value, cache_of(session).max_attribute_length)
+
+
+cdef Found newest(Found found, Edit view, bytes changed, str key):
+    """What the views up to this one say; a view that was made from an earlier one may differ from that."""
+    if changed is None:
+        return found
+    if found is not None and found.encoded != changed and found.encoded != view.source:
+        raise ValueError(f"attribute {key!r} was changed in two ways, through values read as different types")
+    return found_in(view, changed)

@@ -1,0 +1,256 @@
+"""Reading an attribute: what is shared through the record as it is, all else decoded and, if it is mutable, kept.
+
+Decoding runs the caller's code. So a record is held while it is decoded from, and what was decoded is kept only if the
+session still has of that attribute what it had before; else it is read again.
+"""
+
+from cpython.object cimport PyObject
+
+from pgsession._core.edits cimport (
+    READ, SET, Edit, add_view, edit_of, edits_of, is_set, keep_edit, known_key, live_place, make_room, new_edit, record_of,
+    track,
+)
+from pgsession._core.nested cimport Found, current_value, nested_change
+from pgsession._core.record cimport (
+    Span, decoded_of, place_of, share, share_typed, shared_typed, value_of, versions_of,
+)
+from pgsession._core.values cimport (
+    Plan, Py_TYPE, decode_plain, decode_typed, is_container, is_plain, plan_of, reencode,
+)
+
+from typing import Any
+
+from pgsession._core.edits import MISSING
+
+cdef object ANY = Any                  # the same, without looking up a global name
+cdef object NOTHING = MISSING
+cdef object AGAIN = object()           # read it again: the attribute was changed while it was decoded
+cdef enum:
+    TRIES = 100
+
+
+# ---- what is there ----
+
+cdef bint is_there(SessionState session, str key) except -1:
+    cdef Edit edit = edit_of(session, key)
+    cdef PyObject *record = session.record
+    if edit is None or edit.kind == READ:
+        return live_place(session, <Record> record, key) >= 0
+    return is_set(session, edit)
+
+
+cdef list live_keys(SessionState session):
+    cdef Record record = record_of(session)
+    cdef list keys = [key for key in record.shape.keys if is_there(session, key)]
+    cdef Edit edit
+    for edit in edits_of(session):
+        if edit.kind == SET and place_of(record, edit.key) < 0 and is_set(session, edit):
+            keys.append(edit.key)
+    return keys
+
+
+cdef str last_key(SessionState session):
+    """The last of live_keys(), or None, without making them all: popitem() empties a session in linear time."""
+    cdef str key = last_added(session)
+    if key is None:
+        key = last_stored(session)
+    if key is None and session.passed:
+        session.passed = 0      # an attribute that has expired may be back, if the clock was corrected
+        key = last_stored(session)
+    return key
+
+
+cdef str last_added(SessionState session):
+    cdef Record record = record_of(session)
+    cdef Edit edit
+    if session.nothing_added:
+        return None
+    known = edits_of(session) if session.edits is None else session.edits.values()
+    for edit in reversed(known):
+        if edit.kind == SET and place_of(record, edit.key) < 0 and is_set(session, edit):
+            return edit.key
+    session.nothing_added = True
+    return None
+
+
+cdef str last_stored(SessionState session):
+    cdef Record record = record_of(session)
+    cdef tuple keys = record.shape.keys
+    cdef Py_ssize_t place = <Py_ssize_t> record.count - session.passed
+    cdef str key
+    while place > 0:
+        place -= 1
+        key = keys[place]
+        if is_there(session, key):
+            break
+        session.passed += 1
+    else:
+        return None
+    return key
+
+
+# ---- reading ----
+
+cdef object read(SessionState session, str key, object type_):
+    """The value of `key` as `type_`, or NOTHING."""
+    cdef PyObject *record = session.record
+    cdef Py_ssize_t place
+    cdef int tried
+    if key is None:
+        return NOTHING
+    if not session.tracked:
+        place = live_place(session, <Record> record, key)
+        if place < 0:
+            return NOTHING
+        value = read_stored(session, <Record> record, <uint32_t> place, None, type_)
+        if value is not AGAIN:
+            return value
+    for tried in range(TRIES):
+        value = read_once(session, key, type_)
+        if value is not AGAIN:
+            return value
+    raise RuntimeError(f"attribute {key!r} was changed each of the {TRIES} times that it was decoded")
+
+
+cdef object read_once(SessionState session, str key, object type_):
+    cdef Edit edit = edit_of(session, key)
+    cdef Record record = record_of(session)
+    cdef Py_ssize_t place
+    if edit is not None and edit.kind != READ:
+        return read_set(session, edit, type_) if is_set(session, edit) else NOTHING
+    place = live_place(session, record, key)
+    if place < 0:
+        return NOTHING
+    if edit is not None:
+        return read_again(session, record, <uint32_t> place, edit, type_)
+    return read_stored(session, record, <uint32_t> place, None, type_)
+
+
+cdef object read_stored(SessionState session, Record record, uint32_t place, Edit edit, object type_):
+    """`edit`: what the session knows of the attribute, None or something read."""
+    cdef PyObject *shared = decoded_of(record)[place]
+    if type_ is ANY:
+        if shared != NULL and is_plain(<object> shared):
+            return <object> shared
+        return decode_untyped(session, record, place, edit)
+    if shared == NULL or <PyObject *> Py_TYPE(<object> shared) != <PyObject *> type_:
+        shared = shared_typed(record, place, type_)
+    return <object> shared if shared != NULL else decode_as(session, record, place, edit, type_)
+
+
+cdef object decode_fresh(SessionState session, Record record, uint32_t place, object key):
+    """For a session that has nothing of its own, read without a type."""
+    value = decode_untyped(session, record, place, None)
+    return read(session, known_key(key), ANY) if value is AGAIN else value
+
+
+cdef object decode_untyped(SessionState session, Record record, uint32_t place, Edit edit):
+    cdef Record held = record
+    value = decode_plain(held, place)
+    if is_plain(value):
+        share(held, place, value)
+        return value
+    return value if keep_read(session, held, place, edit, ANY, value, None) else AGAIN
+
+
+cdef object decode_as(SessionState session, Record record, uint32_t place, Edit edit, object type_):
+    cdef Record held = record
+    cdef Plan plan = plan_of(type_)
+    cdef Span span = value_of(held, place)
+    value = decode_typed(held.shape.keys[place], span, plan)
+    if not plan.shareable:
+        before = None if plan.repeatable else reencode(value)
+        return value if keep_read(session, held, place, edit, type_, value, before) else AGAIN
+    if <PyObject *> Py_TYPE(value) == <PyObject *> type_ and is_container(span):
+        share(held, place, value)           # without a type it is mutable, so the place is free
+    else:
+        share_typed(held, place, type_, value)
+    return value
+
+
+cdef bint keep_read(SessionState session, Record record, uint32_t place, Edit edit, object type_, object value,
+                    bytes before) except -1:
+    """A mutable value belongs to this session, which finds at save whether it was changed.
+
+    Returns False, and keeps nothing, where the session no longer has what this was read from.
+    """
+    cdef str key = record.shape.keys[place]
+    cdef int64_t base = versions_of(record)[place]
+    cdef Edit made
+    if not session.tracked and type_ is ANY and session.record == <PyObject *> record:
+        session.lone = value
+        session.lone_key = key
+        session.lone_base = base
+        track(session)
+        return True
+    made = new_edit(READ, key, type_, value)
+    made.before = before
+    made.base = base
+    make_room(session)
+    if edit_of(session, key) is not edit or not is_same(session, record, key, base):
+        return False
+    if edit is not None:
+        add_view(edit, made)
+    else:
+        keep_edit(session, made)
+    return True
+
+
+cdef bint is_same(SessionState session, Record record, str key, int64_t version) noexcept:
+    """Return True while the session's record has the attribute at this version: the same value (C4)."""
+    cdef PyObject *now = session.record
+    cdef Py_ssize_t place
+    if now == <PyObject *> record:
+        return True
+    place = place_of(<Record> now, key)
+    return place >= 0 and versions_of(<Record> now)[place] == version
+
+
+cdef object read_again(SessionState session, Record record, uint32_t place, Edit edit, object type_):
+    """This session has read a mutable value of the attribute before; it sees its own changes to that."""
+    cdef Edit view = edit
+    while view is not None:
+        if view.type is type_ or view.type == type_:
+            return view.value if edit_of(session, edit.key) is edit else AGAIN
+        view = view.next
+    cdef Found found = nested_change(session, record, place, edit)
+    if edit_of(session, edit.key) is not edit:
+        return AGAIN
+    if found is None:
+        return read_stored(session, record, place, edit, type_)
+    return convert(session, edit, found.encoded, type_)
+
+
+cdef object read_set(SessionState session, Edit edit, object type_):
+    """A value that was set is the caller's own object; as another type it is a conversion of that."""
+    if type_ is ANY or <PyObject *> Py_TYPE(edit.value) == <PyObject *> type_:
+        return edit.value
+    cdef Found found = current_value(session, edit)
+    cdef Edit view = edit, made = edit.next
+    while made is not None:
+        if made.type == type_:
+            if made is found.view or made.source == found.encoded:
+                return made.value if edit_of(session, edit.key) is edit else AGAIN
+            if view.next is not made:           # the comparison has run other code
+                return AGAIN
+            view.next = made.next               # what it was made of has changed
+            break
+        view, made = made, made.next
+    return convert(session, edit, found.encoded, type_)
+
+
+cdef object convert(SessionState session, Edit edit, bytes encoded, object type_):
+    cdef Plan plan = plan_of(type_)
+    cdef Edit view
+    cdef Span span
+    span.data = encoded
+    span.length = <uint32_t> len(encoded)
+    value = decode_typed(edit.key, span, plan)
+    if not plan.shareable:
+        view = new_edit(READ, edit.key, type_, value)
+        view.before = reencode(value)
+        view.source = encoded
+        if edit_of(session, edit.key) is not edit:
+            return AGAIN
+        add_view(edit, view)
+    return value

@@ -1,0 +1,21 @@
+from libc.stdint cimport int64_t
+
+from pgsession._core.edits cimport Edit, SessionState
+from pgsession._core.nested cimport Found
+from pgsession._core.record cimport Record
+
+
+cdef class Changes:
+    cdef readonly list sets
+    cdef readonly list deletes
+    cdef list taken             # of Part
+
+
+cdef class Part:
+    cdef str key
+    cdef Edit edit
+    cdef Found found            # None: a deletion
+
+
+cdef Changes changes_of(SessionState session)
+cdef int become(SessionState session, Changes changes, Record record, int64_t accessed) except -1

@@ -1,3 +1,0 @@
-from typing import Any
-
-def encode_value(key: str, value: Any, max_length: int) -> bytes: ...
