@@ -27,6 +27,7 @@ def records(count: int, attributes: int, *, read: bool = False) -> object:
     """pgsession's cache, filled as reads of the database fill it."""
     from pgsession._core.cache import Cache
     from pgsession._core.clock import Clock
+    from pgsession._core.hit import session_of
     from pgsession._core.record import Record
 
     day = 86_400_000_000
@@ -46,7 +47,7 @@ def records(count: int, attributes: int, *, read: bool = False) -> object:
         record = Record(os.urandom(16), 1, f"user {number}", None, now, now, now, now + day, True, values)
         cache.put(record, now)
         if read:
-            session = cache.session(record, from_cache=True)
+            session = session_of(cache, record, from_cache=True)
             for key in session:
                 session[key]
     return cache

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.reader import AsyncReader, Reader
 from pgsession._core.record import Record
 
@@ -150,7 +151,7 @@ def spent_reading(mapping: Any, key: str) -> float:
 
 def attributes() -> dict[str, float]:
     cache = filled([bytes(16)])
-    session = cache.session(cache.get(bytes(16)), from_cache=True)
+    session = session_of(cache, cache.get(bytes(16)), from_cache=True)
     plain = {f"attribute{i}": str(i) for i in range(5)}
     assert session["attribute3"]
     return medians(
@@ -173,7 +174,7 @@ def first_decode(encoded: bytes, kind: Any) -> dict[str, float]:
             Record(bytes(16), 1, "u", None, 0, 0, 0, FAR, True, [("key", 1, None, encoded)])
             for _ in range(group)
         ]
-        return [cache.session(one, from_cache=True) for one in made]
+        return [session_of(cache, one, from_cache=True) for one in made]
 
     def timed(work: Callable[[list[Any]], list[Any]]) -> float:
         total = 0
@@ -230,7 +231,7 @@ def collection(entries: int = 300_000) -> tuple[float, float]:
     without = collecting()
     cache = filled(ids, attributes=2)
     for key in ids:
-        cache.session(cache.get(key), from_cache=True)["attribute1"]
+        session_of(cache, cache.get(key), from_cache=True)["attribute1"]
     return without, collecting()
 
 

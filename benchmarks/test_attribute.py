@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
+from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 
 from . import ours
@@ -70,7 +71,7 @@ def _fresh_sessions(manager: Any) -> Callable[[], Sequence[Any]]:
         records = [
             Record(uuid4().bytes, 1, str(i), None, 0, 0, 0, ends, True, attributes) for i in range(COUNT)
         ]
-        return [manager._cache.session(record, from_cache=True) for record in records]
+        return [session_of(manager._cache, record, from_cache=True) for record in records]
 
     return make
 

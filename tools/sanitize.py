@@ -19,25 +19,31 @@ FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-
 
 
 def main() -> int:
+    """Run both; return 0 where all tests pass."""
     compiler = os.environ.get("CC", "gcc")
+    sanitized = {"CC": compiler, "CFLAGS": FLAGS, "LDFLAGS": "-fsanitize=address,undefined"}
+    watched = {
+        "PYTHONMALLOC": "malloc",  # Python's own allocator hides overruns
+        "LD_PRELOAD": runtime(compiler),
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    failed = tested("sanitizers", sanitized, watched)
+    return tested("plain CPython", {"PGSESSION_PLAIN_CPYTHON": "1"}, {}) or failed
+
+
+def tested(title: str, build: dict[str, str], test: dict[str, str]) -> int:
+    """Build a copy and run its tests, each with these variables; return the exit status of the tests."""
+    print(f"---- {title}", flush=True)
     with tempfile.TemporaryDirectory(prefix="pgsession-sanitize-") as folder:
         copy = Path(folder)
         for name in ("cython", "src", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
             copy_of(ROOT / name, copy / name)
-        build = {**os.environ, "CC": compiler, "CFLAGS": FLAGS, "LDFLAGS": "-fsanitize=address,undefined"}
-        subprocess.run(
-            [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=copy, env=build, check=True
-        )
-        test = {
-            **os.environ,
-            "PYTHONPATH": str(copy / "src"),
-            "PYTHONMALLOC": "malloc",  # Python's own allocator hides overruns
-            "LD_PRELOAD": runtime(compiler),
-            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
-            "UBSAN_OPTIONS": "print_stacktrace=1",
-        }
+        setup = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+        subprocess.run(setup, cwd=copy, env={**os.environ, **build}, check=True)
         command = [sys.executable, "-m", "pytest", "-q", *sys.argv[1:], "tests/core", "tests/fuzz"]
-        return subprocess.run(command, cwd=copy, env=test).returncode
+        environment = {**os.environ, "PYTHONPATH": str(copy / "src"), **test}
+        return subprocess.run(command, cwd=copy, env=environment).returncode
 
 
 def copy_of(source: Path, target: Path) -> None:

@@ -28,6 +28,7 @@ except ImportError as error:
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def make_session(
     make_cache: Callable[..., Cache], make_record: Callable[..., Record]
 ) -> Callable[..., Session]:
     def make(**attributes: Any) -> Session:
-        return make_cache().session(make_record(version=7, attributes=attributes), from_cache=False)
+        return session_of(make_cache(), make_record(version=7, attributes=attributes), from_cache=False)
 
     return make
 

@@ -14,6 +14,7 @@ import pytest
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.reader import Reader
 from pgsession._core.record import Record
 
@@ -259,7 +260,7 @@ def test_finalizers_may_use_the_cache(
             key_of(number), user="ann" if number else "bob", attributes={"s": b'{"number":1}'}
         )
         cache.put(record)
-        value = cache.session(record, from_cache=True).get("s", type=Frozen)
+        value = session_of(cache, record, from_cache=True).get("s", type=Frozen)
         watched.append(weakref.ref(value, act))
     del record, value
     clock.advance(1)
@@ -304,7 +305,7 @@ def test_a_dropped_cache_gives_back_its_records(make_cache: MakeCache, make_reco
     cache, record = make_cache(), make_record()
     before = sys.getrefcount(record)
     cache.put(record)
-    session = cache.session(record, from_cache=True)
+    session = session_of(cache, record, from_cache=True)
     del cache, session
     gc.collect()
     assert sys.getrefcount(record) == before

@@ -402,7 +402,7 @@ def test_two_threads_on_one_session(make_session: MakeSession) -> None:
     assert not real, real
     check(session)
     for name in NAMES:
-        value = session.get(name, type=Plain)       # it may be pending, and then it is the object that was changed
+        value = session.get(name, type=Plain)  # it may be pending, and then it is the object that was changed
         assert value is not None and value.key == name
 
 
@@ -419,10 +419,13 @@ def attempt(session: Session) -> None:
     try:
         saved(session)
     except ValueError as error:
-        assert "two ways" in str(error)
+        if "two ways" not in str(error):
+            raise
 
 
-def test_a_reader_may_be_made_anew_while_an_id_is_read(make_cache: MakeCache, make_record: MakeRecord) -> None:
+def test_a_reader_may_be_made_anew_while_an_id_is_read(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
     class Sub(UUID):
         pass
 

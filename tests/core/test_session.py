@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock, to_datetime
+from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession.attribute import Attribute
@@ -80,7 +81,7 @@ class MappingMachine(RuleBasedStateMachine):
         self.cache = Cache(5, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10_000)
         stored = [(key, 1, None, msgspec.json.encode(value)) for key, value in start.items()]
         record = Record(bytes(16), 1, "u", None, 0, 0, 0, 2**60, True, stored)
-        self.session = self.cache.session(record, from_cache=False)
+        self.session = session_of(self.cache, record, from_cache=False)
         self.model: dict[str, Any] = copy.deepcopy(start)
 
     @rule(key=keys, value=values)
@@ -137,7 +138,7 @@ class MappingMachine(RuleBasedStateMachine):
     def save(self) -> None:
         saved(self.session)
         assert self.session._changes() is None and not self.session.is_modified
-        other = self.cache.session(self.session._record, from_cache=True)
+        other = session_of(self.cache, self.session._record, from_cache=True)
         assert dict(other) == self.model
 
     @invariant()
@@ -171,7 +172,7 @@ def test_a_session_is_not_pickled_or_copied(make_session: MakeSession) -> None:
 
 def test_facts(make_cache: MakeCache, make_record: MakeRecord) -> None:
     record = make_record(uuid4().bytes, version=3, user="42", group="g", include_inactivity=False)
-    session = make_cache().session(record, from_cache=True, accessed=START + 5)
+    session = session_of(make_cache(), record, from_cache=True, accessed=START + 5)
     assert session.id.bytes == record.key and session.version == 3
     assert (session.user_id, session.group_id, session.include_inactivity) == ("42", "g", False)
     assert session.created_at == session.updated_at == to_datetime(START)
@@ -307,7 +308,7 @@ def test_plain_values_are_shared_and_mutable_ones_are_not(
 ) -> None:
     cache = make_cache()
     record = make_record(attributes={"s": b'"some text"', "l": b"[1]", "n": b"123456", "d": b'{"a":1}'})
-    one, two = (cache.session(record, from_cache=True) for _ in range(2))
+    one, two = (session_of(cache, record, from_cache=True) for _ in range(2))
     assert one["s"] is two["s"] and one["n"] is two["n"]
     assert one["l"] is one["l"] is one.get("l") and one["l"] is not two["l"]
     one["l"].append(2)
@@ -327,7 +328,7 @@ def test_typed_values_are_shared_where_immutable_all_the_way_down(
             "node": b'{"name":"a","child":{"name":"b"}}',
         }
     )
-    one, two = (cache.session(record, from_cache=True) for _ in range(2))
+    one, two = (session_of(cache, record, from_cache=True) for _ in range(2))
     for key, kind, shared in [
         ("pair", Pair, True),
         ("listed", Listed, False),
@@ -345,7 +346,7 @@ def test_a_value_shared_as_a_type_is_not_what_is_read_without_one(
     make_cache: MakeCache, make_record: MakeRecord
 ) -> None:
     cache, record = make_cache(), make_record(attributes={"a": b'{"first":"a"}'})
-    one, two = (cache.session(record, from_cache=True) for _ in range(2))
+    one, two = (session_of(cache, record, from_cache=True) for _ in range(2))
     assert one.get("a", type=Pair) == Pair("a")
     one["a"]["first"] = "b"
     assert two["a"] == two.get("a") == {"first": "a"}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._protocol.batch import Batch
@@ -114,7 +115,7 @@ def session_on(value: str) -> Session:
     record = Record(
         bytes(16), 1, "u", None, 0, 0, 0, FAR, False, [("key", 1, None, value.strip(" \t\n\r").encode())]
     )
-    return CACHE.session(record, from_cache=False)
+    return session_of(CACHE, record, from_cache=False)
 
 
 @fuzz
@@ -173,7 +174,7 @@ def assert_whole(record: Record, row: list[Any]) -> None:
     assert bool(record.include_inactivity) == row[8]
     kept = [[key, version, ends] for key, version, ends, _ in record.attributes()]
     assert kept == sorted([key, version, ends or None] for key, version, ends, _ in row[9])
-    session = CACHE.session(record, from_cache=False)
+    session = session_of(CACHE, record, from_cache=False)
     for key in [key for key, *_ in kept]:
         try:
             session.get(key)

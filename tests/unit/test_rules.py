@@ -28,6 +28,7 @@ from pgsession import schema
 from pgsession._async.held_lock import AsyncLost
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 from pgsession._database.statements import Statements
 from pgsession._protocol import rules
@@ -350,8 +351,8 @@ def fresh(owner: type) -> Any:
         cache = Cache(
             5, CLOCK, inactivity=10**9, access_interval=10**6, lifetime=0, max_attribute_length=16384
         )
-        return cache.session(
-            Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + 10**9, True, []), from_cache=False
+        return session_of(
+            cache, Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + 10**9, True, []), from_cache=False
         )
     if owner in (pgsession.SessionManager, pgsession.AsyncSessionManager):
         return owner("", signer=pgsession.Signer(b"k" * 32))

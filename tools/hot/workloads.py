@@ -12,6 +12,7 @@ import random
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from uuid import UUID
 
 from msgspec import Struct
@@ -21,6 +22,7 @@ secrets.randbits = numbers.getrandbits  # type: ignore[assignment]  # before the
 
 from pgsession._core.cache import Cache  # noqa: E402
 from pgsession._core.clock import Clock  # noqa: E402
+from pgsession._core.hit import session_of  # noqa: E402
 from pgsession._core.reader import AsyncReader, Reader  # noqa: E402
 from pgsession._core.record import Record  # noqa: E402
 from pgsession._core.session import Session  # noqa: E402
@@ -71,7 +73,7 @@ def filled(count: int) -> tuple[Cache, list[bytes]]:
 def sessions(count: int) -> list[Session]:
     cache, keys = filled(count)
     records = [entry for key in keys if (entry := cache.get(key)) is not None]
-    return [cache.session(entry, from_cache=True) for entry in records]
+    return [session_of(cache, entry, from_cache=True) for entry in records]
 
 
 def calling(function: Callable[..., object], arguments: Sequence[object]) -> Work:
@@ -129,6 +131,17 @@ def get_by_token(count: int) -> Work:
     return calling(reader.get_session_by_token, tokens)
 
 
+def first_id(count: int) -> Work:
+    return calling(attrgetter("id"), sessions(count))
+
+
+def id_again(count: int) -> Work:
+    made = sessions(count)
+    for session in made:
+        assert session.id == session.id
+    return calling(attrgetter("id"), made)
+
+
 def read_again(count: int) -> Work:
     (session,) = sessions(1)
     assert session["attribute3"]
@@ -163,7 +176,7 @@ def first_read_as_struct(count: int) -> Work:
     records = [
         Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + HOUR, True, attributes) for _ in range(count)
     ]
-    fresh = [cache.session(one, from_cache=True) for one in records]
+    fresh = [session_of(cache, one, from_cache=True) for one in records]
 
     def work() -> None:
         for session in fresh:
@@ -210,6 +223,8 @@ WORKLOADS: dict[str, Callable[[int], Work]] = {
     "get_cached_session(UUID)": get_cached,
     "await get_session(UUID)": awaited,
     "get_session_by_token, seen before": get_by_token,
+    "session.id, the first of its record": first_id,
+    "session.id": id_again,
     "session[key], decoded before": read_again,
     "session.get(key), decoded before": get_again,
     "session[key], first decode of a str": first_decode,

@@ -20,7 +20,6 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from pgsession._core.clock cimport exact
 from pgsession._core.key cimport key_bytes, parse
 from pgsession._core.lock cimport pgs_lock, pgs_take_and_unlock, pgs_unlock
-from pgsession._core.hit_look_up cimport look_up
 from pgsession._core.record cimport Span, owner_of
 from pgsession._core.reference cimport pgs_give
 
@@ -32,7 +31,6 @@ cdef extern from "Python.h":
 cdef int64_t NEVER = 0x7FFF_FFFF_FFFF_FFFFLL
 cdef uint32_t LARGEST = 0x7FFF_FFFF
 cdef Py_ssize_t MOST_EVICTED_ACCESSES = 1 << 16      # some 30 MB
-cdef session_maker new_session = NULL   # of hit.pyx, which needs msgspec; the cache does not
 
 
 cdef void record_owner(void *record, int which, pgs_text *text) noexcept:
@@ -107,13 +105,6 @@ cdef class Cache:
         finally:
             pgs_unlock(&self.mutex)
         return keys, versions
-
-    def session(self, Record record not None, *, bint from_cache, accessed=None):
-        """A new Session on a record."""
-        cdef int64_t us = 0 if accessed is None else accessed
-        if new_session == NULL:
-            import pgsession._core.hit
-        return pgs_give(new_session(self, record, from_cache, us))
 
     # ---- entering and leaving ----
 
@@ -304,11 +295,6 @@ cdef class Cache:
 
     def __reduce__(self):
         raise TypeError("a cache is not pickled")
-
-
-cdef void make_sessions_by(session_maker make) noexcept:
-    global new_session
-    new_session = make
 
 
 # ---- checking ----

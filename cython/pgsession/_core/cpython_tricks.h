@@ -9,8 +9,8 @@
  * 4 resumed without frames  completed.pyx               tp_iternext, am_send may change    yes   yes        yes        yes
  * 5 StopIteration again     completed.pyx               its fields; a count of 1           no    yes        yes        no
  * 6 bytes used again        decode.h                    bytes may change at a count of 1   yes   yes        yes        no
- * 7 the int of a UUID       key.h (pgs_slot)            offset in a member descriptor      yes   yes        yes        yes
- * 8 the digits of an int    key.h (pgs_int_direct)      layout of int; 3.14: public API    yes   yes        public     public
+ * 7 the int of a UUID       key.pxd                     offset in a member descriptor      yes   yes        yes        yes
+ * 8 the digits of an int    key.h                       layout of int; 3.14: public API    yes   yes        public     public
  *
  * Without it (always with PGSESSION_PLAIN_CPYTHON, and where the table says no): 1 Py_INCREF; 2 sessions are made and
  * freed as any object is; 3 and 4 Cython's own methods and slots; 5 a new exception each time; 6 a new bytes object each
@@ -23,6 +23,9 @@
 #define PGSESSION_CPYTHON_TRICKS_H
 
 #include <Python.h>
+#include <stdint.h>
+#include <string.h>
+#include <structmember.h>
 
 #if defined(PGSESSION_PLAIN_CPYTHON)
 #define PGS_TRICKS 0
@@ -159,5 +162,103 @@ static inline void pgs_refill(PyObject *bytes, const char *data, Py_ssize_t leng
     PyBytes_AS_STRING(bytes)[length] = '\0';
     Py_SET_SIZE((PyVarObject *)bytes, length);
 }
+
+/* ---- 7: uuid.UUID keeps its int in a slot; the slot's member descriptor knows where ---- */
+
+/* The offset of the slot `name` of `type`, or 0 where it is not an object slot. */
+static inline Py_ssize_t pgs_slot_offset(PyObject *type, const char *name) {
+    Py_ssize_t offset = 0;
+    PyObject *descriptor = PGS_TRICKS ? PyObject_GetAttrString(type, name) : NULL;
+    if (descriptor == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+        if (member->type == 16 /* T_OBJECT_EX */)
+            offset = member->offset;
+    }
+    Py_DECREF(descriptor);
+    return offset;
+}
+
+/* The object in that slot, borrowed, or NULL. */
+static inline PyObject *pgs_slot(PyObject *instance, Py_ssize_t offset) {
+    return *(PyObject **)((char *)instance + offset);
+}
+
+/* ---- 8: the digits of an int ---- */
+
+/* Five digits of 30 bits, lowest first, make 128 bits where the fifth has at most 8. */
+static inline int pgs_join_digits(const uint32_t *digit, Py_ssize_t count, uint64_t *high, uint64_t *low) {
+    uint64_t d[5] = {0, 0, 0, 0, 0};
+    Py_ssize_t i;
+    if (count == 5) {
+        d[0] = digit[0], d[1] = digit[1], d[2] = digit[2], d[3] = digit[3], d[4] = digit[4];
+    } else {
+        if (count > 5)
+            return 0;
+        for (i = 0; i < count; i++)
+            d[i] = digit[i];
+    }
+    *low = d[0] | d[1] << 30 | d[2] << 60;
+    *high = d[2] >> 4 | d[3] << 26 | d[4] << 56;
+    return d[4] < 256;
+}
+
+#if !PGS_TRICKS
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    (void)number, (void)high, (void)low;
+    return 0;
+}
+
+#elif PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030C0000
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    if (Py_SIZE(number) < 0)
+        return 0;
+    return pgs_join_digits(((PyLongObject *)number)->ob_digit, Py_SIZE(number), high, low);
+}
+
+#elif PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030E0000
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    const _PyLongValue *value = &((PyLongObject *)number)->long_value;
+    if ((value->lv_tag & 3) == 2) /* negative */
+        return 0;
+    return pgs_join_digits(value->ob_digit, (Py_ssize_t)(value->lv_tag >> 3), high, low);
+}
+
+#elif PY_VERSION_HEX >= 0x030E0000
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    PyLongExport parts;
+    int fits = 0;
+    if (PyLong_Export(number, &parts) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (parts.digits == NULL) {
+        if (parts.value >= 0) {
+            *high = 0;
+            *low = (uint64_t)parts.value;
+            fits = 1;
+        }
+    } else if (!parts.negative && PyLong_GetNativeLayout()->bits_per_digit == 30) {
+        fits = pgs_join_digits((const uint32_t *)parts.digits, parts.ndigits, high, low);
+    }
+    PyLong_FreeExport(&parts);
+    return fits;
+}
+
+#else
+
+static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
+    (void)number, (void)high, (void)low;
+    return 0;
+}
+
+#endif
 
 #endif

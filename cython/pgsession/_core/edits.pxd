@@ -2,6 +2,8 @@ from libc.stdint cimport int64_t, uint32_t
 
 from cpython.object cimport PyObject
 
+from cpython.unicode cimport PyUnicode_CheckExact
+
 from pgsession._core.cache cimport Cache
 from pgsession._core.clock cimport recent
 from pgsession._core.record cimport Record, is_live, place_of
@@ -59,6 +61,13 @@ cdef inline int64_t now_of(SessionState session) noexcept:
     return recent((<Cache> cache).clock) + (<Cache> cache).clock.slack + (<Cache> cache).clock.offset
 
 
+cdef str plain_key(object key)
+
+cdef inline str known_key(object key):
+    """Return the key as exactly a str, or None for what is no key."""
+    return <str> key if PyUnicode_CheckExact(key) else plain_key(key)
+
+
 cdef inline Py_ssize_t live_place(SessionState session, Record record, object key) noexcept:
     """Where the record has a live attribute of this key, or -1. Runs no other code."""
     cdef Py_ssize_t place = place_of(record, key)
@@ -73,7 +82,6 @@ cdef inline bint is_set(SessionState session, Edit edit) noexcept:
 
 
 cdef int usable(SessionState session) except -1
-cdef str known_key(object key)
 cdef int track(SessionState session) except -1
 cdef Edit new_edit(Kind kind, str key, object type_, object value)
 cdef int add_view(Edit edit, Edit view) except -1

@@ -21,7 +21,6 @@ from typing import Any
 from pgsession.errors import SessionInvalidatedError
 
 cdef extern from "Python.h":
-    bint PyUnicode_CheckExact(object)
     str PyUnicode_FromObject(object)
     void PyObject_GC_Track(PyObject *)
 
@@ -49,10 +48,12 @@ cdef int usable(SessionState session) except -1:
     return 0
 
 
-cdef str known_key(object key):
-    """The key as exactly a str, or None for what is no key; TypeError where it cannot be hashed, as in a dict."""
-    if PyUnicode_CheckExact(key):
-        return <str> key
+cdef str plain_key(object key):
+    """Return the text of a key in a subclass of str, or None for what is no key.
+
+    Raises:
+        TypeError: It cannot be hashed, as in a dict.
+    """
     if isinstance(key, str):
         return PyUnicode_FromObject(key)
     hash(key)

@@ -1,16 +1,15 @@
 """The hit path: from an id to a session, without Python code of ours.
 
-A manager's method (reader.pyx) reads the id as a key (key.pxd) and calls hit(): look_up() in hit_look_up.pxd finds the
-record in the cache and checks that it may be served, new_session() in hit.pyx puts a session around it. Reading an attribute then begins in
-session.pyx. `tools/hot/` counts what all of it costs.
+A manager's method (reader.pyx) reads the id as a key (key.pxd) and calls hit(): look_up() in cache.pxd finds the record
+in the cache and checks that it may be served, new_session() in hit.pyx puts a session around it. Reading an attribute
+then begins in session.pyx. `tools/hot/` counts what all of it costs.
 """
 
 from libc.stdint cimport int64_t
 
 from cpython.object cimport PyObject
 
-from pgsession._core.cache cimport HIT, PGS_UNLIKELY, Answer, Cache, pgs_hot
-from pgsession._core.hit_look_up cimport look_up
+from pgsession._core.cache cimport HIT, PGS_UNLIKELY, Answer, Cache, look_up, pgs_hot
 from pgsession._core.key cimport Key
 from pgsession._core.lock cimport PGS_FREE_THREADED
 from pgsession._core.record cimport Record

@@ -10,7 +10,7 @@ from cpython.ref cimport Py_XDECREF
 
 from libc.stdint cimport int64_t
 
-from pgsession._core.cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, drop, held, make_sessions_by
+from pgsession._core.cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, drop, held
 from pgsession._core.cpython_tricks cimport PGS_REUSES_SESSIONS, destructor, pgs_hold, pgs_release_by, pgs_revive
 from pgsession._core.key cimport key_bytes
 from pgsession._core.reference cimport pgs_give
@@ -119,4 +119,9 @@ cdef void release_edited(PyObject *session) noexcept:
 
 if PGS_REUSES_SESSIONS:
     ordinary_release = pgs_release_by(<PyTypeObject *> Session, release_session)
-make_sessions_by(new_session)
+
+
+def session_of(Cache cache not None, Record record not None, *, bint from_cache, accessed=None):
+    """Return a new session on a record; `accessed`: a newer access than the record's, in microseconds."""
+    cdef int64_t us = 0 if accessed is None else accessed
+    return pgs_give(new_session(cache, record, from_cache, us))

@@ -3,9 +3,10 @@
 #define PGSESSION_KEY_H
 
 #include <Python.h>
-#include <structmember.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "cpython_tricks.h"
 
 /* ---- 16 bytes, most significant first; compilers make one load and one swap of it ---- */
 
@@ -77,99 +78,10 @@ static inline int pgs_int_portable(PyObject *number, uint64_t *high, uint64_t *l
     return 0;
 }
 
-/* Five digits of 30 bits, lowest first, make 128 bits where the fifth has at most 8. */
-static inline int pgs_join_digits(const uint32_t *digit, Py_ssize_t count, uint64_t *high, uint64_t *low) {
-    uint64_t d[5] = {0, 0, 0, 0, 0};
-    Py_ssize_t i;
-    if (count == 5) {
-        d[0] = digit[0], d[1] = digit[1], d[2] = digit[2], d[3] = digit[3], d[4] = digit[4];
-    } else {
-        if (count > 5)
-            return 0;
-        for (i = 0; i < count; i++)
-            d[i] = digit[i];
-    }
-    *low = d[0] | d[1] << 30 | d[2] << 60;
-    *high = d[2] >> 4 | d[3] << 26 | d[4] << 56;
-    return d[4] < 256;
-}
-
-#if PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030C0000
-
-static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
-    if (Py_SIZE(number) < 0)
-        return 0;
-    return pgs_join_digits(((PyLongObject *)number)->ob_digit, Py_SIZE(number), high, low);
-}
-
-#elif PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030E0000
-
-static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
-    const _PyLongValue *value = &((PyLongObject *)number)->long_value;
-    if ((value->lv_tag & 3) == 2) /* negative */
-        return 0;
-    return pgs_join_digits(value->ob_digit, (Py_ssize_t)(value->lv_tag >> 3), high, low);
-}
-
-#elif PY_VERSION_HEX >= 0x030E0000
-
-static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
-    PyLongExport parts;
-    int fits = 0;
-    if (PyLong_Export(number, &parts) < 0) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (parts.digits == NULL) {
-        if (parts.value >= 0) {
-            *high = 0;
-            *low = (uint64_t)parts.value;
-            fits = 1;
-        }
-    } else if (!parts.negative && PyLong_GetNativeLayout()->bits_per_digit == 30) {
-        fits = pgs_join_digits((const uint32_t *)parts.digits, parts.ndigits, high, low);
-    }
-    PyLong_FreeExport(&parts);
-    return fits;
-}
-
-#else
-
-static inline int pgs_int_direct(PyObject *number, uint64_t *high, uint64_t *low) {
-    (void)number, (void)high, (void)low;
-    return 0;
-}
-
-#endif
-
 static inline int pgs_int_halves(PyObject *number, uint64_t *high, uint64_t *low) {
     if (PyLong_CheckExact(number) && pgs_int_direct(number, high, low))
         return 0;
     return pgs_int_portable(number, high, low);
-}
-
-/* ---- uuid.UUID keeps its int in a slot; the slot's member descriptor knows where ---- */
-
-/* The offset of the slot `name` of `type`, or 0 where it is not an object slot. */
-static inline Py_ssize_t pgs_slot_offset(PyObject *type, const char *name) {
-    Py_ssize_t offset = 0;
-    PyObject *descriptor = PyObject_GetAttrString(type, name);
-    if (descriptor == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
-        PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
-        if (member->type == 16 /* T_OBJECT_EX */)
-            offset = member->offset;
-    }
-    Py_DECREF(descriptor);
-    return offset;
-}
-
-/* The object in that slot, borrowed, or NULL. */
-static inline PyObject *pgs_slot(PyObject *instance, Py_ssize_t offset) {
-    return *(PyObject **)((char *)instance + offset);
 }
 
 #endif

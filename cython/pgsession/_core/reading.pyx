@@ -109,6 +109,10 @@ cdef object read(SessionState session, str key, object type_):
         value = read_once(session, key, type_)
         if value is not AGAIN:
             return value
+    return refuse_restless(key)
+
+
+cdef object refuse_restless(str key):
     raise RuntimeError(f"attribute {key!r} was changed each of the {TRIES} times that it was decoded")
 
 

@@ -280,14 +280,33 @@ cdef pgs_method get
 cdef object enter_get(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
     """session.get(key) and session.get(key, type=...), the short way."""
     cdef PyObject *key
+    cdef PyObject *shared
     cdef PyObject *type_ = <PyObject *> ANY
     if count != 1 or (names != NULL and not only_type(<object> names)):
         return get(self, args, count, names)
     key = args[0]
-    if names != NULL:
+    if names == NULL:
+        shared = shared_plain(<Session> self, <object> key)
+        if shared != NULL:
+            return <object> shared
+    else:
         type_ = args[1]
     value = read(<Session> self, known_key(<object> key), <object> type_)
     return None if value is NOTHING else value
+
+
+cdef inline PyObject *shared_plain(Session self, object key) noexcept:
+    """Return the plain value that the record shares, borrowed; NULL where there is more to do. Runs no other code."""
+    cdef PyObject *record = self.record
+    cdef PyObject *shared
+    cdef Py_ssize_t place
+    if self.tracked or (<Record> record).expiring:
+        return NULL
+    place = place_of(<Record> record, key)
+    if place < 0:
+        return NULL
+    shared = decoded_of(<Record> record)[place]
+    return shared if shared != NULL and is_plain(<object> shared) else NULL
 
 
 cdef bint only_type(object names) noexcept:

@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 from pgsession._concurrency import AsyncBackgroundTasks, AsyncMutex, AsyncSharedFuture, async_call, fork
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.reader import AsyncReader
 from pgsession._core.record import Record
 from pgsession._core.session import Session
@@ -236,7 +237,7 @@ class AsyncSessionManager(AsyncReader):
             )
             if stale is None:
                 raise
-            return self._cache.session(stale, from_cache=True)
+            return session_of(self._cache, stale, from_cache=True)
         return None if record is None else self._session(record, touch)
 
     async def _fetch(
@@ -279,7 +280,7 @@ class AsyncSessionManager(AsyncReader):
             late = accessed - record.last_accessed > self._cache.inactivity - self._cache.access_interval
             if late and record.include_inactivity:
                 self._write_access_soon(record.key)
-        return self._cache.session(record, from_cache=False, accessed=accessed)
+        return session_of(self._cache, record, from_cache=False, accessed=accessed)
 
     def _check_open(self) -> None:
         if self._runtime is None and self._state != "forked":
@@ -344,7 +345,7 @@ class AsyncSessionManager(AsyncReader):
             self._cache.accesses_of_user(user) if config.max_sessions else [],
         )  # fmt: skip
         record = await self._write(runtime, operation)
-        return self._cache.session(record, from_cache=False)
+        return session_of(self._cache, record, from_cache=False)
 
     def _new_attributes(
         self, key: bytes, user: str, ends: int, attributes: Mapping[str, Any] | None
@@ -353,7 +354,7 @@ class AsyncSessionManager(AsyncReader):
         values = {} if attributes is None else rules.mapping("attributes", attributes)
         if not values:
             return []
-        draft = self._cache.session(Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
+        draft = session_of(self._cache, Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
         for name, value in values.items():
             draft[name] = value
         changes = draft._changes()
@@ -547,7 +548,8 @@ class AsyncSessionManager(AsyncReader):
         accessed = {record.key: max(record.last_accessed, accesses.get(record.key, 0)) for record in records}
         records.sort(key=lambda record: accessed[record.key], reverse=True)
         return [
-            self._cache.session(record, from_cache=False, accessed=accessed[record.key]) for record in records
+            session_of(self._cache, record, from_cache=False, accessed=accessed[record.key])
+            for record in records
         ]
 
     async def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:

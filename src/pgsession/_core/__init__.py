@@ -5,7 +5,9 @@ The stubs (`.pyi`) are here; they say what each module gives to Python:
     reader          the bases of both managers: answers a hit
     cache           records by session id, bounded, least recently used leaves first
     record          a session as the database held it at one version
-    session         a record and one caller's pending changes
+    hit             the hit path: from a key to a session
+    session         a record and one caller's pending changes, as a mapping; it calls
+                    reading, changing and saving, on what edits and nested know
     values          encodes and decodes attribute values
     accesses        accesses to be written whose session has left the cache
     clock           the node's clock, mapped to the database's; the rules for moments and durations
@@ -14,4 +16,6 @@ The stubs (`.pyi`) are here; they say what each module gives to Python:
     token           opens a session token
     token_cache     tokens that were verified before
     completed       an awaitable whose result is there already
+
+`cpython_tricks` is where the core leans on how CPython is made; `table.h` is the table and the order of last use.
 """

@@ -3,7 +3,6 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar, final, overload
 from uuid import UUID
 
-from pgsession._core.cache import Cache
 from pgsession._core.record import Record
 from pgsession.attribute import Attribute
 

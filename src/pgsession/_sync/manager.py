@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool
 from pgsession._concurrency import BackgroundTasks, Mutex, SharedFuture, call, fork
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.reader import Reader
 from pgsession._core.record import Record
 from pgsession._core.session import Session
@@ -236,7 +237,7 @@ class SessionManager(Reader):
             )
             if stale is None:
                 raise
-            return self._cache.session(stale, from_cache=True)
+            return session_of(self._cache, stale, from_cache=True)
         return None if record is None else self._session(record, touch)
 
     def _fetch(self, runtime: Runtime, key: bytes, refresh: bool, min_version: int) -> Record | None:
@@ -277,7 +278,7 @@ class SessionManager(Reader):
             late = accessed - record.last_accessed > self._cache.inactivity - self._cache.access_interval
             if late and record.include_inactivity:
                 self._write_access_soon(record.key)
-        return self._cache.session(record, from_cache=False, accessed=accessed)
+        return session_of(self._cache, record, from_cache=False, accessed=accessed)
 
     def _check_open(self) -> None:
         if self._runtime is None and self._state != "forked":
@@ -342,7 +343,7 @@ class SessionManager(Reader):
             self._cache.accesses_of_user(user) if config.max_sessions else [],
         )  # fmt: skip
         record = self._write(runtime, operation)
-        return self._cache.session(record, from_cache=False)
+        return session_of(self._cache, record, from_cache=False)
 
     def _new_attributes(
         self, key: bytes, user: str, ends: int, attributes: Mapping[str, Any] | None
@@ -351,7 +352,7 @@ class SessionManager(Reader):
         values = {} if attributes is None else rules.mapping("attributes", attributes)
         if not values:
             return []
-        draft = self._cache.session(Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
+        draft = session_of(self._cache, Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
         for name, value in values.items():
             draft[name] = value
         changes = draft._changes()
@@ -543,7 +544,8 @@ class SessionManager(Reader):
         accessed = {record.key: max(record.last_accessed, accesses.get(record.key, 0)) for record in records}
         records.sort(key=lambda record: accessed[record.key], reverse=True)
         return [
-            self._cache.session(record, from_cache=False, accessed=accessed[record.key]) for record in records
+            session_of(self._cache, record, from_cache=False, accessed=accessed[record.key])
+            for record in records
         ]
 
     def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:
