@@ -89,10 +89,11 @@ class FaultProxy:
         """Forward nothing at all until `forward`: connections are accepted, and nothing answers."""
         self._command(self._flows.clear)
 
-    def redirect(self, conninfo: str) -> None:
-        """Lead to another server from now on; present connections are reset."""
+    def redirect(self, conninfo: str, *, cut: bool = True) -> None:
+        """Lead to another server from now on; present connections are reset, or stay where they lead."""
         self._host, self._port = _address(conninfo)
-        self.cut()
+        if cut:
+            self.cut()
 
     # -- in the proxy's thread -------------------------------------------------------------------------------------
 

@@ -82,6 +82,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         notify_before_flush (bool, default True): Keep PostgreSQL's cluster-wide notification lock out of the flush
             to disk: commit with the notification first, then wait until the commit is durable. False: one plain
             commit, which holds that lock while it flushes.
+        pool_min_size (int, default 1): Connections that the manager's own pool keeps open. A pool that you pass has
+            sizes of its own.
+        pool_max_size (int, default 8): The most connections of the manager's own pool; the listener has one more. The
+            server's `max_connections` must have room for those of all nodes.
         listener_conninfo (str, default None): Where to LISTEN, if not where the sessions are read: past a
             transaction pooler, straight to the same database.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
@@ -110,6 +114,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     notify_on_failed_updates: bool = False
     synchronous_commit: bool = True
     notify_before_flush: bool = True
+    pool_min_size: int = 1
+    pool_max_size: int = 8
     listener_conninfo: str | None = None
     logger: logging.Logger | None = None
 
@@ -189,6 +195,8 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "notify_on_failed_updates": rules.boolean,
     "synchronous_commit": rules.boolean,
     "notify_before_flush": rules.boolean,
+    "pool_min_size": partial(rules.count, least=0, most=10_000),
+    "pool_max_size": partial(rules.count, least=1, most=10_000),
     "listener_conninfo": _conninfo,
     "logger": _logger,
 }
@@ -202,6 +210,10 @@ def _checked(rule: Callable[[str, object], object], name: str, value: object) ->
 
 
 def _check_combinations(config: Config) -> None:
+    if config.pool_min_size > config.pool_max_size:
+        raise ConfigError(
+            f"pool_min_size: must be at most pool_max_size ({config.pool_max_size}), not {config.pool_min_size}"
+        )
     interval, inactivity = config.last_access_update_interval, config.inactivity_duration
     assert isinstance(interval, timedelta)
     if interval * 2 > inactivity:  # type: ignore[operator]

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from pgsession._database.connections import AsyncPlainCursor, PlainCursor
 from pgsession._database.statements import Statements
 from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, render
 from pgsession._protocol import events, rules
@@ -39,7 +40,7 @@ def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: 
     rules.table_prefix("prefix", prefix)
     steps = _steps(schema, prefix)
     try:
-        with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        with connection.transaction(), PlainCursor(connection, row_factory=tuple_row) as cursor:
             query = next(steps)
             while True:
                 cursor.execute(query, prepare=False)  # several statements cannot be prepared
@@ -59,7 +60,7 @@ async def async_create(
     rules.table_prefix("prefix", prefix)
     steps = _steps(schema, prefix)
     try:
-        async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        async with connection.transaction(), AsyncPlainCursor(connection, row_factory=tuple_row) as cursor:
             query = next(steps)
             while True:
                 await cursor.execute(query, prepare=False)
@@ -77,7 +78,7 @@ def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
     One cheap query.
     """
     try:
-        with connection.cursor(row_factory=tuple_row) as cursor:
+        with PlainCursor(connection, row_factory=tuple_row) as cursor:
             version = cursor.execute(statements.schema_version).fetchone()
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
@@ -87,7 +88,7 @@ def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
 async def async_check(connection: psycopg.AsyncConnection[Any], statements: Statements) -> None:
     """`check`, on an asynchronous connection."""
     try:
-        async with connection.cursor(row_factory=tuple_row) as cursor:
+        async with AsyncPlainCursor(connection, row_factory=tuple_row) as cursor:
             version = await (await cursor.execute(statements.schema_version)).fetchone()
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error

@@ -18,7 +18,7 @@ from pgsession._concurrency import (
     AsyncSharedFuture,
     async_call,
 )
-from pgsession.errors import ListenerError, ManagerClosedError
+from pgsession.errors import ListenerError
 
 from .test_concurrency import AsyncDoubler
 from .test_listener import PATIENCE, AsyncRecorder, notify
@@ -71,7 +71,6 @@ async def test_a_storm_of_cancellations(seed: int) -> None:
         assert result == number or (number in victims and isinstance(result, asyncio.CancelledError))
     assert await doubler.combiner.idle(PATIENCE)
     assert not doubler.queue
-    assert not doubler.combiner._waiting
 
 
 async def test_the_first_caller_does_not_take_the_others_down() -> None:
@@ -85,18 +84,22 @@ async def test_the_first_caller_does_not_take_the_others_down() -> None:
     assert sum(doubler.sizes) == 2  # also the cancelled one was done: its queue must not keep it for later
 
 
-async def test_when_the_work_itself_is_cancelled_everybody_is_told() -> None:
-    combiner = AsyncCombiner()
-    futures: list[AsyncSharedFuture[int]] = [AsyncSharedFuture() for _ in range(5)]
+async def test_work_that_was_cancelled_is_begun_again() -> None:
+    hangs, done = True, asyncio.Event()
 
-    async def hang() -> None:
-        await asyncio.Event().wait()
+    async def work() -> bool:
+        if hangs:
+            await asyncio.Event().wait()
+        done.set()
+        return False
 
-    tasks = [asyncio.create_task(combiner.run(hang, future)) for future in futures]
-    await asyncio.sleep(0)
+    combiner = AsyncCombiner(work, "hangs")
+    combiner.wake()
     assert not await combiner.idle(0.001)
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert all(isinstance(result, ManagerClosedError) for result in results)
+    hangs = False
+    combiner.wake()
+    async with asyncio.timeout(PATIENCE):
+        await done.wait()
 
 
 async def test_answered_callers_queue_again_before_the_next_batch() -> None:

@@ -194,7 +194,7 @@ async def test_an_error_is_raised_for_everybody_and_does_not_grow() -> None:
     assert lengths[0] == lengths[2]
 
 
-# -- combiners -----------------------------------------------------------------------------------------------
+# -- combiners ---------------------------------------------------------------------------------------------------
 
 
 class AsyncDoubler:
@@ -202,7 +202,7 @@ class AsyncDoubler:
 
     def __init__(self, bound: int = 1000) -> None:
         self.bound = bound
-        self.combiner = AsyncCombiner()
+        self.combiner = AsyncCombiner(self._batch, "doubler")
         self.queue: deque[tuple[int, AsyncSharedFuture[int]]] = deque()
         self.sizes: list[int] = []
         self.at_work = 0
@@ -210,9 +210,10 @@ class AsyncDoubler:
     async def double(self, number: int) -> int:
         future: AsyncSharedFuture[int] = AsyncSharedFuture()
         self.queue.append((number, future))
-        return await self.combiner.run(self._batch, future)
+        self.combiner.wake()
+        return await future.wait()
 
-    async def _batch(self) -> None:
+    async def _batch(self) -> bool:
         self.at_work += 1
         assert self.at_work == 1
         batch = [self.queue.popleft() for _ in range(min(len(self.queue), self.bound))]
@@ -224,6 +225,7 @@ class AsyncDoubler:
             else:
                 future.set_result(2 * number)
         self.at_work -= 1
+        return bool(self.queue)
 
 
 async def test_alone_a_turn_is_a_batch_of_one() -> None:
@@ -248,7 +250,7 @@ async def test_together_they_share_batches() -> None:
     assert sum(doubler.sizes) == 600
     assert len(doubler.sizes) < 300
     assert await doubler.combiner.idle(PATIENCE)
-    assert not doubler.combiner._waiting
+    assert not doubler.queue
 
 
 async def test_a_bounded_batch_leaves_nobody_behind() -> None:
@@ -276,42 +278,49 @@ async def test_one_error_is_one_callers() -> None:
         assert await crew.join() == [2 * number for number in range(50)]
 
 
-async def test_work_that_raises_blocks_nobody() -> None:
-    """Each caller gets an answer or the error, and afterwards the combiner works again."""
-    combiner = AsyncCombiner()
+async def test_work_that_raises_is_told_and_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    works, done = AsyncEvent(), AsyncEvent()
 
-    async def fail() -> None:
-        await async_sleep(0.001)
-        raise LookupError("the work itself is broken")
+    async def work() -> bool:
+        if not works.is_set():
+            raise LookupError("the work itself is broken")
+        done.set()
+        return False
 
-    async def ask() -> None:
-        future: AsyncSharedFuture[int] = AsyncSharedFuture()
-        with pytest.raises(LookupError):
-            await combiner.run(fail, future)
-        assert future.done
-
-    async with AsyncCrew() as crew:
-        for _ in range(20):
-            crew.start(ask)
+    combiner = AsyncCombiner(work, "the work's name")
+    combiner.wake()
     assert await combiner.idle(PATIENCE)
+    assert "the work's name" in caplog.text
+    assert "is broken" in caplog.text
+    works.set()
+    combiner.wake()
+    assert await done.wait(PATIENCE)
+    assert await combiner.idle(PATIENCE)
+
+
+async def test_work_begins_once() -> None:
     future: AsyncSharedFuture[int] = AsyncSharedFuture()
-
-    async def succeed() -> None:
-        future.set_result(1)
-
-    assert await combiner.run(succeed, future) == 1
-
-
-async def test_an_outcome_that_is_settled_already_needs_no_work() -> None:
-    combiner = AsyncCombiner()
-    future: AsyncSharedFuture[int] = AsyncSharedFuture()
+    assert future.begin()
+    assert not future.begin()
+    assert not future.done and not future.succeeded
     future.set_result(1)
+    assert future.succeeded
 
-    async def fail() -> None:
-        raise LookupError
 
-    assert await combiner.run(fail, future) == 1
-    assert await combiner.idle(PATIENCE)
+async def test_a_call_gives_what_its_function_gives() -> None:
+    work = AsyncBackgroundTasks()
+
+    async def answer() -> int:
+        await async_sleep(0)
+        return 1
+
+    async def fail() -> int:
+        raise LookupError("none")
+
+    assert await work.call(answer) == 1
+    with pytest.raises(LookupError, match="none"):
+        await work.call(fail)
+    assert await work.drain(PATIENCE)
 
 
 # -- sockets -------------------------------------------------------------------------------------------------

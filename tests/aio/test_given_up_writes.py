@@ -9,10 +9,13 @@ import pytest
 from psycopg import AsyncConnection, sql
 
 import pgsession
+from tests.tables import Tables
+
+from .helpers import eventually
 
 
 async def test_a_cancelled_caller_leaves_the_rest_untouched(
-    manager: pgsession.AsyncSessionManager, dsn: str, schema: str
+    manager: pgsession.AsyncSessionManager, dsn: str, schema: str, tables: Tables
 ) -> None:
     created = await manager.create_session("u", {"n": 0})
     copies = [await manager.get_session(created.id) for _ in range(4)]
@@ -30,6 +33,11 @@ async def test_a_cancelled_caller_leaves_the_rest_untouched(
         tasks[1].cancel()  # waits for its session's first operation: not sent, and never will be
         with pytest.raises(asyncio.CancelledError):
             await tasks[1]
+
+        async def waits() -> bool:
+            return bool(tables.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+        await eventually(waits)
         tasks[0].cancel()  # is sent: comes to its end without its caller
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg_pool import ConnectionPool
 
 import pgsession
 from tests.chaos.cluster import Cluster
@@ -79,3 +80,52 @@ def test_a_standby_that_is_promoted_under_the_listener(kind: str, cluster: Clust
         node.update_session(read)
         assert node.from_memory(session.id)["n"] == 1
         assert node.stats().listener_losses >= 1
+
+
+def test_a_name_that_leads_to_a_standby_for_a_moment(kind: str, cluster: Cluster) -> None:
+    """Connections made meanwhile work, and are of no use: they are not kept."""
+    with FaultProxy(cluster.primary.conninfo) as way:
+        config = pgsession.Config(
+            create_schema_if_missing=True, max_staleness=2, listener_conninfo=cluster.primary.conninfo
+        )
+        with Node(kind, way.conninfo, config) as node:
+            session = node.create_session("u", {"n": 0})
+            way.redirect(cluster.standby.conninfo)
+            with pytest.raises((psycopg.Error, pgsession.WriteOutcomeUnknown)):
+                node.update_session(session, group_id="g")
+            way.redirect(cluster.primary.conninfo, cut=False)  # what was made meanwhile stays
+
+            def written() -> bool:
+                try:
+                    node.update_session(session, group_id="h")
+                except (psycopg.Error, pgsession.WriteOutcomeUnknown):
+                    return False
+                return True
+
+            until(written, "a connection to the primary")
+            assert node.get_session(session.id, refresh=True).group_id == "h"
+
+
+def test_a_callers_pool_that_leads_to_a_standby(cluster: Cluster) -> None:
+    """Also where the caller's conninfo does not ask for the primary."""
+    with FaultProxy(cluster.primary.conninfo) as way:
+        config = pgsession.Config(
+            create_schema_if_missing=True, max_staleness=2, listener_conninfo=cluster.primary.conninfo
+        )
+        with (
+            ConnectionPool(way.conninfo, min_size=1, max_size=3, timeout=5, open=True) as pool,
+            Node("sync", pool, config) as node,
+        ):
+            session = node.create_session("u", {"n": 0})
+            way.redirect(cluster.standby.conninfo)
+            with pytest.raises((psycopg.Error, pgsession.WriteOutcomeUnknown)):
+                node.get_session(session.id, refresh=True)
+            way.redirect(cluster.primary.conninfo, cut=False)  # what was made meanwhile stays
+            until(lambda: answers(node, session.id), "a connection to the primary")
+
+
+def answers(node: Node, session_id: Any) -> bool:
+    try:
+        return node.get_session(session_id, refresh=True) is not None
+    except psycopg.Error:
+        return False

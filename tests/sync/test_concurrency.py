@@ -196,7 +196,7 @@ def test_an_error_is_raised_for_everybody_and_does_not_grow() -> None:
     assert lengths[0] == lengths[2]
 
 
-# -- combiners -----------------------------------------------------------------------------------------------
+# -- combiners ---------------------------------------------------------------------------------------------------
 
 
 class Doubler:
@@ -204,7 +204,7 @@ class Doubler:
 
     def __init__(self, bound: int = 1000) -> None:
         self.bound = bound
-        self.combiner = Combiner()
+        self.combiner = Combiner(self._batch, "doubler")
         self.queue: deque[tuple[int, SharedFuture[int]]] = deque()
         self.sizes: list[int] = []
         self.at_work = 0
@@ -212,9 +212,10 @@ class Doubler:
     def double(self, number: int) -> int:
         future: SharedFuture[int] = SharedFuture()
         self.queue.append((number, future))
-        return self.combiner.run(self._batch, future)
+        self.combiner.wake()
+        return future.wait()
 
-    def _batch(self) -> None:
+    def _batch(self) -> bool:
         self.at_work += 1
         assert self.at_work == 1
         batch = [self.queue.popleft() for _ in range(min(len(self.queue), self.bound))]
@@ -226,6 +227,7 @@ class Doubler:
             else:
                 future.set_result(2 * number)
         self.at_work -= 1
+        return bool(self.queue)
 
 
 def test_alone_a_turn_is_a_batch_of_one() -> None:
@@ -250,7 +252,7 @@ def test_together_they_share_batches() -> None:
     assert sum(doubler.sizes) == 600
     assert len(doubler.sizes) < 300
     assert doubler.combiner.idle(PATIENCE)
-    assert not doubler.combiner._waiting
+    assert not doubler.queue
 
 
 def test_a_bounded_batch_leaves_nobody_behind() -> None:
@@ -278,42 +280,49 @@ def test_one_error_is_one_callers() -> None:
         assert crew.join() == [2 * number for number in range(50)]
 
 
-def test_work_that_raises_blocks_nobody() -> None:
-    """Each caller gets an answer or the error, and afterwards the combiner works again."""
-    combiner = Combiner()
+def test_work_that_raises_is_told_and_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    works, done = Event(), Event()
 
-    def fail() -> None:
-        sleep(0.001)
-        raise LookupError("the work itself is broken")
+    def work() -> bool:
+        if not works.is_set():
+            raise LookupError("the work itself is broken")
+        done.set()
+        return False
 
-    def ask() -> None:
-        future: SharedFuture[int] = SharedFuture()
-        with pytest.raises(LookupError):
-            combiner.run(fail, future)
-        assert future.done
-
-    with Crew() as crew:
-        for _ in range(20):
-            crew.start(ask)
+    combiner = Combiner(work, "the work's name")
+    combiner.wake()
     assert combiner.idle(PATIENCE)
+    assert "the work's name" in caplog.text
+    assert "is broken" in caplog.text
+    works.set()
+    combiner.wake()
+    assert done.wait(PATIENCE)
+    assert combiner.idle(PATIENCE)
+
+
+def test_work_begins_once() -> None:
     future: SharedFuture[int] = SharedFuture()
-
-    def succeed() -> None:
-        future.set_result(1)
-
-    assert combiner.run(succeed, future) == 1
-
-
-def test_an_outcome_that_is_settled_already_needs_no_work() -> None:
-    combiner = Combiner()
-    future: SharedFuture[int] = SharedFuture()
+    assert future.begin()
+    assert not future.begin()
+    assert not future.done and not future.succeeded
     future.set_result(1)
+    assert future.succeeded
 
-    def fail() -> None:
-        raise LookupError
 
-    assert combiner.run(fail, future) == 1
-    assert combiner.idle(PATIENCE)
+def test_a_call_gives_what_its_function_gives() -> None:
+    work = BackgroundTasks()
+
+    def answer() -> int:
+        sleep(0)
+        return 1
+
+    def fail() -> int:
+        raise LookupError("none")
+
+    assert work.call(answer) == 1
+    with pytest.raises(LookupError, match="none"):
+        work.call(fail)
+    assert work.drain(PATIENCE)
 
 
 # -- sockets -------------------------------------------------------------------------------------------------

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pgsession._database import conninfo as conninfos
 from pgsession._database.conninfo import listener_parameters, pool_parameters, server_settings
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PGHOST", "PGHOSTADDR", "PGCONNECT_TIMEOUT", "PGTARGETSESSIONATTRS", "PGOPTIONS"):
+    for name in (
+        "PGHOST",
+        "PGHOSTADDR",
+        "PGCONNECT_TIMEOUT",
+        "PGTARGETSESSIONATTRS",
+        "PGOPTIONS",
+        "PGSERVICE",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -66,3 +76,52 @@ def test_a_pool_notices_a_dead_peer_too() -> None:
     assert parameters["tcp_user_timeout"] == 10_000
     assert parameters["keepalives"] == 1
     assert "keepalives_idle" not in parameters, "the conninfo says it"
+
+
+def test_a_pool_asks_for_the_primary_of_one_host_too() -> None:
+    """A name that leads to a standby for a moment must not leave connections to it in the pool."""
+    assert pool_parameters("host=db", connect_timeout=5)["target_session_attrs"] == "primary"
+    asked = pool_parameters("host=db target_session_attrs=any", connect_timeout=5)
+    assert "target_session_attrs" not in asked, "the conninfo says it"
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service file of two services."""
+    file = tmp_path / "services.conf"
+    file.write_text(
+        "[several]\nhost=standby,primary\nkeepalives_idle=60\noptions=-c idle_session_timeout=7\n"
+        "[standby]\nhost=a,b\ntarget_session_attrs=prefer-standby\napplication_name=app\nconnect_timeout=3\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+
+
+@pytest.mark.usefixtures("service")
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_hosts_of_a_service_file(by_environment: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    conninfo = "" if by_environment else "service=several"
+    if by_environment:
+        monkeypatch.setenv("PGSERVICE", "several")
+    parameters = listener_parameters(conninfo, connect_timeout=5)
+    assert parameters["target_session_attrs"] == "primary"
+    assert "keepalives_idle" not in parameters, "the service file says it"
+    assert "'idle_session_timeout'" not in server_settings(conninfo)
+    assert pool_parameters(conninfo, connect_timeout=5)["target_session_attrs"] == "primary"
+
+
+@pytest.mark.usefixtures("service")
+def test_a_service_file_comes_before_what_the_library_adds() -> None:
+    for parameters in (
+        pool_parameters("service=standby", connect_timeout=5),
+        listener_parameters("service=standby", connect_timeout=5),
+    ):
+        assert "target_session_attrs" not in parameters
+        assert "connect_timeout" not in parameters
+        assert "fallback_application_name" not in parameters
+
+
+@pytest.mark.usefixtures("service")
+def test_libpq_says_what_it_would_use() -> None:
+    assert conninfos.resolved("service=several")["host"] == "standby,primary"
+    assert conninfos.resolved("service=several host=c")["host"] == "c"
+    assert conninfos.resolved("service=unknown") == {}, "connecting says what is wrong"

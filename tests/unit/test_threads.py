@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
-from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Combiner, SharedFuture, call
+from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Combiner, SharedFuture, background, call
 from tests.crew import Crew
 
 PATIENCE = 20
@@ -67,127 +69,141 @@ def test_a_thousand_waiters_and_some_who_give_up() -> None:
     assert [result for number, result in enumerate(results) if number % 3] == ["done"] * 200
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_storm_on_a_combiner(seed: int) -> None:
-    """Broken work, interrupted leaders, answers from outside: everybody hears something, and in the end none leads."""
-    print(f"seed {seed}")
-    combiner = Combiner()
+class Interrupt(BaseException):
+    """Raised into a thread from outside, at a moment that nobody chooses."""
+
+
+def interrupt(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupt))
+
+
+class Storm:
+    """Callers who ask again and again, and somebody who interrupts them; `ask(number)` answers twice the number."""
+
+    def __init__(self, seed: int, ask: Callable[[int], int]) -> None:
+        print(f"seed {seed}")
+        self._choice = random.Random(seed)
+        self._ask = ask
+        self._victims: dict[int, bool] = {}
+        self.interrupted = 0
+
+    def _ask_often(self, first: int) -> None:
+        me = threading.get_ident()
+        for number in range(first, first + 30):
+            try:
+                self._victims[me] = True
+                assert self._ask(number) == 2 * number
+            except Interrupt:
+                self.interrupted += 1
+            finally:
+                self._victims[me] = False
+        with suppress(Interrupt):
+            while not self._over.is_set():
+                self._over.wait(0.001)  # an interrupt may still be on its way
+
+    def _interrupt(self) -> None:
+        while not self._over.is_set():
+            for thread, asks in list(self._victims.items()):
+                if asks and self._choice.random() < 0.3:
+                    interrupt(thread)
+            self._over.wait(0.0005)
+
+    def run(self) -> None:
+        """Returns once everybody has got all answers, or was interrupted while he waited for one."""
+        self._over = threading.Event()
+        with Crew() as crew:
+            for first in range(12):
+                crew.start(self._shielded, first)
+            with Crew() as others:
+                others.start(self._interrupt)
+                for _ in range(2000):
+                    if self.interrupted >= 40:
+                        break
+                    time.sleep(0.001)
+                self._over.set()
+
+    def _shielded(self, first: int) -> None:
+        for _ in range(50):
+            try:
+                self._ask_often(first)
+                return
+            except Interrupt:
+                self.interrupted += 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_storm_of_interrupts_on_a_combiner(seed: int) -> None:
+    """Only the interrupted hear of it; all others are answered, nothing is done twice, and nothing hangs."""
     queue: deque[tuple[int, SharedFuture[int]]] = deque()
     at_work = threading.Lock()
-    choice = random.Random(seed)
-    outsiders: deque[SharedFuture[int]] = deque()
 
-    def batch() -> None:
+    def batch() -> bool:
         assert at_work.acquire(blocking=False)
-        try:
-            fate = choice.random()
-            if fate < 0.05:
-                raise LookupError("nothing done")
-            taken = [queue.popleft() for _ in range(min(len(queue), 5))]
-            for number, future in taken:
-                future.set_result(2 * number)
-            if fate < 0.1:
-                raise KeyboardInterrupt  # as it would arrive in the thread that happens to lead
-        finally:
-            at_work.release()
+        for _ in range(min(len(queue), 5)):
+            number, future = queue.popleft()
+            assert future.set_result(2 * number)
+        at_work.release()
+        return bool(queue)
 
-    def ask_often(first: int) -> None:
-        for number in range(first, first + 25):
-            future: SharedFuture[int] = SharedFuture()
-            outsiders.append(future)
-            queue.append((number, future))
-            try:
-                assert combiner.run(batch, future) in (2 * number, -1)
-            except (LookupError, KeyboardInterrupt):
-                with suppress(LookupError, KeyboardInterrupt):
-                    future.wait(30)  # an outsider may have claimed it, and not have said so yet
-                assert future.done
+    combiner = Combiner(batch, "storm")
 
-    def meddle() -> None:
-        """Settles futures that a combiner waits for, as nobody should."""
-        while not over.is_set():
-            try:
-                outsiders.popleft().set_result(-1)
-            except IndexError:
-                over.wait(0.0001)
+    def ask(number: int) -> int:
+        future: SharedFuture[int] = SharedFuture()
+        queue.append((number, future))
+        combiner.wake()
+        return future.wait(PATIENCE)
 
-    over = threading.Event()
-    with Crew() as meddlers:
-        meddlers.start(meddle)
-        with Crew() as crew:
-            for first in range(24):
-                crew.start(ask_often, first)
-        over.set()
+    Storm(seed, ask).run()
+    combiner.wake()  # for who was interrupted before he could
     assert combiner.idle(PATIENCE)
-    assert not combiner._waiting
+    assert not queue
 
 
-def test_an_interrupted_leader_hands_over() -> None:
-    combiner = Combiner()
-    begun, go_on = threading.Event(), threading.Event()
-    first: SharedFuture[int] = SharedFuture()
-    second: SharedFuture[int] = SharedFuture()
-
-    def interrupted() -> None:
-        begun.set()
-        assert go_on.wait(PATIENCE)
-        raise KeyboardInterrupt
-
-    def lead() -> None:
-        with pytest.raises(KeyboardInterrupt):
-            combiner.run(interrupted, first)
-
-    def follow() -> int:
-        return combiner.run(lambda: second.set_result(2) and None, second)
-
-    with Crew() as crew:
-        crew.start(lead)
-        assert begun.wait(PATIENCE)
-        crew.start(follow)
-        while not combiner._waiting:
-            pass
-        go_on.set()
-        assert crew.join() == [None, 2]
-    assert combiner.idle(PATIENCE)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_storm_of_interrupts_on_background_tasks(seed: int) -> None:
+    work = BackgroundTasks(most=3)
+    Storm(seed, lambda number: work.call(lambda: 2 * number)).run()
+    assert work.call(lambda: "works") == "works"
+    assert work.drain(PATIENCE)
+    assert not work._threads and not work._unfinished
 
 
-def test_an_interrupted_follower_withdraws(monkeypatch: pytest.MonkeyPatch) -> None:
-    combiner = Combiner()
-    combiner._taken = True  # somebody leads
-    future: SharedFuture[int] = SharedFuture()
-
-    def interrupted(self: SharedFuture[int], timeout: float | None = None) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(SharedFuture, "_pass", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        combiner.run(lambda: None, future)
-    monkeypatch.undo()
-    assert future.done
-    combiner._hand_over()
-    assert combiner.idle(PATIENCE)
-
-
-def test_a_turn_that_does_not_rest() -> None:
-    combiner = Combiner()
-    combiner._taken = True
-    assert not combiner.idle(0.001)
-
-
-def test_work_runs_in_the_thread_that_asked() -> None:
-    work = BackgroundTasks()
-    begun, go_on = threading.Event(), threading.Event()
+def test_work_runs_in_a_thread_of_its_own_that_ends() -> None:
+    work = BackgroundTasks(most=2)
+    go_on = threading.Event()
+    ran_in: list[threading.Thread] = []
 
     def body() -> None:
-        begun.set()
+        ran_in.append(threading.current_thread())
         assert go_on.wait(PATIENCE)
 
-    with Crew() as crew:
-        crew.start(work.run, body, "body")
-        assert begun.wait(PATIENCE)
-        assert not work.drain(0.001)
-        go_on.set()
-        assert work.drain(PATIENCE)
+    for _ in range(5):
+        work.run(body, "body")
+    assert not work.drain(0.001)
+    go_on.set()
+    assert work.drain(PATIENCE)
+    assert len(ran_in) == 5 and threading.current_thread() not in ran_in
+    assert len(set(ran_in)) <= 3, "two at a time, and perhaps one more that was on its way"
+    assert not any(thread.is_alive() for thread in ran_in)
+
+
+def test_a_thread_of_the_librarys_does_its_calls_itself() -> None:
+    """Else work that waits for other work of the same owner might wait for a thread that it occupies."""
+    work = BackgroundTasks(most=1)
+    assert work.call(lambda: work.call(threading.get_ident) == threading.get_ident())
+    assert work.drain(PATIENCE)
+
+
+def test_a_thread_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "LINGER", 0.01)
+    work = BackgroundTasks()
+    work.run(lambda: None, "nothing")
+    deadline = time.monotonic() + PATIENCE
+    while work._threads or work._unfinished:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert work.call(lambda: 1) == 1
+    assert work.drain(PATIENCE)
 
 
 def test_a_thread_cannot_be_cancelled() -> None:

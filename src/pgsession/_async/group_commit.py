@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,31 +12,29 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
-from pgsession._concurrency import AsyncBackgroundLoop, AsyncCombiner, AsyncSemaphore, AsyncSharedFuture
+from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture
 from pgsession._core.record import Record
+from pgsession._database.connections import leads_elsewhere
 from pgsession._protocol import events
-from pgsession._protocol.batch import Batch, Queue
+from pgsession._protocol.batch import Batch, Queue, Settled
 from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.operations import Operation
-from pgsession.errors import ConflictError, ManagerClosedError, SessionNotFoundError, WriteOutcomeUnknown
+from pgsession.errors import (
+    ConflictError,
+    ManagerClosedError,
+    PgSessionError,
+    SessionNotFoundError,
+    WriteOutcomeUnknown,
+)
 
 from .store import AsyncStore
+from .stragglers import AsyncStragglers
 
-MAX_QUEUED = 8192
 CROWD = 64  # operations that wait for one lane when the second one opens
 ATTEMPTS = 3  # of a batch that the server gave up to end a deadlock
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
-# What one member of a batch can cause by its content: values, constraints and triggers of the user's.
-_MEMBERS_OWN = (psycopg.DataError, psycopg.IntegrityError, pg.RaiseException, pg.ProgramLimitExceeded)
-
-
-class AsyncLane:
-    """Operations that wait, and the turn that writes them batch by batch."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self.queue = Queue()
-        self.combiner = AsyncCombiner(logger)
+_SERVERS_OWN = ("53", "58", "XX")  # classes of SQLSTATEs: out of resources, system and internal errors
 
 
 class AsyncGroupCommit:
@@ -44,9 +43,12 @@ class AsyncGroupCommit:
     One batch at a time, for what waits meanwhile makes the next one fuller. But where a crowd waits, a second lane
     writes too: the server works on one batch while this process answers the callers of the other.
 
-    Nothing idles while nobody writes: the batches run as a turn that ends when nothing waits. A session's operations
-    are done one after the other, in the order they came; different sessions' in any order. However a caller's wait
-    ends, the operation itself is brought to its end, and its lease closed, by the batch that has it.
+    Nothing idles while nobody writes: a lane ends when nothing waits. A session's operations are done one after the
+    other, in the order they came; different sessions' in any order.
+
+    A caller does two things: it puts its operation into `_incoming`, and it waits. All else is done by the lanes, in
+    tasks or threads of their own, so that however a caller's wait ends, and at whatever step, each operation is brought
+    to its end exactly once, and its lease closed.
     """
 
     def __init__(
@@ -55,116 +57,151 @@ class AsyncGroupCommit:
         coherence: Coherence,
         on_wrong_server: Callable[[], None],
         logger: logging.Logger,
+        *,
+        most_stragglers: int,
     ) -> None:
         self._store = store
         self._coherence = coherence
         self._on_wrong_server = on_wrong_server
         self._logger = logger
-        self._guard = threading.Lock()
-        self._last: dict[bytes, Operation] = {}  # of each session with one under way, the newest
-        self._room = AsyncSemaphore(MAX_QUEUED)
-        self._lanes = (AsyncLane(logger), AsyncLane(logger))
-        self._stragglers: set[AsyncBackgroundLoop] = set()
+        self._incoming: deque[Operation] = deque()
+        self._guard = threading.Lock()  # for the following
+        self._queue = Queue()
+        self._behind: dict[bytes, deque[Operation] | None] = {}  # of each session with an operation under way
+        self._stragglers = AsyncStragglers(self._write_alone, most_stragglers, logger)
+        self._lanes = (
+            AsyncCombiner(partial(self._write_next, 1), "pgsession writes", logger),
+            AsyncCombiner(partial(self._write_next, CROWD + 1), "pgsession writes", logger),
+        )
         self._closed = False
+        self._ended = False
         self.batches = 0
         self.writes = 0
         self.conflicts = 0
         self.failures = 0
 
     def __len__(self) -> int:
-        return sum(len(lane.queue) for lane in self._lanes)
+        return len(self._incoming) + len(self._queue)
 
     async def write(self, operation: Operation) -> Any:
-        """Brings one operation to the database; returns its result, or raises its error.
+        """Bring one operation to the database; return its result, or raise its error.
 
         Raises:
             WriteOutcomeUnknown: the connection was lost between sending and answer.
             psycopg.Error: the operation was not done.
         """
-        future = operation.future = AsyncSharedFuture()
-        try:
-            async with self._room:
-                if self._takes_its_place(operation):
-                    await self._after_previous(operation)
-                with self._guard:
-                    lane = operation.lane = self._lane()
-                    lane.queue.add(operation)
-                result = await lane.combiner.run(partial(self._write_batch, lane), future)
-                return await result.wait() if isinstance(result, AsyncSharedFuture) else result
-        except BaseException:
-            self._withdraw(operation)
-            raise
-
-    def _lane(self) -> AsyncLane:
-        first, second = self._lanes
-        waiting = len(first.queue)
-        return first if waiting < CROWD or waiting <= len(second.queue) else second
-
-    def _withdraw(self, operation: Operation) -> None:
-        """Its caller is gone. What is not sent yet is not sent any more; what is sent comes to its end."""
-        with self._guard:
-            if operation.sent or operation.finished:
-                return
-            if operation.lane is not None:
-                operation.lane.queue.remove(operation)
-        self._finish(operation, ManagerClosedError("given up before it was sent"), None)
-
-    async def close(self, timeout: float | None) -> None:
-        """Waits until what was accepted is done; refuses what comes later."""
-        self._closed = True
-        for lane in self._lanes:
-            await lane.combiner.idle(timeout)
-        for straggler in list(self._stragglers):
-            await straggler.stop(timeout)
-
-    def _takes_its_place(self, operation: Operation) -> bool:
-        """Among the same session's operations; whether there is one before it."""
         if self._closed:
             raise ManagerClosedError("the manager is closed")
-        with self._guard:
-            operation.previous = self._last.get(operation.key)
-            self._last[operation.key] = operation
-        return operation.previous is not None
+        operation.future = AsyncSharedFuture()
+        try:
+            self._incoming.append(operation)
+            self._wake()
+            if self._ended:
+                self._refuse_rest()
+            return await operation.future.wait()
+        except BaseException:
+            # Its caller is gone: what is not sent yet is not sent any more; what is sent comes to its end.
+            if not operation.finished:
+                operation.given_up = True
+                self._wake()
+            raise
 
-    async def _after_previous(self, operation: Operation) -> None:
-        """Waits until the same session's earlier operations have ended, well or not."""
-        previous = operation.previous
-        while previous is not None:
-            ended = self._end_of(previous)
-            if ended is not None:
-                await ended.wait()
-            # A caller that gave up while it waited ended before the one that it waited for.
-            previous = previous.previous
-        operation.previous = None
+    async def close(self, timeout: float | None) -> bool:
+        """Wait until what was accepted is done; refuse what comes later. Return True if nothing was left to do."""
+        self._closed = True
+        done = [await lane.idle(timeout) for lane in self._lanes]
+        done.append(await self._stragglers.close(timeout))
+        self._ended = True
+        self._refuse_rest()
+        return all(done)
 
-    def _end_of(self, operation: Operation) -> AsyncSharedFuture[None] | None:
-        with self._guard:
-            if operation.finished:
-                return None
-            if operation.ended is None:
-                operation.ended = AsyncSharedFuture()
-            ended: AsyncSharedFuture[None] = operation.ended
-            return ended
+    def _wake(self) -> None:
+        first, second = self._lanes
+        first.wake()
+        if len(self) > CROWD:
+            second.wake()
 
-    async def _write_batch(self, lane: AsyncLane) -> None:
+    def _refuse_rest(self) -> None:
         with self._guard:
-            batch = lane.queue.take()
-            for operation in batch.operations:
-                operation.sent = True
+            rest = self._take_rest()
+        self._fail(rest, ManagerClosedError("the manager was closed before this was written"))
+
+    def _take_rest(self) -> list[Operation]:
+        self._admit()
+        rest: list[Operation] = []
+        while len(self._queue):
+            rest.extend(self._queue.take().operations)
+        for behind in self._behind.values():
+            rest.extend(behind or ())
+        self._behind.clear()
+        return rest
+
+    # In the lanes
+
+    async def _write_next(self, least: int) -> bool:
+        """Write one batch; return True while at least `least` operations wait."""
+        try:
+            batch, given_up = self._take()
+        except Exception as error:
+            with self._guard:
+                rest = self._take_rest()
+            self._fail(rest, error)
+            raise
+        self._fail(given_up, ManagerClosedError("given up before it was sent"))
         if batch.operations:
             await self._run(batch)
+        return len(self) >= least
+
+    def _take(self) -> tuple[Batch, list[Operation]]:
+        """The next batch, and those whose callers have given up."""
+        with self._guard:
+            self._admit()
+            batch = self._queue.take(
+                max(CROWD, (len(self._queue) + 1) // 2)
+            )  # of a crowd, half is for the other lane
+            given_up = [operation for operation in batch.operations if operation.given_up]
+            if given_up:
+                batch = Batch([operation for operation in batch.operations if not operation.given_up])
+        self._open_leases(batch)
+        return batch, given_up
+
+    def _open_leases(self, batch: Batch) -> None:
+        for operation in batch.operations:
+            if operation.lease is None:
+                operation.lease = self._coherence.open_write(operation.key)
+
+    def _admit(self) -> None:
+        """Lets in what has come: of each session only the oldest, the others behind it."""
+        while self._incoming:
+            operation = self._incoming.popleft()
+            if operation.key not in self._behind:
+                self._behind[operation.key] = None
+                self._queue.add(operation)
+                continue
+            behind = self._behind[operation.key]
+            if behind is None:
+                behind = self._behind[operation.key] = deque()
+            behind.append(operation)
 
     async def _run(self, batch: Batch) -> None:
         """One batch: every operation in it ends, or waits in the queue again."""
         try:
             answer = await self._send(batch)
-        except _MEMBERS_OWN as error:
-            await self._one_by_one(batch, error)
-        except Exception as error:
-            self._fail(batch.operations, error)
-        except BaseException:
-            self._fail(batch.operations, WriteOutcomeUnknown("the manager was closed while this was written"))
-            raise
+        except psycopg.Error as error:
+            if not _may_be_one_members(error):
+                self._fail(batch.operations, error)
+            elif len(batch.operations) > 1:
+                # What one member has caused, by its values or by rows that somebody holds, must not fail the others.
+                for operation in batch.operations:
+                    await self._run(Batch([operation]))
+            elif isinstance(error, pg.LockNotAvailable):
+                self._stragglers.add(batch.operations[0])
+            else:
+                self._fail(batch.operations, error)
+        except BaseException as error:
+            self._fail(batch.operations, _known(error))
+            if not isinstance(error, Exception):
+                raise
         else:
             self._settle(batch, answer)
 
@@ -178,72 +215,66 @@ class AsyncGroupCommit:
                 self._logger.info("a batch of %d writes is tried again: %s", len(batch.operations), error)
         raise AssertionError("unreachable")
 
-    async def _one_by_one(self, batch: Batch, error: Exception) -> None:
-        """One value that the server refuses must fail its own caller only."""
-        if len(batch.operations) == 1:
-            self._fail(batch.operations, error)
-            return
-        for operation in batch.operations:
-            await self._run(Batch([operation]))
-
     def _settle(self, batch: Batch, answer: str) -> None:
+        settled = self._read(batch, answer)
+        if settled is not None:
+            self._try_locked_again(settled.locked)
+
+    def _read(self, batch: Batch, answer: str) -> Settled | None:
+        """Tell each caller its result; those whose rows are locked are left. None: the answer cannot be read."""
         try:
             settled = batch.settle(answer)
         except Exception as error:
             doubt = WriteOutcomeUnknown(f"committed, but the answer cannot be read: {error}")
             doubt.__cause__ = error
             self._fail(batch.operations, doubt)
-            return
+            return None
         self.batches += 1
         for key in settled.evicted:  # also one that was created here, and evicted by a later one of its user
             self._coherence.drop(events.Deleted(key))
         for operation, result in settled.results:
             self._finish(operation, result, settled.incarnation)
-        self._try_locked_again(settled.locked)
+        return settled
 
     def _try_locked_again(self, locked: list[Operation]) -> None:
         """Nobody waits for a row that somebody else holds, but those who want that very row."""
         for operation in reversed(locked):
             if operation.locked > 1:
-                self._run_alone(operation)
+                self._stragglers.add(operation)
             else:
                 with self._guard:
-                    operation.lane.queue.again(operation)
+                    self._queue.again(operation)
 
-    def _run_alone(self, operation: Operation) -> None:
-        """From now on the operation has a task of its own, and its caller waits for that."""
-        promise = operation.future
-        operation.future = AsyncSharedFuture()
-        worker = AsyncBackgroundLoop(self._logger)
+    async def _write_alone(self, operation: Operation, last: bool) -> bool:
+        """Write an operation whose row somebody holds, waiting for it; return False if that has to be tried again.
 
-        async def alone() -> None:
-            try:
-                await self._run_locked(operation)
-            finally:
-                self._stragglers.discard(worker)
-
-        self._stragglers.add(worker)
-        worker.start(alone, "pgsession straggler")
-        promise.set_result(operation.future)
-
-    async def _run_locked(self, operation: Operation) -> None:
+        `last`: there is no time for another try.
+        """
+        if operation.given_up:
+            self._fail([operation], ManagerClosedError("given up before it was done"))
+            return True
         batch = Batch([operation])
+        tries = operation.locked
         try:
             answer = await self._send(batch, wait=True)
-        except Exception as error:
-            self._fail([operation], error)
-        except BaseException:
-            self._fail([operation], WriteOutcomeUnknown("the manager was closed while this was written"))
-            raise
-        else:
-            self._settle(batch, answer)
+        except BaseException as error:
+            self._fail(batch.operations, _known(error))
+            if not isinstance(error, Exception):
+                raise
+            return True
+        settled = self._read(batch, answer)
+        if settled is None or operation.locked == tries:
+            return True
+        if last:
+            self._fail([operation], pg.LockNotAvailable("somebody else holds rows that this write needs"))
+        return last
 
     def _fail(self, operations: list[Operation], error: Exception) -> None:
         for operation in operations:
             self._finish(operation, error, None)
 
     def _finish(self, operation: Operation, result: Any, incarnation: str | None) -> None:
-        """Closes the operation's lease, lets the same session's next one go, and answers the caller."""
+        """Close the operation's lease, let the same session's next one go, and answer the caller."""
         failed = isinstance(result, Exception)
         if failed:
             self._count_failure(result)
@@ -252,14 +283,17 @@ class AsyncGroupCommit:
         self._close_lease(operation, result, incarnation)
         with self._guard:
             operation.finished = True
-            if self._last.get(operation.key) is operation:
-                del self._last[operation.key]
-        if operation.ended is not None:
-            operation.ended.set_result(None)
+            behind = self._behind.get(operation.key)
+            if behind:
+                self._queue.add(behind.popleft())
+            else:
+                self._behind.pop(operation.key, None)
         if failed:
             operation.future.set_error(result)
         else:
             operation.future.set_result(result)
+        if behind is not None:
+            self._wake()
 
     def _count_failure(self, error: Exception) -> None:
         if isinstance(error, ConflictError):
@@ -269,6 +303,8 @@ class AsyncGroupCommit:
 
     def _close_lease(self, operation: Operation, result: Any, incarnation: str | None) -> None:
         lease, coherence = operation.lease, self._coherence
+        if lease is None:
+            return  # it was never sent
         if isinstance(result, Record):
             if coherence.write_saved(lease, result, incarnation).reconnect:
                 self._on_wrong_server()
@@ -280,3 +316,24 @@ class AsyncGroupCommit:
             coherence.write_unknown(lease)
         else:
             coherence.write_failed(lease)
+
+
+def _may_be_one_members(error: psycopg.Error) -> bool:
+    """Return True for an error of a statement that one member of the batch can have caused, whatever its SQLSTATE.
+
+    Users' triggers and constraints have SQLSTATEs of their own, and so have time limits of the role.
+    """
+    return (
+        error.sqlstate is not None
+        and not leads_elsewhere(error)
+        and not error.sqlstate.startswith(_SERVERS_OWN)
+    )
+
+
+def _known(error: BaseException) -> Exception:
+    """What a failed batch means for those in it: the database's own word, or that nobody knows."""
+    if isinstance(error, psycopg.Error | PgSessionError):
+        return error
+    doubt = WriteOutcomeUnknown(f"interrupted while this was written: {type(error).__name__}: {error}")
+    doubt.__cause__ = error
+    return doubt

@@ -144,11 +144,13 @@ class AsyncHeldLock:
         future: AsyncSharedFuture[bool | None] = AsyncSharedFuture()
         try:
             self._background.run(partial(self._give_back, future), "pgsession lock")
+            future.handed_over = True
             in_time = await future.wait()
-        except Exception:
-            raise
         except BaseException:
-            self._over()
+            if not future.handed_over:
+                self._background.run(partial(self._give_back, future), "pgsession lock")
+            if future.succeeded or not future.done:  # its caller is interrupted: it goes on by itself
+                self._over()
             raise
         self._over()
         if lost or not in_time:

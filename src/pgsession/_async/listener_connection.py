@@ -14,6 +14,7 @@ from psycopg.pq import ConnStatus
 from psycopg.pq.abc import PGconn
 
 from pgsession._concurrency import AsyncAlarm
+from pgsession._database.connections import ADAPTERS
 
 Command = LiteralString | bytes | sql.Composed
 Row = tuple[Any, ...]
@@ -41,7 +42,9 @@ class AsyncListenerConnection:
     async def connect(cls, parameters: Mapping[str, Any]) -> AsyncListenerConnection:
         """Connect, within the parameter connect_timeout for each host."""
         return cls(
-            await psycopg.AsyncConnection.connect(**parameters, autocommit=True, prepare_threshold=None)
+            await psycopg.AsyncConnection.connect(
+                **parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS
+            )
         )
 
     @property

@@ -117,9 +117,16 @@ class AsyncSessionManager(AsyncReader):
         self._runtime: AsyncRuntime | None = None
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._opening = AsyncMutex()
-        self._background = AsyncBackgroundTasks(self._logger)
+        self._background = self._new_background()
+        self._moving = AsyncBackgroundTasks(
+            self._logger, most=1
+        )  # opens and closes; what is begun is brought to its end
         self._modifying = AsyncKeyedMutex()
         fork.watch(self)
+
+    def _new_background(self) -> AsyncBackgroundTasks:
+        pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
+        return AsyncBackgroundTasks(self._logger, most=pool_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
@@ -137,6 +144,9 @@ class AsyncSessionManager(AsyncReader):
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
+        await self._moving.call(self._open)
+
+    async def _open(self) -> None:
         async with self._opening:
             if self._state == "open":
                 return
@@ -154,6 +164,7 @@ class AsyncSessionManager(AsyncReader):
                 clock=self._clock,
                 coherence=self._coherence,
                 listener=self._shared_listener if self._state == "new" else None,
+                background=self._background,
                 logger=self._logger,
             )
             await runtime.open()
@@ -170,6 +181,10 @@ class AsyncSessionManager(AsyncReader):
         patience = rules.timeout("timeout", timeout)
         if self._runtime is not None:
             self._runtime.home.check()
+        await self._moving.call(partial(self._close, patience))
+        await self._moving.drain(patience)
+
+    async def _close(self, patience: float | None) -> None:
         async with self._opening:
             runtime, self._runtime = self._runtime, None
             self._state = "closed"
@@ -220,7 +235,10 @@ class AsyncSessionManager(AsyncReader):
         if self._state == "open":
             self._state = "forked"
         self._opening = AsyncMutex()
-        self._background = AsyncBackgroundTasks(self._logger)
+        self._background = self._new_background()
+        self._moving = AsyncBackgroundTasks(
+            self._logger, most=1
+        )  # opens and closes; what is begun is brought to its end
         self._modifying = AsyncKeyedMutex()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
@@ -245,17 +263,34 @@ class AsyncSessionManager(AsyncReader):
     ) -> Record | None:
         """Return the session as the database has it, by a fill of our own or by one that is under way."""
         while True:
-            fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=AsyncSharedFuture)
-            if leads:
-                self._background.run(partial(self._fill, runtime, fill, min_version), "pgsession fill")
+            future: AsyncSharedFuture[Any] = AsyncSharedFuture()
+            try:
+                fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=lambda: future)  # noqa: B023
+                if (
+                    not fill.future.handed_over
+                ):  # whoever opened it may have been interrupted before it got so far
+                    self._background.run(partial(self._fill, runtime, fill, min_version), "pgsession fill")
+                    fill.future.handed_over = True
+            except BaseException:
+                if not future.handed_over:
+                    self._coherence.withdraw_fill(key, future)
+                raise
             record = await fill.future.wait()
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
     async def _fill(self, runtime: AsyncRuntime, fill: Fill, min_version: int) -> None:
         """Read a session once for all who wait for it (C10); its callers may come and go."""
+        if not fill.future.begin():
+            return
         try:
             record, incarnation = await runtime.store.read(fill.key)
+            verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
+            if self._cache.many_evicted_accesses:
+                runtime.maintenance.write_accesses_soon()
+            if verdict.reconnect:
+                runtime.synchronizer.reconnect()
+            record = unexpired(record, self._clock.database_now())
         except BaseException as error:
             self._coherence.fail_fill(fill)
             fill.future.set_error(
@@ -264,12 +299,6 @@ class AsyncSessionManager(AsyncReader):
             if not isinstance(error, Exception):
                 raise
             return
-        verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
-        if self._cache.many_evicted_accesses:
-            runtime.maintenance.write_accesses_soon()
-        if verdict.reconnect:
-            runtime.synchronizer.reconnect()
-        record = unexpired(record, self._clock.database_now())
         fill.future.set_result(_AGAIN if verdict.again else record)
 
     def _session(self, record: Record, touch: bool) -> Session:
@@ -510,7 +539,6 @@ class AsyncSessionManager(AsyncReader):
         return True
 
     async def _write(self, runtime: AsyncRuntime, operation: Operation) -> Any:
-        operation.lease = self._coherence.open_write(operation.key)
         result = await runtime.group_commit.write(operation)
         if self._cache.many_evicted_accesses:
             runtime.maintenance.write_accesses_soon()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict
 
 from psycopg_pool import AsyncConnectionPool
 
-from pgsession._concurrency import AsyncHome
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncHome
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
@@ -21,10 +22,10 @@ from .group_commit import AsyncGroupCommit
 from .listener import AsyncListener
 from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
+from .pool import AsyncPool
 from .store import AsyncStore
 from .synchronizer import AsyncSynchronizer
 
-POOL_SIZE = 8
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
@@ -63,26 +64,29 @@ class AsyncRuntime:
         clock: Clock,
         coherence: Coherence,
         listener: AsyncListener | None,
+        background: AsyncBackgroundTasks,
         logger: logging.Logger,
     ) -> None:
         self.home = AsyncHome()
         self._config = config
+        self._background = background
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.pool = _pool(database) if isinstance(database, str) else database
+        self.pool = _pool(database, config) if isinstance(database, str) else database
+        self.connections = AsyncPool(self.pool, keeps=self._owns_pool)
         self.listener = listener or AsyncListener(
             config.listener_conninfo or conninfos.of_database(database),
             health_check_interval=None,  # the proofs of sync are better ones
             logger=logger,
         )
         self.store = AsyncStore(
-            self.pool,
+            self.connections,
             self.statements,
             node=node,
             inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
-            keeps=self._owns_pool,
+            background=background,
         )
         self.lock_renewal = AsyncLockRenewal(self.store, clock, logger)
         self.synchronizer = AsyncSynchronizer(
@@ -96,7 +100,13 @@ class AsyncRuntime:
             on_lock_changes=self.lock_renewal.on_lock_changes,
             logger=logger,
         )
-        self.group_commit = AsyncGroupCommit(self.store, coherence, self.synchronizer.reconnect, logger)
+        self.group_commit = AsyncGroupCommit(
+            self.store,
+            coherence,
+            self.synchronizer.reconnect,
+            logger,
+            most_stragglers=max(1, self.pool.max_size // 2),
+        )
         self.maintenance = AsyncMaintenance(
             self.store,
             cache,
@@ -113,7 +123,7 @@ class AsyncRuntime:
             if self._owns_listener:
                 await self.listener.open()
             if self._owns_pool:
-                await self.pool.open(wait=True, timeout=2 * CONNECT_TIMEOUT)
+                await self._background.call(partial(self.pool.open, wait=True, timeout=2 * CONNECT_TIMEOUT))
             await self.store.look_for_pooler()
             await self._check_schema()
             await self.synchronizer.start()
@@ -124,13 +134,16 @@ class AsyncRuntime:
 
     async def close(self, timeout: float | None) -> None:
         """Writes first, while there is still a database, then the connections."""
-        await self.group_commit.close(timeout)
+        if not await self.group_commit.close(timeout):
+            self.connections.cut()  # a thread that waits for an answer ends with it
         await self.lock_renewal.close(timeout)
         await self.maintenance.stop(timeout)
         await self.synchronizer.stop(timeout)
         if self._owns_listener:
             await self.listener.close()
-        await self.store.close()
+        if not await self._background.drain(timeout):
+            self.connections.cut()
+        await self.connections.close()
         if self._owns_pool:
             await self.pool.close()
 
@@ -150,20 +163,23 @@ class AsyncRuntime:
         }
 
     async def _check_schema(self) -> None:
+        await self._background.call(self._check_schema_apart)
+
+    async def _check_schema_apart(self) -> None:
         config = self._config
-        async with self.store.connection() as connection:
+        async with self.connections.connection() as connection:
             if config.create_schema_if_missing:
                 await async_create(connection, config.schema_name, config.table_prefix)
             else:
                 await async_check(connection, self.statements)
 
 
-def _pool(conninfo: str) -> AsyncConnectionPool[Any]:
+def _pool(conninfo: str, config: Config) -> AsyncConnectionPool[Any]:
     return AsyncConnectionPool(
         conninfo,
         kwargs={"autocommit": True, **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)},
-        min_size=1,
-        max_size=POOL_SIZE,
+        min_size=config.pool_min_size,
+        max_size=config.pool_max_size,
         timeout=CONNECT_TIMEOUT,
         name="pgsession",
         reconnect_timeout=RECONNECT_DELAY,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg import AsyncConnection
+from psycopg_pool import PoolTimeout
 
-from pgsession._concurrency import AsyncAlarm
+from pgsession._concurrency import AsyncAlarm, AsyncBackgroundTasks
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
-from pgsession._database.connections import cut, is_stale, lost_durability
+from pgsession._database.connections import cut, leads_elsewhere, lost_durability
 from pgsession._database.script import Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
@@ -24,9 +22,9 @@ from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import WriteOutcomeUnknown
 
+from .pool import AsyncPool, plain_cursor
+
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
-_ENCODING: Final = b"UTF8"
-KEPT_FOR: Final = 1_000  # uses of the kept connection, then the pool has it back: it replaces old ones
 STEP: Final = 2_000  # sessions a transaction of a bulk operation
 
 
@@ -43,25 +41,24 @@ class Acquired(NamedTuple):
 class AsyncStore:
     """Runs the library's statements on the connections of a pool.
 
-    `commit` says how writes become durable (see `_sql`); `inactivity` is in microseconds. With `keeps`, for a pool that
-    nobody else uses, the connection that was used last is used again: pools hand out the one that rested longest, and a
-    server process that has just done the same thing has it in its caches, its plans included.
+    `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds.
+
+    Whatever uses a connection is done apart from its caller (`AsyncBackgroundTasks.call`): an exception raised into a
+    thread of the user's, at whatever step, finds it waiting and nothing else.
     """
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[Any],
+        pool: AsyncPool,
         statements: Statements,
         *,
         node: str,
         inactivity: int,
         commit: Commit,
-        keeps: bool,
+        background: AsyncBackgroundTasks,
     ) -> None:
         self._pool = pool
-        self._keeps = keeps
-        self._kept: list[AsyncConnection[Any]] = []
-        self._uses = 0
+        self._background = background
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -74,8 +71,13 @@ class AsyncStore:
         There a prepared statement may be missing, or be another client's of the same name. Such a pooler gives its
         clients process ids of its own making.
         """
-        async with self.connection() as connection:
-            cursor = await _cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
+        await self._background.call(self._look_for_pooler)
+
+    async def _look_for_pooler(self) -> None:
+        async with self._pool.connection() as connection:
+            cursor = await plain_cursor(connection).execute(
+                "SELECT pg_catalog.pg_backend_pid()", prepare=False
+            )
             row = await cursor.fetchone()
             self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
 
@@ -115,11 +117,14 @@ class AsyncStore:
         Raises:
             psycopg.OperationalError: there was none within `timeout` seconds; the connection is given up.
         """
-        async with self.connection(timeout) as connection:
+        await self._background.call(partial(self._ping, timeout))
+
+    async def _ping(self, timeout: float) -> None:
+        async with self._pool.connection(timeout) as connection:
             alarm = AsyncAlarm(timeout, partial(cut, connection.pgconn))
             try:
                 with alarm:
-                    await _cursor(connection).execute("SELECT 1")
+                    await plain_cursor(connection).execute("SELECT 1")
             except psycopg.OperationalError as error:
                 if alarm.rang:
                     raise psycopg.OperationalError(f"no answer within {timeout} s") from error
@@ -133,19 +138,23 @@ class AsyncStore:
     async def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
         """The one row that a statement gives; `again`: it only reads, so a lost connection is replaced and it is
         run once more."""
+        return await self._background.call(partial(self._query_again, statement, parameters, again))
+
+    async def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool) -> Any:
         try:
             return await self._query(statement, parameters)
         except PoolTimeout:
             raise
-        except psycopg.OperationalError as error:
-            # No SQLSTATE: it was the connection that failed, not the statement.
-            if not again or (error.sqlstate is not None and not error.sqlstate.startswith(("57P0", "08"))):
+        except psycopg.Error as error:
+            # Without an SQLSTATE it was the connection that failed, not the statement.
+            lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+            if not again or not (lost or leads_elsewhere(error)):
                 raise
         return await self._query(statement, parameters)
 
     async def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
-        async with self.connection() as connection:
-            cursor = _cursor(connection)
+        async with self._pool.connection() as connection:
+            cursor = plain_cursor(connection)
             return await (await cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
 
     # Writes
@@ -258,7 +267,10 @@ class AsyncStore:
         Its callers' answer is that of its last statement, the commit that is durable. `timeout`: seconds after which
         the connection is given up.
         """
-        async with self.connection(timeout) as connection:
+        return await self._background.call(partial(self._run_script, script, mark, timeout))
+
+    async def _run_script(self, script: Script, mark: str | None, timeout: float | None) -> Any:
+        async with self._pool.connection(timeout) as connection:
             doubts: list[str] = []
 
             def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -288,7 +300,7 @@ class AsyncStore:
         if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:
-            cursor = await _cursor(connection).execute(
+            cursor = await plain_cursor(connection).execute(
                 "ROLLBACK; SELECT pg_catalog.current_setting('pgsession.batch', true)", prepare=False
             )
             cursor.nextset()
@@ -297,71 +309,3 @@ class AsyncStore:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
-
-    @asynccontextmanager
-    async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection of the pool, in autocommit mode, that the server has not ended in the meantime.
-
-        `timeout` in seconds; None: as the pool says.
-        """
-        while True:
-            connection = await self._take(timeout)
-            if not is_stale(connection.pgconn):
-                break
-            await connection.close()
-            await self._pool.putconn(connection)
-        try:
-            theirs = await _adapt(connection)
-            try:
-                yield connection
-            finally:
-                if theirs is not None and not connection.closed:
-                    await _restore(connection, *theirs)
-        finally:
-            await self._give_back(connection)
-
-    async def _take(self, timeout: float | None) -> AsyncConnection[Any]:
-        try:
-            return self._kept.pop()
-        except IndexError:
-            connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
-            return connection
-
-    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
-        self._uses += 1
-        idle = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        if self._keeps and not self._kept and idle and self._uses % KEPT_FOR:
-            self._kept.append(connection)
-        else:
-            await self._pool.putconn(connection)
-
-    async def close(self) -> None:
-        """Gives the pool back what is kept of it."""
-        self._keeps = False
-        while self._kept:
-            await self._pool.putconn(self._kept.pop())
-
-
-def _cursor(connection: AsyncConnection[Any]) -> AsyncCursor[tuple[Any, ...]]:
-    """Whatever cursors and rows the pool's owner likes, ours are plain."""
-    return AsyncCursor(connection, row_factory=tuple_row)
-
-
-async def _adapt(connection: AsyncConnection[Any]) -> tuple[bool, bytes] | None:
-    """Lets a connection of the caller's pool work in our way; how it was, if otherwise."""
-    encoding = connection.pgconn.parameter_status(b"client_encoding") or _ENCODING
-    if connection.autocommit and encoding == _ENCODING:
-        return None
-    theirs = connection.autocommit, encoding
-    await connection.set_autocommit(True)
-    if encoding != _ENCODING:
-        await _cursor(connection).execute(b"SET client_encoding TO " + _ENCODING)
-    return theirs
-
-
-async def _restore(connection: AsyncConnection[Any], autocommit: bool, encoding: bytes) -> None:
-    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        await _cursor(connection).execute("ROLLBACK")
-    if encoding != _ENCODING:
-        await _cursor(connection).execute(b"SET client_encoding TO " + encoding)
-    await connection.set_autocommit(autocommit)

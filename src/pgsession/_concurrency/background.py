@@ -6,8 +6,19 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import Final, TypeVar
 
+from .shared_future import SharedFuture
 from .types import LOGGER, AsyncThunk, Thunk
+
+T = TypeVar("T")
+
+MOST_THREADS: Final = 8  # that do the pieces of work of one owner, where it does not say
+LINGER: Final = 1.0  # seconds that a thread waits for more
+
+_OURS = threading.local()  # has a `thread` that is True in threads that belong to the library
 
 
 class AsyncBackgroundLoop:
@@ -84,6 +95,7 @@ class BackgroundLoop:
         return not thread.is_alive()
 
     def _guarded(self, fn: Thunk[None], name: str) -> None:
+        _OURS.thread = True
         try:
             fn()
         except Exception:
@@ -91,9 +103,12 @@ class BackgroundLoop:
 
 
 class AsyncBackgroundTasks:
-    """Tasks that outlive the request that asked for them: a cancelled caller cancels none."""
+    """Pieces of work that outlive the request that asked for them: a cancelled caller cancels none.
 
-    def __init__(self, logger: logging.Logger = LOGGER) -> None:
+    `most` is for threads: tasks that wait cost next to nothing.
+    """
+
+    def __init__(self, logger: logging.Logger = LOGGER, *, most: int = MOST_THREADS) -> None:
         self._logger = logger
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -102,6 +117,10 @@ class AsyncBackgroundTasks:
         task = asyncio.create_task(self._guarded(fn, name), name=name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def call(self, fn: AsyncThunk[T]) -> T:
+        """Return what `fn` returns or raise what it raises; cancelling the caller cancels it."""
+        return await fn()
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and cancel what has not by then; returns whether nothing was."""
@@ -121,29 +140,114 @@ class AsyncBackgroundTasks:
             self._logger.exception("%s ended with an error", name)
 
 
-class BackgroundTasks:
-    """Calls that other threads may be waiting for; each runs in the thread that asked for it first."""
+class _Piece:
+    """A piece of work that waits for a thread, or is being done."""
 
-    def __init__(self, logger: logging.Logger = LOGGER) -> None:
+    __slots__ = ("fn", "name", "unclaimed")
+
+    def __init__(self, fn: Thunk[None], name: str) -> None:
+        self.fn = fn
+        self.name = name
+        self.unclaimed = [True]  # popping it is what makes one thread the only one that does it
+
+
+class BackgroundTasks:
+    """Pieces of work that outlive the request that asked for them, done by threads of the owner's own.
+
+    An exception raised into the thread that asked (Ctrl-C, a time limit of a framework) reaches nothing that others
+    depend on. A thread is started where all are busy, up to `most`; one without work ends after `LINGER` seconds.
+    """
+
+    def __init__(self, logger: logging.Logger = LOGGER, *, most: int = MOST_THREADS) -> None:
         self._logger = logger
+        self._most = most
+        self._queue: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._unfinished: set[_Piece] = set()
         self._changed = threading.Condition()
-        self._running = 0
+        self._threads: set[threading.Thread] = set()
+        self._idle: list[None] = []  # one entry for each thread that waits at the queue
 
     def run(self, fn: Thunk[None], name: str) -> None:
-        """Run `fn`; it answers through `SharedFuture`s, also when it fails."""
-        with self._changed:
-            self._running += 1
+        """Have `fn` done by a thread; it answers through `SharedFuture`s, also when it fails."""
+        piece = _Piece(fn, name)
         try:
-            fn()
-        except Exception:
-            self._logger.exception("%s ended with an error", name)
-        finally:
-            with self._changed:
-                self._running -= 1
-                if not self._running:
-                    self._changed.notify_all()
+            self._unfinished.add(piece)
+            self._queue.put(piece)
+        except BaseException:
+            self._queue.put(piece)  # perhaps a second time: it is done once
+            raise
+        self._have_threads()
+
+    def call(self, fn: Thunk[T]) -> T:
+        """Return what `fn` returns or raise what it raises; it is done by a thread, to its end.
+
+        A thread that belongs to the library does it itself.
+        """
+        if getattr(_OURS, "thread", False):
+            return fn()
+        future: SharedFuture[T] = SharedFuture()
+        self.run(lambda: _settle(future, fn), "pgsession call")
+        return future.wait()
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all that runs has ended; returns whether it has."""
+        """Wait until all that runs has ended, and its threads with it; returns whether they have."""
+        end = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            return self._changed.wait_for(lambda: not self._running, timeout)
+            done = self._changed.wait_for(lambda: not self._unfinished, timeout)
+        threads = [thread for thread in list(self._threads) if thread is not threading.current_thread()]
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            thread.join(None if end is None else max(end - time.monotonic(), 0.1))
+        return done
+
+    def _have_threads(self) -> None:
+        """Start a thread if more waits than there are threads that wait for it."""
+        if self._queue.qsize() > len(self._idle) and len(self._threads) < self._most:
+            threading.Thread(target=self._work, name="pgsession worker", daemon=True).start()
+
+    def _work(self) -> None:
+        _OURS.thread = True
+        self._threads.add(threading.current_thread())
+        try:
+            while (piece := self._next()) is not None:
+                self._have_threads()  # for what came while this thread was still counted as idle
+                self._do(piece)
+        finally:
+            self._threads.discard(threading.current_thread())
+            self._have_threads()  # for what came while this thread was still counted
+
+    def _next(self) -> _Piece | None:
+        self._idle.append(None)
+        try:
+            return self._queue.get(timeout=LINGER)
+        except Empty:
+            pass
+        finally:
+            self._idle.pop()
+        try:
+            return self._queue.get_nowait()  # by who counted on this thread
+        except Empty:
+            return None
+
+    def _do(self, piece: _Piece) -> None:
+        try:
+            piece.unclaimed.pop()
+        except IndexError:
+            return
+        try:
+            piece.fn()
+        except BaseException:
+            self._logger.exception("%s ended with an error", piece.name)
+        finally:
+            self._unfinished.discard(piece)
+            if not self._unfinished:
+                with self._changed:
+                    self._changed.notify_all()
+
+
+def _settle(future: SharedFuture[T], fn: Thunk[T]) -> None:
+    try:
+        future.set_result(fn())
+    except BaseException as error:
+        future.set_error(error)

@@ -1,147 +1,88 @@
-"""Combiners: one of those who wait acts for all of them, and then hands over."""
+"""Work that is done for all who wait at the moment, by one at a time."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Awaitable
-from typing import Any, TypeVar
 
-from pgsession.errors import ManagerClosedError
-
-from .background import AsyncBackgroundTasks
-from .shared_future import AsyncSharedFuture, SharedFuture
+from .background import AsyncBackgroundTasks, BackgroundTasks
 from .sync import async_pause, pause
 from .types import LOGGER, AsyncThunk, Thunk
 
-T = TypeVar("T")
-
 
 class AsyncCombiner:
-    """Acts for all who wait at the moment, one at a time: here in a task that no caller's end can cancel.
+    """Calls `work` for all who have put something where it finds it, never twice at once; here in a task of its own.
 
-    `run(fn, future)`: the caller has put what it wants done where `fn` will find it, together with `future`. `fn` is
-    called again and again, never twice at once, until every future that was given to `run` is settled; then
-    nothing runs. Between two calls those who were answered get to run, and may come back with more.
-
-    `fn` takes what waits (or a part of it, oldest first) and settles its futures; it skips what is `done` already. If
-    it raises, all who wait get that error.
+    Whoever has put something there calls `wake`. `work` takes what waits, or a part of it, and returns True while
+    something is left; then it is called again. Between two calls those who were answered get to run, and may come back
+    with more. Nothing runs while nothing waits. If `work` raises, that is logged, and it is called at the next `wake`.
     """
 
-    def __init__(self, logger: logging.Logger = LOGGER) -> None:
+    def __init__(self, work: AsyncThunk[bool], name: str, logger: logging.Logger = LOGGER) -> None:
+        self._work = work
+        self._name = name
         self._background = AsyncBackgroundTasks(logger)
-        self._waiting: deque[AsyncSharedFuture[Any]] = deque()
-        self._taken = False
+        self._asked = False
+        self._leading = False
 
-    def run(self, fn: AsyncThunk[None], future: AsyncSharedFuture[T]) -> Awaitable[T]:
-        self._waiting.append(future)
-        if not self._taken:
-            self._taken = True
-            self._background.run(lambda: self._lead(fn), "pgsession combiner")
-        return future.wait()
+    def wake(self) -> None:
+        """Have `work` called once more, from the beginning."""
+        self._asked = True
+        if not self._leading:
+            self._leading = True
+            self._background.run(self._lead, self._name)
 
     async def idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs, and cancel what does after `timeout`; returns whether nothing was cancelled."""
         return await self._background.drain(timeout)
 
-    async def _lead(self, fn: AsyncThunk[None]) -> None:
+    async def _lead(self) -> None:
+        # Nothing is awaited between the last look at `_asked` and the end: nobody is overlooked.
         try:
-            while self._somebody_waits():
-                await fn()
+            while self._asked:
+                self._asked = False
+                if await self._work():
+                    self._asked = True
                 await async_pause()
-        except Exception as error:
-            self._give_up(error)
         finally:
-            # Nothing is awaited between the last look at who waits and this: nobody is overlooked.
-            self._taken = False
-            self._give_up(ManagerClosedError("closed before this was done"))
-
-    def _somebody_waits(self) -> bool:
-        while self._waiting and self._waiting[0].done:
-            self._waiting.popleft()
-        return bool(self._waiting)
-
-    def _give_up(self, error: Exception) -> None:
-        """After an error, or when the task is cancelled; otherwise nobody waits here."""
-        while self._waiting:
-            self._waiting.popleft().set_error(error)
+            self._leading = False
 
 
 class Combiner:
-    """Acts for all who wait at the moment, one at a time: here in the thread of one of those who wait.
+    """Calls `work` for all who have put something where it finds it, never twice at once; here in a thread of its own.
 
-    `run(fn, future)`: the caller has put what it wants done where `fn` will find it, together with `future`. The
-    first caller leads: it calls `fn` until its own future is settled, then hands over to the one who has waited
-    longest, and so on. Everybody else sleeps until answered or called to lead: one wake-up each.
+    Whoever has put something there calls `wake`. `work` takes what waits, or a part of it, and returns True while
+    something is left; then it is called again. Between two calls those who were answered get to run, and may come back
+    with more. Nothing runs while nothing waits. If `work` raises, that is logged, and it is called at the next `wake`.
 
-    `fn` takes what waits (or a part of it, oldest first) and settles its futures; it skips what is `done` already. If
-    it raises, the caller who led gets that error and the next one leads. Each future has one waiter, its caller.
+    An exception that is raised into a caller of `wake`, at whatever step, is made good by the next `wake`.
     """
 
-    def __init__(self, logger: logging.Logger = LOGGER) -> None:
-        self._guard = threading.Lock()
-        self._rests = threading.Condition(self._guard)
-        self._waiting: deque[SharedFuture[Any]] = deque()
-        self._taken = False
-        self._crowded = False  # True while somebody waited when the last leader handed over
+    def __init__(self, work: Thunk[bool], name: str, logger: logging.Logger = LOGGER) -> None:
+        self._work = work
+        self._name = name
+        self._background = BackgroundTasks(logger)
+        self._asked = False
+        self._leading = threading.Lock()
 
-    def run(self, fn: Thunk[None], future: SharedFuture[T]) -> T:
-        if self._take(future) or self._follow(future):
-            self._lead(fn, future)
-        return future.wait()
+    def wake(self) -> None:
+        """Have `work` called once more, from the beginning."""
+        self._asked = True
+        if not self._leading.locked():
+            self._background.run(self._lead, self._name)
 
     def idle(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs; returns whether that is so."""
-        with self._guard:
-            return self._rests.wait_for(lambda: not self._taken, timeout)
+        return self._background.drain(timeout)
 
-    def _take(self, future: SharedFuture[Any]) -> bool:
-        with self._guard:
-            if self._taken:
-                self._waiting.append(future)
-                return False
-            self._taken = True
-            return True
-
-    def _follow(self, future: SharedFuture[Any]) -> bool:
-        """Sleep until answered or called to lead; returns whether to lead."""
-        try:
-            future._pass()
-        except BaseException as interrupt:
-            future.set_error(interrupt)  # withdrawn, unless a batch has it
-            if self._must_lead(future):
-                self._hand_over()
-            raise
-        return self._must_lead(future)
-
-    def _must_lead(self, future: SharedFuture[Any]) -> bool:
-        # Under the guard, so that leadership is never given to somebody who has just left.
-        with self._guard:
-            return future._leads
-
-    def _lead(self, fn: Thunk[None], future: SharedFuture[Any]) -> None:
-        try:
-            if self._crowded:
-                pause()  # those just answered come back with more: full batches instead of half full ones
-            while not future.done:
-                fn()
-        except BaseException as error:
-            future.set_error(error)  # withdrawn: nobody is left to hear the answer
-            raise
-        finally:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        with self._guard:
-            self._crowded = bool(self._waiting)
-            while self._waiting:
-                successor = self._waiting.popleft()
-                if not successor.done:
-                    successor._leads = True
-                    break
-            else:
-                self._taken = False
-                self._rests.notify_all()
-                return
-        successor._open()
+    def _lead(self) -> None:
+        # Who asks after the last look at `_asked` sees nobody leading, or is seen after the lead is given up.
+        while self._asked and self._leading.acquire(blocking=False):
+            try:
+                while self._asked:
+                    self._asked = False
+                    if self._work():
+                        self._asked = True
+                        pause()
+            finally:
+                self._leading.release()

@@ -12,7 +12,7 @@ T = TypeVar("T")
 class AsyncSharedFuture(Generic[T]):
     """One result or error, set once, for any number of waiters; cancelling a waiter concerns nobody else."""
 
-    __slots__ = ("_done", "_error", "_result", "_traceback", "_waiters")
+    __slots__ = ("_done", "_error", "_result", "_traceback", "_unbegun", "_waiters", "handed_over")
 
     def __init__(self) -> None:
         self._done = False
@@ -20,10 +20,24 @@ class AsyncSharedFuture(Generic[T]):
         self._error: BaseException | None = None
         self._traceback: Any = None
         self._waiters: dict[asyncio.Future[None], None] | None = None
+        self.handed_over = False  # for its users: somebody is certain to `begin`
+        self._unbegun = [True]  # popping it is what makes one `begin` the first one
 
     @property
     def done(self) -> bool:
         return self._done
+
+    @property
+    def succeeded(self) -> bool:
+        """True once there is a result."""
+        return self._done and self._error is None
+
+    def begin(self) -> bool:
+        """Return True for the first who is about to do the work that this stands for, and False for all others."""
+        try:
+            return self._unbegun.pop()
+        except IndexError:
+            return False
 
     def set_result(self, result: T) -> bool:
         """Answer everybody; False, and nothing changes, when that was done before."""
@@ -69,11 +83,20 @@ class AsyncSharedFuture(Generic[T]):
 class SharedFuture(Generic[T]):
     """One result or error, set once, for any number of waiting threads.
 
-    The gate is a lock that is closed (held, by nobody in particular) until the answer is there. Whoever gets through
-    opens it for the next one, so setting an answer costs one wake-up whatever the number of waiters.
+    Each waiter sleeps at a gate of its own (a lock that it has closed), and the setter opens all gates: whatever
+    becomes of a waiter, an exception raised into it included, no other depends on it.
     """
 
-    __slots__ = ("_done", "_error", "_gate", "_leads", "_result", "_traceback", "_unclaimed")
+    __slots__ = (
+        "_done",
+        "_error",
+        "_gates",
+        "_result",
+        "_traceback",
+        "_unbegun",
+        "_unclaimed",
+        "handed_over",
+    )
 
     def __init__(self) -> None:
         self._done = False
@@ -81,13 +104,25 @@ class SharedFuture(Generic[T]):
         self._error: BaseException | None = None
         self._traceback: Any = None
         self._unclaimed = [True]  # popping it is what makes one setter the only one
-        self._leads = False  # Combiner: its waiter is to lead
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self._gates: list[Any] = []
+        self.handed_over = False  # for its users: somebody is certain to `begin`
+        self._unbegun = [True]  # popping it is what makes one `begin` the first one
 
     @property
     def done(self) -> bool:
         return self._done
+
+    @property
+    def succeeded(self) -> bool:
+        """True once there is a result."""
+        return self._done and self._error is None
+
+    def begin(self) -> bool:
+        """Return True for the first who is about to do the work that this stands for, and False for all others."""
+        try:
+            return self._unbegun.pop()
+        except IndexError:
+            return False
 
     def set_result(self, result: T) -> bool:
         """Answer everybody; False, and nothing changes, when that was done before."""
@@ -106,30 +141,35 @@ class SharedFuture(Generic[T]):
         if error is not None:
             self._traceback = error.__traceback__
         self._done = True
-        self._open()
+        # A waiter that adds its gate after this has seen the last one looks at `_done` after it.
+        while self._gates:
+            try:
+                self._gates.pop().release()
+            except IndexError:
+                break  # a waiter has taken its own away
         return True
-
-    def _open(self) -> None:
-        try:
-            self._gate.release()
-        except RuntimeError:
-            pass  # open already
-
-    def _pass(self, timeout: float | None = None) -> None:
-        """Wait until the gate opens. It stays open for good once the answer is there."""
-        try:
-            self._gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
-        finally:
-            if self._done:
-                self._open()
 
     def wait(self, timeout: float | None = None) -> T:
         """The result, or its error raised; `TimeoutError` if there is none in `timeout` seconds."""
         if not self._done:
-            self._pass(timeout)
+            gate = threading.Lock()
+            gate.acquire()
+            self._gates.append(gate)
+            try:
+                if not self._done:
+                    gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+            finally:
+                if not self._done:
+                    self._forget(gate)
             if not self._done:
                 raise TimeoutError
         return _answer(self)
+
+    def _forget(self, gate: Any) -> None:
+        try:
+            self._gates.remove(gate)
+        except ValueError:
+            pass  # the setter has it
 
 
 def _answer(future: AsyncSharedFuture[T] | SharedFuture[T]) -> T:

@@ -1,4 +1,4 @@
-"""Events, mutexes, semaphores, pauses, alarms and the calls of what the user gave us stand here in pairs."""
+"""Events, mutexes, pauses, alarms and the calls of what the user gave us stand here in pairs."""
 
 from __future__ import annotations
 
@@ -51,14 +51,6 @@ class Mutex:
     def locked(self) -> bool:
         """Return True while a thread is in the block."""
         return self._lock.locked()
-
-
-class AsyncSemaphore(asyncio.Semaphore):
-    """Lets so many tasks at once into a block, by `async with`."""
-
-
-class Semaphore(threading.BoundedSemaphore):
-    """Lets so many threads at once into a block, by `with`."""
 
 
 async def async_sleep(seconds: float) -> None:

@@ -1,41 +1,118 @@
-"""What can be told of a PostgreSQL connection without asking the server."""
+"""What can be told of a PostgreSQL connection without asking the server, and the cursors that the library uses."""
 
 from __future__ import annotations
 
 import select
 import socket
 import sys
+from typing import Any, Final
 
 import psycopg
-from psycopg import pq
+from psycopg import AsyncCursor, Cursor, pq
+from psycopg.adapt import AdaptersMap
+from psycopg.postgres import register_default_adapters, register_default_types
+from psycopg.types import TypesRegistry
 
-__all__ = ["cut", "is_stale", "lost_durability"]
+__all__ = [
+    "ADAPTERS",
+    "AsyncPlainCursor",
+    "PlainCursor",
+    "cut",
+    "in_recovery",
+    "is_stale",
+    "leads_elsewhere",
+    "lost_durability",
+    "shut",
+]
+
+_FATAL: Final = frozenset({"FATAL", "PANIC"})
 
 
-def is_stale(connection: pq.abc.PGconn) -> bool:
-    """Whether an idle connection has been ended by the server, so that nothing should be sent on it.
+def _adapters() -> AdaptersMap:
+    types = TypesRegistry()
+    register_default_types(types)
+    adapters = AdaptersMap(types=types)
+    register_default_adapters(adapters)
+    return adapters
+
+
+ADAPTERS: Final = _adapters()
+"""How the library's own values are sent and read: psycopg's defaults, whatever a program has registered since."""
+
+
+class AsyncPlainCursor(AsyncCursor[Any]):
+    """A cursor that sends and reads values by psycopg's defaults, whatever its connection's owner has registered."""
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return ADAPTERS
+
+
+class PlainCursor(Cursor[Any]):
+    """A cursor that sends and reads values by psycopg's defaults, whatever its connection's owner has registered."""
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        return ADAPTERS
+
+
+def is_stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Return True if the server has ended an idle connection, so that nothing may be sent on it.
 
     A write that was sent on it would have an unknown outcome; found out beforehand, nothing happened. An idle
-    connection has nothing to read, unless that is its end.
+    connection may also have notices, changed settings or notifications to read: all that has arrived is read, since
+    the end comes behind it, and so does the message that announces the end.
     """
-    if connection.status != pq.ConnStatus.OK:
+    libpq = connection.pgconn
+    if libpq.status != pq.ConnStatus.OK:
         return True
-    if not _readable(connection.socket):
+    if not _readable(libpq.socket):
         return False
+    fatal: list[str | None] = []
+
+    def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized in _FATAL:
+            fatal.append(diagnostic.sqlstate)
+
+    connection.add_notice_handler(notice)
     try:
-        connection.consume_input()
+        while libpq.status == pq.ConnStatus.OK and _readable(libpq.socket):
+            libpq.consume_input()
+            libpq.is_busy()  # has libpq parse what it has read, and report the notices in it
     except psycopg.Error:
         return True
-    return connection.status != pq.ConnStatus.OK
+    finally:
+        connection.remove_notice_handler(notice)
+    return bool(fatal) or libpq.status != pq.ConnStatus.OK
+
+
+def in_recovery(connection: pq.abc.PGconn) -> bool:
+    """Return True if the connection is known to lead to a standby (servers before 14 do not say)."""
+    return connection.parameter_status(b"in_hot_standby") == b"on"
+
+
+def leads_elsewhere(error: psycopg.Error) -> bool:
+    """Return True if this error says that its connection leads to a server that cannot write, or is going away.
+
+    Its SQLSTATE is "read-only transaction", "not supported" (a standby's answer to BEGIN READ WRITE), or of the
+    classes "connection exception" and "operator intervention" (but for a cancelled query).
+    """
+    state = error.sqlstate or ""
+    return state in ("25006", "0A000") or state.startswith(("08", "57P0"))
 
 
 def cut(connection: pq.abc.PGconn) -> None:
-    """Ends a connection at this end while somebody waits for its answer, who gets an error at once."""
+    """End a connection at this end while somebody waits for its answer, who gets an error at once."""
     with socket.fromfd(connection.socket, socket.AF_INET, socket.SOCK_STREAM) as handle:
-        try:
-            handle.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it has ended by itself
+        shut(handle)
+
+
+def shut(handle: socket.socket) -> None:
+    """Do the same by a descriptor of its socket."""
+    try:
+        handle.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended by itself
 
 
 if sys.platform == "win32":
@@ -52,7 +129,7 @@ else:
 
 
 def lost_durability(diagnostic: psycopg.errors.Diagnostic) -> bool:
-    """Whether this notice says that a commit stopped waiting for its synchronous standbys.
+    """Return True if this notice says that a commit stopped waiting for its synchronous standbys.
 
     The server then reports success with a warning, in its own language; the function that speaks is the same in all.
     """

@@ -1,4 +1,4 @@
-"""What the listener's own connection is opened with."""
+"""What the connections of the listener and of the manager's own pool are opened with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Conninfo
+from psycopg.pq import Conninfo, PGconn
+from psycopg.pq import version as pq_version
 
 from pgsession.errors import ConfigError
 
@@ -30,26 +31,50 @@ _SERVER_SIDE = {
     "idle_session_timeout": "0",
 }
 
+# By "read-write" libpq would refuse the primary to a role whose transactions are read-only by default; the library's
+# own say READ WRITE. Older libpqs know nothing else.
+_PRIMARY = "primary" if pq_version() >= 140_000 else "read-write"
+_ANY = "any"  # libpq's default; it cannot be told from the same word in a service file
+
 
 def listener_parameters(conninfo: str, *, connect_timeout: int) -> dict[str, Any]:
-    """The conninfo as parameters for `connect`, completed where it (or the environment) says nothing."""
-    given = conninfo_to_dict(conninfo)
-    parameters: dict[str, Any] = {"fallback_application_name": "pgsession listener", **_CLIENT_SIDE}
-    if "PGCONNECT_TIMEOUT" not in os.environ:
-        parameters["connect_timeout"] = connect_timeout
-    if _many_hosts(given) and "PGTARGETSESSIONATTRS" not in os.environ:
-        parameters["target_session_attrs"] = "primary"  # a standby cannot LISTEN
-    return {**parameters, **given, "client_encoding": "utf8"}
+    """Return the conninfo as parameters for `connect`, completed where nothing says otherwise."""
+    given, known = conninfo_to_dict(conninfo), resolved(conninfo)
+    added = _additions(given, known, connect_timeout, "pgsession listener")
+    # A standby cannot LISTEN. Where there is but one host, the listener says so better than libpq.
+    if _any_host_will_do(given, known) and any("," in known.get(name, "") for name in ("host", "hostaddr")):
+        added["target_session_attrs"] = _PRIMARY
+    return {**added, **given, "client_encoding": "utf8"}
 
 
-def _many_hosts(given: dict[str, Any]) -> bool:
-    hosts = (given.get("host"), given.get("hostaddr"), os.environ.get("PGHOST"), os.environ.get("PGHOSTADDR"))
-    return any("," in str(host) for host in hosts if host)
+def pool_parameters(conninfo: str, *, connect_timeout: int) -> dict[str, Any]:
+    """Return what the manager's own pool connects with beyond the conninfo, where nothing says otherwise."""
+    given, known = conninfo_to_dict(conninfo), resolved(conninfo)
+    added = _additions(given, known, connect_timeout, "pgsession")
+    # Also of one host: its name may lead to a standby for a moment, and the pool would keep that connection.
+    if _any_host_will_do(given, known):
+        added["target_session_attrs"] = _PRIMARY
+    return added
+
+
+def resolved(conninfo: str) -> dict[str, str]:
+    """Return what libpq makes of the conninfo, the environment and the service file, its own defaults included.
+
+    libpq reads a service file only on its way to a connection. So it is asked for one that it refuses, for an SSL
+    mode that does not exist, after it has put its parameters together and before it has looked up a host.
+    """
+    attempt = PGconn.connect_start(make_conninfo(conninfo, sslmode="none").encode())
+    try:
+        return {
+            option.keyword.decode(): option.val.decode() for option in attempt.info if option.val is not None
+        }
+    finally:
+        attempt.finish()
 
 
 def server_settings(conninfo: str) -> str:
-    """A statement that sets the server's end of the connection, where the conninfo's `options` do not."""
-    options = str(conninfo_to_dict(conninfo).get("options") or os.environ.get("PGOPTIONS", ""))
+    """Return a statement that sets the server's end of the connection, where `options` do not."""
+    options = resolved(conninfo).get("options", "")
     values = ", ".join(
         f"('{name}', '{value}')" for name, value in _SERVER_SIDE.items() if name not in options
     )
@@ -60,21 +85,20 @@ def server_settings(conninfo: str) -> str:
     )
 
 
-def pool_parameters(conninfo: str, *, connect_timeout: int) -> dict[str, Any]:
-    """What the manager's own pool connects with beyond the conninfo, where that (or the environment) says nothing."""
-    given = conninfo_to_dict(conninfo)
-    parameters: dict[str, Any] = {name: value for name, value in _CLIENT_SIDE.items() if name not in given}
-    if "application_name" not in given:
-        parameters["fallback_application_name"] = "pgsession"
-    if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
-        parameters["connect_timeout"] = connect_timeout
-    if (
-        "target_session_attrs" not in given
-        and "PGTARGETSESSIONATTRS" not in os.environ
-        and _many_hosts(given)
-    ):
-        parameters["target_session_attrs"] = "read-write"
-    return parameters
+def _additions(
+    given: dict[str, Any], known: dict[str, str], connect_timeout: int, name: str
+) -> dict[str, Any]:
+    added: dict[str, Any] = {**_CLIENT_SIDE, "connect_timeout": connect_timeout}
+    added = {keyword: value for keyword, value in added.items() if keyword not in {**known, **given}}
+    if "application_name" not in {**known, **given}:
+        added["fallback_application_name"] = name
+    return added
+
+
+def _any_host_will_do(given: dict[str, Any], known: dict[str, str]) -> bool:
+    """Return True while nobody has said which kind of server is wanted."""
+    said = "target_session_attrs" in given or "PGTARGETSESSIONATTRS" in os.environ
+    return not said and known.get("target_session_attrs", _ANY) == _ANY
 
 
 def of_database(database: Any) -> str:

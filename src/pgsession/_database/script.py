@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import generators, pq
-from psycopg.pq import ExecStatus, PipelineStatus
+from psycopg.pq import ExecStatus
 
 Parameter = str | int | bool | None
 Row = tuple[Any, ...]
@@ -42,18 +42,19 @@ class Script(NamedTuple):
         or None if it has none; that is known only once the last statement has succeeded.
 
         Raises:
-            psycopg.Error: The first error of a statement, or that the connection was lost.
+            psycopg.Error: The first error of a statement; or the connection was lost, and is closed.
         """
-        connection.enter_pipeline_mode()
         try:
+            connection.enter_pipeline_mode()
             for statement, parameters in self.steps:
                 connection.send_query_params(statement, parameters)
             connection.pipeline_sync()
             yield from generators.send(connection)
             results = yield from _results(connection)
-        finally:
-            if connection.status == pq.ConnStatus.OK and connection.pipeline_status != PipelineStatus.OFF:
-                connection.exit_pipeline_mode()
+            connection.exit_pipeline_mode()
+        except BaseException:
+            connection.finish()  # nobody knows what it would answer next
+            raise
         for result in results:
             if result.status in _FAILED:
                 raise psycopg.errors.error_from_result(result)

@@ -145,18 +145,11 @@ class Queue:
         """Puts one back in front of all others: nothing of it has been done."""
         self._waiting.appendleft(operation)
 
-    def remove(self, operation: Operation) -> None:
-        """Takes one out, if it is here."""
-        try:
-            self._waiting.remove(operation)
-        except ValueError:
-            pass
-
-    def take(self) -> Batch:
+    def take(self, most: int = MAX_OPERATIONS) -> Batch:
         """The next batch: the longest-waiting operations, within the bounds of a batch. Empty if nothing waits."""
         operations: list[Operation] = []
         size = 0
-        while self._waiting and len(operations) < MAX_OPERATIONS:
+        while self._waiting and len(operations) < min(most, MAX_OPERATIONS):
             if operations and size + self._waiting[0].size > MAX_BYTES:
                 break
             operations.append(self._waiting.popleft())

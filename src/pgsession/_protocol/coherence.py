@@ -247,6 +247,11 @@ class Coherence:
                 self._cache.set_floor(fill.key, min_version)
             return verdict
 
+    def withdraw_fill(self, key: bytes, future: Any) -> None:
+        """Whoever called `open_fill` with this future was interrupted, perhaps before it knew its fill."""
+        with self._lock:
+            self._leases.withdraw(key, future)
+
     def fail_fill(self, fill: Fill) -> None:
         """Close a fill whose leader got no answer from the database."""
         with self._lock:

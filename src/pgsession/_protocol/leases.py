@@ -80,6 +80,12 @@ class Leases:
             del self._open[lease.key]
         return True
 
+    def withdraw(self, key: bytes, future: Any) -> None:
+        """Close the fill that was opened with this future, if it was opened at all."""
+        for lease in list(self._open.get(key, ())):
+            if isinstance(lease, Fill) and lease.future is future:
+                self.close(lease)
+
     def joinable(self, key: bytes, opened_after: int) -> Fill | None:
         """Return the fill that a new caller may wait for, None if there is none that began after `opened_after`.
 

@@ -44,22 +44,19 @@ _CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTR
 class Operation:
     """One caller's write on its way: what is asked, and `future`, where its caller waits (opaque here).
 
-    `lease` is the write's lease on its id (see `leases`); `previous` the same session's operation before this one,
-    `ended` where the one after it waits for `finished`; `sent`: a batch has it, or had it; `locked` counts how often a
-    batch found the row locked by somebody else; `lane` is where it waits, or waited, to be sent (opaque here).
+    `lease` is the write's lease on its id (see `coherence`), from before it is sent; `given_up`: its caller is gone;
+    `finished`: its future is about to be settled; `locked` counts how often a batch found the row locked by somebody
+    else.
     """
 
-    __slots__ = ("ended", "finished", "future", "key", "lane", "lease", "locked", "previous", "sent", "size")
+    __slots__ = ("finished", "future", "given_up", "key", "lease", "locked", "size")
 
     def __init__(self, key: bytes, size: int) -> None:
         self.key = key
         self.size = size
         self.locked = 0
-        self.lane: Any = None
         self.lease: Any = None
-        self.previous: Operation | None = None
-        self.ended: Any = None
-        self.sent = False
+        self.given_up = False
         self.finished = False
         self.future: Any = None
 

@@ -16,6 +16,7 @@ from psycopg.pq import ConnStatus
 from psycopg.pq.abc import PGconn
 
 from pgsession._concurrency import Alarm
+from pgsession._database.connections import ADAPTERS
 
 Command = LiteralString | bytes | sql.Composed
 Row = tuple[Any, ...]
@@ -42,7 +43,11 @@ class ListenerConnection:
     @classmethod
     def connect(cls, parameters: Mapping[str, Any]) -> ListenerConnection:
         """Connect, within the parameter connect_timeout for each host."""
-        return cls(psycopg.Connection.connect(**parameters, autocommit=True, prepare_threshold=None))
+        return cls(
+            psycopg.Connection.connect(
+                **parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS
+            )
+        )
 
     @property
     def alive(self) -> bool:

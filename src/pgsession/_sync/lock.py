@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import weakref
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -118,6 +119,14 @@ class Lock:
             raise LockNotAcquiredError(
                 f"this object has taken the lock on {self._resource!r} already: release it first"
             )
+        try:
+            return self._acquire(blocking, patience)
+        except BaseException:
+            if self._holding() is not None:
+                self._abandon(self._owner)
+            raise
+
+    def _acquire(self, blocking: bool, patience: float | None) -> bool:
         end = None if patience is None else time.monotonic() + patience
         self._renewal = self._opened()
         acquired = self._try()
@@ -160,22 +169,36 @@ class Lock:
         try:
             self._renewal.background.run(partial(self._ask, owner, future), "pgsession lock")
             acquired = future.wait()
+            if acquired.acquired:
+                self._hold(owner, acquired.token, sent)
         except BaseException as error:
-            self._owner = uuid.uuid4().hex  # if it was taken, it is nobody's
-            if not future.set_error(error) and not isinstance(error, Exception):
-                self._renewal.background.run(partial(self._give_back, owner), "pgsession lock")
+            # If it is taken after this, `_ask` gives it back.
+            if not future.set_error(error) and future.succeeded:
+                self._abandon(owner)
+            self._owner = uuid.uuid4().hex
             raise
         if acquired.acquired is None:
             assert self._session_id is not None
             raise SessionNotFoundError(uuid.UUID(bytes=self._session_id))
-        if acquired.acquired:
-            self._held = HeldLock(
-                self._resource, owner, acquired.token,
-                since=sent, lease=self._lease, heartbeat=self._heartbeat,
-                clock=self._clock, store=self._renewal.store, background=self._renewal.background,
-            )  # fmt: skip
-            self._renewal.hold(self._held)
         return acquired
+
+    def _hold(self, owner: str, token: int, sent: int) -> None:
+        self._held = HeldLock(
+            self._resource, owner, token,
+            since=sent, lease=self._lease, heartbeat=self._heartbeat,
+            clock=self._clock, store=self._renewal.store, background=self._renewal.background,
+        )  # fmt: skip
+        # An object that nobody has any more, say of a block that was interrupted at its end, is not renewed.
+        weakref.finalize(self, self._renewal.let_go, self._held).atexit = False
+        self._renewal.hold(self._held)
+
+    def _abandon(self, owner: str) -> None:
+        """Gives back what was taken for a caller who does not hear of it."""
+        held, self._held = self._held, None
+        self._owner = uuid.uuid4().hex
+        if held is not None:
+            self._renewal.let_go(held)
+        self._renewal.background.run(partial(self._give_back, owner), "pgsession lock")
 
     def _ask(self, owner: str, future: SharedFuture[Acquired]) -> None:
         """Ask the database for the lock; where the caller was cancelled meanwhile, give back what was taken."""
@@ -230,9 +253,14 @@ class Lock:
             raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was extended")
 
     def __enter__(self) -> Self:
-        if not self.acquire():
-            raise LockNotAcquiredError(f"somebody else holds the lock on {self._resource!r}")
-        return self
+        try:
+            if not self.acquire():
+                raise LockNotAcquiredError(f"somebody else holds the lock on {self._resource!r}")
+            return self
+        except BaseException:
+            if self._holding() is not None:
+                self._abandon(self._owner)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -117,9 +117,16 @@ class SessionManager(Reader):
         self._runtime: Runtime | None = None
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._opening = Mutex()
-        self._background = BackgroundTasks(self._logger)
+        self._background = self._new_background()
+        self._moving = BackgroundTasks(
+            self._logger, most=1
+        )  # opens and closes; what is begun is brought to its end
         self._modifying = KeyedMutex()
         fork.watch(self)
+
+    def _new_background(self) -> BackgroundTasks:
+        pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
+        return BackgroundTasks(self._logger, most=pool_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
@@ -137,6 +144,9 @@ class SessionManager(Reader):
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
+        self._moving.call(self._open)
+
+    def _open(self) -> None:
         with self._opening:
             if self._state == "open":
                 return
@@ -154,6 +164,7 @@ class SessionManager(Reader):
                 clock=self._clock,
                 coherence=self._coherence,
                 listener=self._shared_listener if self._state == "new" else None,
+                background=self._background,
                 logger=self._logger,
             )
             runtime.open()
@@ -170,6 +181,10 @@ class SessionManager(Reader):
         patience = rules.timeout("timeout", timeout)
         if self._runtime is not None:
             self._runtime.home.check()
+        self._moving.call(partial(self._close, patience))
+        self._moving.drain(patience)
+
+    def _close(self, patience: float | None) -> None:
         with self._opening:
             runtime, self._runtime = self._runtime, None
             self._state = "closed"
@@ -220,7 +235,10 @@ class SessionManager(Reader):
         if self._state == "open":
             self._state = "forked"
         self._opening = Mutex()
-        self._background = BackgroundTasks(self._logger)
+        self._background = self._new_background()
+        self._moving = BackgroundTasks(
+            self._logger, most=1
+        )  # opens and closes; what is begun is brought to its end
         self._modifying = KeyedMutex()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
@@ -243,17 +261,34 @@ class SessionManager(Reader):
     def _fetch(self, runtime: Runtime, key: bytes, refresh: bool, min_version: int) -> Record | None:
         """Return the session as the database has it, by a fill of our own or by one that is under way."""
         while True:
-            fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=SharedFuture)
-            if leads:
-                self._background.run(partial(self._fill, runtime, fill, min_version), "pgsession fill")
+            future: SharedFuture[Any] = SharedFuture()
+            try:
+                fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=lambda: future)  # noqa: B023
+                if (
+                    not fill.future.handed_over
+                ):  # whoever opened it may have been interrupted before it got so far
+                    self._background.run(partial(self._fill, runtime, fill, min_version), "pgsession fill")
+                    fill.future.handed_over = True
+            except BaseException:
+                if not future.handed_over:
+                    self._coherence.withdraw_fill(key, future)
+                raise
             record = fill.future.wait()
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
     def _fill(self, runtime: Runtime, fill: Fill, min_version: int) -> None:
         """Read a session once for all who wait for it (C10); its callers may come and go."""
+        if not fill.future.begin():
+            return
         try:
             record, incarnation = runtime.store.read(fill.key)
+            verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
+            if self._cache.many_evicted_accesses:
+                runtime.maintenance.write_accesses_soon()
+            if verdict.reconnect:
+                runtime.synchronizer.reconnect()
+            record = unexpired(record, self._clock.database_now())
         except BaseException as error:
             self._coherence.fail_fill(fill)
             fill.future.set_error(
@@ -262,12 +297,6 @@ class SessionManager(Reader):
             if not isinstance(error, Exception):
                 raise
             return
-        verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
-        if self._cache.many_evicted_accesses:
-            runtime.maintenance.write_accesses_soon()
-        if verdict.reconnect:
-            runtime.synchronizer.reconnect()
-        record = unexpired(record, self._clock.database_now())
         fill.future.set_result(_AGAIN if verdict.again else record)
 
     def _session(self, record: Record, touch: bool) -> Session:
@@ -506,7 +535,6 @@ class SessionManager(Reader):
         return True
 
     def _write(self, runtime: Runtime, operation: Operation) -> Any:
-        operation.lease = self._coherence.open_write(operation.key)
         result = runtime.group_commit.write(operation)
         if self._cache.many_evicted_accesses:
             runtime.maintenance.write_accesses_soon()

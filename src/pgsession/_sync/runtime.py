@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict
 
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import Home
+from pgsession._concurrency import BackgroundTasks, Home
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
@@ -23,10 +24,10 @@ from .group_commit import GroupCommit
 from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
+from .pool import Pool
 from .store import Store
 from .synchronizer import Synchronizer
 
-POOL_SIZE = 8
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
@@ -65,26 +66,29 @@ class Runtime:
         clock: Clock,
         coherence: Coherence,
         listener: Listener | None,
+        background: BackgroundTasks,
         logger: logging.Logger,
     ) -> None:
         self.home = Home()
         self._config = config
+        self._background = background
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.pool = _pool(database) if isinstance(database, str) else database
+        self.pool = _pool(database, config) if isinstance(database, str) else database
+        self.connections = Pool(self.pool, keeps=self._owns_pool)
         self.listener = listener or Listener(
             config.listener_conninfo or conninfos.of_database(database),
             health_check_interval=None,  # the proofs of sync are better ones
             logger=logger,
         )
         self.store = Store(
-            self.pool,
+            self.connections,
             self.statements,
             node=node,
             inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
-            keeps=self._owns_pool,
+            background=background,
         )
         self.lock_renewal = LockRenewal(self.store, clock, logger)
         self.synchronizer = Synchronizer(
@@ -98,7 +102,13 @@ class Runtime:
             on_lock_changes=self.lock_renewal.on_lock_changes,
             logger=logger,
         )
-        self.group_commit = GroupCommit(self.store, coherence, self.synchronizer.reconnect, logger)
+        self.group_commit = GroupCommit(
+            self.store,
+            coherence,
+            self.synchronizer.reconnect,
+            logger,
+            most_stragglers=max(1, self.pool.max_size // 2),
+        )
         self.maintenance = Maintenance(
             self.store,
             cache,
@@ -115,7 +125,7 @@ class Runtime:
             if self._owns_listener:
                 self.listener.open()
             if self._owns_pool:
-                self.pool.open(wait=True, timeout=2 * CONNECT_TIMEOUT)
+                self._background.call(partial(self.pool.open, wait=True, timeout=2 * CONNECT_TIMEOUT))
             self.store.look_for_pooler()
             self._check_schema()
             self.synchronizer.start()
@@ -126,13 +136,16 @@ class Runtime:
 
     def close(self, timeout: float | None) -> None:
         """Writes first, while there is still a database, then the connections."""
-        self.group_commit.close(timeout)
+        if not self.group_commit.close(timeout):
+            self.connections.cut()  # a thread that waits for an answer ends with it
         self.lock_renewal.close(timeout)
         self.maintenance.stop(timeout)
         self.synchronizer.stop(timeout)
         if self._owns_listener:
             self.listener.close()
-        self.store.close()
+        if not self._background.drain(timeout):
+            self.connections.cut()
+        self.connections.close()
         if self._owns_pool:
             self.pool.close()
 
@@ -152,20 +165,23 @@ class Runtime:
         }
 
     def _check_schema(self) -> None:
+        self._background.call(self._check_schema_apart)
+
+    def _check_schema_apart(self) -> None:
         config = self._config
-        with self.store.connection() as connection:
+        with self.connections.connection() as connection:
             if config.create_schema_if_missing:
                 create(connection, config.schema_name, config.table_prefix)
             else:
                 check(connection, self.statements)
 
 
-def _pool(conninfo: str) -> ConnectionPool[Any]:
+def _pool(conninfo: str, config: Config) -> ConnectionPool[Any]:
     return ConnectionPool(
         conninfo,
         kwargs={"autocommit": True, **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)},
-        min_size=1,
-        max_size=POOL_SIZE,
+        min_size=config.pool_min_size,
+        max_size=config.pool_max_size,
         timeout=CONNECT_TIMEOUT,
         name="pgsession",
         reconnect_timeout=RECONNECT_DELAY,

@@ -5,20 +5,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import psycopg
-from psycopg import Connection, Cursor
-from psycopg.rows import tuple_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg import Connection
+from psycopg_pool import PoolTimeout
 
-from pgsession._concurrency import Alarm
+from pgsession._concurrency import Alarm, BackgroundTasks
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
-from pgsession._database.connections import cut, is_stale, lost_durability
+from pgsession._database.connections import cut, leads_elsewhere, lost_durability
 from pgsession._database.script import Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
@@ -26,9 +24,9 @@ from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import WriteOutcomeUnknown
 
+from .pool import Pool, plain_cursor
+
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
-_ENCODING: Final = b"UTF8"
-KEPT_FOR: Final = 1_000  # uses of the kept connection, then the pool has it back: it replaces old ones
 STEP: Final = 2_000  # sessions a transaction of a bulk operation
 
 
@@ -45,25 +43,24 @@ class Acquired(NamedTuple):
 class Store:
     """Runs the library's statements on the connections of a pool.
 
-    `commit` says how writes become durable (see `_sql`); `inactivity` is in microseconds. With `keeps`, for a pool that
-    nobody else uses, the connection that was used last is used again: pools hand out the one that rested longest, and a
-    server process that has just done the same thing has it in its caches, its plans included.
+    `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds.
+
+    Whatever uses a connection is done apart from its caller (`BackgroundTasks.call`): an exception raised into a
+    thread of the user's, at whatever step, finds it waiting and nothing else.
     """
 
     def __init__(
         self,
-        pool: ConnectionPool[Any],
+        pool: Pool,
         statements: Statements,
         *,
         node: str,
         inactivity: int,
         commit: Commit,
-        keeps: bool,
+        background: BackgroundTasks,
     ) -> None:
         self._pool = pool
-        self._keeps = keeps
-        self._kept: list[Connection[Any]] = []
-        self._uses = 0
+        self._background = background
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -76,8 +73,11 @@ class Store:
         There a prepared statement may be missing, or be another client's of the same name. Such a pooler gives its
         clients process ids of its own making.
         """
-        with self.connection() as connection:
-            cursor = _cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
+        self._background.call(self._look_for_pooler)
+
+    def _look_for_pooler(self) -> None:
+        with self._pool.connection() as connection:
+            cursor = plain_cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
             row = cursor.fetchone()
             self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
 
@@ -115,11 +115,14 @@ class Store:
         Raises:
             psycopg.OperationalError: there was none within `timeout` seconds; the connection is given up.
         """
-        with self.connection(timeout) as connection:
+        self._background.call(partial(self._ping, timeout))
+
+    def _ping(self, timeout: float) -> None:
+        with self._pool.connection(timeout) as connection:
             alarm = Alarm(timeout, partial(cut, connection.pgconn))
             try:
                 with alarm:
-                    _cursor(connection).execute("SELECT 1")
+                    plain_cursor(connection).execute("SELECT 1")
             except psycopg.OperationalError as error:
                 if alarm.rang:
                     raise psycopg.OperationalError(f"no answer within {timeout} s") from error
@@ -133,19 +136,23 @@ class Store:
     def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
         """The one row that a statement gives; `again`: it only reads, so a lost connection is replaced and it is
         run once more."""
+        return self._background.call(partial(self._query_again, statement, parameters, again))
+
+    def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool) -> Any:
         try:
             return self._query(statement, parameters)
         except PoolTimeout:
             raise
-        except psycopg.OperationalError as error:
-            # No SQLSTATE: it was the connection that failed, not the statement.
-            if not again or (error.sqlstate is not None and not error.sqlstate.startswith(("57P0", "08"))):
+        except psycopg.Error as error:
+            # Without an SQLSTATE it was the connection that failed, not the statement.
+            lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+            if not again or not (lost or leads_elsewhere(error)):
                 raise
         return self._query(statement, parameters)
 
     def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
-        with self.connection() as connection:
-            cursor = _cursor(connection)
+        with self._pool.connection() as connection:
+            cursor = plain_cursor(connection)
             return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
 
     # Writes
@@ -258,7 +265,10 @@ class Store:
         Its callers' answer is that of its last statement, the commit that is durable. `timeout`: seconds after which
         the connection is given up.
         """
-        with self.connection(timeout) as connection:
+        return self._background.call(partial(self._run_script, script, mark, timeout))
+
+    def _run_script(self, script: Script, mark: str | None, timeout: float | None) -> Any:
+        with self._pool.connection(timeout) as connection:
             doubts: list[str] = []
 
             def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -286,7 +296,7 @@ class Store:
         if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:
-            cursor = _cursor(connection).execute(
+            cursor = plain_cursor(connection).execute(
                 "ROLLBACK; SELECT pg_catalog.current_setting('pgsession.batch', true)", prepare=False
             )
             cursor.nextset()
@@ -295,71 +305,3 @@ class Store:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
-
-    @contextmanager
-    def connection(self, timeout: float | None = None) -> Iterator[Connection[Any]]:
-        """A connection of the pool, in autocommit mode, that the server has not ended in the meantime.
-
-        `timeout` in seconds; None: as the pool says.
-        """
-        while True:
-            connection = self._take(timeout)
-            if not is_stale(connection.pgconn):
-                break
-            connection.close()
-            self._pool.putconn(connection)
-        try:
-            theirs = _adapt(connection)
-            try:
-                yield connection
-            finally:
-                if theirs is not None and not connection.closed:
-                    _restore(connection, *theirs)
-        finally:
-            self._give_back(connection)
-
-    def _take(self, timeout: float | None) -> Connection[Any]:
-        try:
-            return self._kept.pop()
-        except IndexError:
-            connection: Connection[Any] = self._pool.getconn(timeout)
-            return connection
-
-    def _give_back(self, connection: Connection[Any]) -> None:
-        self._uses += 1
-        idle = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        if self._keeps and not self._kept and idle and self._uses % KEPT_FOR:
-            self._kept.append(connection)
-        else:
-            self._pool.putconn(connection)
-
-    def close(self) -> None:
-        """Gives the pool back what is kept of it."""
-        self._keeps = False
-        while self._kept:
-            self._pool.putconn(self._kept.pop())
-
-
-def _cursor(connection: Connection[Any]) -> Cursor[tuple[Any, ...]]:
-    """Whatever cursors and rows the pool's owner likes, ours are plain."""
-    return Cursor(connection, row_factory=tuple_row)
-
-
-def _adapt(connection: Connection[Any]) -> tuple[bool, bytes] | None:
-    """Lets a connection of the caller's pool work in our way; how it was, if otherwise."""
-    encoding = connection.pgconn.parameter_status(b"client_encoding") or _ENCODING
-    if connection.autocommit and encoding == _ENCODING:
-        return None
-    theirs = connection.autocommit, encoding
-    connection.set_autocommit(True)
-    if encoding != _ENCODING:
-        _cursor(connection).execute(b"SET client_encoding TO " + _ENCODING)
-    return theirs
-
-
-def _restore(connection: Connection[Any], autocommit: bool, encoding: bytes) -> None:
-    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        _cursor(connection).execute("ROLLBACK")
-    if encoding != _ENCODING:
-        _cursor(connection).execute(b"SET client_encoding TO " + encoding)
-    connection.set_autocommit(autocommit)

@@ -1,0 +1,207 @@
+# Generated from src/pgsession/_async/pool.py by tools/async_to_sync.py: never edit.
+
+"""Connections that are fit for use: taken from a psycopg pool, looked at, and given back or thrown away."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import Connection, pq
+from psycopg.rows import tuple_row
+from psycopg_pool import ConnectionPool
+
+from pgsession._database.connections import PlainCursor, in_recovery, is_stale, leads_elsewhere, shut
+
+KEPT_FOR: Final = (
+    60.0  # seconds; then the psycopg pool has it back: it replaces old ones, and closes idle ones
+)
+_ENCODING: Final = b"UTF8"
+_IDLE: Final = pq.TransactionStatus.IDLE
+_OPEN_TRANSACTION: Final = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+
+
+class _Member(NamedTuple):
+    """What is known of a connection that the psycopg pool gave."""
+
+    came: float
+    handle: (
+        socket.socket
+    )  # a second descriptor, so that `cut` never touches one that was closed and given to others
+
+
+class _Kept(NamedTuple):
+    """A connection that waits here for its next use; times by `time.monotonic`."""
+
+    connection: Connection[Any]
+    since: float
+
+
+class Pool:
+    """Lends the connections of a psycopg pool, each in autocommit mode, alive, and not leading to a standby.
+
+    A psycopg pool hands out the connection that rested longest. With `keeps`, for one that nobody else uses, what
+    comes back is kept here and is the first to go out again: a lone caller stays with one server process, which has
+    the library's plans and pages in its caches. While anybody waits in the psycopg pool's queue, nothing is kept: what
+    comes back goes to who has waited longest. A pool of the caller's is used as it is.
+    """
+
+    def __init__(self, pool: ConnectionPool[Any], *, keeps: bool) -> None:
+        self._pool = pool
+        self._keeps = keeps
+        self._guard = threading.Lock()
+        self._kept: list[_Kept] = []  # the last one was used last; empty while `_asking`
+        self._asking = 0  # callers that wait for the psycopg pool
+        self._members: dict[Connection[Any], _Member] = {}  # all that are lent or kept
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[Connection[Any]]:
+        """Lend a connection for the block.
+
+        After a psycopg error the connection is given back, unless the error says that it leads to the wrong server.
+        After any other exception (a cancelled task, an interrupt, a time limit of the caller's framework) nobody knows
+        what state it is in: it is closed, nothing is sent on it, and the exception passes through unchanged.
+
+        Args:
+            timeout: seconds to wait for a connection; None: as the psycopg pool says.
+
+        Raises:
+            psycopg_pool.PoolTimeout: there was none in time.
+            psycopg.OperationalError: all connections lead to a standby.
+        """
+        connection = self._take_fit(timeout)
+        theirs: tuple[bool, bytes] | None = None
+        try:
+            theirs = _adapt(connection)
+            yield connection
+        except psycopg.Error as error:
+            if leads_elsewhere(error):
+                connection.pgconn.finish()
+            raise
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        finally:
+            try:
+                if theirs is not None:
+                    _restore(connection, *theirs)
+            finally:
+                self._give_back(connection)
+
+    def close(self) -> None:
+        """Give the psycopg pool back what is kept of it, and keep nothing any more."""
+        with self._guard:
+            self._keeps = False
+            kept, self._kept = self._kept, []
+        for connection, _ in kept:
+            self._return(connection)
+
+    def cut(self) -> None:
+        """Cut the connections that are in use: whoever waits for an answer gets an error at once."""
+        with self._guard:
+            kept = {connection for connection, _ in self._kept}
+            for connection, member in self._members.items():
+                if connection not in kept:
+                    shut(member.handle)
+
+    def _take_fit(self, timeout: float | None) -> Connection[Any]:
+        deadline = time.monotonic() + (self._pool.timeout if timeout is None else timeout)
+        # Each one that is thrown away makes room for a new one: more than a poolful of them is no accident.
+        for _ in range(self._pool.max_size + 2):
+            connection = self._take(deadline - time.monotonic())
+            if not is_stale(connection) and not in_recovery(connection.pgconn):
+                return connection
+            connection.pgconn.finish()
+            self._return(connection)
+        raise psycopg.OperationalError(
+            "the pool's connections lead to a standby, or end at once: the conninfo must name the primary"
+        )
+
+    def _take(self, timeout: float) -> Connection[Any]:
+        with self._guard:
+            if self._kept:
+                return self._kept.pop().connection
+            self._asking += 1
+        try:
+            connection: Connection[Any] = self._pool.getconn(timeout)
+        finally:
+            with self._guard:
+                self._asking -= 1
+        try:
+            handle = socket.fromfd(connection.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM)
+        except BaseException:
+            self._pool.putconn(connection)
+            raise
+        with self._guard:
+            self._members[connection] = _Member(time.monotonic(), handle)
+        return connection
+
+    def _give_back(self, connection: Connection[Any]) -> None:
+        now = time.monotonic()
+        with self._guard:
+            if not self._may_keep(connection, now):
+                surplus = connection
+            else:
+                self._kept.append(_Kept(connection, now))
+                if now - self._kept[0].since < KEPT_FOR:
+                    return
+                surplus = self._kept.pop(0).connection
+        self._return(surplus)
+
+    def _may_keep(self, connection: Connection[Any], now: float) -> bool:
+        return (
+            self._keeps
+            and not self._asking
+            and connection.pgconn.transaction_status == _IDLE
+            and now - self._members[connection].came < KEPT_FOR
+        )
+
+    def _return(self, connection: Connection[Any]) -> None:
+        with self._guard:
+            self._members.pop(connection).handle.close()
+        self._pool.putconn(connection)
+
+
+def plain_cursor(connection: Connection[Any]) -> PlainCursor:
+    """A cursor of the library's kind, whatever cursors, rows and adapters the connection's owner likes."""
+    return PlainCursor(connection, row_factory=tuple_row)
+
+
+def _adapt(connection: Connection[Any]) -> tuple[bool, bytes] | None:
+    """Let a connection of the caller's pool work in the library's way; return how it was, if otherwise."""
+    encoding = connection.pgconn.parameter_status(b"client_encoding") or _ENCODING
+    if connection.autocommit and encoding == _ENCODING:
+        return None
+    theirs = connection.autocommit, encoding
+    try:
+        connection.set_autocommit(True)
+        if encoding != _ENCODING:
+            plain_cursor(connection).execute(b"SET client_encoding TO " + _ENCODING)
+    except BaseException:
+        connection.pgconn.finish()  # half adapted
+        raise
+    return theirs
+
+
+def _restore(connection: Connection[Any], autocommit: bool, encoding: bytes) -> None:
+    """Make a connection of the caller's pool as it was, or close it: what its user has done stands in any case."""
+    status = connection.pgconn.transaction_status
+    try:
+        if status in _OPEN_TRANSACTION:
+            plain_cursor(connection).execute("ROLLBACK")
+        elif status != _IDLE:
+            connection.pgconn.finish()
+            return
+        if encoding != _ENCODING:
+            plain_cursor(connection).execute(b"SET client_encoding TO " + encoding)
+        connection.set_autocommit(autocommit)
+    except psycopg.Error:
+        connection.pgconn.finish()
+    except BaseException:
+        connection.pgconn.finish()
+        raise
