@@ -526,7 +526,12 @@ def test_config_says_the_same_words_as_a_config_error(field: str) -> None:
         error = error_of(lambda value=value: pgsession.Config(**{field: value}))  # type: ignore[misc]
         assert type(error) is pgsession.ConfigError and isinstance(error, ValueError)
         assert str(error) == expected(rule, field, value)[1]
-    room = {"inactivity_duration": CENTURY, "last_access_update_interval": 1e-6}
+    room = {
+        "inactivity_duration": CENTURY,
+        "last_access_update_interval": 1e-6,
+        "pool_min_size": 0,
+        "pool_max_size": 10_000,
+    }
     for value in rule.good:
         pgsession.Config(**(room | {field: value}))
 
