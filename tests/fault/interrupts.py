@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -54,7 +55,7 @@ class Interrupter:
             sys.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(HOME):
+        if not frame.f_code.co_filename.startswith(HOME) or _in_finalizer(frame):
             return None
         if event == "line" and not self.raised and frame.f_lasti not in _ends_of_with(frame.f_code):
             self._left -= 1
@@ -84,3 +85,8 @@ def _ends_of_with(code: CodeType) -> frozenset[int]:
             if before.opname in ("SWAP", "NOP"):  # a value that is returned is put out of the way
                 ends.add(before.offset)
     return frozenset(ends)
+
+
+def _in_finalizer(frame: FrameType) -> bool:
+    """Return True in what a `weakref.finalize` runs: Python itself drops the exceptions raised there."""
+    return frame.f_back is not None and frame.f_back.f_code.co_filename == weakref.__file__

@@ -102,15 +102,15 @@ class Storm:
                 self._over.wait(0.001)  # an interrupt may still be on its way
 
     def _interrupt(self) -> None:
-        while not self._over.is_set():
+        while not self._calm.is_set():
             for thread, asks in list(self._victims.items()):
                 if asks and self._choice.random() < 0.3:
                     interrupt(thread)
-            self._over.wait(0.0005)
+            self._calm.wait(0.0005)
 
     def run(self) -> None:
         """Returns once everybody has got all answers, or was interrupted while he waited for one."""
-        self._over = threading.Event()
+        self._calm, self._over = threading.Event(), threading.Event()
         with Crew() as crew:
             for first in range(12):
                 crew.start(self._shielded, first)
@@ -120,7 +120,9 @@ class Storm:
                     if self.interrupted >= 40:
                         break
                     time.sleep(0.001)
-                self._over.set()
+                self._calm.set()
+            # Only now may they end: a new thread could be given the identity of one that has ended.
+            self._over.set()
 
     def _shielded(self, first: int) -> None:
         for _ in range(50):
@@ -184,7 +186,9 @@ def test_work_runs_in_a_thread_of_its_own_that_ends() -> None:
     assert work.drain(PATIENCE)
     assert len(ran_in) == 5 and threading.current_thread() not in ran_in
     assert len(set(ran_in)) <= 3, "two at a time, and perhaps one more that was on its way"
-    assert not any(thread.is_alive() for thread in ran_in)
+    for thread in ran_in:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "a thread without work ends by itself"
 
 
 def test_a_thread_of_the_librarys_does_its_calls_itself() -> None:

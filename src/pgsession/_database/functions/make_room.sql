@@ -36,7 +36,7 @@ BEGIN
     INTO too_many, overtaken, full_users, excess FROM n;
     IF full_users IS NOT NULL THEN
         SELECT e.short_users, e.evicted INTO short_users, gone
-        FROM {evict}(idle, waiting, moment, full_users, excess, accessed_ids, accessed_at) e;
+        FROM {evict}(idle, moment, full_users, excess, accessed_ids, accessed_at) e;
         IF short_users IS NOT NULL THEN
             locked := locked || ARRAY(SELECT u.i FROM unnest(users) WITH ORDINALITY u(user_id, i)
                                       WHERE u.user_id = ANY (short_users));
