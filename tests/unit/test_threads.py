@@ -73,7 +73,31 @@ class Interrupt(BaseException):
     """Raised into a thread from outside, at a moment that nobody chooses."""
 
 
+STARTING = threading.Lock()
+
+
+@pytest.fixture(autouse=True)
+def _know_when_threads_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt nobody who starts a thread: until that runs, CPython knows it by the identity of its maker."""
+    start = threading.Thread.start
+
+    def known(thread: threading.Thread) -> None:
+        with STARTING:
+            start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", known)
+
+
 def interrupt(thread: int) -> None:
+    if not STARTING.acquire(blocking=False):
+        return
+    try:
+        set_interrupt(thread)
+    finally:
+        STARTING.release()
+
+
+def set_interrupt(thread: int) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupt))
 
 

@@ -191,7 +191,7 @@ class AsyncLock:
         self._renewal.hold(self._held)
 
     def _abandon(self, owner: str) -> None:
-        """Gives back what was taken for a caller who does not hear of it."""
+        """Give back what was taken for a caller who does not hear of it."""
         held, self._held = self._held, None
         self._owner = uuid.uuid4().hex
         if held is not None:
