@@ -35,14 +35,14 @@ MUTATIONS = (
     Mutation(
         "lease-ignored",
         "whatever was read enters the cache, whatever happened meanwhile (C1)",
-        "leases",
+        "cache_leases",
         "return self._is_of_today(lease) and version >= lease.stamp",
         "return True",
     ),
     Mutation(
         "stamp-off-by-one",
         "a record one version below the stamp enters the cache (C1)",
-        "leases",
+        "cache_leases",
         "version >= lease.stamp",
         "version + 1 >= lease.stamp",
     ),
@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "wide-does-not-void",
         "an event for a user, a group or all leaves what is under way (C1, C7)",
-        "leases",
+        "cache_leases",
         "self._wide += 1",
         "pass",
     ),
@@ -147,7 +147,7 @@ MUTATIONS = (
     Mutation(
         "joined-when-stamped",
         "a caller that began after an update returned joins a fill that began before it (C2, C3)",
-        "leases",
+        "cache_leases",
         "undisturbed = lease.stamp == 0 and self._is_of_today(lease)",
         "undisturbed = True",
     ),
@@ -196,7 +196,7 @@ MUTATIONS = (
     Mutation(
         "epoch-ignored",
         "a fill from before the outage, not among what the resync compared, enters after it (C1, C5)",
-        "leases",
+        "cache_leases",
         "return lease.epoch == self.epoch and lease.wide == self._wide",
         "return lease.wide == self._wide",
     ),
@@ -260,21 +260,21 @@ MUTATIONS = (
     Mutation(
         "proof-of-an-older-epoch",
         "a proof that was under way before the outage makes the node serve after it (C6)",
-        "proofs",
+        "proofs_of_sync",
         "        self._outstanding.clear()\n",
         "",
     ),
     Mutation(
         "proof-not-through-pool",
         "only the listener sends proofs: behind a transaction pooler they return, and no event does (C6)",
-        "proofs",
+        "proofs_of_sync",
         "through_pool = not self._established or now - self._tied >= interval",
         "through_pool = False; self._established = True; self._tied = now",
     ),
     Mutation(
         "tied-for-ever",
         "after the first proof none goes through the pool: a failover leaves the listener behind (C6)",
-        "proofs",
+        "proofs_of_sync",
         "through_pool = not self._established or now - self._tied >= interval",
         "through_pool = not self._established; self._tied = now",
     ),
@@ -302,7 +302,7 @@ MUTATIONS = (
     Mutation(
         "silence-unnoticed",
         "a listener whose proofs do not return is never connected again",
-        "proofs",
+        "proofs_of_sync",
         "return now - oldest > self._max_staleness",
         "return False",
     ),

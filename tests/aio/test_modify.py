@@ -26,7 +26,7 @@ async def test_as_many_as_like_may_modify_one_session(open_manager: OpenAsyncMan
     for _ in range(30):
         crew.start(add)
     assert sorted(await crew.join()) == list(range(1, 31))
-    assert len(manager._modifying) == 0
+    assert len(manager._conflict_retry) == 0
 
 
 async def test_a_session_can_be_modified_while_it_is_modified(open_manager: OpenAsyncManager) -> None:
@@ -41,7 +41,7 @@ async def test_a_session_can_be_modified_while_it_is_modified(open_manager: Open
     with pytest.raises(pgsession.AttributeVersionConflict):
         await manager.modify_session(session.id, twice, retries=2)
     read = await manager.get_session(session.id)
-    assert read is not None and read["n"] == 3 and len(manager._modifying) == 0
+    assert read is not None and read["n"] == 3 and len(manager._conflict_retry) == 0
 
 
 async def test_options_and_errors_pass_through(open_manager: OpenAsyncManager) -> None:

@@ -28,7 +28,7 @@ def test_as_many_as_like_may_modify_one_session(open_manager: OpenAsyncManager) 
     for _ in range(30):
         crew.start(add)
     assert sorted(crew.join()) == list(range(1, 31))
-    assert len(manager._modifying) == 0
+    assert len(manager._conflict_retry) == 0
 
 
 def test_a_session_can_be_modified_while_it_is_modified(open_manager: OpenAsyncManager) -> None:
@@ -43,7 +43,7 @@ def test_a_session_can_be_modified_while_it_is_modified(open_manager: OpenAsyncM
     with pytest.raises(pgsession.AttributeVersionConflict):
         manager.modify_session(session.id, twice, retries=2)
     read = manager.get_session(session.id)
-    assert read is not None and read["n"] == 3 and len(manager._modifying) == 0
+    assert read is not None and read["n"] == 3 and len(manager._conflict_retry) == 0
 
 
 def test_options_and_errors_pass_through(open_manager: OpenAsyncManager) -> None:

@@ -32,7 +32,6 @@ from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
-    ConflictError,
     ManagerClosedError,
     SessionNotFoundError,
     SessionVersionConflict,
@@ -40,7 +39,7 @@ from pgsession.errors import (
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
-from .keyed_mutex import AsyncKeyedMutex
+from .conflict_retry import AsyncConflictRetry
 from .listener import AsyncListener
 from .lock import AsyncLock
 from .lock_renewal import AsyncLockRenewal
@@ -121,7 +120,7 @@ class AsyncSessionManager(AsyncReader):
         self._moving = AsyncBackgroundTasks(
             self._logger, most=1
         )  # opens and closes; what is begun is brought to its end
-        self._modifying = AsyncKeyedMutex()
+        self._conflict_retry = AsyncConflictRetry()
         fork.watch(self)
 
     def _new_background(self) -> AsyncBackgroundTasks:
@@ -239,7 +238,7 @@ class AsyncSessionManager(AsyncReader):
         self._moving = AsyncBackgroundTasks(
             self._logger, most=1
         )  # opens and closes; what is begun is brought to its end
-        self._modifying = AsyncKeyedMutex()
+        self._conflict_retry = AsyncConflictRetry()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 
@@ -492,20 +491,8 @@ class AsyncSessionManager(AsyncReader):
         rules.function("change", change)
         rules.choice("check", check, _CHECKS)
         rules.count("retries", retries, 0)
-        try:
-            return await self._modify(key, change, check, options)
-        except ConflictError:
-            if not retries:
-                raise
-        # Those who were too fast for each other go on one after the other, each based on what the last one has saved.
-        async with self._modifying.hold(key):
-            while True:
-                retries -= 1
-                try:
-                    return await self._modify(key, change, check, options)
-                except ConflictError:
-                    if not retries:
-                        raise
+        attempt = partial(self._modify, key, change, check, options)
+        return await self._conflict_retry.run(key, attempt, retries)
 
     async def _modify(
         self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]

@@ -39,8 +39,8 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 from pgsession._protocol import events
-from pgsession._protocol.leases import Fill, Lease, Leases
-from pgsession._protocol.proofs import Nodes, Offset, Proof, Proofs
+from pgsession._protocol.cache_leases import Fill, Lease, Leases
+from pgsession._protocol.proofs_of_sync import Nodes, Offset, Proof, Proofs
 
 __all__ = [
     "Coherence",

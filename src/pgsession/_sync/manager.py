@@ -34,7 +34,6 @@ from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
-    ConflictError,
     ManagerClosedError,
     SessionNotFoundError,
     SessionVersionConflict,
@@ -42,7 +41,7 @@ from pgsession.errors import (
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
-from .keyed_mutex import KeyedMutex
+from .conflict_retry import ConflictRetry
 from .listener import Listener
 from .lock import Lock
 from .lock_renewal import LockRenewal
@@ -121,7 +120,7 @@ class SessionManager(Reader):
         self._moving = BackgroundTasks(
             self._logger, most=1
         )  # opens and closes; what is begun is brought to its end
-        self._modifying = KeyedMutex()
+        self._conflict_retry = ConflictRetry()
         fork.watch(self)
 
     def _new_background(self) -> BackgroundTasks:
@@ -239,7 +238,7 @@ class SessionManager(Reader):
         self._moving = BackgroundTasks(
             self._logger, most=1
         )  # opens and closes; what is begun is brought to its end
-        self._modifying = KeyedMutex()
+        self._conflict_retry = ConflictRetry()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 
@@ -490,20 +489,8 @@ class SessionManager(Reader):
         rules.function("change", change)
         rules.choice("check", check, _CHECKS)
         rules.count("retries", retries, 0)
-        try:
-            return self._modify(key, change, check, options)
-        except ConflictError:
-            if not retries:
-                raise
-        # Those who were too fast for each other go on one after the other, each based on what the last one has saved.
-        with self._modifying.hold(key):
-            while True:
-                retries -= 1
-                try:
-                    return self._modify(key, change, check, options)
-                except ConflictError:
-                    if not retries:
-                        raise
+        attempt = partial(self._modify, key, change, check, options)
+        return self._conflict_retry.run(key, attempt, retries)
 
     def _modify(self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]) -> Session:
         """Try once. A conflict drops what is in memory, so that the next try is based on something newer."""
