@@ -34,6 +34,7 @@ MakeCache = Callable[..., Cache]
 MakeRecord = Callable[..., Any]
 
 NAMES = [f"m{number}" for number in range(12)]
+SEEDS = int(os.environ.get("PGSESSION_SEEDS", "20"))
 ROUNDS = int(os.environ.get("PGSESSION_ROUNDS", "3000"))  # of two threads; `make sanitize` runs a million
 
 
@@ -282,7 +283,6 @@ def test_a_value_that_was_set_is_read_as_types_that_run_code(session: Session) -
     check(session)
 
 
-@pytest.mark.skip(reason="not solved: crashes in a collection")
 def test_finalizers_may_save_the_session(session: Session) -> None:
     generator = random.Random(1)
     with collected_often():
@@ -295,32 +295,32 @@ def test_finalizers_may_save_the_session(session: Session) -> None:
     assert meanwhile.ran > 100
 
 
-def some_step(session: Session, name: str, generator: random.Random) -> None:
+def some_step(session: Session, name: str, generator: random.Random, kind: type[str] = str) -> None:
+    key = kind(name)
     choice = generator.randrange(9)
     if choice == 0:
-        session[name] = {"key": name, "n": choice}
+        session[key] = {"key": name, "n": choice}
     elif choice == 1:
-        session.pop(name, None)
+        session.pop(key, None)
     elif choice == 2:
-        session.setdefault(name, {"key": name})["n"] = generator.getrandbits(20)
+        session.setdefault(key, {"key": name})["n"] = generator.getrandbits(20)
     elif choice == 3:
         saved(session)
     elif choice == 4:
-        assert all(session.get(key, {"key": key})["key"] == key for key in session)
+        assert all(session.get(other, {"key": other})["key"] == other for other in session)
     elif choice == 5 and len(session):
-        key, value = session.popitem()
-        assert value["key"] == key
-    elif choice == 6 and name in session:
-        assert session.attribute(name).value["key"] == name
-    elif name in session:
-        value = session.get(name, type=generator.choice([Tagged, Shared, Odd, Made, Any]))
+        other, value = session.popitem()
+        assert value["key"] == other
+    elif choice == 6 and key in session:
+        assert session.attribute(key).value["key"] == name
+    elif key in session:
+        value = session.get(key, type=generator.choice([Tagged, Shared, Odd, Made, Any]))
         assert (value["key"] if isinstance(value, dict) else value.key) == name
         if isinstance(value, dict):
             value["n"] = generator.getrandbits(20)
 
 
-@pytest.mark.skip(reason="not solved: crashes in a collection")
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_anything_in_the_middle_of_anything(make_session: MakeSession, seed: int) -> None:
     generator = random.Random(seed)
     session = make_session(**stored(*NAMES))
@@ -329,11 +329,24 @@ def test_anything_in_the_middle_of_anything(make_session: MakeSession, seed: int
         for _ in range(150):
             Finalized()
             name = generator.choice(NAMES)
-            some_step(session, Name(name) if generator.random() < 0.3 else name, generator)
+            try:
+                some_step(session, name, generator, Name if generator.random() < 0.3 else str)
+            except RuntimeError as error:       # a save that each encoding of a value upsets; all stays pending
+                assert "that its values were encoded" in str(error)
             if generator.random() < 0.05:
                 session[name] = {"key": name, "when": datetime(2030, 1, 1, tzinfo=Zone())}
+    assert meanwhile.ran > 100
+    meanwhile.session = None
     saved(session)
     check(session)
+
+
+def test_the_attribute_is_found_while_others_are_saved_each_time(session: Session) -> None:
+    """Comparing the types that it was read as saves the session; `attribute` once began anew for each save, for ever."""
+    session.get("m3", type=Odd)
+    found = session.attribute("m3")
+    assert (found.value, found.version) == ({"key": "m3", "n": 0}, 7)
+    assert meanwhile.ran
 
 
 def test_an_attribute_that_each_decoding_saves_anew_is_an_error(make_session: MakeSession) -> None:

@@ -7,8 +7,8 @@ caller's type, another thread. That code may change and save this very session. 
 its key, keys are exactly `str` (finding one runs nothing), what can run other code comes before the first look at the
 structure or after its last change, and who has run other code in between compares and begins anew.
 
-(Cython releases what an attribute holds before it stores what takes its place. So whatever may be the last reference to
-a value is in a local variable while an attribute is set.)
+(Cython hands `session.edits` to a function of CPython as it is, without a reference for as long as that runs. So where
+the function can run other code, as one that makes an object does, the dict is in a local variable.)
 """
 
 cimport cython
@@ -118,11 +118,13 @@ cdef Edit edit_of(SessionState session, object key):
 cdef list edits_of(SessionState session):
     """In the order in which their keys were first read or changed."""
     cdef list found = []
+    cdef dict edits
     cdef Edit edit
     settle(session)
     edit = session.first
-    if session.edits is not None:
-        return list(session.edits.values())
+    edits = session.edits       # held: making the view of its values may run a finalizer that saves the session
+    if edits is not None:
+        return list(edits.values())
     while edit is not None:
         found.append(edit)
         edit = edit.following
@@ -162,11 +164,12 @@ cdef int make_room(SessionState session) except -1:
 cdef int keep_edit(SessionState session, Edit edit) except -1:
     """Put an edit in, in place of the one of its key; after make_room(). What is replaced is released at the end."""
     cdef Edit last = session.first, gone
+    cdef dict edits = session.edits     # held: what is replaced may be the last to hold a value of the caller's
     if last is None:
         session.first = edit
         return track(session)
-    if session.edits is not None:
-        session.edits[edit.key] = edit
+    if edits is not None:
+        edits[edit.key] = edit
         return 0
     if last.key == edit.key:
         edit.following = last.following

@@ -62,14 +62,16 @@ cdef str last_key(SessionState session):
 
 cdef str last_added(SessionState session):
     cdef Record record = record_of(session)
+    cdef dict edits = session.edits     # held: making the view of its values may run a finalizer that saves the session
     cdef Edit edit
     if session.nothing_added:
         return None
-    known = edits_of(session) if session.edits is None else session.edits.values()
+    session.nothing_added = True        # before the look: what is set meanwhile says otherwise, see note_set()
+    known = edits_of(session) if edits is None else edits.values()
     for edit in reversed(known):
         if edit.kind == SET and place_of(record, edit.key) < 0 and is_set(session, edit):
+            session.nothing_added = False
             return edit.key
-    session.nothing_added = True
     return None
 
 
@@ -201,13 +203,13 @@ cdef bint keep_read(SessionState session, Record record, uint32_t place, Edit ed
 
 
 cdef bint is_same(SessionState session, Record record, str key, int64_t version) noexcept:
-    """Return True while the session's record has the attribute at this version: the same value (C4)."""
+    """Return True while the session's record has the attribute at this version, the same value (C4); 0: has it not."""
     cdef PyObject *now = session.record
     cdef Py_ssize_t place
     if now == <PyObject *> record:
         return True
     place = place_of(<Record> now, key)
-    return place >= 0 and versions_of(<Record> now)[place] == version
+    return (versions_of(<Record> now)[place] if place >= 0 else 0) == version
 
 
 cdef object read_again(SessionState session, Record record, uint32_t place, Edit edit, object type_):

@@ -17,7 +17,7 @@ from pgsession._core.changing cimport forget, put
 from pgsession._core.clock cimport expiry, moment
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
 from pgsession._core.edits cimport SET, Edit, cache_of, edit_of, known_key, live_place, record_of, usable
-from pgsession._core.reading cimport decode_fresh, is_there, last_key, live_keys, read
+from pgsession._core.reading cimport decode_fresh, is_same, is_there, last_key, live_keys, read
 from pgsession._core.record cimport Record, decoded_of, expiry_of, place_of, uuid_of, versions_of
 from pgsession._core.saving cimport Changes, become, changes_of
 from pgsession._core.values cimport is_plain
@@ -36,6 +36,8 @@ cdef object ANY = Any                  # the same, without looking up a global n
 cdef object NOTHING = MISSING
 cdef object TYPE = intern("type")
 cdef object MAKER = object()           # nobody else has it
+cdef enum:
+    TRIES = 100
 
 
 @cython.final
@@ -139,18 +141,22 @@ cdef class Session(SessionState):
         cdef Record record
         cdef Edit edit
         cdef Py_ssize_t place
-        cdef int64_t expires_at
-        while True:
+        cdef int64_t expires_at, version
+        cdef int tried
+        for tried in range(TRIES):
             record = record_of(self)
+            place = place_of(record, known)
+            version = versions_of(record)[place] if place >= 0 else 0
             value = read(self, known, ANY)
             if value is NOTHING:
                 raise KeyError(key)
             edit = edit_of(self, known)
-            if self.record == <PyObject *> record:      # else the version that is there now is of another value
+            if is_same(self, record, known, version):   # else the version that is there now is of another value
                 break
+        else:
+            raise RuntimeError(f"attribute {key!r} was changed each of the {TRIES} times that it was read")
         if edit is not None and edit.kind == SET:
             return Attribute(value, edit.base, moment(edit.expires_at) if edit.expires_at else None)
-        place = place_of(record, known)
         if place < 0:
             raise KeyError(key)
         expires_at = expiry_of(record, <uint32_t> place)
