@@ -331,7 +331,7 @@ def test_anything_in_the_middle_of_anything(make_session: MakeSession, seed: int
             name = generator.choice(NAMES)
             try:
                 some_step(session, name, generator, Name if generator.random() < 0.3 else str)
-            except RuntimeError as error:       # a save that each encoding of a value upsets; all stays pending
+            except RuntimeError as error:  # a save that each encoding of a value upsets; all stays pending
                 if "that its values were encoded" not in str(error):
                     raise
             if generator.random() < 0.05:
