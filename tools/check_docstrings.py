@@ -47,12 +47,6 @@ NOT_YET = (
     "src/pgsession/_protocol/batch.py",
     "src/pgsession/_protocol/operations.py",
     "src/pgsession/_protocol/snapshots.py",
-    "cython/pgsession/_core/cache.",
-    "cython/pgsession/_core/hit.",
-    "cython/pgsession/_core/reader.",
-    "cython/pgsession/_core/record.",
-    "cython/pgsession/_core/session.",
-    "cython/pgsession/_core/values.",
 )
 GENERATED = "src/pgsession/_sync/"  # from _async, where it is checked
 

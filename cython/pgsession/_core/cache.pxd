@@ -73,16 +73,19 @@ cdef class Cache:
 
 cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept
 
-cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version, bint proven,
+cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync,
                            pgs_hot **found) noexcept:
-    """The hit path, under the lock. With `proven` nothing is served beyond the proof of sync (C6)."""
+    """Return the answer to a read, and the entry of a hit in `found`; the caller has the lock.
+
+    With `in_sync` nothing is served beyond the proof of sync (C6).
+    """
     cdef pgs_table *table = &cache.table
     cdef PyObject *clock = <PyObject *> cache.clock     # borrowed, see reference.h
     cdef uint32_t slot = pgs_find(table, key.high, key.low)
     cdef int64_t now = recent(<Clock> clock)
     cdef pgs_hot *hot
     cdef Answer answer = HIT
-    if proven and PGS_UNLIKELY(now + cache.clock.slack >= cache.in_sync_until):
+    if in_sync and PGS_UNLIKELY(now + cache.clock.slack >= cache.in_sync_until):
         cache.stale += 1
         return MISS
     if PGS_UNLIKELY(slot == 0):
@@ -105,7 +108,7 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
 
 
 cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept
-cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint proven, Answer *answer,
+cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
                  int64_t *accessed)
 cdef int drop(Cache cache, Key key) except -1
 

@@ -2,7 +2,7 @@
 # cython: binding=False
 # cython: embedsignature=True
 # cython: embedsignature.format=clinic
-"""The cache of a node: bounded, least recently used leaves first, nothing expired is served (C8).
+"""The cache of a node is bounded: the least recently used record leaves first. Nothing expired is served (C8).
 
 What is checked at a hit is one `deadline` in the entry, the earliest moment at which anything could be wrong with it;
 only past it does recheck() look at which it was. Times are database times unless they say "node".
@@ -42,7 +42,7 @@ cdef void record_owner(void *record, int which, pgs_text *text) noexcept:
 @cython.final
 @cython.no_gc
 cdef class Cache:
-    """Records by session id, at most `capacity` of them.
+    """Holds records by session id, at most `capacity` of them.
 
     `inactivity`, `access_interval` and `lifetime` are microseconds (`lifetime` 0: no bound). `in_sync_until` is the
     node time until which the cache is known to be in sync; 0: it is not.
@@ -74,7 +74,10 @@ cdef class Cache:
     # ---- reading ----
 
     def get(self, session_id, bint touch=True):
-        """The record of a session with every check but the proof of sync, or None. Counts as an access."""
+        """Return the record of a session, or None where none may be served; with `touch` this is an access.
+
+        Everything is checked but the proof of sync.
+        """
         cdef Key key
         cdef Answer answer = MISS
         cdef int64_t accessed = 0
@@ -82,7 +85,7 @@ cdef class Cache:
         return held(self, key, touch, 0, False, &answer, &accessed)
 
     def version(self, session_id):
-        """The version that is cached, expired or not; 0 for none. No access."""
+        """Return the version that is cached, expired or not; 0 for none. This is no access."""
         cdef Key key
         cdef uint32_t slot
         cdef int64_t version
@@ -94,7 +97,7 @@ cdef class Cache:
         return version
 
     def versions(self):
-        """Everything cached, as the list of keys and the list of their versions."""
+        """Return everything that is cached, as the list of keys and the list of their versions."""
         cdef list keys = [], versions = []
         cdef uint32_t slot
         pgs_lock(&self.mutex)
@@ -111,8 +114,9 @@ cdef class Cache:
     def put(self, Record record not None, int64_t accessed=0):
         """Cache a record; `accessed` is a newer access that is still to be written.
 
-        Returns False where the cache keeps something newer (it never goes back, C2), or where the record has already
-        expired; then nothing is cached for it.
+        Returns:
+            False where the cache keeps something newer (it never goes back, C2), or where the record has already
+            expired; then nothing is cached for it.
         """
         cdef Entered entered = REFUSED
         cdef int64_t now = exact(self.clock) + self.clock.offset
@@ -127,23 +131,23 @@ cdef class Cache:
         return entered == ENTERED
 
     def discard(self, session_id):
-        """Drop a session; whether it was there."""
+        """Drop a session; return True if it was there."""
         return discard_below(self, session_id, NEVER)
 
     def discard_older(self, session_id, int64_t version):
-        """Drop a session if what is cached is older than `version`; whether it was."""
+        """Drop a session if what is cached is older than `version`; return True if it was."""
         return discard_below(self, session_id, version)
 
     def discard_user(self, str user_id not None):
-        """Drop all sessions of a user; how many."""
+        """Drop all sessions of a user; return how many there were."""
         return discard_members(self, PGS_USER, user_id)
 
     def discard_group(self, str group_id not None):
-        """Drop all sessions of a group; how many."""
+        """Drop all sessions of a group; return how many there were."""
         return discard_members(self, PGS_GROUP, group_id)
 
     def clear(self):
-        """Drop everything; how many there were. Accesses still to be written are kept."""
+        """Drop everything; return how many there were. Accesses still to be written are kept."""
         cdef pgs_table old
         cdef pgs_table fresh
         cdef uint32_t count
@@ -167,7 +171,7 @@ cdef class Cache:
         return count
 
     def expire(self, limit=1000):
-        """Look at up to `limit` entries, going on where the last call stopped; drop the expired; how many."""
+        """Look at up to `limit` entries, from where the last call stopped; drop the expired ones, return how many."""
         cdef int64_t now = exact(self.clock) + self.clock.offset
         cdef int64_t most = limit
         cdef uint32_t look
@@ -201,10 +205,13 @@ cdef class Cache:
             self.table.cold[slot].floor = version
         pgs_unlock(&self.mutex)
 
-    # ---- pending accesses ----
+    # ---- accesses ----
 
     def take_accesses(self, limit):
-        """Up to `limit` accesses to be written, as (key, microseconds); give each to confirm_ or restore_accesses."""
+        """Take up to `limit` accesses to be written, as (key, microseconds).
+
+        The caller gives each to confirm_accesses() or restore_accesses().
+        """
         cdef Py_ssize_t most = limit
         cdef list taken
         cdef uint32_t slot
@@ -225,7 +232,7 @@ cdef class Cache:
         return taken
 
     def confirm_accesses(self, accesses):
-        """These accesses are stored now."""
+        """Note that these accesses are stored now."""
         cdef Key key
         cdef uint32_t slot
         cdef int64_t us
@@ -239,7 +246,7 @@ cdef class Cache:
             pgs_unlock(&self.mutex)
 
     def restore_accesses(self, accesses):
-        """These accesses could not be written: they are pending again, none moves back (C11)."""
+        """Note that these accesses could not be written: they are still to be written, none moves back (C11)."""
         cdef Key key
         cdef uint32_t slot
         cdef int64_t us
@@ -257,7 +264,7 @@ cdef class Cache:
                 pgs_unlock(&self.mutex)
 
     def accesses_of_user(self, str user_id not None):
-        """Accesses to a user's sessions that the database may not have yet, as (key, microseconds)."""
+        """Return the accesses of a user's sessions that the database may not have yet, as (key, microseconds)."""
         cdef list keys = [], times = []                 # no tuples yet: a collection could change what is walked
         cdef list left
         cdef uint32_t slot
@@ -276,11 +283,11 @@ cdef class Cache:
 
     @property
     def many_evicted_accesses(self):
-        """True where so many accesses of sessions that have left the cache wait to be written that it should be soon."""
+        """Return True while so many evicted accesses wait that they should be written soon."""
         return len(self.evicted_accesses) > self.evicted_accesses.limit // 2
 
     def stats(self):
-        """Counters since the start, and `size`, `capacity`, `pending_accesses` as they are now."""
+        """Return the counters since the start, and `size`, `capacity`, `pending_accesses` as they are now."""
         pgs_lock(&self.mutex)
         try:
             return {
@@ -299,25 +306,28 @@ cdef class Cache:
 
 # ---- checking ----
 
-cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint proven, Answer *answer,
+cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
                  int64_t *accessed):
-    """look_up() with its lock: the record or None. With `proven` a late access is noted as asked for."""
+    """Return the record that look_up() finds, or None; this takes the lock.
+
+    With `in_sync` nothing is served beyond the proof of sync (C6), and a late access is noted as asked for.
+    """
     cdef pgs_hot *hot = NULL
     pgs_lock(&cache.mutex)
-    answer[0] = look_up(cache, key, touch, min_version, proven, &hot)
+    answer[0] = look_up(cache, key, touch, min_version, in_sync, &hot)
     if answer[0] <= MISS:
         pgs_unlock(&cache.mutex)
         if answer[0] == OVER:
             drop(cache, key)
         return None
-    if proven and answer[0] == HIT_LATE:
+    if in_sync and answer[0] == HIT_LATE:
         hot.flags |= PGS_ASKED
     accessed[0] = hot.accessed
     return pgs_take_and_unlock(hot.record, &cache.mutex)
 
 
 cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept:
-    """The earliest moment at which a hit must be looked at again."""
+    """Return the earliest moment at which anything could be wrong with an entry."""
     cdef pgs_hot *hot = &cache.table.hot[slot]
     cdef pgs_cold *cold = &cache.table.cold[slot]
     cdef Record record = <Record> hot.record
@@ -332,7 +342,7 @@ cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept:
 
 
 cdef bint is_over(Cache cache, uint32_t slot, int64_t now) noexcept:
-    """Expired, or cached for longer than a record may be."""
+    """Return True once a record is expired, or cached for longer than it may be."""
     cdef Record record = <Record> cache.table.hot[slot].record
     if now >= record.expires_at:
         return True
@@ -347,8 +357,10 @@ cdef bint is_inactive(Cache cache, uint32_t slot, int64_t now) noexcept:
 
 
 cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept:
-    """Past the deadline, or older than asked for. What looks inactive is read again (C8); what is over has to leave:
-    the caller does that, who may release a record."""
+    """Return the answer to a read of an entry that is past its deadline, or older than asked for.
+
+    What looks inactive is read again (C8); what is over has to leave: the caller does that, who may release a record.
+    """
     cdef pgs_hot *hot = &cache.table.hot[slot]
     cdef pgs_cold *cold = &cache.table.cold[slot]
     if hot.version < min_version and cold.floor < min_version:
@@ -375,7 +387,10 @@ cdef bytes key_at(Cache cache, uint32_t slot):
 
 
 cdef int keep_access(Cache cache, uint32_t slot) except -1:
-    """A pending access survives its entry. May run the collector: find the slot again after it."""
+    """Keep the access of an entry that is about to leave, if it is still to be written.
+
+    This may run the garbage collector: the caller finds the slot again after it.
+    """
     cdef pgs_hot *hot = &cache.table.hot[slot]
     cdef int64_t us = hot.accessed
     cdef Record record = <Record> hot.record
@@ -386,7 +401,7 @@ cdef int keep_access(Cache cache, uint32_t slot) except -1:
 
 
 cdef object take_out(Cache cache, uint32_t slot):
-    """Remove a slot. The record is returned, so that it is released when the caller is done."""
+    """Remove a slot; return its record, so that it is released when the caller is done."""
     cdef Record record = <Record> cache.table.hot[slot].record
     if cache.table.hot[slot].flags & PGS_ACCESSED:
         keep_access(cache, slot)
@@ -400,7 +415,10 @@ cdef object take_out(Cache cache, uint32_t slot):
 
 
 cdef int collect(Cache cache, uint32_t slot, list released) except -1:
-    """Remove a slot into a list, which is released later. The list has room before the record is out of the table."""
+    """Remove a slot and put its record into a list, which is released later.
+
+    The list has room before the record is out of the table.
+    """
     released.append(None)
     released[len(released) - 1] = take_out(cache, slot)
     return 0
@@ -425,7 +443,7 @@ cdef object discard_below(Cache cache, object session_id, int64_t version):
 
 
 cdef int drop(Cache cache, Key key) except -1:
-    """Let an entry leave that was found to be over, unless it has been replaced meanwhile."""
+    """Remove an entry that was found to be over, unless it has been replaced meanwhile."""
     cdef int64_t now = exact(cache.clock) + cache.clock.slack + cache.clock.offset
     cdef uint32_t slot
     released = None
@@ -445,7 +463,10 @@ cdef enum Entered:
 
 
 cdef object enter(Cache cache, Record record, int64_t accessed, int64_t now, Entered *entered):
-    """Put a record in, under the lock. Returns what left the table for it, which raises nothing from there on."""
+    """Put a record in; return what left the table for it. The caller has the lock.
+
+    Once something has left, nothing raises.
+    """
     cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
     released = None
     if slot and cache.table.hot[slot].version > record.version:
@@ -468,7 +489,7 @@ cdef object enter(Cache cache, Record record, int64_t accessed, int64_t now, Ent
 
 
 cdef object place(Cache cache, Record record, int64_t accessed):
-    """There is room. Nothing in here runs other code. Returns the record that was there."""
+    """Put a record in where there is room; return the record that was there. This runs no other code."""
     cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
     released = None
     Py_INCREF(record)
@@ -494,7 +515,7 @@ cdef void refresh(Cache cache, uint32_t slot, Record record, int64_t accessed) n
 
 
 cdef void stored(Cache cache, uint32_t slot, int64_t us) noexcept:
-    """The database has this access."""
+    """Note that the database has this access."""
     cdef pgs_hot *hot = &cache.table.hot[slot]
     cdef pgs_cold *cold = &cache.table.cold[slot]
     if us > cold.stored:
@@ -507,7 +528,7 @@ cdef void stored(Cache cache, uint32_t slot, int64_t us) noexcept:
 
 
 cdef void accessed_at(Cache cache, uint32_t slot, int64_t us) noexcept:
-    """There was this access; it is to be written unless the database has it."""
+    """Note an access; it is to be written unless the database has it."""
     cdef pgs_hot *hot = &cache.table.hot[slot]
     if us > hot.accessed:
         hot.accessed = us
@@ -527,7 +548,10 @@ cdef uint32_t first_member(Cache cache, int which, str owner) except? 0xFFFFFFFF
 
 
 cdef object discard_members(Cache cache, int which, str owner):
-    """Each removal is complete before the next head is looked for; all records are released at the end."""
+    """Drop all sessions of a user or a group; return how many there were.
+
+    Each removal is complete before the next head is looked for; all records are released at the end.
+    """
     cdef list released = []
     cdef uint32_t slot
     pgs_lock(&cache.mutex)

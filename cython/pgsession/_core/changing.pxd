@@ -4,4 +4,4 @@ from pgsession._core.edits cimport SessionState
 
 
 cdef int put(SessionState session, object key, object value, int64_t expires_at) except -1
-cdef int forget(SessionState session, str key) except -1
+cdef int delete_attribute(SessionState session, str key) except -1

@@ -1,4 +1,4 @@
-"""Setting and deleting an attribute: pending in the session until it is saved."""
+"""An attribute that is set or deleted is a pending change of the session until that is saved."""
 
 from cpython.object cimport PyObject
 
@@ -21,6 +21,7 @@ cdef extern from "Python.h":
 
 
 cdef int put(SessionState session, object key, object value, int64_t expires_at) except -1:
+    """Set an attribute, checked and encoded; `expires_at`: when it ends, in database time, 0: with the session."""
     usable(session)
     if not PyUnicode_CheckExact(key) and isinstance(key, str):
         key = PyUnicode_FromObject(key)
@@ -33,8 +34,8 @@ cdef int put(SessionState session, object key, object value, int64_t expires_at)
     return change(session, checked, SET, value, encoded if is_plain(value) else None, expires_at)
 
 
-cdef int forget(SessionState session, str key) except -1:
-    """Delete an attribute that is there; what was never stored just goes."""
+cdef int delete_attribute(SessionState session, str key) except -1:
+    """Delete an attribute that is there. Of one that was never stored, nothing is left to be saved."""
     if base_of(session, key) == 0 and edit_of(session, key) is not None:
         return drop_edit(session, key)
     return change(session, key, DELETED, None, None, 0)
@@ -52,7 +53,7 @@ cdef int change(SessionState session, str key, Kind kind, object value, bytes en
 
 
 cdef int64_t base_of(SessionState session, str key) except -1:
-    """The version that a change of `key` is based on: what this object has read of it, or its record."""
+    """Return the version that a change of `key` is based on: that which this object has read, or its record's."""
     cdef Edit edit = edit_of(session, key)
     cdef PyObject *record = session.record
     cdef Py_ssize_t place
@@ -63,7 +64,7 @@ cdef int64_t base_of(SessionState session, str key) except -1:
 
 
 cdef void note_set(SessionState session, str key) noexcept:
-    """What last_key() knows to be gone is there again."""
+    """Note for last_key() that an attribute is set, which it may have known to be gone."""
     cdef PyObject *record = session.record
     cdef Py_ssize_t place, gone
     session.nothing_added = False

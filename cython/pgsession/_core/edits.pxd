@@ -69,7 +69,7 @@ cdef inline str known_key(object key):
 
 
 cdef inline Py_ssize_t live_place(SessionState session, Record record, object key) noexcept:
-    """Where the record has a live attribute of this key, or -1. Runs no other code."""
+    """Return the place of a live attribute of this key in the record, or -1. This runs no other code."""
     cdef Py_ssize_t place = place_of(record, key)
     if place >= 0 and record.expiring and not is_live(record, <uint32_t> place, now_of(session)):
         return -1

@@ -1,4 +1,4 @@
-"""What one session knows by itself: the values that were read and are mutable, what was set and what was deleted.
+"""A session knows by itself the values that were read and are mutable, what was set and what was deleted.
 
 Each is an Edit of one attribute: in a short chain, in a dict beside it once there are more.
 
@@ -31,11 +31,11 @@ cdef object ANY = Any
 @cython.final
 @cython.freelist(256)
 cdef class Edit:
-    """What a session knows of an attribute by itself: an object that was read or set, or a deletion."""
+    """Holds what a session knows of an attribute by itself: an object that was read or set, or a deletion."""
 
 
 cdef class SessionState:
-    """A record and what one caller has read or changed of it: what a Session is, without its methods."""
+    """Holds a record and what one caller has read or changed of it: what a Session is, without its methods."""
 
     def __dealloc__(self):
         Py_XDECREF(self.record)
@@ -43,6 +43,7 @@ cdef class SessionState:
 
 
 cdef int usable(SessionState session) except -1:
+    """Raise SessionInvalidatedError if the session object was invalidated."""
     if session.invalidated:
         raise SessionInvalidatedError("this session object was invalidated; get the session again")
     return 0
@@ -61,7 +62,7 @@ cdef str plain_key(object key):
 
 
 cdef int track(SessionState session) except -1:
-    """What is in edits may refer to anything, so from now on the garbage collector has to know."""
+    """Let the garbage collector track the session from now on: what is in edits may refer to anything."""
     if not session.tracked:
         session.tracked = True
         PyObject_GC_Track(<PyObject *> session)
@@ -86,7 +87,10 @@ cdef int add_view(Edit edit, Edit view) except -1:
 
 
 cdef int settle(SessionState session) except -1:
-    """Most sessions read one mutable value and are gone: it becomes an Edit when there is more to know of it."""
+    """Make an Edit of the lone mutable value, if there is one.
+
+    Most sessions read one such value and are gone: it becomes an Edit when there is more to know of it.
+    """
     cdef Edit edit
     if session.lone is None:
         return 0
@@ -100,7 +104,7 @@ cdef int settle(SessionState session) except -1:
 
 
 cdef Edit edit_of(SessionState session, object key):
-    """What is known of an attribute, or None; nothing runs between the look and the return."""
+    """Return what is known of an attribute, or None; nothing runs between the look and the return."""
     if session.lone is not None:
         settle(session)
     cdef Edit edit = session.first
@@ -116,7 +120,7 @@ cdef Edit edit_of(SessionState session, object key):
 
 
 cdef list edits_of(SessionState session):
-    """In the order in which their keys were first read or changed."""
+    """Return all edits, in the order in which their keys were first read or changed."""
     cdef list found = []
     cdef dict edits
     cdef Edit edit
@@ -132,7 +136,10 @@ cdef list edits_of(SessionState session):
 
 
 cdef int make_room(SessionState session) except -1:
-    """Room for one more. Comes before what keep_edit() puts in is decided, since it may run the collector."""
+    """Make room for one more edit.
+
+    This may run the garbage collector, so it comes before what keep_edit() puts in is decided.
+    """
     cdef Edit edit, following
     cdef dict edits
     cdef int count = 0
@@ -162,7 +169,7 @@ cdef int make_room(SessionState session) except -1:
 
 
 cdef int keep_edit(SessionState session, Edit edit) except -1:
-    """Put an edit in, in place of the one of its key; after make_room(). What is replaced is released at the end."""
+    """Put an edit in, in place of the one of its key; after make_room(). What it replaces is released at the end."""
     cdef Edit last = session.first, gone
     cdef dict edits = session.edits     # held: what is replaced may be the last to hold a value of the caller's
     if last is None:
@@ -187,7 +194,7 @@ cdef int keep_edit(SessionState session, Edit edit) except -1:
 
 
 cdef int drop_edit(SessionState session, object key) except -1:
-    """Forget what is known of an attribute, if anything is."""
+    """Remove the edit of an attribute, if there is one."""
     cdef Edit gone = edit_of(session, key)
     cdef Edit last = session.first
     if gone is None:
@@ -208,7 +215,7 @@ cdef int drop_edit(SessionState session, object key) except -1:
 # ---- a save ----
 
 cdef bint is_current(SessionState session, Record record, list edits) noexcept:
-    """Return True while the session has this record and exactly these edits. Runs no other code."""
+    """Return True while the session has this record and exactly these edits. This runs no other code."""
     cdef Py_ssize_t at = 0
     cdef Edit edit
     if session.record != <PyObject *> record or session.lone is not None:
@@ -230,7 +237,10 @@ cdef bint is_current(SessionState session, Record record, list edits) noexcept:
 
 
 cdef int replace(SessionState session, Record record, list before, list after, dict by_key) except -1:
-    """Take this record and these edits in place of `before`, which is_current(). Runs nothing until all is in place."""
+    """Put this record and the edits `after` in the place of `before`, which is_current().
+
+    This runs no other code until all is in place.
+    """
     cdef PyObject *old = session.record
     cdef Edit edit, last = None
     old_first, old_edits = session.first, session.edits         # released on return

@@ -1,4 +1,4 @@
-"""The hit path: from an id to a session, without Python code of ours.
+"""The hit path leads from an id to a session, without Python code of ours.
 
 A manager's method (reader.pyx) reads the id as a key (key.pxd) and calls hit(): look_up() in cache.pxd finds the record
 in the cache and checks that it may be served, new_session() in hit.pyx puts a session around it. Reading an attribute
@@ -21,7 +21,7 @@ cdef PyObject *new_session(Cache cache, Record record, bint from_cache, int64_t 
 
 
 cdef inline PyObject *hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
-    """The session from memory as a new reference, or NULL."""
+    """Return the session from memory as a new reference, or NULL."""
     cdef pgs_hot *hot = NULL
     cdef PyObject *record
     cdef Answer answer

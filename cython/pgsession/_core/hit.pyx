@@ -1,4 +1,4 @@
-"""The hit path, second half: a session around a record that was found; hit.pxd has the first half.
+"""The second half of the hit path puts a session around a record that was found; hit.pxd has the first half.
 
 A session is made at every hit, so the last few that were released are kept to be used again. One that has nothing of
 its own is not tracked by the garbage collector: it refers to its record and its cache, which refer to no session. With
@@ -29,7 +29,10 @@ cdef destructor ordinary_release = NULL
 # ---- hits that are not ordinary ----
 
 cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL:
-    """A miss, or a hit that has to be written at once: another node may call it inactive before the next flush."""
+    """Return the session of a hit whose access has to be written at once, or NULL for a miss.
+
+    Another node may take the session for inactive before the next accesses are written.
+    """
     cdef Cache kept = cache
     if answer == OVER:
         drop(kept, key)
@@ -42,7 +45,10 @@ cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs
 
 
 cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
-    """hit() where other threads change the cache meanwhile: the record is ours before the lock is given up."""
+    """Do what hit() does where other threads change the cache meanwhile.
+
+    The record is ours before the lock is given up.
+    """
     cdef Cache kept = cache
     cdef Answer answer = MISS
     cdef int64_t accessed = 0
@@ -58,7 +64,10 @@ cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int6
 # ---- making and releasing sessions ----
 
 cdef PyObject *new_session(Cache cache, Record record, bint from_cache, int64_t accessed) except NULL:
-    """A new reference. Both cache and record may be borrowed from somebody whom a collection could make drop them."""
+    """Return a session as a new reference.
+
+    Cache and record may both be borrowed from somebody whom a collection could make release them.
+    """
     global spares
     cdef PyObject *session
     if spares > 0:
@@ -76,7 +85,10 @@ cdef PyObject *new_session(Cache cache, Record record, bint from_cache, int64_t 
 
 
 cdef PyObject *another_session(Cache cache, Record record) except NULL:
-    """Both are held before memory is asked for, which may run a collection."""
+    """Return a session that is made anew.
+
+    Cache and record are held before memory is asked for, which may run a collection.
+    """
     cdef Cache kept_cache = cache
     cdef Record kept_record = record
     cdef Session session = make_session()
@@ -86,6 +98,7 @@ cdef PyObject *another_session(Cache cache, Record record) except NULL:
 
 
 cdef void release_session(PyObject *session) noexcept:
+    """Keep a session that nobody refers to any more to be used again, or release it where enough are kept."""
     global spares
     cdef PyObject *record = (<Session> session).record
     cdef PyObject *cache = (<Session> session).cache
@@ -104,7 +117,10 @@ cdef void release_session(PyObject *session) noexcept:
 
 
 cdef void release_edited(PyObject *session) noexcept:
-    """The edits go last: releasing a caller's values may run code that makes sessions."""
+    """Keep a session that had edits to be used again.
+
+    The edits go last: releasing a caller's values may run code that makes sessions.
+    """
     global spares
     lone, first, edits = (<Session> session).lone, (<Session> session).first, (<Session> session).edits
     (<Session> session).lone = None
@@ -122,6 +138,13 @@ if PGS_REUSES_SESSIONS:
 
 
 def session_of(Cache cache not None, Record record not None, *, bint from_cache, accessed=None):
-    """Return a new session on a record; `accessed`: a newer access than the record's, in microseconds."""
+    """Return a new session on a record.
+
+    Args:
+        cache: The cache of the session's manager.
+        record: The record; it need not be in the cache.
+        from_cache: True: the session was answered from memory.
+        accessed: A newer access than the record's, in microseconds since the epoch; None: there is none.
+    """
     cdef int64_t us = 0 if accessed is None else accessed
     return pgs_give(new_session(cache, record, from_cache, us))

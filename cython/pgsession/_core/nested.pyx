@@ -1,4 +1,4 @@
-"""Nested changes: what a caller has changed inside of the values that were read or set.
+"""A nested change is one that a caller has made inside of a value that was read or set.
 
 A value is encoded and compared with its encoding before. The functions here run the caller's code (encoding and decoding
 do), which may save the session meanwhile: they are given the record that a value was read from, and look at no other.
@@ -17,7 +17,7 @@ cdef object ANY = Any
 
 @cython.final
 cdef class Found:
-    """What an attribute is now, and which of a caller's objects says so."""
+    """Holds what an attribute is now, and which of a caller's objects says so."""
 
 
 cdef Found found_in(Edit view, bytes encoded):
@@ -28,7 +28,7 @@ cdef Found found_in(Edit view, bytes encoded):
 
 
 cdef Found nested_change(SessionState session, Record record, uint32_t place, Edit edit):
-    """What was read of this record and has changed since; None if nothing has."""
+    """Return the value that was read of this record and has changed since; None if it has not."""
     cdef Found found = None
     cdef Edit view = edit
     cdef bytes before
@@ -40,7 +40,10 @@ cdef Found nested_change(SessionState session, Record record, uint32_t place, Ed
 
 
 cdef Found current_value(SessionState session, Edit edit):
-    """What was set, as it is now: a mutable value may have changed since, also through a view of another type."""
+    """Return the value that was set as it is now.
+
+    A mutable value may have changed since, also through a view of another type.
+    """
     if edit.encoded is not None and edit.next is None:
         return found_in(edit, edit.encoded)
     cdef str key = edit.key
@@ -53,7 +56,10 @@ cdef Found current_value(SessionState session, Edit edit):
 
 
 cdef bytes encoded_before(Record record, uint32_t place, str key, Edit view):
-    """Not the stored bytes: psql may have spaced them otherwise, and a type may leave fields out."""
+    """Return the encoding of a value as it was when it was read.
+
+    The stored bytes may differ from it: psql may have spaced them otherwise, and a type may leave fields out.
+    """
     if view.before is None:
         if view.type is ANY:
             view.before = reencode(decode_plain(record, place))
@@ -63,7 +69,10 @@ cdef bytes encoded_before(Record record, uint32_t place, str key, Edit view):
 
 
 cdef bytes encoded_if_changed(SessionState session, str key, Edit view, bytes before):
-    """Checked as when it is set, but only if it has changed: what was only read is never refused."""
+    """Return the encoding of a value that has changed, or None.
+
+    It is checked as when it is set, but only if it has changed: what was only read is never refused.
+    """
     try:
         if reencode(view.value) == before:
             return None
@@ -73,7 +82,7 @@ cdef bytes encoded_if_changed(SessionState session, str key, Edit view, bytes be
 
 
 cdef Found newest(Found found, Edit view, bytes changed, str key):
-    """What the views up to this one say; a view that was made from an earlier one may differ from that."""
+    """Return what the views up to this one say; a view that was made from an earlier one may differ from that."""
     if changed is None:
         return found
     if found is not None and found.encoded != changed and found.encoded != view.source:

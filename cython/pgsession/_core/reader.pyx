@@ -1,7 +1,7 @@
 # cython: binding=False
 # cython: embedsignature=True
 # cython: embedsignature.format=clinic
-"""The compiled bases of both managers: a hit is answered here, without Python code of ours.
+"""Both managers have these compiled bases, which answer a hit without Python code of ours.
 
 (Without `binding` methods are plain method descriptors, which the interpreter calls faster; the signatures are
 embedded for `inspect`.)
@@ -33,12 +33,12 @@ cdef object ZERO = 0       # a small int, so every 0 is this one
 
 
 cdef inline int64_t floor_of(object min_version) except? -1:
-    """Return the oldest version that may be answered."""
+    """Return the oldest version that will do, of the argument `min_version`."""
     return 0 if min_version is ZERO else checked_count("min_version", min_version, 0, 0x7FFFFFFFFFFFFFFF)
 
 
 cdef Verified verify(object manager, TokenCache tokens, object token):
-    """What a token says, or None for one that is not ours."""
+    """Return what a token says, or None for one that is not ours."""
     if type(token) is not str:
         if not isinstance(token, str):
             return None
@@ -56,8 +56,11 @@ cdef Verified verify(object manager, TokenCache tokens, object token):
 
 
 cdef class Base:
-    """What both readers have. Subclasses of these have `_load(key, touch, refresh, min_version)`, which reads the
-    database, `_write_access_soon(key)`, `_verify_token(token)` and `_check_open()`."""
+    """This class has what both readers have.
+
+    Subclasses of the readers have `_load(key, touch, refresh, min_version)`, which reads the database,
+    `_write_access_soon(key)`, `_verify_token(token)` and `_check_open()`.
+    """
 
     def __cinit__(self, *args, **kwargs):
         self._cache = NOTHING
@@ -70,49 +73,113 @@ cdef class Base:
         self.tokens = tokens
 
     def get_cached_session(self, session_id, *, touch=True):
-        """The session of this id if it is in memory, in sync and live, else None; never a query, not awaited."""
+        """Return the session of this id if this node may answer it from memory; never a query, not awaited.
+
+        Args:
+            session_id: A UUID, its str of 36 characters or its 16 bytes.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+
+        Returns:
+            The session; None where it is not in memory, not live, or the node is not in sync.
+
+        Raises:
+            TypeError, ValueError: The session id or `touch` is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+        """
         return cached(self, session_id, checked_flag("touch", touch))
 
 
 cdef class Reader(Base):
-    """Base of SessionManager."""
+    """This is the base of SessionManager."""
 
     def get_session(self, session_id, *, touch=True, refresh=False, min_version=0):
-        """The session of this id, or None where there is no live one.
+        """Return the session of this id, or None where there is no live one.
 
-        `session_id`: a UUID, its str of 36 characters or 16 bytes. With `touch=False` reading it does not count as an
-        access. `refresh` reads the database whatever is cached; `min_version` does so where the cached version is
-        older. Raises TypeError or ValueError for what is not an id, and psycopg's errors where the database had to be
-        read and could not be.
+        Args:
+            session_id: A UUID, its str of 36 characters or its 16 bytes.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+            refresh: True: the database is read, whatever is cached.
+            min_version: The oldest version that will do; the database is read where the cached one is older.
+
+        Returns:
+            The session, or None where there is no live one.
+
+        Raises:
+            TypeError, ValueError: The session id or another argument is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+            psycopg.Error: The database had to be read and could not be.
         """
         return get(
             self, session_id, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
         )
 
     def get_session_by_token(self, token, *, touch=True, refresh=False, min_version=0):
-        """As `get_session`, by a signed token; a bad token is None, and costs no query."""
+        """Return the session of a signed token, or None. A bad token costs no query.
+
+        Args:
+            token: A token that `Signer.sign_session` has made; None, or what is no token, is taken for a bad one.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+            refresh: True: the database is read, whatever is cached.
+            min_version: The oldest version that will do; the token's own version counts where it is newer.
+
+        Returns:
+            The session, or None where there is no live one or the token is bad.
+
+        Raises:
+            ConfigError: The manager was not given a signer.
+            TypeError, ValueError: An option is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+            psycopg.Error: The database had to be read and could not be.
+        """
         return get_by_token(
             self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
         )
 
 
 cdef class AsyncReader(Base):
-    """Base of AsyncSessionManager. As Reader, where `_load` is a coroutine function."""
+    """This is the base of AsyncSessionManager. It is like Reader, but `_load` is a coroutine function."""
 
     def get_session(self, session_id, *, touch=True, refresh=False, min_version=0):
         """Await the session of this id, or None where there is no live one.
 
-        What is returned works wherever a coroutine does. `session_id`: a UUID, its str of 36 characters or 16 bytes.
-        With `touch=False` reading it does not count as an access. `refresh` reads the database whatever is cached;
-        `min_version` does so where the cached version is older. Raises TypeError or ValueError for what is not an id,
-        and psycopg's errors where the database had to be read and could not be.
+        Args:
+            session_id: A UUID, its str of 36 characters or its 16 bytes.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+            refresh: True: the database is read, whatever is cached.
+            min_version: The oldest version that will do; the database is read where the cached one is older.
+
+        Returns:
+            An awaitable of the session, or of None where there is no live one; it works wherever a coroutine does.
+
+        Raises:
+            TypeError, ValueError: The session id or another argument is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+            EventLoopError: The manager was opened by another event loop.
+            psycopg.Error: The database had to be read and could not be.
         """
         return await_session(
             self, session_id, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
         )
 
     def get_session_by_token(self, token, *, touch=True, refresh=False, min_version=0):
-        """As `get_session`, by a signed token; a bad token is None, and costs no query."""
+        """Await the session of a signed token, or None. A bad token costs no query.
+
+        Args:
+            token: A token that `Signer.sign_session` has made; None, or what is no token, is taken for a bad one.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+            refresh: True: the database is read, whatever is cached.
+            min_version: The oldest version that will do; the token's own version counts where it is newer.
+
+        Returns:
+            An awaitable of the session, or of None where there is no live one or the token is bad.
+
+        Raises:
+            ConfigError: The manager was not given a signer.
+            TypeError, ValueError: An option is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+            EventLoopError: The manager was opened by another event loop.
+            psycopg.Error: The database had to be read and could not be.
+        """
         return await_by_token(
             self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
         )
@@ -159,7 +226,7 @@ cdef object await_session(AsyncReader self, object session_id, bint touch, bint 
 
 
 cdef object get_by_token(Reader self, object token, bint touch, bint refresh, int64_t min_version):
-    """Return the session that a token says, or None."""
+    """Return the session of a token, or None."""
     cdef Verified verified = verify(self, self.tokens, token)
     cdef PyObject *session
     if verified is None:
@@ -173,7 +240,7 @@ cdef object get_by_token(Reader self, object token, bint touch, bint refresh, in
 
 
 cdef object await_by_token(AsyncReader self, object token, bint touch, bint refresh, int64_t min_version):
-    """Return an awaitable of the session that a token says, or of None."""
+    """Return an awaitable of the session of a token, or of None."""
     cdef Verified verified = verify(self, self.tokens, token)
     cdef PyObject *session
     if verified is None:

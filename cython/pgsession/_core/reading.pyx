@@ -1,4 +1,4 @@
-"""Reading an attribute: what is shared through the record as it is, all else decoded and, if it is mutable, kept.
+"""A read gives what is shared through the record as it is; all else is decoded and, if it is mutable, kept.
 
 Decoding runs the caller's code. So a record is held while it is decoded from, and what was decoded is kept only if the
 session still has of that attribute what it had before; else it is read again.
@@ -32,6 +32,7 @@ cdef enum:
 # ---- what is there ----
 
 cdef bint is_there(SessionState session, str key) except -1:
+    """Return True if the session has a live attribute of this key."""
     cdef Edit edit = edit_of(session, key)
     cdef PyObject *record = session.record
     if edit is None or edit.kind == READ:
@@ -40,6 +41,7 @@ cdef bint is_there(SessionState session, str key) except -1:
 
 
 cdef list live_keys(SessionState session):
+    """Return the keys of the live attributes: those of the record, then those that were added."""
     cdef Record record = record_of(session)
     cdef list keys = [key for key in record.shape.keys if is_there(session, key)]
     cdef Edit edit
@@ -50,7 +52,7 @@ cdef list live_keys(SessionState session):
 
 
 cdef str last_key(SessionState session):
-    """The last of live_keys(), or None, without making them all: popitem() empties a session in linear time."""
+    """Return the last of live_keys(), or None, without making them all: popitem() empties a session in linear time."""
     cdef str key = last_added(session)
     if key is None:
         key = last_stored(session)
@@ -94,7 +96,7 @@ cdef str last_stored(SessionState session):
 # ---- reading ----
 
 cdef object read(SessionState session, str key, object type_):
-    """The value of `key` as `type_`, or NOTHING."""
+    """Return the value of `key` as `type_`, or NOTHING."""
     cdef PyObject *record = session.record
     cdef Py_ssize_t place
     cdef int tried
@@ -133,7 +135,7 @@ cdef object read_once(SessionState session, str key, object type_):
 
 
 cdef object read_stored(SessionState session, Record record, uint32_t place, Edit edit, object type_):
-    """`edit`: what the session knows of the attribute, None or something read."""
+    """Return a value of the record, or AGAIN; `edit`: what the session knows of it, None or something read."""
     cdef PyObject *shared = decoded_of(record)[place]
     if type_ is ANY:
         if shared != NULL and is_plain(<object> shared):
@@ -145,7 +147,7 @@ cdef object read_stored(SessionState session, Record record, uint32_t place, Edi
 
 
 cdef object decode_fresh(SessionState session, Record record, uint32_t place, object key):
-    """For a session that has nothing of its own, read without a type."""
+    """Return a value of the record, read without a type, for a session that has nothing of its own."""
     value = decode_untyped(session, record, place, None)
     return read(session, known_key(key), ANY) if value is AGAIN else value
 
@@ -176,9 +178,10 @@ cdef object decode_as(SessionState session, Record record, uint32_t place, Edit 
 
 cdef bint keep_read(SessionState session, Record record, uint32_t place, Edit edit, object type_, object value,
                     bytes before) except -1:
-    """A mutable value belongs to this session, which finds at save whether it was changed.
+    """Keep a mutable value: it belongs to this session, which finds at save whether it was changed.
 
-    Returns False, and keeps nothing, where the session no longer has what this was read from.
+    Returns:
+        False, and nothing is kept, where the session no longer has what this was read from.
     """
     cdef str key = record.shape.keys[place]
     cdef int64_t base = versions_of(record)[place]
@@ -213,7 +216,7 @@ cdef bint is_same(SessionState session, Record record, str key, int64_t version)
 
 
 cdef object read_again(SessionState session, Record record, uint32_t place, Edit edit, object type_):
-    """This session has read a mutable value of the attribute before; it sees its own changes to that."""
+    """Return a value of which this session has read a mutable one before, or AGAIN; it sees its own changes to that."""
     cdef Edit view = edit
     while view is not None:
         if view.type is type_ or view.type == type_:
@@ -228,7 +231,7 @@ cdef object read_again(SessionState session, Record record, uint32_t place, Edit
 
 
 cdef object read_set(SessionState session, Edit edit, object type_):
-    """A value that was set is the caller's own object; as another type it is a conversion of that."""
+    """Return a value that was set, or AGAIN: the caller's own object, or as another type a conversion of that."""
     if type_ is ANY or <PyObject *> Py_TYPE(edit.value) == <PyObject *> type_:
         return edit.value
     cdef Found found = current_value(session, edit)

@@ -8,7 +8,7 @@ from pgsession._core.lock cimport pgs_read
 
 
 cdef class Shape:
-    """The keys of a record, sorted and interned, shared by all records with these keys."""
+    """Holds the keys of a record, sorted and interned; all records with these keys share it."""
     cdef readonly tuple keys
     cdef dict places
 
@@ -38,7 +38,7 @@ cdef struct Span:
 
 
 cdef inline PyObject **decoded_of(Record record) noexcept:
-    """The values that are shared by those who read without a type, see share()."""
+    """Return the values that are shared by those who read without a type, see share()."""
     return <PyObject **> record.block
 
 
@@ -47,7 +47,7 @@ cdef inline int64_t *versions_of(Record record) noexcept:
 
 
 cdef inline int64_t expiry_of(Record record, uint32_t place) noexcept:
-    """When the attribute expires on its own, in database time; 0: never."""
+    """Return when an attribute expires on its own, in database time; 0: never."""
     return versions_of(record)[record.count + place] if record.expiring else 0
 
 
@@ -65,7 +65,7 @@ cdef inline const char *text_of(Record record) noexcept:
 
 
 cdef inline Span value_of(Record record, uint32_t place) noexcept:
-    """The JSON of one attribute, inside the block: valid as long as the record."""
+    """Return the JSON of one attribute, inside the block: valid as long as the record."""
     cdef Span span
     cdef uint32_t *ends = ends_of(record)
     cdef uint32_t start = ends[place - 1] if place else <uint32_t> record.user_length + record.group_length
@@ -75,7 +75,7 @@ cdef inline Span value_of(Record record, uint32_t place) noexcept:
 
 
 cdef inline Span owner_of(Record record, int which) noexcept:
-    """The user id (0) or the group id (1) in UTF-8; a null pointer where there is no group."""
+    """Return the user id (0) or the group id (1) in UTF-8; a null pointer where there is no group."""
     cdef Span span
     span.data = text_of(record)
     span.length = record.user_length
@@ -88,9 +88,9 @@ cdef inline Span owner_of(Record record, int which) noexcept:
 cdef Py_ssize_t place_by_value(Shape shape, object key) noexcept
 
 cdef inline Py_ssize_t place_of(Record record, object key) noexcept:
-    """Where `key` is in a record, or -1; what is not exactly a str is nowhere. Runs no other code.
+    """Return the place of a key in a record, or -1; what is not exactly a str is nowhere.
 
-    Keys are interned, so a literal is mostly found by identity.
+    This runs no other code. Keys are interned, so a literal is mostly found by identity.
     """
     cdef PyObject *shape = <PyObject *> record.shape
     cdef PyObject *keys = <PyObject *> (<Shape> shape).keys
@@ -105,7 +105,7 @@ cdef inline Py_ssize_t place_of(Record record, object key) noexcept:
 cdef object make_uuid(Record record)
 
 cdef inline object uuid_of(Record record):
-    """The id as a UUID, made once for all who have this record."""
+    """Return the id as a UUID, made once for all who have this record."""
     cdef PyObject *known = <PyObject *> pgs_read(&record.uuid)
     return <object> known if known != NULL else make_uuid(record)
 

@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""Records: the immutable snapshot of one session at one version (C4).
+"""A record is the immutable snapshot of one session at one version (C4).
 
 A record is not tracked by the garbage collector: it refers to its shape (strings) and to decoded values that are
 immutable all the way down, so it cannot be part of a cycle. Everything else is in one block of memory:
@@ -57,7 +57,10 @@ cdef class Shape:
 
 
 cdef str shared_key(str key):
-    """The key as one object for all records; interned, so that a literal in the caller's code is the same object."""
+    """Return an attribute key as one object for all records.
+
+    It is interned, so that a literal in the caller's code is the same object.
+    """
     known = pgs_dict_get(interned, key)
     if known is not None:
         return <str> known
@@ -121,7 +124,7 @@ cdef Py_ssize_t place_by_value(Shape shape, object key) noexcept:
 @cython.final
 @cython.no_gc
 cdef class Record:
-    """One session as the database held it at one version. Times are microseconds since the epoch."""
+    """Holds one session as the database held it at one version. Times are microseconds since the epoch."""
 
     def __cinit__(self, key, int64_t version, str user_id not None, str group_id, int64_t created_at,
                  int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
@@ -144,23 +147,26 @@ cdef class Record:
 
     @property
     def key(self):
+        """Return the session's id as 16 bytes."""
         return key_bytes(self.id)
 
     @property
     def user_id(self):
+        """Return the id of the user, a str."""
         return owner(self, 0)
 
     @property
     def group_id(self):
+        """Return the id of the group, a str, or None."""
         return owner(self, 1)
 
     def attributes(self):
-        """All attributes as (key, version, expires_at or None, JSON bytes), in the order of their keys."""
+        """Return all attributes as (key, version, expires_at or None, JSON bytes), in the order of their keys."""
         cdef uint32_t place
         return [item_at(self, place) for place in range(self.count)]
 
     def changed(self, *, version, updated_at, last_accessed, expires_at, include_inactivity, group_id, sets, deletes):
-        """The record that these changes make of this one; attributes that are set take the new version."""
+        """Return the record that these changes make of this one; attributes that are set take the new version."""
         cdef Record record
         sets = plain(sets)
         if not deletes and group_id == self.group_id:
@@ -192,12 +198,15 @@ cdef class Record:
 
 
 cdef list plain(object items):
-    """The items with keys that are exactly str: hashing and comparing those runs nobody's code."""
+    """Return the items with keys that are exactly str: hashing and comparing those runs nobody's code."""
     return [item if PyUnicode_CheckExact(item[0]) else (PyUnicode_FromObject(item[0]), *item[1:]) for item in items]
 
 
 cdef int fill(Record record, str user_id, str group_id, list attributes) except -1:
-    """Lay out the block; `attributes` are sorted by key. All that can fail comes before the first pointer is kept."""
+    """Lay out the block of a record; `attributes` are sorted by key.
+
+    All that can fail comes before the first pointer is kept.
+    """
     cdef Py_ssize_t user_length, group_length = 0, total, place, count = len(attributes)
     cdef const char *user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
     cdef const char *group = NULL
@@ -248,13 +257,15 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
 
 
 cdef inline size_t fixed_size(bint expiring) noexcept:
-    """Of each attribute, in the block."""
+    """Return how many bytes of the block are for each attribute, without its value."""
     return sizeof(PyObject *) + (2 if expiring else 1) * sizeof(int64_t) + sizeof(uint32_t)
 
 
 cdef Record with_values(Record old, int64_t version, list sets):
-    """A record of the same owner with other values for keys that it has; None where that is not all: most updates
-    change a value or two, and need not take the whole record apart."""
+    """Return a record of the same owner with other values for keys that it has; None where that is not all.
+
+    Most updates change a value or two, and need not take the whole record apart.
+    """
     cdef Py_ssize_t place, total
     if old.count == 0:          # where the text ends is noted with the attributes
         return None
@@ -335,7 +346,7 @@ cdef object make_uuid(Record record):
 
 
 cdef object keep_uuid(Record record, object uuid):
-    """The one that all others get too, which may have been made meanwhile."""
+    """Keep a UUID in its record; return the one that all others get too, which may have been made meanwhile."""
     Py_INCREF(uuid)
     if not pgs_set_once(&record.uuid, <PyObject *> uuid):
         Py_DECREF(uuid)
@@ -389,7 +400,7 @@ cdef int share_typed(Record record, uint32_t place, object type_, object value) 
 
 
 cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcept:
-    """The value shared for exactly this type, borrowed, or NULL."""
+    """Return the value shared for exactly this type, borrowed, or NULL."""
     if record.typed == NULL:
         return NULL
     cdef PyObject **pair = record.typed + 2 * <size_t> place
@@ -418,7 +429,7 @@ cdef int inherit(Record record, Record old) except -1:
 
 
 cdef void drop_decoded(Record record) noexcept:
-    """Nobody refers to the record any more, not even its values."""
+    """Release the decoded values of a record that nobody refers to any more, not even its values."""
     cdef PyObject **typed = record.typed
     cdef size_t i, count = record.count
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Saving a session: what there is to write, and what is left of the session's edits once that is written.
+"""A save consists of what there is to write, and of what is left of the session's edits once that is written.
 
 Both encode the caller's values, which can run other code. What is to be written is collected from one record and the
 edits on it; what is left is worked out on the side and put in place at once, if the session has not changed meanwhile.
@@ -25,8 +25,11 @@ cdef enum:
 
 @cython.final
 cdef class Changes:
-    """What an update has to write: `sets` as (key, JSON, expires_at or None, base version) and `deletes` as
-    (key, base version). Base version 0: the caller's record had no such attribute."""
+    """Holds what an update has to write.
+
+    `sets` are (key, JSON, expires_at or None, base version), `deletes` are (key, base version). Base version 0: the
+    caller's record had no such attribute.
+    """
 
     def __cinit__(self):
         self.sets = []
@@ -36,13 +39,13 @@ cdef class Changes:
 
 @cython.final
 cdef class Part:
-    """The part of one attribute in what is being saved."""
+    """Holds the part of one attribute in what is being saved."""
 
 
 # ---- what is to be written ----
 
 cdef Changes changes_of(SessionState session):
-    """What is to be written, or None; nested changes of what was read are found here."""
+    """Return what is to be written, or None; nested changes of what was read are found here."""
     cdef Changes changes = Changes()
     cdef list edits = []
     cdef Record record = edits_and_record(session, edits)
@@ -53,7 +56,7 @@ cdef Changes changes_of(SessionState session):
 
 
 cdef Record edits_and_record(SessionState session, list edits):
-    """The record, with the edits on it put into the list."""
+    """Return the record, and put the edits on it into the list."""
     cdef Record record
     cdef list found
     while True:
@@ -89,7 +92,7 @@ cdef int collect(SessionState session, Record record, Changes changes, Edit edit
 # ---- what is left ----
 
 cdef int become(SessionState session, Changes changes, Record record, int64_t accessed) except -1:
-    """Become a saved version. Only what is in `changes` stops being pending."""
+    """Make the session the saved version. Only what is in `changes` is no longer to be saved."""
     cdef dict taken = parts_by_key(changes)
     cdef list before = [], after
     cdef dict by_key
@@ -117,7 +120,7 @@ cdef dict parts_by_key(Changes changes):
 
 
 cdef list left_of(SessionState session, Record old, list before, dict taken, Record record):
-    """The edits that stay after a save, without changing one of those before."""
+    """Return the edits that stay after a save, without changing one of those before."""
     cdef dict known = {edit.key: edit for edit in before}
     cdef list after = []
     cdef Edit left
@@ -129,7 +132,7 @@ cdef list left_of(SessionState session, Record old, list before, dict taken, Rec
 
 
 cdef Edit after_save(SessionState session, Record old, Record record, str key, Edit edit, Part part):
-    """What is left of an edit after a save; `part` is what the save took of it, or None."""
+    """Return what is left of an edit after a save; `part` is what the save took of it, or None."""
     cdef Py_ssize_t place = place_of(record, key)
     if part is None or edit is not None and edit.kind == READ and part.edit is not edit:
         return unsaved(session, old, record, edit, place)
@@ -156,7 +159,10 @@ cdef Edit based_on(Edit edit, int64_t base):
 
 
 cdef Edit unsaved(SessionState session, Record old, Record record, Edit edit, Py_ssize_t place):
-    """Not part of the save: a pending change stays, based on what it was based on."""
+    """Return what is left of an edit that was not part of the save.
+
+    A pending change stays, based on what it was based on.
+    """
     cdef Found found
     cdef Edit pending
     cdef Py_ssize_t before
@@ -180,7 +186,7 @@ cdef Edit unsaved(SessionState session, Record old, Record record, Edit edit, Py
 
 
 cdef Edit still_held(Record record, uint32_t place, Edit edit, Found found):
-    """The caller may go on changing the objects that say what was saved: they are now something read, as saved."""
+    """Return the objects that say what was saved as something read, as saved: the caller may go on changing them."""
     cdef Edit first = None
     cdef Edit view = edit
     cdef Edit held

@@ -1,7 +1,7 @@
 # cython: binding=False
 # cython: embedsignature=True
 # cython: embedsignature.format=clinic
-"""Sessions: a shared record, and what one caller has read or changed of it.
+"""A session is a shared record, and what one caller has read or changed of it.
 
 What is read and immutable is shared through the record. Everything else that a session knows of its own is an Edit
 (edits.pyx): a mutable value that was read (and may have been changed since), a value that was set, or a deletion.
@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint32_t
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
-from pgsession._core.changing cimport forget, put
+from pgsession._core.changing cimport delete_attribute, put
 from pgsession._core.clock cimport expiry, moment
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
 from pgsession._core.edits cimport SET, Edit, cache_of, edit_of, known_key, live_place, record_of, usable
@@ -42,9 +42,12 @@ cdef enum:
 
 @cython.final
 cdef class Session(SessionState):
-    """One session as a mapping of its attributes, for one request.
+    """A Session is the mapping of one session's attributes, for one request.
 
     Reading gives what is live now; changes are this object's own until `update_session` saves them.
+
+    Attributes:
+        from_cache: True where this object was made without a query, of a record in memory.
     """
 
     def __cinit__(self, maker=None):
@@ -60,52 +63,61 @@ cdef class Session(SessionState):
 
     @property
     def id(self):
-        """The session's UUID."""
+        """Return the session's id, a UUID."""
         cdef PyObject *record = self.record
         return uuid_of(<Record> record)
 
     @property
     def user_id(self):
+        """Return the id of the user whose session this is, a str."""
         return record_of(self).user_id
 
     @property
     def group_id(self):
+        """Return the id of the session's group, a str; None: it has none."""
         return record_of(self).group_id
 
     @property
     def version(self):
-        """Rises with every saved change."""
+        """Return the version of the record, an int, which rises with every saved change."""
         return record_of(self).version
 
     @property
     def created_at(self):
+        """Return when the session was created, in database time, an aware datetime in UTC."""
         return moment(record_of(self).created_at)
 
     @property
     def updated_at(self):
+        """Return when the last change was saved, in database time, an aware datetime in UTC."""
         return moment(record_of(self).updated_at)
 
     @property
     def last_accessed(self):
-        """The newest access known when this object was made, itself included."""
+        """Return the newest access that was known when this object was made or saved, an aware datetime in UTC.
+
+        The access that made this object is included, unless it was read with `touch=False`.
+        """
         return moment(max(record_of(self).last_accessed, self.accessed))
 
     @property
     def expires_at(self):
+        """Return when the session ends at the latest, an aware datetime in UTC."""
         return moment(record_of(self).expires_at)
 
     @property
     def include_inactivity(self):
-        """Whether the session also ends by inactivity."""
+        """Return True for a session that also ends by inactivity."""
         return bool(record_of(self).include_inactivity)
 
     @property
     def is_modified(self):
-        """Whether `update_session` would have something to write; finds nested changes too."""
+        """Return True while `update_session` has something to write; nested changes are found too."""
         return changes_of(self) is not None
 
     @property
     def is_invalidated(self):
+        """Return True once this object refuses every further change and update."""
         return bool(self.invalidated)
 
     # ---- reading ----
@@ -127,16 +139,34 @@ cdef class Session(SessionState):
         return value
 
     def get(self, key, default=None, *, type=Any):
-        """The value of `key`, decoded as `type`, or `default` where there is none.
+        """Return the value of `key`, decoded as `type`, or `default` where there is none.
 
-        Raises AttributeTypeError where the value is not of that type, or is JSON that only plain SQL can have stored:
-        a number that Python cannot hold, half of a surrogate pair, or nesting too deep to decode.
+        `key` is the attribute's key, `type` any type that msgspec decodes; without one JSON becomes what Python has for
+        it. `default` is returned where there is no live attribute of this key.
+
+        Returns:
+            value (Any): The value, or `default`.
+
+        Raises:
+            AttributeTypeError: The value is not of that type, or is JSON that only plain SQL can have stored: a number
+                that Python cannot hold, half of a surrogate pair, or nesting too deep to decode.
         """
         value = read(self, known_key(key), type)
         return default if value is NOTHING else value
 
     def attribute(self, key):
-        """The value of `key` with its version and expiry. Raises KeyError where there is none."""
+        """Return the value of `key` with its version and expiry.
+
+        Args:
+            key: The attribute's key.
+
+        Returns:
+            An `Attribute`. Of an attribute that was set since, the version is the one that the change is based on.
+
+        Raises:
+            KeyError: There is no live attribute of this key.
+            AttributeTypeError: The value cannot be decoded, see `get`.
+        """
         cdef str known = known_key(key)
         cdef Record record
         cdef Edit edit
@@ -176,12 +206,15 @@ cdef class Session(SessionState):
         return True
 
     def keys(self):
+        """Return a view of the keys of the live attributes."""
         return KeysView(self)
 
     def items(self):
+        """Return a view of the live attributes, as pairs of key and value."""
         return ItemsView(self)
 
     def values(self):
+        """Return a view of the values of the live attributes."""
         return ValuesView(self)
 
     # ---- changing ----
@@ -190,10 +223,20 @@ cdef class Session(SessionState):
         put(self, key, value, 0)
 
     def set(self, key, value, *, expires_at=None, expires_in=None):
-        """Set `key`; the attribute lives as long as the session, or until then (a timedelta or seconds from now).
+        """Set the value of `key`. The attribute lives as long as the session, or until its own expiry.
 
-        Raises TypeError for what JSON cannot hold, ValueError for a naive `expires_at`, a NUL, a lone surrogate or a
-        number that is not finite, AttributeTooLargeError beyond `max_attribute_length`.
+        Args:
+            key: The attribute's key.
+            value: What msgspec encodes as JSON, or an `Attribute`, which may bring its expiry.
+            expires_at: When the attribute ends, an aware datetime; None: with the session.
+            expires_in: After how long it ends, a timedelta or seconds from now; None: with the session.
+
+        Raises:
+            TypeError: JSON cannot hold the value, or an argument is of a wrong type.
+            ValueError: `expires_at` is naive, both expiries are given, or one is out of its range; or the key or value
+                has a NUL, a lone surrogate or a number that is not finite.
+            AttributeTooLargeError: The encoded value is longer than `max_attribute_length`.
+            SessionInvalidatedError: This object was invalidated.
         """
         put(self, key, value, expiry(cache_of(self).clock, expires_at, expires_in))
 
@@ -202,22 +245,42 @@ cdef class Session(SessionState):
         usable(self)
         if known is None or not is_there(self, known):
             raise KeyError(key)
-        forget(self, known)
+        delete_attribute(self, known)
 
     def pop(self, key, default=MISSING):
-        """Remove `key` and return its value, or `default`."""
+        """Remove `key` and return its value, or `default` where there is none.
+
+        `key` is the attribute's key. `default`, if given, is returned where there is no live attribute of this key.
+
+        Returns:
+            value (Any): The value that was there, or `default`.
+
+        Raises:
+            KeyError: There is no live attribute of this key, and no `default`.
+            AttributeTypeError: The value cannot be decoded, see `get`.
+            SessionInvalidatedError: This object was invalidated.
+        """
         cdef str known = known_key(key)
         usable(self)
         value = read(self, known, ANY)
         if value is not NOTHING:
-            forget(self, known)
+            delete_attribute(self, known)
             return value
         if default is NOTHING:
             raise KeyError(key)
         return default
 
     def popitem(self):
-        """Remove and return the last (key, value). Raises KeyError where there is none."""
+        """Remove and return the last attribute.
+
+        Returns:
+            pair (tuple[str, Any]): The pair of its key and its value.
+
+        Raises:
+            KeyError: The session has no attributes.
+            AttributeTypeError: The value cannot be decoded, see `get`.
+            SessionInvalidatedError: This object was invalidated.
+        """
         cdef str key
         usable(self)
         while True:
@@ -226,11 +289,23 @@ cdef class Session(SessionState):
                 raise KeyError("the session has no attributes")
             value = read(self, key, ANY)
             if value is not NOTHING:
-                forget(self, key)
+                delete_attribute(self, key)
                 return key, value
 
     def setdefault(self, key, default=None):
-        """The value of `key`, which is set to `default` where there is none."""
+        """Return the value of `key`, which is set to `default` where there is none.
+
+        Args:
+            key (str): The attribute's key.
+            default (Any): The value that is set where there is no live attribute of this key.
+
+        Returns:
+            value (Any): The value that was there, or `default`.
+
+        Raises:
+            AttributeTypeError: The value cannot be decoded, see `get`.
+            TypeError, ValueError, AttributeTooLargeError, SessionInvalidatedError: It cannot be set, see `set`.
+        """
         value = read(self, known_key(key), ANY)
         if value is not NOTHING:
             return value
@@ -238,7 +313,16 @@ cdef class Session(SessionState):
         return default
 
     def update(self, other=(), /, **more):
-        """Set everything in a mapping or in pairs of key and value."""
+        """Set everything in a mapping, or in pairs of key and value.
+
+        Args:
+            other (Mapping[str, Any] | Iterable[tuple[str, Any]]): The mapping, or the pairs.
+            more (Any): Further values, by their keys.
+
+        Raises:
+            TypeError, ValueError, AttributeTooLargeError, SessionInvalidatedError: A value cannot be set, see `set`;
+                those before it are set.
+        """
         usable(self)
         pairs = other.items() if isinstance(other, Mapping) else other
         if not isinstance(other, Mapping) and hasattr(other, "keys"):
@@ -249,10 +333,14 @@ cdef class Session(SessionState):
             put(self, key, value, 0)
 
     def clear(self):
-        """Remove every attribute."""
+        """Remove every attribute.
+
+        Raises:
+            SessionInvalidatedError: This object was invalidated.
+        """
         usable(self)
         for key in live_keys(self):
-            forget(self, key)
+            delete_attribute(self, key)
 
     def invalidate(self):
         """Let this object refuse every further change and update."""
@@ -261,14 +349,15 @@ cdef class Session(SessionState):
     # ---- for the managers ----
 
     def _check_usable(self):
+        """Raise SessionInvalidatedError if this object was invalidated."""
         usable(self)
 
     def _changes(self):
-        """What is to be written, or None; nested changes of what was read are found here."""
+        """Return what is to be written, or None; nested changes of what was read are found here."""
         return changes_of(self)
 
     def _saved(self, Changes changes, Record record not None, int64_t accessed):
-        """Become a saved version. Only what is in `changes` stops being pending."""
+        """Make this session the saved version. Only what is in `changes` is no longer to be saved."""
         become(self, changes, record, accessed)
 
     def __reduce_ex__(self, protocol):
@@ -284,7 +373,7 @@ cdef pgs_method get
 
 
 cdef object enter_get(object self, PyObject *const *args, Py_ssize_t count, PyObject *names):
-    """session.get(key) and session.get(key, type=...), the short way."""
+    """Answer session.get(key) and session.get(key, type=...) the short way."""
     cdef PyObject *key
     cdef PyObject *shared
     cdef PyObject *type_ = <PyObject *> ANY
@@ -302,7 +391,10 @@ cdef object enter_get(object self, PyObject *const *args, Py_ssize_t count, PyOb
 
 
 cdef inline PyObject *shared_plain(Session self, object key) noexcept:
-    """Return the plain value that the record shares, borrowed; NULL where there is more to do. Runs no other code."""
+    """Return the plain value that the record shares, borrowed; NULL where there is more to do.
+
+    This runs no other code.
+    """
     cdef PyObject *record = self.record
     cdef PyObject *shared
     cdef Py_ssize_t place
@@ -323,7 +415,10 @@ get = pgs_enter_by(<PyTypeObject *> Session, b"get", enter_get)
 
 
 cdef Session make_session():
-    """For hit.pyx: a session without a record and a cache yet, and not tracked by the garbage collector."""
+    """Return a session that has no record and no cache yet, for hit.pyx.
+
+    The garbage collector does not track it.
+    """
     cdef Session session = Session.__new__(Session, MAKER)
     PyObject_GC_UnTrack(<PyObject *> session)
     session.tracked = False

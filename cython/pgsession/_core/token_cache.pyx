@@ -58,20 +58,20 @@ cdef class TokenCache:
         cdef Verified verified = Verified.__new__(Verified)
         verified.key = key
         verified.version = version
-        forgotten = None
+        dropped = None
         pgs_lock(&self.mutex)
         try:
-            forgotten = self.keep(token, verified)
+            dropped = self.keep(token, verified)
         finally:
             pgs_unlock(&self.mutex)
         return verified
 
     cdef dict keep(self, str token, Verified verified):
         """Put a token into the young generation, under the mutex; return the generation that is dropped for it."""
-        cdef dict forgotten = None
+        cdef dict dropped = None
         if len(self.young) >= self.half:
-            forgotten = self.old
+            dropped = self.old
             self.old = self.young
             self.young = {}
         self.young[token] = verified
-        return forgotten
+        return dropped

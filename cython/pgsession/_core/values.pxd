@@ -9,7 +9,7 @@ cdef extern from "Python.h":
 
 
 cdef class Plan:
-    """How values of one type are decoded, decided once for each type."""
+    """Says how values of one type are decoded, which is decided once for each type."""
     cdef object type
     cdef object decode          # a msgspec decoder's method
     cdef bint shareable         # immutable all the way down
@@ -24,12 +24,15 @@ cdef bytes reencode(object value)
 cdef str checked_key(object key)
 
 cdef inline bint is_container(Span span) noexcept:
-    """A JSON object or array, { or [: Cython indents what it generates by the braces in it, also those in a literal."""
+    """Return True for a JSON object or array.
+
+    The numbers stand for { and [: Cython indents what it generates by the braces in it, also those in a literal.
+    """
     return span.data[0] == 0x7B or span.data[0] == 0x5B
 
 
 cdef inline bint is_plain(object value) noexcept:
-    """Of exactly a type that is immutable and says all about the value."""
+    """Return True for a value of exactly a type that is immutable and says all about the value."""
     cdef PyTypeObject *kind = Py_TYPE(value)
     return (kind == <PyTypeObject *> str or kind == <PyTypeObject *> int or kind == <PyTypeObject *> bool
             or kind == <PyTypeObject *> float or value is None)

@@ -1,4 +1,4 @@
-"""Attribute values: what may be stored, how it is encoded as JSON, decoded, and what may be shared.
+"""Attribute values are checked, encoded as JSON and decoded here, which also says what may be shared.
 
 PostgreSQL's json type takes what msgspec makes, with exceptions that would poison a whole batch of writes or lose
 something silently; those are refused here, in the caller, by the name of their key.
@@ -46,7 +46,7 @@ pgs_make_spare_text()
 # ---- decoding ----
 
 cdef object decode_plain(Record record, uint32_t place):
-    """A value read without a type. The short forms of scalars are read here, all else by msgspec."""
+    """Return a value read without a type. The short forms of scalars are read here, all else by msgspec."""
     cdef Span span = value_of(record, place)
     cdef const char *data = span.data
     cdef uint8_t first = <uint8_t> data[0]
@@ -71,7 +71,7 @@ cdef object decode_plain(Record record, uint32_t place):
 
 
 cdef object ascii_text(Span span):
-    """A string without escapes, all ASCII; None for any other."""
+    """Return a string without escapes, all ASCII; None for any other."""
     cdef const uint8_t *data = <const uint8_t *> span.data
     cdef Py_ssize_t i, end = <Py_ssize_t> span.length - 1
     cdef uint8_t odd = 0
@@ -87,7 +87,7 @@ cdef object ascii_text(Span span):
 
 
 cdef object short_integer(Span span):
-    """An integer of up to 18 digits; None for any other number."""
+    """Return an integer of up to 18 digits; None for any other number."""
     cdef const uint8_t *data = <const uint8_t *> span.data
     cdef Py_ssize_t i, start = data[0] == c"-", count = span.length
     cdef int64_t number = 0
@@ -122,7 +122,10 @@ cdef class Plan:
 
 
 cdef Plan plan_of(object type_):
-    """Mostly that of the same type as the last time, which is found without a look at the table."""
+    """Return the plan of a type.
+
+    Mostly it is the same type as the last time, whose plan is found without a look at the table.
+    """
     global last_plan
     cdef Plan plan = last_plan
     if not PGS_FREE_THREADED and plan is not None and plan.type is type_:
@@ -175,7 +178,10 @@ cdef object NAIVE_DEFAULTS = (list, dict, set, bytearray)
 
 
 def is_immutable(info):
-    """Of this very level: no value of this type can be changed, and it holds nothing but its declared fields."""
+    """Return True if no value of this type can be changed, and it holds nothing but its declared fields.
+
+    This is about this level only; all_of() goes down.
+    """
     if isinstance(info, inspect.Metadata):
         return True
     if isinstance(info, inspect.StructType):
@@ -184,7 +190,10 @@ def is_immutable(info):
 
 
 def is_repeatable(info):
-    """Of this very level: decoding the same bytes twice gives values that encode the same."""
+    """Return True if decoding the same bytes twice gives values that encode the same.
+
+    This is about this level only; all_of() goes down.
+    """
     if isinstance(info, inspect.Metadata) or isinstance(info, IMMUTABLE) or isinstance(info, CONTAINERS):
         return True
     if not isinstance(info, inspect.StructType) or hasattr(info.cls, "__post_init__"):
@@ -194,7 +203,7 @@ def is_repeatable(info):
 
 
 cdef bint all_of(object info, object rule, set seen) except -1:
-    """Whether a rule holds for a type and all the types in it; types may contain themselves."""
+    """Return True if a rule holds for a type and all the types in it; types may contain themselves."""
     if id(info) in seen:
         return True
     seen.add(id(info))
@@ -221,7 +230,7 @@ cdef list parts_of(object info):
 # ---- encoding ----
 
 cdef bytes reencode(object value):
-    """For comparing only."""
+    """Return the JSON of a value, for comparing only: nothing is checked."""
     return encode_json(value)
 
 
@@ -247,7 +256,10 @@ cdef bytes encode(str key, object value, int64_t limit):
 
 
 cdef int check_text(str key, bytes encoded) except -1:
-    """PostgreSQL's text has no NUL; in JSON it is an escape, which is one only after an even number of backslashes."""
+    """Raise ValueError for a NUL, which PostgreSQL's text does not have.
+
+    In JSON it is an escape, which is one only after an even number of backslashes.
+    """
     cdef Py_ssize_t at = encoded.find(b"\\u0000"), start
     cdef const char *data = PyBytes_AS_STRING(encoded)
     while at >= 0:
@@ -261,7 +273,10 @@ cdef int check_text(str key, bytes encoded) except -1:
 
 
 cdef int check_json(str key, bytes encoded) except -1:
-    """A msgspec.Raw goes out as it is, so what it holds is not known to be JSON."""
+    """Raise TypeError for what is not JSON.
+
+    A msgspec.Raw goes out as it is, so what it holds is not known to be JSON.
+    """
     try:
         decode_json(encoded)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -270,7 +285,7 @@ cdef int check_json(str key, bytes encoded) except -1:
 
 
 cdef int check_finite(str key, object value) except -1:
-    """msgspec writes infinity and NaN as null: they would be lost without a word."""
+    """Raise ValueError for infinity and NaN: msgspec writes them as null, so they would be lost without a word."""
     if isinstance(value, float):
         if not isfinite(value):
             raise ValueError(f"attribute {key!r}: must not contain {value}, which JSON cannot hold")
