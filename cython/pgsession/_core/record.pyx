@@ -335,7 +335,7 @@ cdef tuple item_at(Record record, uint32_t place):
 # The block has room for a value of each attribute: read without a type, or of the type that it was read as, where
 # without one it would be mutable. `typed`, made when it is needed first, holds two pointers for each attribute: a type,
 # and the value read as that type, where the value does not say which that was or the block has room for one only. Only
-# what is immutable all the way down is put there; reading.pyx decides.
+# what is immutable all the way down is put there; session_reading.pyx decides.
 #
 # A reader takes no lock for it. Where there is no GIL a pointer is therefore set once and stays as long as the record,
 # which the reader holds: it can take its own reference at any time. (Elsewhere the type asked for last is kept.)

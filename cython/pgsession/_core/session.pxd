@@ -1,4 +1,4 @@
-from pgsession._core.edits cimport SessionState
+from pgsession._core.session_edits cimport SessionState
 
 
 cdef class Session(SessionState):

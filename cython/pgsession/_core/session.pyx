@@ -4,7 +4,7 @@
 """A session is a shared record, and what one caller has read or changed of it.
 
 What is read and immutable is shared through the record. Everything else that a session knows of its own is an Edit
-(edits.pyx): a mutable value that was read (and may have been changed since), a value that was set, or a deletion.
+(session_edits.pyx): a mutable value that was read (and may have been changed since), a value that was set, or a deletion.
 """
 
 cimport cython
@@ -13,20 +13,20 @@ from libc.stdint cimport int64_t, uint32_t
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
-from pgsession._core.changing cimport delete_attribute, put
+from pgsession._core.session_changing cimport delete_attribute, put
 from pgsession._core.clock cimport expiry, moment
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
-from pgsession._core.edits cimport SET, Edit, cache_of, edit_of, known_key, live_place, record_of, usable
-from pgsession._core.reading cimport decode_fresh, is_same, is_there, last_key, live_keys, read
+from pgsession._core.session_edits cimport SET, Edit, cache_of, edit_of, known_key, live_place, record_of, usable
+from pgsession._core.session_reading cimport decode_fresh, is_same, is_there, last_key, live_keys, read
 from pgsession._core.record cimport Record, decoded_of, expiry_of, place_of, uuid_of, versions_of
-from pgsession._core.saving cimport Changes, become, changes_of
+from pgsession._core.session_saving cimport Changes, become, changes_of
 from pgsession._core.values cimport is_plain
 
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
 from sys import intern
 from typing import Any
 
-from pgsession._core.edits import MISSING
+from pgsession._core.session_edits import MISSING
 from pgsession.attribute import Attribute
 
 cdef extern from "Python.h":

@@ -6,8 +6,8 @@ The stubs (`.pyi`) are here; they say what each module gives to Python:
     cache           records by session id, bounded, least recently used leaves first
     record          a session as the database held it at one version
     hit             the hit path: from a key to a session
-    session         a record and one caller's pending changes, as a mapping; it calls
-                    reading, changing and saving, on what edits and nested know
+    session         a record and one caller's pending changes, as a mapping; the parts of it are
+                    session_reading, _changing, _saving, _edits, _nested_changes
     values          encodes and decodes attribute values
     accesses        accesses to be written whose session has left the cache
     clock           the node's clock, mapped to the database's; the rules for moments and durations

@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 
 from pgsession._core.clock cimport expiry
-from pgsession._core.edits cimport (
+from pgsession._core.session_edits cimport (
     DELETED, SET, Edit, Kind, cache_of, drop_edit, edit_of, keep_edit, live_place, make_room, new_edit, usable,
 )
 from pgsession._core.record cimport Record, place_of, versions_of

@@ -6,11 +6,11 @@ session still has of that attribute what it had before; else it is read again.
 
 from cpython.object cimport PyObject
 
-from pgsession._core.edits cimport (
+from pgsession._core.session_edits cimport (
     READ, SET, Edit, add_view, edit_of, edits_of, is_set, keep_edit, known_key, live_place, make_room, new_edit, record_of,
     track,
 )
-from pgsession._core.nested cimport Found, current_value, nested_change
+from pgsession._core.session_nested_changes cimport Found, current_value, nested_change
 from pgsession._core.record cimport (
     Span, decoded_of, place_of, share, share_typed, shared_typed, value_of, versions_of,
 )
@@ -20,7 +20,7 @@ from pgsession._core.values cimport (
 
 from typing import Any
 
-from pgsession._core.edits import MISSING
+from pgsession._core.session_edits import MISSING
 
 cdef object ANY = Any                  # the same, without looking up a global name
 cdef object NOTHING = MISSING

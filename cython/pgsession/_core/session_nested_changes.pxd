@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from pgsession._core.edits cimport Edit, SessionState
+from pgsession._core.session_edits cimport Edit, SessionState
 from pgsession._core.record cimport Record
 
 

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint32_t
 
-from pgsession._core.edits cimport SessionState
+from pgsession._core.session_edits cimport SessionState
 from pgsession._core.record cimport Record
 
 

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from pgsession._core.edits cimport SessionState
+from pgsession._core.session_edits cimport SessionState
 
 
 cdef int put(SessionState session, object key, object value, int64_t expires_at) except -1

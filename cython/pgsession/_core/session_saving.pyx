@@ -9,10 +9,10 @@ from libc.stdint cimport uint32_t
 
 from cpython.object cimport PyObject
 
-from pgsession._core.edits cimport (
+from pgsession._core.session_edits cimport (
     DELETED, READ, SET, SHORT, add_view, edits_of, is_current, live_place, new_edit, record_of, replace,
 )
-from pgsession._core.nested cimport current_value, found_in, nested_change
+from pgsession._core.session_nested_changes cimport current_value, found_in, nested_change
 from pgsession._core.record cimport expiry_of, place_of, versions_of
 from pgsession._core.values cimport reencode
 

@@ -6,7 +6,7 @@ do), which may save the session meanwhile: they are given the record that a valu
 
 cimport cython
 
-from pgsession._core.edits cimport cache_of
+from pgsession._core.session_edits cimport cache_of
 from pgsession._core.record cimport value_of
 from pgsession._core.values cimport decode_plain, decode_typed, encode, plan_of, reencode
 

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t
 
-from pgsession._core.edits cimport Edit, SessionState
-from pgsession._core.nested cimport Found
+from pgsession._core.session_edits cimport Edit, SessionState
+from pgsession._core.session_nested_changes cimport Found
 from pgsession._core.record cimport Record
 
 
