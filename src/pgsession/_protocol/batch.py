@@ -27,18 +27,18 @@ MAX_BYTES = 4 << 20
 
 
 class Settled(NamedTuple):
-    """What became of a batch."""
+    """Tells what became of a batch."""
 
     incarnation: str | None
     results: list[tuple[Operation, Any]]
     locked: list[Operation]
-    """Their rows are somebody else's at the moment; nothing was done."""
+    """The operations whose rows somebody else has locked at the moment; nothing of them was done."""
     evicted: list[bytes]
     """The sessions that made room for created ones."""
 
 
 class Batch:
-    """Operations that share a transaction, no two of them of one session."""
+    """Holds operations that share a transaction, no two of them of one session."""
 
     def __init__(self, operations: list[Operation]) -> None:
         self.operations = operations
@@ -53,13 +53,16 @@ class Batch:
 
     @property
     def limit(self) -> tuple[int, bool]:
-        """How many sessions a user may have, 0: any number, and whether more push out old ones. It is its node's."""
+        """Return how many sessions a user may have (0: any number), and True where more push out old ones.
+
+        This limit is the same for all creates of a batch: it is their node's.
+        """
         if not self._creates:
             return 0, True
         return self._creates[0].limit, self._creates[0].policy == "evict"
 
     def rows(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """Its creates, updates and deletes as rows of the write function (see `pgsession._database.statements`)."""
+        """Return its creates, updates and deletes as rows (see `pgsession._database.statements`)."""
         return (
             [create.row() for create in self._creates],
             [update.row() for update in self._updates],
@@ -67,10 +70,10 @@ class Batch:
         )
 
     def settle(self, text: str | bytes) -> Settled:
-        """Reads the server's answer.
+        """Read the server's answer and give every operation its result.
 
         Raises:
-            msgspec.DecodeError, LookupError, ValueError, RecursionError: the answer does not fit the batch; the
+            msgspec.DecodeError, LookupError, ValueError, RecursionError: The answer does not fit the batch; the
                 server runs other functions than this version of the library. Or as `record_of`.
         """
         answers = answers_of(text)
@@ -108,8 +111,11 @@ class Batch:
 
 
 def _saved_elsewhere(snapshot: str) -> Record | Exception:
-    """The new record, where the caller's copy was not the newest version: copy plus changes would be one that never
-    was (C4). Or its own caller's error, where plain SQL has stored what cannot be read."""
+    """Return the new record of an update whose caller's copy was not the newest version.
+
+    The copy plus the changes would be a record that never was (C4). Where plain SQL has stored what cannot be read, the
+    result is an error of that caller alone.
+    """
     try:
         return record_of(snapshot)
     except msgspec.DecodeError as error:
@@ -126,7 +132,7 @@ def _answered(waiting: dict[int, T], number: int) -> T:
 
 
 class Queue:
-    """Operations that wait to be written, in order of arrival, no two of one session (its owner sees to that).
+    """Holds operations that wait to be written, in order of arrival, no two of one session (its owner sees to that).
 
     Not safe for threads: its owner locks.
     """
@@ -138,15 +144,15 @@ class Queue:
         return len(self._waiting)
 
     def add(self, operation: Operation) -> None:
-        """Lets an operation wait for its batch."""
+        """Let an operation wait for its batch."""
         self._waiting.append(operation)
 
     def again(self, operation: Operation) -> None:
-        """Puts one back in front of all others: nothing of it has been done."""
+        """Put an operation back in front of all others: nothing of it has been done."""
         self._waiting.appendleft(operation)
 
     def take(self, most: int = MAX_OPERATIONS) -> Batch:
-        """The next batch: the longest-waiting operations, within the bounds of a batch. Empty if nothing waits."""
+        """Return the longest-waiting operations within the bounds of a batch; an empty batch if nothing waits."""
         operations: list[Operation] = []
         size = 0
         while self._waiting and len(operations) < min(most, MAX_OPERATIONS):
