@@ -2,7 +2,6 @@
 
     python tools/check_docstrings.py            all that is held to the rules; part of `make check`
     python tools/check_docstrings.py FOLDER ... other folders or files
-    python tools/check_docstrings.py --all      every folder of src/ and cython/, with a count for each
 
 The rules are simple on purpose. The first sentence of a docstring, public or private, Python or Cython,
 
@@ -26,28 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-# Held to the rules by `make check`, but for what begins with a path of `NOT_YET`.
 ENFORCED = ("src/pgsession", "cython/pgsession")
-NOT_YET = (
-    "src/pgsession/schema.py",
-    "src/pgsession/_async/group_commit.py",
-    "src/pgsession/_async/pool.py",
-    "src/pgsession/_async/runtime.py",
-    "src/pgsession/_async/store.py",
-    "src/pgsession/_concurrency/background.py",
-    "src/pgsession/_concurrency/combiner.py",
-    "src/pgsession/_concurrency/shared_future.py",
-    "src/pgsession/_database/columns.py",
-    "src/pgsession/_database/connections.py",
-    "src/pgsession/_database/conninfo.py",
-    "src/pgsession/_database/script.py",
-    "src/pgsession/_database/statements.py",
-    "src/pgsession/_database/templates.py",
-    "src/pgsession/_protocol/answers.py",
-    "src/pgsession/_protocol/batch.py",
-    "src/pgsession/_protocol/operations.py",
-    "src/pgsession/_protocol/snapshots.py",
-)
 GENERATED = "src/pgsession/_sync/"  # from _async, where it is checked
 
 
@@ -155,7 +133,7 @@ def sources(place: str) -> Iterator[Path]:
 def violations(place: str, exempt: tuple[str, ...] = ()) -> Iterator[Violation]:
     """Yield what breaks the rules in a folder or file, but for what begins with a path of `exempt`."""
     for path in sources(place):
-        if str(path.relative_to(ROOT)).startswith((GENERATED, *exempt)):
+        if str(path.relative_to(ROOT)).startswith(GENERATED):
             continue
         for line, text in docstrings(path):
             why = reason(text)
@@ -166,22 +144,9 @@ def violations(place: str, exempt: tuple[str, ...] = ()) -> Iterator[Violation]:
                 yield Violation(path, line, name, "has no docstring")
 
 
-def folders() -> list[str]:
-    """Return every folder of the sources that has files of its own."""
-    files = [path for top in ("src/pgsession", "cython/pgsession") for path in sources(top)]
-    return sorted({str(path.parent.relative_to(ROOT)) for path in files})
-
-
 def main(arguments: list[str]) -> int:
     """Run the check; return the exit status."""
-    if arguments == ["--all"]:
-        found = [v for top in ("src/pgsession", "cython/pgsession") for v in violations(top)]
-        for folder in folders():
-            print(f"{sum(str(v.path.parent.relative_to(ROOT)) == folder for v in found):5} {folder}")
-    elif arguments:
-        found = [v for place in arguments for v in violations(place)]
-    else:
-        found = [v for place in ENFORCED for v in violations(place, NOT_YET)]
+    found = [v for place in arguments or ENFORCED for v in violations(place)]
     print("\n".join(map(str, found)))
     return 1 if found else 0
 

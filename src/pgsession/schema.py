@@ -32,9 +32,11 @@ _Steps = Generator[_Query, _Rows, list[str]]
 def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: str = "") -> list[str]:
     """Create what is missing and upgrade what is older, in one transaction; return what was done, in words.
 
-    Any number of processes may do this at once. The connection must not be in a transaction. Raises `SchemaError` where
-    something that is not ours has the same name, where the schema is newer than this version of the library, and where
-    the role lacks the right to create.
+    Any number of processes may do this at once. The connection must not be in a transaction.
+
+    Raises:
+        SchemaError: Something that is not ours has the same name, the schema is newer than this version of the library,
+            or the role lacks the right to create; or the server is a standby, or the database's encoding is not UTF8.
     """
     rules.schema_name("schema", schema)
     rules.table_prefix("prefix", prefix)
@@ -55,7 +57,7 @@ def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: 
 async def async_create(
     connection: psycopg.AsyncConnection[Any], schema: str = "public", prefix: str = ""
 ) -> list[str]:
-    """`create`, on an asynchronous connection."""
+    """Do what `create` does, on an asynchronous connection."""
     rules.schema_name("schema", schema)
     rules.table_prefix("prefix", prefix)
     steps = _steps(schema, prefix)
@@ -75,7 +77,7 @@ async def async_create(
 def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
     """Raise `SchemaError`, which names the command to run, unless the schema is as this version needs it.
 
-    One cheap query.
+    It takes one cheap query.
     """
     try:
         with PlainCursor(connection, row_factory=tuple_row) as cursor:
@@ -86,7 +88,7 @@ def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
 
 
 async def async_check(connection: psycopg.AsyncConnection[Any], statements: Statements) -> None:
-    """`check`, on an asynchronous connection."""
+    """Do what `check` does, on an asynchronous connection."""
     try:
         async with AsyncPlainCursor(connection, row_factory=tuple_row) as cursor:
             version = await (await cursor.execute(statements.schema_version)).fetchone()
@@ -96,18 +98,18 @@ async def async_check(connection: psycopg.AsyncConnection[Any], statements: Stat
 
 
 def command(schema: str, prefix: str) -> str:
-    """The command that creates or upgrades the schema, for messages."""
+    """Return the command that creates or upgrades the schema, for messages."""
     options = f" --schema-name {schema}" * (schema != "public") + f" --table-prefix {prefix}" * (prefix != "")
     return f"python -m pgsession init{options} DSN"
 
 
 def latest_version() -> int:
-    """The schema version that this version of the library needs."""
+    """Return the schema version that this version of the library needs."""
     return _migrations()[-1][0]
 
 
 def _migrations() -> list[tuple[int, str, str]]:
-    """(version, name, SQL template), in order."""
+    """Return each migration as (version, name, SQL template), in order."""
     return [(int(name[:4]), name, template) for name, template in files("migrations").items()]
 
 
@@ -218,7 +220,7 @@ def _check_version(row: tuple[Any, ...] | None, statements: Statements) -> None:
 
 
 def _explained(error: psycopg.Error, schema: str, prefix: str) -> Exception:
-    """A `SchemaError` where the error says something about the schema, else the error itself."""
+    """Return a `SchemaError` where the error says something about the schema, else the error itself."""
     reason = (error.diag.message_primary or str(error)).strip()
     if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
         return SchemaError(

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsession._protocol.answers import answers_of
+from pgsession._protocol.answer_format import answers_of
 from pgsession._protocol.events import Changed, Deleted
 
 from .conftest import DAY, HOUR, Database, with_answer_of

@@ -47,7 +47,7 @@ def test_a_function_that_is_gone_or_elsewhere_is_missed() -> None:
     with pytest.raises(LookupError, match="no AsyncSessionManager"):
         found(step._replace(function="AsyncSessionManager.no_such_method"))
     with pytest.raises(LookupError, match="is in"):
-        found(Step("record_of", ROOT / "src" / "pgsession" / "_protocol" / "batch.py"))
+        found(Step("record_of", ROOT / "src" / "pgsession" / "_protocol" / "answers.py"))
 
 
 def test_a_hit_in_the_generated_code() -> None:

@@ -1,4 +1,4 @@
-"""Group commit: writes that wait at the same moment share a transaction and a round trip."""
+"""Group commit lets writes that wait at the same moment share a transaction and a round trip."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture
 from pgsession._core.record import Record
 from pgsession._database.connections import leads_elsewhere
 from pgsession._protocol import events
-from pgsession._protocol.batch import Batch, Queue, Settled
+from pgsession._protocol.answers import Settled
+from pgsession._protocol.batch import Batch, Queue
 from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.operations import Operation
 from pgsession.errors import (
@@ -40,10 +41,10 @@ _SERVERS_OWN = ("53", "58", "XX")  # classes of SQLSTATEs: out of resources, sys
 class AsyncGroupCommit:
     """Takes writes one by one and makes them in batches.
 
-    One batch at a time, for what waits meanwhile makes the next one fuller. But where a crowd waits, a second lane
-    writes too: the server works on one batch while this process answers the callers of the other.
+    There is one batch at a time, for what waits meanwhile makes the next one fuller. But where a crowd waits, a second
+    lane writes too: the server works on one batch while this process answers the callers of the other.
 
-    Nothing idles while nobody writes: a lane ends when nothing waits. A session's operations are done one after the
+    Nothing runs while nobody writes: a lane ends when nothing waits. A session's operations are done one after the
     other, in the order they came; different sessions' in any order.
 
     A caller does two things: it puts its operation into `_incoming`, and it waits. All else is done by the lanes, in
@@ -87,8 +88,9 @@ class AsyncGroupCommit:
         """Bring one operation to the database; return its result, or raise its error.
 
         Raises:
-            WriteOutcomeUnknown: the connection was lost between sending and answer.
-            psycopg.Error: the operation was not done.
+            WriteOutcomeUnknown: The connection was lost between sending and answer.
+            psycopg.Error: The operation was not done.
+            ManagerClosedError: The manager is closed, or was closed before this was written.
         """
         if self._closed:
             raise ManagerClosedError("the manager is closed")
@@ -107,7 +109,7 @@ class AsyncGroupCommit:
             raise
 
     async def close(self, timeout: float | None) -> bool:
-        """Wait until what was accepted is done; refuse what comes later. Return True if nothing was left to do."""
+        """Wait until what was accepted is done; refuse what comes later; return True if nothing was left undone."""
         self._closed = True
         done = [await lane.idle(timeout) for lane in self._lanes]
         done.append(await self._stragglers.close(timeout))
@@ -153,12 +155,11 @@ class AsyncGroupCommit:
         return len(self) >= least
 
     def _take(self) -> tuple[Batch, list[Operation]]:
-        """The next batch, and those whose callers have given up."""
+        """Return the next batch, and the operations whose callers have given up."""
         with self._guard:
             self._admit()
-            batch = self._queue.take(
-                max(CROWD, (len(self._queue) + 1) // 2)
-            )  # of a crowd, half is for the other lane
+            # Of a crowd, half is for the other lane.
+            batch = self._queue.take(max(CROWD, (len(self._queue) + 1) // 2))
             given_up = [operation for operation in batch.operations if operation.given_up]
             if given_up:
                 batch = Batch([operation for operation in batch.operations if not operation.given_up])
@@ -171,7 +172,7 @@ class AsyncGroupCommit:
                 operation.lease = self._coherence.open_write(operation.key)
 
     def _admit(self) -> None:
-        """Lets in what has come: of each session only the oldest, the others behind it."""
+        """Put what has come into the queue: of each session only the oldest operation; the others wait behind it."""
         while self._incoming:
             operation = self._incoming.popleft()
             if operation.key not in self._behind:
@@ -184,7 +185,7 @@ class AsyncGroupCommit:
             behind.append(operation)
 
     async def _run(self, batch: Batch) -> None:
-        """One batch: every operation in it ends, or waits in the queue again."""
+        """Write one batch: every operation in it ends, or waits to be written again."""
         try:
             answer = await self._send(batch)
         except psycopg.Error as error:
@@ -221,7 +222,11 @@ class AsyncGroupCommit:
             self._try_locked_again(settled.locked)
 
     def _read(self, batch: Batch, answer: str) -> Settled | None:
-        """Tell each caller its result; those whose rows are locked are left. None: the answer cannot be read."""
+        """Give each operation its result, but for those whose rows are locked.
+
+        Returns:
+            What became of the batch; None: the answer cannot be read, and every operation has ended with that error.
+        """
         try:
             settled = batch.settle(answer)
         except Exception as error:
@@ -237,7 +242,10 @@ class AsyncGroupCommit:
         return settled
 
     def _try_locked_again(self, locked: list[Operation]) -> None:
-        """Nobody waits for a row that somebody else holds, but those who want that very row."""
+        """Put operations whose rows are locked back into the queue; have those wait apart that were put back before.
+
+        So nobody waits for a row that somebody else holds, but those who want that very row.
+        """
         for operation in reversed(locked):
             if operation.locked > 1:
                 self._stragglers.add(operation)
@@ -248,7 +256,7 @@ class AsyncGroupCommit:
     async def _write_alone(self, operation: Operation, last: bool) -> bool:
         """Write an operation whose row somebody holds, waiting for it; return False if that has to be tried again.
 
-        `last`: there is no time for another try.
+        With `last` there is no time for another try.
         """
         if operation.given_up:
             self._fail([operation], ManagerClosedError("given up before it was done"))
@@ -331,7 +339,7 @@ def _may_be_one_members(error: psycopg.Error) -> bool:
 
 
 def _known(error: BaseException) -> Exception:
-    """What a failed batch means for those in it: the database's own word, or that nobody knows."""
+    """Return the error for each operation of a failed batch: the database's own, or that the outcome is unknown."""
     if isinstance(error, psycopg.Error | PgSessionError):
         return error
     doubt = WriteOutcomeUnknown(f"interrupted while this was written: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What an open manager consists of, put together and taken apart in the right order."""
+"""A runtime is what an open manager consists of, put together and taken apart in the right order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses do
 
 
 class RuntimeCounters(TypedDict):
-    """What `Stats` takes from an open manager, by the same names."""
+    """Holds what `Stats` takes from an open manager, by the same names."""
 
     writes: int
     batches: int
@@ -52,7 +52,10 @@ NOTHING_COUNTED = RuntimeCounters(
 
 
 class AsyncRuntime:
-    """The parts of one open manager. A listener that is given is shared: it is used, not opened or closed."""
+    """Puts the parts of one open manager together, opens them and closes them.
+
+    A listener that is given is shared: it is used, not opened or closed.
+    """
 
     def __init__(
         self,
@@ -117,7 +120,7 @@ class AsyncRuntime:
         )
 
     async def open(self) -> None:
-        """Connects everything, or nothing: on an error what was begun is taken back."""
+        """Connect everything, or nothing: on an error what was begun is taken back."""
         try:
             # The listener first: where nobody answers, it says so and within its time; a pool would try on.
             if self._owns_listener:
@@ -133,7 +136,7 @@ class AsyncRuntime:
             raise
 
     async def close(self, timeout: float | None) -> None:
-        """Writes first, while there is still a database, then the connections."""
+        """End the writes first, while there is still a database, then close the connections."""
         if not await self.group_commit.close(timeout):
             self.connections.cut()  # a thread that waits for an answer ends with it
         await self.lock_renewal.close(timeout)
@@ -189,7 +192,7 @@ def _pool(conninfo: str, config: Config) -> AsyncConnectionPool[Any]:
 
 
 async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
-    """The pool has given up: have it begin anew, for those who wait already."""
+    """Have a pool that has given up begin anew, for those who wait already."""
     await pool.check()
 
 

@@ -1,4 +1,7 @@
-"""The database as the library sees it: every statement goes through here, and every failure gets its meaning here."""
+"""The store is the database as the shells see it.
+
+Every statement goes through it, and each failure gets its meaning here.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ from pgsession.errors import WriteOutcomeUnknown
 from .pool import AsyncPool, plain_cursor
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
-STEP: Final = 2_000  # sessions a transaction of a bulk operation
+STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 
 
 class Acquired(NamedTuple):
-    """What the attempt to take a lock gave; times by the database's clock."""
+    """Holds what the attempt to take a lock gave; its times are by the database's clock."""
 
     acquired: bool | None
-    """None: the session that it was to live with is gone."""
+    """True where the lock was taken; None: the session that it was to live with is gone."""
     token: int
     expires_at: int
     now: int
@@ -66,7 +69,7 @@ class AsyncStore:
         self._prepare: bool | None = None  # as psycopg sees fit
 
     async def look_for_pooler(self) -> None:
-        """Prepares no statements where a pooler shares the server's connections between clients.
+        """Prepare no statements from now on where a pooler shares the server's connections between clients.
 
         There a prepared statement may be missing, or be another client's of the same name. Such a pooler gives its
         clients process ids of its own making.
@@ -84,22 +87,25 @@ class AsyncStore:
     # Reads
 
     async def read(self, key: bytes) -> tuple[Record | None, str | None]:
-        """One live session, or None, as one snapshot (C4); and the server's incarnation."""
+        """Return one live session, or None, as one snapshot (C4); and the server's incarnation."""
         incarnation, _, snapshot = await self.query(self._sql.read, (key.hex(), self._inactivity))
         return None if snapshot is None else record_of(snapshot), incarnation
 
     async def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
-        """A user's live sessions, newest access first."""
+        """Return a user's live sessions, newest access first; and the server's incarnation."""
         incarnation, _, snapshots = await self.query(self._sql.list_user, (user_id, self._inactivity))
         return records_of(snapshots), incarnation
 
     async def list_group(self, group_id: str) -> tuple[list[Record], str | None]:
-        """A group's live sessions, newest access first."""
+        """Return a group's live sessions, newest access first; and the server's incarnation."""
         incarnation, _, snapshots = await self.query(self._sql.list_group, (group_id, self._inactivity))
         return records_of(snapshots), incarnation
 
     async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
-        """Those of the sessions whose version in the database is another, or that are gone from it."""
+        """Return the ids of the sessions that differ from the database; and the server's incarnation.
+
+        These are the ones whose version in the database is another, or that are gone from it.
+        """
         incarnation, _, differing = await self.query(
             self._sql.resync, (uuid_array(keys), integer_array(versions))
         )
@@ -107,15 +113,15 @@ class AsyncStore:
         return [packed[start : start + 16] for start in range(0, len(packed), 16)], incarnation
 
     async def prove(self, payload: str) -> tuple[int, str | None]:
-        """Sends a proof to this node's listener through the pool: (the database's time, the incarnation)."""
+        """Send a proof to this node's listener through the pool; return the database's time and the incarnation."""
         now, incarnation = await self.query(self._sql.proof, (self._node, payload), again=False)
         return now, incarnation
 
     async def ping(self, timeout: float) -> None:
-        """Asks the database for a sign of life.
+        """Check that the database answers.
 
         Raises:
-            psycopg.OperationalError: there was none within `timeout` seconds; the connection is given up.
+            psycopg.OperationalError: No answer came within `timeout` seconds; the connection is given up.
         """
         await self._background.call(partial(self._ping, timeout))
 
@@ -131,13 +137,19 @@ class AsyncStore:
                 raise
 
     async def notify(self, items: list[events.Item]) -> None:
-        """Tells every node."""
+        """Send these items to every node, as one event or more."""
         for payload in events.payloads(self._node, items):
             await self.query(self._sql.notify, (payload,), again=False)
 
     async def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
-        """The one row that a statement gives; `again`: it only reads, so a lost connection is replaced and it is
-        run once more."""
+        """Return the one row that a statement gives.
+
+        Args:
+            statement: The statement, with `%s` for each parameter.
+            parameters: The parameters.
+            again: True for one that only reads: where the connection is lost or leads elsewhere, it is run once more,
+                on another.
+        """
         return await self._background.call(partial(self._query_again, statement, parameters, again))
 
     async def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool) -> Any:
@@ -160,11 +172,15 @@ class AsyncStore:
     # Writes
 
     async def write(self, batch: Batch, *, wait: bool = False) -> str:
-        """A batch in one transaction and one round trip; the answer is for `Batch.settle`.
+        """Write a batch in one transaction and one round trip; return the answer, which is for `Batch.settle`.
+
+        Args:
+            batch: The batch to write.
+            wait: True to wait for rows that somebody else has locked, for each `LOCK_TIMEOUT` at most.
 
         Raises:
-            WriteOutcomeUnknown: it was sent, and whether it was done cannot be known.
-            psycopg.Error: it is known not to have been done.
+            WriteOutcomeUnknown: It was sent, and nobody can know if it was done.
+            psycopg.Error: It is known not to have been done.
         """
         mark = secrets.token_hex(8)
         limit, evicts = batch.limit
@@ -177,7 +193,7 @@ class AsyncStore:
         return str(row[0])
 
     async def write_accesses(self, accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        """Writes last accesses; returns the sessions that somebody has locked, for the next time."""
+        """Write last accesses; return the sessions that somebody has locked, for the next time."""
         script = self._sql.write_accesses(
             uuid_array(key for key, _ in accesses), integer_array(at for _, at in accesses)
         )
@@ -185,30 +201,33 @@ class AsyncStore:
         return {packed[start : start + 16] for start in range(0, len(packed), 16)}
 
     async def delete_user(self, user_id: str, keep: bytes | None) -> int:
-        """Ends a user's sessions, all but one if asked; any number, in bounded steps."""
+        """Delete a user's sessions, any number in bounded steps, all but `keep`; return how many were deleted."""
         kept = None if keep is None else keep.hex()
         return await self._walk(
             lambda after, options: self._sql.delete_user(self._node, user_id, kept, after, **options)
         )
 
     async def delete_group(self, group_id: str) -> int:
-        """Ends a group's sessions."""
+        """Delete a group's sessions, in bounded steps; return how many were deleted."""
         return await self._walk(
             lambda after, options: self._sql.delete_group(self._node, group_id, after, **options)
         )
 
     async def delete_all(self) -> int:
-        """Ends every session."""
+        """Delete every session, in bounded steps; return how many were deleted."""
         return await self._walk(lambda after, options: self._sql.delete_all(self._node, after, **options))
 
     async def drop_attribute(self, user_id: str, key: str) -> int:
-        """Removes an attribute from a user's sessions; returns how many had it."""
+        """Remove an attribute from a user's sessions; return how many had it."""
         return await self._walk(
             lambda after, options: self._sql.drop_attribute(self._node, user_id, key, after, **options)
         )
 
     async def _walk(self, script: Callable[[str, dict[str, Any]], Script]) -> int:
-        """Bounded steps, a transaction each, past rows that others hold; then once more, waiting for those."""
+        """Do a bulk operation in bounded steps, a transaction each; return how many sessions it changed.
+
+        It goes past rows that others hold, and then once more, waiting for those.
+        """
         changed, skipped = await self._walk_once(script, {})
         if skipped:
             more, _ = await self._walk_once(script, {"waiting": True, "lock_timeout": LOCK_TIMEOUT})
@@ -230,41 +249,50 @@ class AsyncStore:
         return changed, skipped
 
     async def cleanup(self, what: Any, after: str) -> tuple[str | None, int, bool]:
-        """One bounded step of the cleanup: (where to go on, removed, another node is at it)."""
+        """Do one bounded step of the cleanup.
+
+        Returns:
+            The id after which to go on, or None; the number of what was removed; and True where another node is
+            cleaning up at this moment.
+        """
         row = await self._run(self._sql.cleanup(self._node, what, self._inactivity, after, size=STEP))
         last, removed, busy, *_ = row
         return None if last is None else last.hex, removed, busy
 
     async def incarnate(self) -> str:
-        """The incarnation of the server, made if there is none."""
+        """Return the incarnation of the server; make one if there is none."""
         row = await self._run(self._sql.incarnate())
         return str(row[0])
 
     # Locks
 
     async def acquire(self, resource: str, owner: str, lease: int, session_id: bytes | None) -> Acquired:
-        """Takes a lock that is free or whose lease is over."""
+        """Take a lock that is free or whose lease time is over."""
         session = None if session_id is None else session_id.hex()
         row = await self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity))
         acquired, token, expires_at, now, *_ = row
         return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 
     async def renew(self, resource: str, owner: str, lease: int, *, timeout: float) -> int | None:
-        """Lets a held lock's lease end later: at this time of the database; None: it is not held any more."""
+        """Let the lease time of a held lock end later.
+
+        Returns:
+            The database's time at which it ends now; None: the lock is not held any more.
+        """
         row = await self._run(self._sql.renew(resource, owner, lease), timeout=timeout)
         return None if row is None else int(row[0])
 
     async def release(self, resource: str, owner: str) -> bool | None:
-        """Gives a lock back: whether that was in time, or None if it was not held."""
+        """Give a lock back; return True if that was in time, False if it was late, and None if it was not held."""
         row = await self._run(self._sql.release(self._node, resource, owner))
         return None if row is None else bool(row[0])
 
     # Connections
 
     async def _run(self, script: Script, mark: str | None = None, timeout: float | None = None) -> Any:
-        """The row that a script answers with: one round trip.
+        """Run a script in one round trip; return the row that it answers with.
 
-        Its callers' answer is that of its last statement, the commit that is durable. `timeout`: seconds after which
+        Its callers are answered only when its last statement is: the commit that is durable. After `timeout` seconds
         the connection is given up.
         """
         return await self._background.call(partial(self._run_script, script, mark, timeout))
@@ -296,7 +324,7 @@ class AsyncStore:
     async def _check_outcome(
         self, connection: AsyncConnection[Any], error: psycopg.Error, mark: str | None
     ) -> None:
-        """Returns if the script is known not to have been committed, else raises `WriteOutcomeUnknown`."""
+        """Return if the script is known not to have been committed, else raise `WriteOutcomeUnknown`."""
         if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:

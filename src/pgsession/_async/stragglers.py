@@ -1,4 +1,4 @@
-"""Writes of sessions whose rows somebody else holds: they wait apart from all others."""
+"""Stragglers are writes of sessions whose rows somebody else holds; they wait apart from all others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AsyncStragglers:
         return len(self._waiting)
 
     def add(self, operation: Operation) -> None:
-        """Have the operation written apart from the others. Called by the lanes only."""
+        """Have the operation written apart from the others; only the lanes call this."""
         self._waiting.append(operation)
         if self._running < self._most:
             self._running += 1

@@ -1,4 +1,4 @@
-"""Loops and tasks in the background, owned by somebody who ends them."""
+"""Background loops go on until their owner ends them; background tasks end by themselves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OURS = threading.local()  # has a `thread` that is True in threads that belong 
 
 
 class AsyncBackgroundLoop:
-    """One long-lived task: the body of a loop that its owner tells to end, and then stops."""
+    """Runs a background loop in one long-lived task: its owner tells the loop to end, and then stops it."""
 
     def __init__(self, logger: logging.Logger = LOGGER) -> None:
         self._logger = logger
@@ -30,6 +30,7 @@ class AsyncBackgroundLoop:
 
     @property
     def running(self) -> bool:
+        """Return True from the start of the loop to its end."""
         return self._task is not None and not self._task.done()
 
     def is_current(self) -> bool:
@@ -37,6 +38,11 @@ class AsyncBackgroundLoop:
         return self._task is not None and asyncio.current_task() is self._task
 
     def start(self, fn: AsyncThunk[None], name: str) -> None:
+        """Start the loop whose body is `fn`, in a task of this name.
+
+        Raises:
+            RuntimeError: It is running already.
+        """
         if self.running:
             raise RuntimeError(f"{name} is already running")
         self._task = asyncio.create_task(self._guarded(fn, name), name=name, context=contextvars.Context())
@@ -44,7 +50,10 @@ class AsyncBackgroundLoop:
     async def stop(self, timeout: float | None = None) -> bool:
         """Wait for the end, which the owner has already asked for; cancel what is not over by then.
 
-        Returns whether it ended by itself. Called from the loop itself it does not wait.
+        Called from the loop itself it does not wait.
+
+        Returns:
+            True if it ended by itself, or was never started.
         """
         task = self._task
         if task is None or task is asyncio.current_task():
@@ -63,7 +72,7 @@ class AsyncBackgroundLoop:
 
 
 class BackgroundLoop:
-    """One long-lived daemon thread: the body of a loop that its owner tells to end, and then stops."""
+    """Runs a background loop in one long-lived daemon thread: its owner tells the loop to end, and then stops it."""
 
     def __init__(self, logger: logging.Logger = LOGGER) -> None:
         self._logger = logger
@@ -71,6 +80,7 @@ class BackgroundLoop:
 
     @property
     def running(self) -> bool:
+        """Return True from the start of the loop to its end."""
         return self._thread is not None and self._thread.is_alive()
 
     def is_current(self) -> bool:
@@ -78,6 +88,11 @@ class BackgroundLoop:
         return self._thread is not None and threading.current_thread() is self._thread
 
     def start(self, fn: Thunk[None], name: str) -> None:
+        """Start the loop whose body is `fn`, in a thread of this name.
+
+        Raises:
+            RuntimeError: It is running already.
+        """
         if self.running:
             raise RuntimeError(f"{name} is already running")
         self._thread = threading.Thread(target=self._guarded, args=(fn, name), name=name, daemon=True)
@@ -86,7 +101,10 @@ class BackgroundLoop:
     def stop(self, timeout: float | None = None) -> bool:
         """Wait for the end, which the owner has already asked for.
 
-        Returns whether it has ended; a thread cannot be cancelled. Called from the loop itself it does not wait.
+        Called from the loop itself it does not wait.
+
+        Returns:
+            True if it has ended, or was never started; a thread cannot be cancelled.
         """
         thread = self._thread
         if thread is None or thread is threading.current_thread():
@@ -103,9 +121,9 @@ class BackgroundLoop:
 
 
 class AsyncBackgroundTasks:
-    """Pieces of work that outlive the request that asked for them: a cancelled caller cancels none.
+    """Runs background tasks, which outlive the request that asked for them: a cancelled caller cancels none.
 
-    `most` is for threads: tasks that wait cost next to nothing.
+    `most` is for threads, and bounds nothing here: tasks that wait cost next to nothing.
     """
 
     def __init__(self, logger: logging.Logger = LOGGER, *, most: int = MOST_THREADS) -> None:
@@ -123,7 +141,7 @@ class AsyncBackgroundTasks:
         return await fn()
 
     async def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all that runs has ended, and cancel what has not by then; returns whether nothing was."""
+        """Wait until all that runs has ended, and cancel what has not by then; return True if nothing was."""
         if not self._tasks:
             return True
         _, late = await asyncio.wait(set(self._tasks), timeout=timeout)
@@ -141,7 +159,7 @@ class AsyncBackgroundTasks:
 
 
 class _Piece:
-    """A piece of work that waits for a thread, or is being done."""
+    """Holds a piece of work that waits for a thread, or is being done."""
 
     __slots__ = ("fn", "name", "unclaimed")
 
@@ -152,7 +170,7 @@ class _Piece:
 
 
 class BackgroundTasks:
-    """Pieces of work that outlive the request that asked for them, done by threads of the owner's own.
+    """Runs background tasks, which outlive the request that asked for them, in threads of the owner's own.
 
     An exception raised into the thread that asked (Ctrl-C, a time limit of a framework) reaches nothing that others
     depend on. A thread is started where all are busy, up to `most`; one without work ends after `LINGER` seconds.
@@ -190,7 +208,7 @@ class BackgroundTasks:
         return future.wait()
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all that runs has ended, and its threads with it; returns whether they have."""
+        """Wait until all that runs has ended, and its threads with it; return True if all that ran has ended."""
         end = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             done = self._changed.wait_for(lambda: not self._unfinished, timeout)

@@ -1,4 +1,4 @@
-"""Work that is done for all who wait at the moment, by one at a time."""
+"""A combiner does work for all who wait at the moment, one call at a time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AsyncCombiner:
             self._background.run(self._lead, self._name)
 
     async def idle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing runs, and cancel what does after `timeout`; returns whether nothing was cancelled."""
+        """Wait until nothing runs, and cancel what does after `timeout`; return True if nothing was cancelled."""
         return await self._background.drain(timeout)
 
     async def _lead(self) -> None:
@@ -72,7 +72,7 @@ class Combiner:
             self._background.run(self._lead, self._name)
 
     def idle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing runs; returns whether that is so."""
+        """Wait until nothing runs; return True if that is so within `timeout` seconds."""
         return self._background.drain(timeout)
 
     def _lead(self) -> None:

@@ -1,4 +1,4 @@
-"""One answer, and many who wait for it."""
+"""A shared future is one result or error, set once, for any number who wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class AsyncSharedFuture(Generic[T]):
-    """One result or error, set once, for any number of waiters; cancelling a waiter concerns nobody else."""
+    """Holds one result or error, set once, for any number of waiters; cancelling a waiter concerns nobody else."""
 
     __slots__ = ("_done", "_error", "_result", "_traceback", "_unbegun", "_waiters", "handed_over")
 
@@ -25,11 +25,12 @@ class AsyncSharedFuture(Generic[T]):
 
     @property
     def done(self) -> bool:
+        """Return True once there is a result or an error."""
         return self._done
 
     @property
     def succeeded(self) -> bool:
-        """True once there is a result."""
+        """Return True once there is a result."""
         return self._done and self._error is None
 
     def begin(self) -> bool:
@@ -40,11 +41,11 @@ class AsyncSharedFuture(Generic[T]):
             return False
 
     def set_result(self, result: T) -> bool:
-        """Answer everybody; False, and nothing changes, when that was done before."""
+        """Answer everybody; change nothing and return False where that was done before."""
         return self._settle(result, None)
 
     def set_error(self, error: BaseException) -> bool:
-        """Raise `error` for everybody; False, and nothing changes, when the answer was given before."""
+        """Raise `error` for everybody; change nothing and return False where the answer was given before."""
         return self._settle(None, error)
 
     def _settle(self, result: T | None, error: BaseException | None) -> bool:
@@ -62,7 +63,11 @@ class AsyncSharedFuture(Generic[T]):
         return True
 
     async def wait(self, timeout: float | None = None) -> T:
-        """The result, or its error raised; `TimeoutError` if there is none in `timeout` seconds."""
+        """Wait for the result and return it, or raise the error.
+
+        Raises:
+            TimeoutError: There is neither within `timeout` seconds.
+        """
         if not self._done:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             if self._waiters is None:
@@ -81,7 +86,7 @@ class AsyncSharedFuture(Generic[T]):
 
 
 class SharedFuture(Generic[T]):
-    """One result or error, set once, for any number of waiting threads.
+    """Holds one result or error, set once, for any number of waiting threads.
 
     Each waiter sleeps at a gate of its own (a lock that it has closed), and the setter opens all gates: whatever
     becomes of a waiter, an exception raised into it included, no other depends on it.
@@ -110,11 +115,12 @@ class SharedFuture(Generic[T]):
 
     @property
     def done(self) -> bool:
+        """Return True once there is a result or an error."""
         return self._done
 
     @property
     def succeeded(self) -> bool:
-        """True once there is a result."""
+        """Return True once there is a result."""
         return self._done and self._error is None
 
     def begin(self) -> bool:
@@ -125,11 +131,11 @@ class SharedFuture(Generic[T]):
             return False
 
     def set_result(self, result: T) -> bool:
-        """Answer everybody; False, and nothing changes, when that was done before."""
+        """Answer everybody; change nothing and return False where that was done before."""
         return self._settle(result, None)
 
     def set_error(self, error: BaseException) -> bool:
-        """Raise `error` for everybody; False, and nothing changes, when the answer was given before."""
+        """Raise `error` for everybody; change nothing and return False where the answer was given before."""
         return self._settle(None, error)
 
     def _settle(self, result: T | None, error: BaseException | None) -> bool:
@@ -150,7 +156,11 @@ class SharedFuture(Generic[T]):
         return True
 
     def wait(self, timeout: float | None = None) -> T:
-        """The result, or its error raised; `TimeoutError` if there is none in `timeout` seconds."""
+        """Wait for the result and return it, or raise the error.
+
+        Raises:
+            TimeoutError: There is neither within `timeout` seconds.
+        """
         if not self._done:
             gate = threading.Lock()
             gate.acquire()

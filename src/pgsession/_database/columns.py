@@ -1,8 +1,8 @@
-"""What a batch of writes is sent as: rows on our side, arrays on the server's.
+"""A batch of writes is sent as columns: what are rows on our side are arrays on the server's.
 
 Each class here is the declaration of one kind of write: its fields are the parameters of the server's write function,
-in this order, and `SQL_TYPES` has their types. Each array has one element an operation, or is null where no operation
-of the batch needs it.
+in this order, and `SQL_TYPES` has their types. Each array has one element for each operation, or is null where no
+operation of the batch needs it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _CHECK_ATTRIBUTES = int(Flag.CHECK_ATTRIBUTES)
 
 
 class Updates(NamedTuple):
-    """The updates of a batch.
+    """Holds the updates of a batch, as columns.
 
-    A row: `(id, base_version, flags, expires | None, group_id | None, [(key, value, expires | None,
+    A row is `(id, base_version, flags, expires | None, group_id | None, [(key, value, expires | None,
     base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove)`.
     """
 
@@ -33,7 +33,7 @@ class Updates(NamedTuple):
     expiries: str | None = None
     groups: str | None = None
     set_ends: str | None = None
-    """Where the attributes of each end in the next four, in which those of all follow each other."""
+    """The positions at which the attributes of each end in the next four, in which all follow each other."""
     set_keys: str | None = None
     set_values: str | None = None
     """JSON text."""
@@ -47,10 +47,10 @@ class Updates(NamedTuple):
 
 
 class Creates(NamedTuple):
-    """The new sessions of a batch.
+    """Holds the new sessions of a batch, as columns.
 
-    A row: `(id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...], [(id, us),
-    ...] accesses of the user's sessions that this node knows of)`.
+    A row is `(id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...],
+    [(id, us), ...] accesses of the user's sessions that this node knows of)`.
     """
 
     new_ids: str | None = None
@@ -59,7 +59,7 @@ class Creates(NamedTuple):
     new_expiries: str | None = None
     new_inactivities: str | None = None
     new_ends: str | None = None
-    """Where the attributes of each end in the next three, in which those of all follow each other."""
+    """The positions at which the attributes of each end in the next three, in which all follow each other."""
     new_keys: str | None = None
     new_values: str | None = None
     new_attribute_expiries: str | None = None
@@ -69,7 +69,7 @@ class Creates(NamedTuple):
 
 
 class Deletes(NamedTuple):
-    """The ends of sessions in a batch. A row is an id."""
+    """Holds the deletes of a batch, as a column; a row is an id."""
 
     deletes: str | None = None
 
@@ -109,17 +109,17 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def parameters(kind: str) -> str:
-    """The parameters of a kind of write, as a function's declaration has them."""
+    """Return the parameters of a kind of write, as a function's declaration has them."""
     return ", ".join(f"{name} {SQL_TYPES[name]}" for name in KINDS[kind])
 
 
 def arguments(kind: str) -> str:
-    """The same parameters, as a call of another function passes them on."""
+    """Return the same parameters, as a call of another function passes them on."""
     return ", ".join(KINDS[kind])
 
 
 def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
-    """The columns of update rows."""
+    """Return the columns of update rows."""
     if not rows:
         return Updates()
     ids, bases, flags, expiries, groups, sets, drops = zip(*rows, strict=True)
@@ -145,7 +145,7 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
 
 
 def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
-    """The columns of create rows."""
+    """Return the columns of create rows."""
     if not rows:
         return Creates()
     ids, users, groups, expiries, inactivities, attributes, accesses = zip(*rows, strict=True)
@@ -167,12 +167,12 @@ def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
 
 
 def deletes_of(ids: Sequence[str]) -> Deletes:
-    """The column of the sessions to end."""
+    """Return the column of the sessions to delete."""
     return Deletes(array(ids) if ids else None)
 
 
 def _ends(lists: Iterable[Sequence[Any]]) -> list[int]:
-    """Where each of the lists ends, when they follow each other."""
+    """Return the positions at which the lists end, when they follow each other."""
     return list(itertools.accumulate(map(len, lists)))
 
 

@@ -1,4 +1,4 @@
-"""What can be told of a PostgreSQL connection without asking the server, and the cursors that the library uses."""
+"""Tells what can be known of a PostgreSQL connection without asking the server, and has the library's cursors."""
 
 from __future__ import annotations
 
@@ -37,22 +37,24 @@ def _adapters() -> AdaptersMap:
 
 
 ADAPTERS: Final = _adapters()
-"""How the library's own values are sent and read: psycopg's defaults, whatever a program has registered since."""
+"""The adapters of the library's own values: psycopg's defaults, whatever a program has registered since."""
 
 
 class AsyncPlainCursor(AsyncCursor[Any]):
-    """A cursor that sends and reads values by psycopg's defaults, whatever its connection's owner has registered."""
+    """Sends and reads values by psycopg's defaults, whatever its connection's owner has registered."""
 
     @property
     def adapters(self) -> AdaptersMap:
+        """Return the library's adapters, not those of the connection."""
         return ADAPTERS
 
 
 class PlainCursor(Cursor[Any]):
-    """A cursor that sends and reads values by psycopg's defaults, whatever its connection's owner has registered."""
+    """Sends and reads values by psycopg's defaults, whatever its connection's owner has registered."""
 
     @property
     def adapters(self) -> AdaptersMap:
+        """Return the library's adapters, not those of the connection."""
         return ADAPTERS
 
 
@@ -108,7 +110,7 @@ def cut(connection: pq.abc.PGconn) -> None:
 
 
 def shut(handle: socket.socket) -> None:
-    """Do the same by a descriptor of its socket."""
+    """Do what `cut` does, by a descriptor of the connection's socket."""
     try:
         handle.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -1,4 +1,4 @@
-"""What the connections of the listener and of the manager's own pool are opened with."""
+"""Says what the connections of the listener and of the manager's own pool are opened with."""
 
 from __future__ import annotations
 
@@ -102,7 +102,11 @@ def _any_host_will_do(given: dict[str, Any], known: dict[str, str]) -> bool:
 
 
 def of_database(database: Any) -> str:
-    """The conninfo of what a manager was given: the text itself, or what a pool connects with."""
+    """Return the conninfo of what a manager was given: the text itself, or what a pool connects with.
+
+    Raises:
+        ConfigError: The pool computes its own conninfo for each connection.
+    """
     if isinstance(database, str):
         return database
     conninfo, kwargs = database.conninfo, database.kwargs

@@ -1,4 +1,4 @@
-"""Several statements with bound parameters, sent and answered in one round trip.
+"""A script is several statements with bound parameters, sent and answered in one round trip.
 
 They go through the extended protocol as a pipeline with one synchronization point at its end: what they are called with
 is in no statement's text, so it is in no log and no view of the server's activity. After an error the server skips the
@@ -23,14 +23,14 @@ _FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 
 
 class Step(NamedTuple):
-    """One statement of a script."""
+    """Holds one statement of a script, with its parameters."""
 
     statement: bytes
     parameters: tuple[bytes | None, ...] = ()
 
 
 class Script(NamedTuple):
-    """The statements of one or more transactions, and which of them has the answer."""
+    """Holds the statements of one or more transactions, and the number of the one that has the answer."""
 
     steps: tuple[Step, ...]
     answer: int
@@ -38,8 +38,10 @@ class Script(NamedTuple):
     def run(self, connection: pq.abc.PGconn) -> Generator[Any, Any, Row | None]:
         """Send everything, and read all of the results.
 
-        For `Connection.wait` and its asynchronous twin, under the connection's lock. Returns the one row of the answer,
-        or None if it has none; that is known only once the last statement has succeeded.
+        This is for `Connection.wait` and its asynchronous twin, under the connection's lock.
+
+        Returns:
+            The one row of the answer, or None if it has none; that is known only once the last statement has succeeded.
 
         Raises:
             psycopg.Error: The first error of a statement; or the connection was lost, and is closed.
@@ -62,7 +64,7 @@ class Script(NamedTuple):
 
 
 def step(statement: str, *parameters: Parameter) -> Step:
-    """A statement with `$1`, `$2`, ... for its parameters."""
+    """Return a statement with `$1`, `$2`, ... for its parameters."""
     return Step(statement.encode(), tuple(map(_bound, parameters)))
 
 
@@ -78,7 +80,7 @@ def _bound(parameter: Parameter) -> bytes | None:
 
 
 def _results(connection: pq.abc.PGconn) -> Generator[Any, Any, list[pq.abc.PGresult]]:
-    """One result a statement."""
+    """Return the results, one for each statement."""
     results: list[pq.abc.PGresult] = []
     while True:
         result = yield from generators.fetch(connection)
@@ -98,7 +100,7 @@ def _row(result: pq.abc.PGresult) -> Row | None:
 
 
 def _value(result: pq.abc.PGresult, column: int) -> Any:
-    """Decode by the type alone: the connection may have its owner's own ideas of some."""
+    """Decode a value by its type alone: the connection's owner may have registered loaders for some."""
     value = result.get_value(0, column)
     if value is None:
         return None

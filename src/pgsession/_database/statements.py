@@ -1,4 +1,4 @@
-"""Every statement of the library, rendered once for a schema and a prefix.
+"""Renders every statement of the library once for a schema and a prefix.
 
 All ids are text of 32 hex digits, all times int microseconds (of the Unix epoch, by the database's clock).
 
@@ -86,13 +86,13 @@ from .script import Parameter, Script
 from .templates import names_of, render
 
 NIL = "0" * 32
-"""Where every walk in bounded steps begins."""
+"""The id after which every walk in bounded steps begins."""
 
 Commit = Literal["split", "plain", "off"]
 
 
 class Step(TypedDict, total=False):
-    """How a step of a walk is made."""
+    """Holds the options of a step of a walk; the module says what each does."""
 
     size: int
     waiting: bool
@@ -127,10 +127,17 @@ def write_arguments(
     max_sessions: int = 0,
     evicts: bool = True,
 ) -> tuple[Parameter, ...]:
-    """The arguments of a group commit; see `pgsession._database.columns` for the rows.
+    """Return the arguments of a group commit; see `pgsession._database.columns` for the rows.
 
-    `inactivity` in microseconds. `max_sessions` a user may have, 0: any number; `evicts`: else its least recently used
-    ones go, and otherwise the new ones are turned away.
+    Args:
+        inactivity: The `inactivity_duration`, in microseconds.
+        wait: True to wait for rows that others have locked.
+        create: The rows of the creates.
+        update: The rows of the updates.
+        delete: The ids of the sessions to delete.
+        max_sessions: The number of sessions that a user may have; 0: any number.
+        evicts: True where the least recently used sessions of a user who has too many go; otherwise the new ones are
+            turned away.
     """
     return (
         inactivity,
@@ -170,7 +177,7 @@ _PROOF = (
 
 
 class Statements:
-    """The statements for one schema and prefix; see the module for what each takes and answers."""
+    """Holds the statements for one schema and prefix; the module says what each takes and answers."""
 
     def __init__(self, schema: str = "public", prefix: str = "") -> None:
         self.schema = rules.schema_name("schema", schema)
@@ -196,33 +203,33 @@ class Statements:
         commit: Commit = "split",
         lock_timeout: int = 0,
     ) -> Script:
-        """The group commit; `arguments` by `write_arguments`."""
+        """Return the script of a group commit; its `arguments` come from `write_arguments`."""
         return self._call(
             "write", (node, mark, *arguments), commit, lock_timeout, form="SELECT {call}, {settings}"
         )
 
     def write_accesses(self, ids: str, accessed: str, *, commit: Commit = "plain") -> Script:
-        """The flush of noted accesses; `ids` by `uuid_array`, `accessed` by `integer_array`."""
+        """Return the script that writes accesses; `ids` come from `uuid_array`, `accessed` from `integer_array`."""
         return self._call("write_accesses", (ids, accessed), commit, form="SELECT {call}, {settings}")
 
     def delete_user(
         self, node: str, user_id: str, keep: str | None = None, after: str = NIL, **step: Unpack[Step]
     ) -> Script:
-        """One step through a user's sessions."""
+        """Return the script of one step that deletes a user's sessions."""
         return self._walk("delete_many", (node, "user", user_id, keep, after), **step)
 
     def delete_group(self, node: str, group_id: str, after: str = NIL, **step: Unpack[Step]) -> Script:
-        """One step through a group's sessions."""
+        """Return the script of one step that deletes a group's sessions."""
         return self._walk("delete_many", (node, "group", group_id, None, after), **step)
 
     def delete_all(self, node: str, after: str = NIL, **step: Unpack[Step]) -> Script:
-        """One step through all sessions."""
+        """Return the script of one step that deletes all sessions."""
         return self._walk("delete_many", (node, "all", None, None, after), **step)
 
     def drop_attribute(
         self, node: str, user_id: str, key: str, after: str = NIL, **step: Unpack[Step]
     ) -> Script:
-        """One step through a user's sessions, removing one attribute."""
+        """Return the script of one step that removes an attribute from a user's sessions."""
         return self._walk("drop_attribute", (node, user_id, key, after), **step)
 
     def cleanup(
@@ -235,27 +242,33 @@ class Statements:
         size: int = 2000,
         commit: Commit = "off",
     ) -> Script:
-        """One step of the cleanup. What a crash loses of it the next cleanup does again."""
+        """Return the script of one step of the cleanup; what a crash loses of it the next cleanup does again."""
         return self._call("cleanup", (node, what, inactivity, after, size), commit)
 
     def acquire(
         self, resource: str, owner: str, lease: int, session_id: str | None, inactivity: int
     ) -> Script:
-        """Take a lock that is free or whose lease is over. Durable: a crash must not free it for a second holder."""
+        """Return the script that takes a lock which is free or whose lease time is over.
+
+        It is durable: a crash must not free the lock for a second holder.
+        """
         return self._call("acquire", (resource, owner, lease, session_id, inactivity), "plain")
 
     def renew(self, resource: str, owner: str, lease: int) -> Script:
-        """Let the lease end `lease` from now, or later where it already does."""
+        """Return the script that lets a lease time end `lease` from now, or later where it already does."""
         form = "SELECT f.*, {settings} FROM {call} f WHERE f.until IS NOT NULL"
         return self._call("renew", (resource, owner, lease), "plain", form=form)
 
     def release(self, node: str, resource: str, owner: str) -> Script:
-        """Give a lock back. If a crash loses that, the lock lasts until its lease is over."""
+        """Return the script that gives a lock back.
+
+        If a crash loses that, the lock lasts until its lease time is over.
+        """
         form = "SELECT f.*, {settings} FROM {call} f WHERE f.in_time IS NOT NULL"
         return self._call("release", (node, resource, owner), "off", form=form)
 
     def incarnate(self) -> Script:
-        """Read, or make, the incarnation of the server."""
+        """Return the script that reads, or makes, the incarnation of the server."""
         return self._call("incarnate", (), "plain")
 
     def _walk(

@@ -1,4 +1,4 @@
-"""The names, rules and spellings that many statements and functions share, put where their SQL texts ask for them.
+"""Puts the names, rules and spellings that many statements and functions share where their SQL texts ask for them.
 
 `{sessions}` stands for the name of a table or a function; `{live(s, moment, idle)}` for what `MACROS` has of that name.
 Whatever a caller's `search_path` holds, the result is the same: names that a statement outside of our functions calls are
@@ -66,8 +66,8 @@ FUNCTIONS: Final = {
     "write_deletes": "session_write_deletes_1",
     "write_updates": "session_write_updates_1",
 }
-"""A function's text never changes once it was released: the next one has the next number, so that old and new nodes run
-side by side."""
+"""The functions by their short names. A function's text never changes once it was released: the next one has the next
+number, so that old and new nodes run side by side."""
 
 _US = "(extract(epoch FROM {0}) OPERATOR(pg_catalog.*) 1000000::numeric)::bigint"
 _LIVE = (
@@ -107,7 +107,7 @@ _MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
 
 
 def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
-    """What stands for every plain placeholder."""
+    """Return what stands for every plain placeholder."""
     names: dict[str, sql.Composable] = {
         short: sql.Identifier(schema, prefix + name) for short, name in (RELATIONS | FUNCTIONS).items()
     }
@@ -125,7 +125,7 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
 
 
 def render(template: str, names: dict[str, sql.Composable]) -> sql.Composed:
-    """Put in what the placeholders stand for."""
+    """Put in what the placeholders of a template stand for."""
     return sql.SQL(_expanded(template)).format(**names)
 
 
@@ -143,12 +143,12 @@ def _expand(match: re.Match[str]) -> str:
 
 
 def file(*path: str) -> str:
-    """The text of an SQL file of this package."""
+    """Return the text of an SQL file of this package."""
     return resources.files(__package__).joinpath(*path).read_text(encoding="utf-8")
 
 
 def files(folder: str) -> dict[str, str]:
-    """The texts of the SQL files of a folder by their names without the ending, in the order of the names."""
+    """Return the texts of the SQL files of a folder by their names without the ending, in the order of the names."""
     found = sorted(
         entry.name
         for entry in resources.files(__package__).joinpath(folder).iterdir()

@@ -1,68 +1,93 @@
-"""The server's answer to a batch of writes (see `pgsession._database.statements`), decoded and checked."""
+"""Gives each operation of a batch its own result or error out of the server's one answer. Does no I/O."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from .snapshots import Bigint
+from pgsession._core.record import Record
+from pgsession.errors import WriteOutcomeUnknown
+
+from .answer_format import Answer, answers_of
+from .operations import Create, Delete, Operation, Update
+from .snapshots import record_of
+
+T = TypeVar("T")
 
 
-class Answer(msgspec.Struct, array_like=True):
-    """What the server's write function says of one operation, by its number among those of its kind."""
-
-    number: int
-    status: str
-
-
-class TurnedAway(Answer, array_like=True):
-    status: Literal["too_many", "locked"]
-
-
-class Refusal(Answer, array_like=True):
-    status: Literal["gone", "session", "attributes", "locked"]
-    detail: Bigint | list[str] = 0
-
-    @property
-    def version(self) -> int:
-        if not isinstance(self.detail, int):
-            raise LookupError(f"{self.status!r} without a version")
-        return self.detail
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        if isinstance(self.detail, int):
-            raise LookupError(f"{self.status!r} without the keys")
-        return tuple(self.detail)
-
-
-class DeleteAnswer(Answer, array_like=True):
-    status: Literal["ok", "gone", "locked"]
-
-
-class Answers(msgspec.Struct):
-    """What the server's write function says of a batch."""
+class Settled(NamedTuple):
+    """Tells what became of a batch."""
 
     incarnation: str | None
-    turned_away: list[TurnedAway] = []
-    created_at: Bigint = 0
-    written: list[int] = []
-    versions: list[Bigint] = []
-    updated_at: Bigint = 0
-    snapshots: list[tuple[int, str]] = []
-    refused: list[Refusal] = []
-    delete: list[DeleteAnswer] = []
-    evicted: list[str] = []
+    results: list[tuple[Operation, Any]]
+    locked: list[Operation]
+    """The operations whose rows somebody else has locked at the moment; nothing of them was done."""
+    evicted: list[bytes]
+    """The sessions that made room for created ones."""
 
 
-_answers_decoder = msgspec.json.Decoder(Answers)
-
-
-def answers_of(text: str | bytes) -> Answers:
-    """The answers in the text that the write function has returned.
+def settle(
+    text: str | bytes, creates_sent: list[Create], updates_sent: list[Update], deletes_sent: list[Delete]
+) -> Settled:
+    """Read the server's answer to these operations and give each its result.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        msgspec.DecodeError, LookupError, ValueError, RecursionError: The answer does not fit the operations; the
+            server runs other functions than this version of the library. Or as `record_of`.
     """
-    return _answers_decoder.decode(text)
+    count = len(creates_sent) + len(updates_sent) + len(deletes_sent)
+    answers = answers_of(text)
+    results: list[tuple[Operation, Any]] = []
+    locked: list[Operation] = []
+    updates = dict(enumerate(updates_sent, 1))
+    snapshots = dict(answers.snapshots)
+    for number, version in zip(answers.written, answers.versions, strict=True):
+        update = _answered(updates, number)
+        if number in snapshots:
+            results.append((update, _saved_elsewhere(snapshots[number])))
+        else:
+            results.append((update, update.saved(version, answers.updated_at)))
+    creates = dict(enumerate(creates_sent, 1))
+    others: tuple[tuple[dict[int, Any], Sequence[Answer]], ...] = (
+        (updates, answers.refused),
+        (creates, answers.turned_away),
+        (dict(enumerate(deletes_sent, 1)), answers.delete),
+    )
+    for waiting, given in others:
+        for answer in given:
+            operation = _answered(waiting, answer.number)
+            if answer.status == "locked":
+                locked.append(operation)
+            else:
+                results.append((operation, operation.result(answer)))
+        if waiting and waiting is not creates:
+            raise LookupError(f"{len(waiting)} of {count} operations are not answered")
+    if creates and not answers.created_at:
+        raise LookupError(f"{len(creates)} creates are not answered")
+    results.extend((create, create.saved(answers.created_at)) for create in creates.values())
+    for operation in locked:
+        operation.locked += 1
+    return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
+
+
+def _saved_elsewhere(snapshot: str) -> Record | Exception:
+    """Return the new record of an update whose caller's copy was not the newest version.
+
+    The copy plus the changes would be a record that never was (C4). Where plain SQL has stored what cannot be read, the
+    result is an error of that caller alone.
+    """
+    try:
+        return record_of(snapshot)
+    except msgspec.DecodeError as error:
+        unreadable = WriteOutcomeUnknown(f"it was saved, but the session cannot be read any more: {error}")
+        unreadable.__cause__ = error
+        return unreadable
+
+
+def _answered(waiting: dict[int, T], number: int) -> T:
+    operation = waiting.pop(number, None)
+    if operation is None:
+        raise LookupError(f"operation {number} was not sent, or is answered twice")
+    return operation

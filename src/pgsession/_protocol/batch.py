@@ -8,17 +8,10 @@ operations of one session (PostgreSQL would apply one of them silently).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
-
-from pgsession._core.record import Record
-from pgsession.errors import WriteOutcomeUnknown
-
-from .answers import Answer, answers_of
+from .answers import Settled, settle
 from .operations import Create, Delete, Operation, Update
-from .snapshots import record_of
 
 T = TypeVar("T")
 
@@ -26,19 +19,8 @@ MAX_OPERATIONS = 256
 MAX_BYTES = 4 << 20
 
 
-class Settled(NamedTuple):
-    """What became of a batch."""
-
-    incarnation: str | None
-    results: list[tuple[Operation, Any]]
-    locked: list[Operation]
-    """Their rows are somebody else's at the moment; nothing was done."""
-    evicted: list[bytes]
-    """The sessions that made room for created ones."""
-
-
 class Batch:
-    """Operations that share a transaction, no two of them of one session."""
+    """Holds operations that share a transaction, no two of them of one session."""
 
     def __init__(self, operations: list[Operation]) -> None:
         self.operations = operations
@@ -53,13 +35,16 @@ class Batch:
 
     @property
     def limit(self) -> tuple[int, bool]:
-        """How many sessions a user may have, 0: any number, and whether more push out old ones. It is its node's."""
+        """Return how many sessions a user may have (0: any number), and True where more push out old ones.
+
+        This limit is the same for all creates of a batch: it is their node's.
+        """
         if not self._creates:
             return 0, True
         return self._creates[0].limit, self._creates[0].policy == "evict"
 
     def rows(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """Its creates, updates and deletes as rows of the write function (see `pgsession._database.statements`)."""
+        """Return its creates, updates and deletes as rows (see `pgsession._database.statements`)."""
         return (
             [create.row() for create in self._creates],
             [update.row() for update in self._updates],
@@ -67,66 +52,12 @@ class Batch:
         )
 
     def settle(self, text: str | bytes) -> Settled:
-        """Reads the server's answer.
-
-        Raises:
-            msgspec.DecodeError, LookupError, ValueError, RecursionError: the answer does not fit the batch; the
-                server runs other functions than this version of the library. Or as `record_of`.
-        """
-        answers = answers_of(text)
-        results: list[tuple[Operation, Any]] = []
-        locked: list[Operation] = []
-        updates = dict(enumerate(self._updates, 1))
-        snapshots = dict(answers.snapshots)
-        for number, version in zip(answers.written, answers.versions, strict=True):
-            update = _answered(updates, number)
-            if number in snapshots:
-                results.append((update, _saved_elsewhere(snapshots[number])))
-            else:
-                results.append((update, update.saved(version, answers.updated_at)))
-        creates = dict(enumerate(self._creates, 1))
-        others: tuple[tuple[dict[int, Any], Sequence[Answer]], ...] = (
-            (updates, answers.refused),
-            (creates, answers.turned_away),
-            (dict(enumerate(self._deletes, 1)), answers.delete),
-        )
-        for waiting, given in others:
-            for answer in given:
-                operation = _answered(waiting, answer.number)
-                if answer.status == "locked":
-                    locked.append(operation)
-                else:
-                    results.append((operation, operation.result(answer)))
-            if waiting and waiting is not creates:
-                raise LookupError(f"{len(waiting)} of {len(self.operations)} operations are not answered")
-        if creates and not answers.created_at:
-            raise LookupError(f"{len(creates)} creates are not answered")
-        results.extend((create, create.saved(answers.created_at)) for create in creates.values())
-        for operation in locked:
-            operation.locked += 1
-        return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
-
-
-def _saved_elsewhere(snapshot: str) -> Record | Exception:
-    """The new record, where the caller's copy was not the newest version: copy plus changes would be one that never
-    was (C4). Or its own caller's error, where plain SQL has stored what cannot be read."""
-    try:
-        return record_of(snapshot)
-    except msgspec.DecodeError as error:
-        unreadable = WriteOutcomeUnknown(f"it was saved, but the session cannot be read any more: {error}")
-        unreadable.__cause__ = error
-        return unreadable
-
-
-def _answered(waiting: dict[int, T], number: int) -> T:
-    operation = waiting.pop(number, None)
-    if operation is None:
-        raise LookupError(f"operation {number} was not sent, or is answered twice")
-    return operation
+        """Read the server's answer and give every operation its result; raises as `answers.settle`."""
+        return settle(text, self._creates, self._updates, self._deletes)
 
 
 class Queue:
-    """Operations that wait to be written, in order of arrival, no two of one session (its owner sees to that).
+    """Holds operations that wait to be written, in order of arrival, no two of one session (its owner sees to that).
 
     Not safe for threads: its owner locks.
     """
@@ -138,15 +69,15 @@ class Queue:
         return len(self._waiting)
 
     def add(self, operation: Operation) -> None:
-        """Lets an operation wait for its batch."""
+        """Let an operation wait for its batch."""
         self._waiting.append(operation)
 
     def again(self, operation: Operation) -> None:
-        """Puts one back in front of all others: nothing of it has been done."""
+        """Put an operation back in front of all others: nothing of it has been done."""
         self._waiting.appendleft(operation)
 
     def take(self, most: int = MAX_OPERATIONS) -> Batch:
-        """The next batch: the longest-waiting operations, within the bounds of a batch. Empty if nothing waits."""
+        """Return the longest-waiting operations within the bounds of a batch; an empty batch if nothing waits."""
         operations: list[Operation] = []
         size = 0
         while self._waiting and len(operations) < min(most, MAX_OPERATIONS):

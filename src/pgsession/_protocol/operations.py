@@ -1,4 +1,4 @@
-"""The writes of single sessions: what each asks of the database, and what its caller gets for the answer."""
+"""Operations are writes of single sessions: each says what it asks, and what its caller gets for the answer."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pgsession.errors import (
     TooManySessionsError,
 )
 
-from .answers import Answer, Refusal
+from .answer_format import Answer, Refusal
 
 
 class Flag(enum.IntFlag):
-    """What an update asks of the server's write function, where each has its name in lower case."""
+    """Says what an update asks of the server's write function, where each flag has its name in lower case."""
 
     CHECK_SESSION = 1
-    """Nothing, if the session's version is not the one that this is based on."""
+    """Change nothing if the session's version is not the one that the update is based on."""
     CHECK_ATTRIBUTES = 2
-    """Nothing, if the version of an attribute of these is not the one that this is based on."""
+    """Change nothing if the version of an attribute that the update changes is not the one that it is based on."""
     NOTIFY = 4
     """Tell all nodes. A change of group is always told."""
     NOTIFY_ON_CONFLICT = 8
@@ -31,7 +31,7 @@ class Flag(enum.IntFlag):
     CHANGE_GROUP = 16
     CHANGE_INACTIVITY = 32
     INCLUDE_INACTIVITY = 64
-    """To what it changes."""
+    """The value to which CHANGE_INACTIVITY changes it."""
 
 
 # Plain ints: every update puts some of them together.
@@ -42,11 +42,16 @@ _CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTR
 
 
 class Operation:
-    """One caller's write on its way: what is asked, and `future`, where its caller waits (opaque here).
+    """Holds one caller's write on its way.
 
-    `lease` is the write's lease on its id (see `coherence`), from before it is sent; `given_up`: its caller is gone;
-    `finished`: its future is about to be settled; `locked` counts how often a batch found the row locked by somebody
-    else.
+    Attributes:
+        key: The key of the session.
+        size: About how many bytes it takes in a batch.
+        future: The shared future at which its caller waits (opaque here).
+        lease: The write's lease on its id (see `coherence`), from before it is sent.
+        given_up: True once its caller is gone.
+        finished: True once its future is about to be settled.
+        locked: Counts how often a batch found the row locked by somebody else.
     """
 
     __slots__ = ("finished", "future", "given_up", "key", "lease", "locked", "size")
@@ -61,12 +66,12 @@ class Operation:
         self.future: Any = None
 
     def result(self, answer: Answer) -> Record | Exception | None:
-        """What its caller gets for the server's answer: a value, or the exception to raise."""
+        """Return what the caller gets for the server's answer: a value, or the exception to raise."""
         raise NotImplementedError
 
 
 class Create(Operation):
-    """A new session."""
+    """Creates one session."""
 
     __slots__ = (
         "accesses",
@@ -110,11 +115,11 @@ class Create(Operation):
         )  # fmt: skip
 
     def result(self, answer: Answer) -> Exception:
-        """Of one that was not done."""
+        """Return the error of a create that was not done."""
         return TooManySessionsError(self.user_id, self.limit)
 
     def saved(self, created_at: int) -> Record:
-        """The new record: what is stored is what was sent."""
+        """Return the new record: what is stored is what was sent."""
         return Record(
             self.key, 1, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
             self.include_inactivity,
@@ -127,7 +132,7 @@ class Create(Operation):
 
 
 class Update(Operation):
-    """Changes of one session: of its attributes, its expiry, its inactivity rule, its group."""
+    """Changes one session: its attributes, its expiry, its inactivity rule, its group."""
 
     __slots__ = ("deletes", "expires_at", "flags", "group_id", "record", "sets")
 
@@ -178,7 +183,7 @@ class Update(Operation):
         )
 
     def result(self, answer: Answer) -> Exception:
-        """Of one that was not done."""
+        """Return the error of an update that was not done."""
         assert isinstance(answer, Refusal)
         session_id = UUID(bytes=self.key)
         if answer.status == "session":
@@ -188,7 +193,10 @@ class Update(Operation):
         return SessionNotFoundError(session_id)
 
     def saved(self, version: int, updated_at: int) -> Record:
-        """The new record, where the caller's copy was the newest version: then the two differ by the changes only."""
+        """Return the new record of an update whose caller's copy was the newest version.
+
+        Then the two differ by the changes only.
+        """
         record, flags = self.record, self.flags
         return record.changed(
             version=version,
@@ -205,7 +213,7 @@ class Update(Operation):
 
 
 class Delete(Operation):
-    """The end of one session. Its result is an error where there was no such session."""
+    """Deletes one session; its result is an error where there was no such session."""
 
     __slots__ = ()
 
@@ -213,4 +221,5 @@ class Delete(Operation):
         super().__init__(key, 64)
 
     def result(self, answer: Answer) -> Exception | None:
+        """Return None where the session was deleted, else the error."""
         return None if answer.status == "ok" else SessionNotFoundError(UUID(bytes=self.key))

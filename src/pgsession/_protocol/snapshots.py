@@ -1,4 +1,4 @@
-"""What the database says of sessions, as the records that stand for them. Does no I/O."""
+"""Turns what the database says of sessions into the records that stand for it. Does no I/O."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def record_of(snapshot: bytes | str | msgspec.Raw) -> Record:
     """Return the record that one snapshot, in the database's text, stands for.
 
     Raises:
-        msgspec.DecodeError: it is none; or an attribute has what only plain SQL can store: half of a surrogate pair,
-            or more levels of nesting than msgspec goes down.
+        msgspec.DecodeError: It is no snapshot; or an attribute has what only plain SQL can store: half of a surrogate
+            pair, or more levels of nesting than msgspec goes down.
     """
     try:
         return _record(_snapshot_decoder.decode(snapshot))
@@ -41,7 +41,11 @@ def record_of(snapshot: bytes | str | msgspec.Raw) -> Record:
 
 
 def records_of(snapshots: bytes | str) -> list[Record]:
-    """The records that a list of snapshots stands for; raises as `record_of`."""
+    """Return the records that a list of snapshots stands for.
+
+    Raises:
+        msgspec.DecodeError: As in `record_of`.
+    """
     try:
         return [_record(snapshot) for snapshot in _snapshots_decoder.decode(snapshots)]
     except _UNREADABLE as error:

@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/group_commit.py by tools/async_to_sync.py: never edit.
 
-"""Group commit: writes that wait at the same moment share a transaction and a round trip."""
+"""Group commit lets writes that wait at the same moment share a transaction and a round trip."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pgsession._concurrency import Combiner, SharedFuture
 from pgsession._core.record import Record
 from pgsession._database.connections import leads_elsewhere
 from pgsession._protocol import events
-from pgsession._protocol.batch import Batch, Queue, Settled
+from pgsession._protocol.answers import Settled
+from pgsession._protocol.batch import Batch, Queue
 from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.operations import Operation
 from pgsession.errors import (
@@ -42,10 +43,10 @@ _SERVERS_OWN = ("53", "58", "XX")  # classes of SQLSTATEs: out of resources, sys
 class GroupCommit:
     """Takes writes one by one and makes them in batches.
 
-    One batch at a time, for what waits meanwhile makes the next one fuller. But where a crowd waits, a second lane
-    writes too: the server works on one batch while this process answers the callers of the other.
+    There is one batch at a time, for what waits meanwhile makes the next one fuller. But where a crowd waits, a second
+    lane writes too: the server works on one batch while this process answers the callers of the other.
 
-    Nothing idles while nobody writes: a lane ends when nothing waits. A session's operations are done one after the
+    Nothing runs while nobody writes: a lane ends when nothing waits. A session's operations are done one after the
     other, in the order they came; different sessions' in any order.
 
     A caller does two things: it puts its operation into `_incoming`, and it waits. All else is done by the lanes, in
@@ -89,8 +90,9 @@ class GroupCommit:
         """Bring one operation to the database; return its result, or raise its error.
 
         Raises:
-            WriteOutcomeUnknown: the connection was lost between sending and answer.
-            psycopg.Error: the operation was not done.
+            WriteOutcomeUnknown: The connection was lost between sending and answer.
+            psycopg.Error: The operation was not done.
+            ManagerClosedError: The manager is closed, or was closed before this was written.
         """
         if self._closed:
             raise ManagerClosedError("the manager is closed")
@@ -109,7 +111,7 @@ class GroupCommit:
             raise
 
     def close(self, timeout: float | None) -> bool:
-        """Wait until what was accepted is done; refuse what comes later. Return True if nothing was left to do."""
+        """Wait until what was accepted is done; refuse what comes later; return True if nothing was left undone."""
         self._closed = True
         done = [lane.idle(timeout) for lane in self._lanes]
         done.append(self._stragglers.close(timeout))
@@ -155,12 +157,11 @@ class GroupCommit:
         return len(self) >= least
 
     def _take(self) -> tuple[Batch, list[Operation]]:
-        """The next batch, and those whose callers have given up."""
+        """Return the next batch, and the operations whose callers have given up."""
         with self._guard:
             self._admit()
-            batch = self._queue.take(
-                max(CROWD, (len(self._queue) + 1) // 2)
-            )  # of a crowd, half is for the other lane
+            # Of a crowd, half is for the other lane.
+            batch = self._queue.take(max(CROWD, (len(self._queue) + 1) // 2))
             given_up = [operation for operation in batch.operations if operation.given_up]
             if given_up:
                 batch = Batch([operation for operation in batch.operations if not operation.given_up])
@@ -173,7 +174,7 @@ class GroupCommit:
                 operation.lease = self._coherence.open_write(operation.key)
 
     def _admit(self) -> None:
-        """Lets in what has come: of each session only the oldest, the others behind it."""
+        """Put what has come into the queue: of each session only the oldest operation; the others wait behind it."""
         while self._incoming:
             operation = self._incoming.popleft()
             if operation.key not in self._behind:
@@ -186,7 +187,7 @@ class GroupCommit:
             behind.append(operation)
 
     def _run(self, batch: Batch) -> None:
-        """One batch: every operation in it ends, or waits in the queue again."""
+        """Write one batch: every operation in it ends, or waits to be written again."""
         try:
             answer = self._send(batch)
         except psycopg.Error as error:
@@ -223,7 +224,11 @@ class GroupCommit:
             self._try_locked_again(settled.locked)
 
     def _read(self, batch: Batch, answer: str) -> Settled | None:
-        """Tell each caller its result; those whose rows are locked are left. None: the answer cannot be read."""
+        """Give each operation its result, but for those whose rows are locked.
+
+        Returns:
+            What became of the batch; None: the answer cannot be read, and every operation has ended with that error.
+        """
         try:
             settled = batch.settle(answer)
         except Exception as error:
@@ -239,7 +244,10 @@ class GroupCommit:
         return settled
 
     def _try_locked_again(self, locked: list[Operation]) -> None:
-        """Nobody waits for a row that somebody else holds, but those who want that very row."""
+        """Put operations whose rows are locked back into the queue; have those wait apart that were put back before.
+
+        So nobody waits for a row that somebody else holds, but those who want that very row.
+        """
         for operation in reversed(locked):
             if operation.locked > 1:
                 self._stragglers.add(operation)
@@ -250,7 +258,7 @@ class GroupCommit:
     def _write_alone(self, operation: Operation, last: bool) -> bool:
         """Write an operation whose row somebody holds, waiting for it; return False if that has to be tried again.
 
-        `last`: there is no time for another try.
+        With `last` there is no time for another try.
         """
         if operation.given_up:
             self._fail([operation], ManagerClosedError("given up before it was done"))
@@ -333,7 +341,7 @@ def _may_be_one_members(error: psycopg.Error) -> bool:
 
 
 def _known(error: BaseException) -> Exception:
-    """What a failed batch means for those in it: the database's own word, or that nobody knows."""
+    """Return the error for each operation of a failed batch: the database's own, or that the outcome is unknown."""
     if isinstance(error, psycopg.Error | PgSessionError):
         return error
     doubt = WriteOutcomeUnknown(f"interrupted while this was written: {type(error).__name__}: {error}")

@@ -1,6 +1,9 @@
 # Generated from src/pgsession/_async/pool.py by tools/async_to_sync.py: never edit.
 
-"""Connections that are fit for use: taken from a psycopg pool, looked at, and given back or thrown away."""
+"""A pool lends connections that are fit for use.
+
+It takes them from a psycopg pool, looks at them, and gives them back or throws them away.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,27 @@ from psycopg_pool import ConnectionPool
 
 from pgsession._database.connections import PlainCursor, in_recovery, is_stale, leads_elsewhere, shut
 
-KEPT_FOR: Final = (
-    60.0  # seconds; then the psycopg pool has it back: it replaces old ones, and closes idle ones
-)
+# Seconds that a connection is kept; then the psycopg pool has it back: it replaces old ones, and closes idle ones.
+KEPT_FOR: Final = 60.0
 _ENCODING: Final = b"UTF8"
 _IDLE: Final = pq.TransactionStatus.IDLE
 _OPEN_TRANSACTION: Final = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
 
 class _Member(NamedTuple):
-    """What is known of a connection that the psycopg pool gave."""
+    """Holds what is known of a connection that the psycopg pool gave.
+
+    Attributes:
+        came: The time at which it came, by `time.monotonic`.
+        handle: A second descriptor of its socket, so that `cut` never touches one that was closed and given to others.
+    """
 
     came: float
-    handle: (
-        socket.socket
-    )  # a second descriptor, so that `cut` never touches one that was closed and given to others
+    handle: socket.socket
 
 
 class _Kept(NamedTuple):
-    """A connection that waits here for its next use; times by `time.monotonic`."""
+    """Holds a connection that waits here for its next use, and since when it does, by `time.monotonic`."""
 
     connection: Connection[Any]
     since: float
@@ -45,10 +50,10 @@ class _Kept(NamedTuple):
 class Pool:
     """Lends the connections of a psycopg pool, each in autocommit mode, alive, and not leading to a standby.
 
-    A psycopg pool hands out the connection that rested longest. With `keeps`, for one that nobody else uses, what
-    comes back is kept here and is the first to go out again: a lone caller stays with one server process, which has
-    the library's plans and pages in its caches. While anybody waits in the psycopg pool's queue, nothing is kept: what
-    comes back goes to who has waited longest. A pool of the caller's is used as it is.
+    A psycopg pool hands out the connection that rested longest. With `keeps`, which is for a psycopg pool that nobody
+    else uses, what comes back is kept here and is the first to go out again: a lone caller stays with one server
+    process, which has the library's plans and pages in its caches. While anybody waits in the psycopg pool's queue,
+    nothing is kept: what comes back goes to whoever has waited longest. A pool of the caller's is used as it is.
     """
 
     def __init__(self, pool: ConnectionPool[Any], *, keeps: bool) -> None:
@@ -68,11 +73,11 @@ class Pool:
         what state it is in: it is closed, nothing is sent on it, and the exception passes through unchanged.
 
         Args:
-            timeout: seconds to wait for a connection; None: as the psycopg pool says.
+            timeout: Seconds to wait for a connection; None: as many as the psycopg pool says.
 
         Raises:
-            psycopg_pool.PoolTimeout: there was none in time.
-            psycopg.OperationalError: all connections lead to a standby.
+            psycopg_pool.PoolTimeout: There was none in time.
+            psycopg.OperationalError: All connections lead to a standby.
         """
         connection = self._take_fit(timeout)
         theirs: tuple[bool, bytes] | None = None
@@ -168,7 +173,7 @@ class Pool:
 
 
 def plain_cursor(connection: Connection[Any]) -> PlainCursor:
-    """A cursor of the library's kind, whatever cursors, rows and adapters the connection's owner likes."""
+    """Return a cursor of the library's kind, whatever cursors, rows and adapters the connection's owner likes."""
     return PlainCursor(connection, row_factory=tuple_row)
 
 

@@ -1,6 +1,9 @@
 # Generated from src/pgsession/_async/store.py by tools/async_to_sync.py: never edit.
 
-"""The database as the library sees it: every statement goes through here, and every failure gets its meaning here."""
+"""The store is the database as the shells see it.
+
+Every statement goes through it, and each failure gets its meaning here.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ from pgsession.errors import WriteOutcomeUnknown
 from .pool import Pool, plain_cursor
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
-STEP: Final = 2_000  # sessions a transaction of a bulk operation
+STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 
 
 class Acquired(NamedTuple):
-    """What the attempt to take a lock gave; times by the database's clock."""
+    """Holds what the attempt to take a lock gave; its times are by the database's clock."""
 
     acquired: bool | None
-    """None: the session that it was to live with is gone."""
+    """True where the lock was taken; None: the session that it was to live with is gone."""
     token: int
     expires_at: int
     now: int
@@ -68,7 +71,7 @@ class Store:
         self._prepare: bool | None = None  # as psycopg sees fit
 
     def look_for_pooler(self) -> None:
-        """Prepares no statements where a pooler shares the server's connections between clients.
+        """Prepare no statements from now on where a pooler shares the server's connections between clients.
 
         There a prepared statement may be missing, or be another client's of the same name. Such a pooler gives its
         clients process ids of its own making.
@@ -84,36 +87,39 @@ class Store:
     # Reads
 
     def read(self, key: bytes) -> tuple[Record | None, str | None]:
-        """One live session, or None, as one snapshot (C4); and the server's incarnation."""
+        """Return one live session, or None, as one snapshot (C4); and the server's incarnation."""
         incarnation, _, snapshot = self.query(self._sql.read, (key.hex(), self._inactivity))
         return None if snapshot is None else record_of(snapshot), incarnation
 
     def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
-        """A user's live sessions, newest access first."""
+        """Return a user's live sessions, newest access first; and the server's incarnation."""
         incarnation, _, snapshots = self.query(self._sql.list_user, (user_id, self._inactivity))
         return records_of(snapshots), incarnation
 
     def list_group(self, group_id: str) -> tuple[list[Record], str | None]:
-        """A group's live sessions, newest access first."""
+        """Return a group's live sessions, newest access first; and the server's incarnation."""
         incarnation, _, snapshots = self.query(self._sql.list_group, (group_id, self._inactivity))
         return records_of(snapshots), incarnation
 
     def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
-        """Those of the sessions whose version in the database is another, or that are gone from it."""
+        """Return the ids of the sessions that differ from the database; and the server's incarnation.
+
+        These are the ones whose version in the database is another, or that are gone from it.
+        """
         incarnation, _, differing = self.query(self._sql.resync, (uuid_array(keys), integer_array(versions)))
         packed = bytes(differing or b"")
         return [packed[start : start + 16] for start in range(0, len(packed), 16)], incarnation
 
     def prove(self, payload: str) -> tuple[int, str | None]:
-        """Sends a proof to this node's listener through the pool: (the database's time, the incarnation)."""
+        """Send a proof to this node's listener through the pool; return the database's time and the incarnation."""
         now, incarnation = self.query(self._sql.proof, (self._node, payload), again=False)
         return now, incarnation
 
     def ping(self, timeout: float) -> None:
-        """Asks the database for a sign of life.
+        """Check that the database answers.
 
         Raises:
-            psycopg.OperationalError: there was none within `timeout` seconds; the connection is given up.
+            psycopg.OperationalError: No answer came within `timeout` seconds; the connection is given up.
         """
         self._background.call(partial(self._ping, timeout))
 
@@ -129,13 +135,19 @@ class Store:
                 raise
 
     def notify(self, items: list[events.Item]) -> None:
-        """Tells every node."""
+        """Send these items to every node, as one event or more."""
         for payload in events.payloads(self._node, items):
             self.query(self._sql.notify, (payload,), again=False)
 
     def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
-        """The one row that a statement gives; `again`: it only reads, so a lost connection is replaced and it is
-        run once more."""
+        """Return the one row that a statement gives.
+
+        Args:
+            statement: The statement, with `%s` for each parameter.
+            parameters: The parameters.
+            again: True for one that only reads: where the connection is lost or leads elsewhere, it is run once more,
+                on another.
+        """
         return self._background.call(partial(self._query_again, statement, parameters, again))
 
     def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool) -> Any:
@@ -158,11 +170,15 @@ class Store:
     # Writes
 
     def write(self, batch: Batch, *, wait: bool = False) -> str:
-        """A batch in one transaction and one round trip; the answer is for `Batch.settle`.
+        """Write a batch in one transaction and one round trip; return the answer, which is for `Batch.settle`.
+
+        Args:
+            batch: The batch to write.
+            wait: True to wait for rows that somebody else has locked, for each `LOCK_TIMEOUT` at most.
 
         Raises:
-            WriteOutcomeUnknown: it was sent, and whether it was done cannot be known.
-            psycopg.Error: it is known not to have been done.
+            WriteOutcomeUnknown: It was sent, and nobody can know if it was done.
+            psycopg.Error: It is known not to have been done.
         """
         mark = secrets.token_hex(8)
         limit, evicts = batch.limit
@@ -175,7 +191,7 @@ class Store:
         return str(row[0])
 
     def write_accesses(self, accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
-        """Writes last accesses; returns the sessions that somebody has locked, for the next time."""
+        """Write last accesses; return the sessions that somebody has locked, for the next time."""
         script = self._sql.write_accesses(
             uuid_array(key for key, _ in accesses), integer_array(at for _, at in accesses)
         )
@@ -183,30 +199,33 @@ class Store:
         return {packed[start : start + 16] for start in range(0, len(packed), 16)}
 
     def delete_user(self, user_id: str, keep: bytes | None) -> int:
-        """Ends a user's sessions, all but one if asked; any number, in bounded steps."""
+        """Delete a user's sessions, any number in bounded steps, all but `keep`; return how many were deleted."""
         kept = None if keep is None else keep.hex()
         return self._walk(
             lambda after, options: self._sql.delete_user(self._node, user_id, kept, after, **options)
         )
 
     def delete_group(self, group_id: str) -> int:
-        """Ends a group's sessions."""
+        """Delete a group's sessions, in bounded steps; return how many were deleted."""
         return self._walk(
             lambda after, options: self._sql.delete_group(self._node, group_id, after, **options)
         )
 
     def delete_all(self) -> int:
-        """Ends every session."""
+        """Delete every session, in bounded steps; return how many were deleted."""
         return self._walk(lambda after, options: self._sql.delete_all(self._node, after, **options))
 
     def drop_attribute(self, user_id: str, key: str) -> int:
-        """Removes an attribute from a user's sessions; returns how many had it."""
+        """Remove an attribute from a user's sessions; return how many had it."""
         return self._walk(
             lambda after, options: self._sql.drop_attribute(self._node, user_id, key, after, **options)
         )
 
     def _walk(self, script: Callable[[str, dict[str, Any]], Script]) -> int:
-        """Bounded steps, a transaction each, past rows that others hold; then once more, waiting for those."""
+        """Do a bulk operation in bounded steps, a transaction each; return how many sessions it changed.
+
+        It goes past rows that others hold, and then once more, waiting for those.
+        """
         changed, skipped = self._walk_once(script, {})
         if skipped:
             more, _ = self._walk_once(script, {"waiting": True, "lock_timeout": LOCK_TIMEOUT})
@@ -228,41 +247,50 @@ class Store:
         return changed, skipped
 
     def cleanup(self, what: Any, after: str) -> tuple[str | None, int, bool]:
-        """One bounded step of the cleanup: (where to go on, removed, another node is at it)."""
+        """Do one bounded step of the cleanup.
+
+        Returns:
+            The id after which to go on, or None; the number of what was removed; and True where another node is
+            cleaning up at this moment.
+        """
         row = self._run(self._sql.cleanup(self._node, what, self._inactivity, after, size=STEP))
         last, removed, busy, *_ = row
         return None if last is None else last.hex, removed, busy
 
     def incarnate(self) -> str:
-        """The incarnation of the server, made if there is none."""
+        """Return the incarnation of the server; make one if there is none."""
         row = self._run(self._sql.incarnate())
         return str(row[0])
 
     # Locks
 
     def acquire(self, resource: str, owner: str, lease: int, session_id: bytes | None) -> Acquired:
-        """Takes a lock that is free or whose lease is over."""
+        """Take a lock that is free or whose lease time is over."""
         session = None if session_id is None else session_id.hex()
         row = self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity))
         acquired, token, expires_at, now, *_ = row
         return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 
     def renew(self, resource: str, owner: str, lease: int, *, timeout: float) -> int | None:
-        """Lets a held lock's lease end later: at this time of the database; None: it is not held any more."""
+        """Let the lease time of a held lock end later.
+
+        Returns:
+            The database's time at which it ends now; None: the lock is not held any more.
+        """
         row = self._run(self._sql.renew(resource, owner, lease), timeout=timeout)
         return None if row is None else int(row[0])
 
     def release(self, resource: str, owner: str) -> bool | None:
-        """Gives a lock back: whether that was in time, or None if it was not held."""
+        """Give a lock back; return True if that was in time, False if it was late, and None if it was not held."""
         row = self._run(self._sql.release(self._node, resource, owner))
         return None if row is None else bool(row[0])
 
     # Connections
 
     def _run(self, script: Script, mark: str | None = None, timeout: float | None = None) -> Any:
-        """The row that a script answers with: one round trip.
+        """Run a script in one round trip; return the row that it answers with.
 
-        Its callers' answer is that of its last statement, the commit that is durable. `timeout`: seconds after which
+        Its callers are answered only when its last statement is: the commit that is durable. After `timeout` seconds
         the connection is given up.
         """
         return self._background.call(partial(self._run_script, script, mark, timeout))
@@ -292,7 +320,7 @@ class Store:
             return row
 
     def _check_outcome(self, connection: Connection[Any], error: psycopg.Error, mark: str | None) -> None:
-        """Returns if the script is known not to have been committed, else raises `WriteOutcomeUnknown`."""
+        """Return if the script is known not to have been committed, else raise `WriteOutcomeUnknown`."""
         if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:

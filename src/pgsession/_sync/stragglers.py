@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/stragglers.py by tools/async_to_sync.py: never edit.
 
-"""Writes of sessions whose rows somebody else holds: they wait apart from all others."""
+"""Stragglers are writes of sessions whose rows somebody else holds; they wait apart from all others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stragglers:
         return len(self._waiting)
 
     def add(self, operation: Operation) -> None:
-        """Have the operation written apart from the others. Called by the lanes only."""
+        """Have the operation written apart from the others; only the lanes call this."""
         self._waiting.append(operation)
         if self._running < self._most:
             self._running += 1
