@@ -35,14 +35,14 @@ MUTATIONS = (
     Mutation(
         "lease-ignored",
         "whatever was read enters the cache, whatever happened meanwhile (C1)",
-        "cache_leases",
+        "in_flight_leases",
         "return self._is_of_today(lease) and version >= lease.stamp",
         "return True",
     ),
     Mutation(
         "stamp-off-by-one",
         "a record one version below the stamp enters the cache (C1)",
-        "cache_leases",
+        "in_flight_leases",
         "version >= lease.stamp",
         "version + 1 >= lease.stamp",
     ),
@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "wide-does-not-void",
         "an event for a user, a group or all leaves what is under way (C1, C7)",
-        "cache_leases",
+        "in_flight_leases",
         "self._wide += 1",
         "pass",
     ),
@@ -147,7 +147,7 @@ MUTATIONS = (
     Mutation(
         "joined-when-stamped",
         "a caller that began after an update returned joins a fill that began before it (C2, C3)",
-        "cache_leases",
+        "in_flight_leases",
         "undisturbed = lease.stamp == 0 and self._is_of_today(lease)",
         "undisturbed = True",
     ),
@@ -196,7 +196,7 @@ MUTATIONS = (
     Mutation(
         "epoch-ignored",
         "a fill from before the outage, not among what the resync compared, enters after it (C1, C5)",
-        "cache_leases",
+        "in_flight_leases",
         "return lease.epoch == self.epoch and lease.wide == self._wide",
         "return lease.wide == self._wide",
     ),

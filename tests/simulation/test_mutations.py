@@ -29,7 +29,7 @@ def test_a_failure_can_be_understood_and_repeated() -> None:
 
 def test_a_mutation_that_no_longer_applies_is_an_error() -> None:
     with pytest.raises(mutate_protocol.NotOnce):
-        mutate_protocol.mutated(Mutation("none", "", "cache_leases", "no such line", ""))
+        mutate_protocol.mutated(Mutation("none", "", "in_flight_leases", "no such line", ""))
 
 
 def test_every_mutation_is_documented() -> None:

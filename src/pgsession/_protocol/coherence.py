@@ -39,7 +39,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 from pgsession._protocol import events
-from pgsession._protocol.cache_leases import Fill, Lease, Leases
+from pgsession._protocol.in_flight_leases import Fill, Lease, Leases
 from pgsession._protocol.proofs_of_sync import Nodes, Offset, Proof, Proofs
 
 __all__ = [
