@@ -82,6 +82,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         notify_before_flush (bool, default True): Keep PostgreSQL's cluster-wide notification lock out of the flush
             to disk: commit with the notification first, then wait until the commit is durable. False: one plain
             commit, which holds that lock while it flushes.
+        operation_timeout (duration, default 10 seconds): The longest that one statement or batch of ours may wait for a
+            connection and for the server's answer. A read then raises `OperationTimeout`; a write that was sent
+            `WriteOutcomeUnknown`. Comparing the cache after an outage, and waiting for rows that somebody else has
+            locked, have more.
         pool_min_size (int, default 1): Connections that the manager's own pool keeps open. A pool that you pass has
             sizes of its own.
         pool_max_size (int, default 8): The most connections of the manager's own pool; the listener has one more. The
@@ -114,6 +118,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     notify_on_failed_updates: bool = False
     synchronous_commit: bool = True
     notify_before_flush: bool = True
+    operation_timeout: Duration = timedelta(seconds=10)
     pool_min_size: int = 1
     pool_max_size: int = 8
     listener_conninfo: str | None = None
@@ -195,6 +200,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "notify_on_failed_updates": rules.boolean,
     "synchronous_commit": rules.boolean,
     "notify_before_flush": rules.boolean,
+    "operation_timeout": _duration,
     "pool_min_size": partial(rules.count, least=0, most=10_000),
     "pool_max_size": partial(rules.count, least=1, most=10_000),
     "listener_conninfo": _conninfo,

@@ -18,6 +18,7 @@ __all__ = [
     "LockNotAcquiredError",
     "LockNotHeldError",
     "ManagerClosedError",
+    "OperationTimeout",
     "PgSessionError",
     "SchemaError",
     "SessionInvalidatedError",
@@ -54,6 +55,10 @@ class ManagerClosedError(PgSessionError, RuntimeError):
 
 class EventLoopError(PgSessionError, RuntimeError):
     """An `AsyncSessionManager` was used from another event loop than the one that opened it; nothing was done."""
+
+
+class OperationTimeout(PgSessionError, TimeoutError):
+    """The database did not answer within `Config.operation_timeout`. Nothing was written; the connection is closed."""
 
 
 class SessionNotFoundError(PgSessionError, LookupError):

@@ -274,6 +274,7 @@ CONFIG: dict[str, Rule] = {
     "last_access_update_interval": DURATION._replace(good=[1e-6, CENTURY / 2]),
     "last_access_update_batch_size": count(1, 10**6),
     "pool_min_size": count(0, 10_000),
+    "operation_timeout": DURATION,
     "pool_max_size": count(1, 10_000),
     "schema_name": SCHEMA,
     "table_prefix": PREFIX,

@@ -33,6 +33,7 @@ from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
     ManagerClosedError,
+    OperationTimeout,
     SessionNotFoundError,
     SessionVersionConflict,
 )
@@ -248,7 +249,7 @@ class AsyncSessionManager(AsyncReader):
         runtime = await self._ready()
         try:
             record = await self._fetch(runtime, key, refresh, min_version)
-        except psycopg.Error:
+        except (psycopg.Error, OperationTimeout):
             stale = (
                 None if refresh else self._coherence.stale_if_error(key, min_version=min_version, touch=touch)
             )

@@ -113,7 +113,8 @@ class AsyncPool:
                     shut(member.handle)
 
     async def _take_fit(self, timeout: float | None) -> AsyncConnection[Any]:
-        deadline = time.monotonic() + (self._pool.timeout if timeout is None else timeout)
+        longest = self._pool.timeout
+        deadline = time.monotonic() + (longest if timeout is None else min(timeout, longest))
         # Each one that is thrown away makes room for a new one: more than a poolful of them is no accident.
         for _ in range(self._pool.max_size + 2):
             connection = await self._take(deadline - time.monotonic())

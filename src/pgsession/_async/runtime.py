@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from psycopg_pool import AsyncConnectionPool
 
-from pgsession._concurrency import AsyncBackgroundTasks, AsyncHome
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncDeadlines, AsyncHome
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
@@ -73,6 +73,7 @@ class AsyncRuntime:
         self.home = AsyncHome()
         self._config = config
         self._background = background
+        self._deadlines = AsyncDeadlines(logger)
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
         self.statements = Statements(config.schema_name, config.table_prefix)
@@ -89,7 +90,9 @@ class AsyncRuntime:
             node=node,
             inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
+            operation_timeout=_seconds(config.operation_timeout),
             background=background,
+            deadlines=self._deadlines,
         )
         self.lock_renewal = AsyncLockRenewal(self.store, clock, logger)
         self.synchronizer = AsyncSynchronizer(
@@ -149,6 +152,7 @@ class AsyncRuntime:
         await self.connections.close()
         if self._owns_pool:
             await self.pool.close()
+        await self._deadlines.close()
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""

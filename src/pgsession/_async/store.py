@@ -6,6 +6,7 @@ Every statement goes through it, and each failure gets its meaning here.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
-from pgsession._concurrency import AsyncAlarm, AsyncBackgroundTasks
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncDeadlines
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import cut, leads_elsewhere, lost_durability
@@ -23,11 +24,12 @@ from pgsession._database.statements import NIL, Commit, Statements, write_argume
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
-from pgsession.errors import WriteOutcomeUnknown
+from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
 
 from .pool import AsyncPool, plain_cursor
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
+PATIENCE: Final = 6  # operation timeouts for a step of a bulk operation, and for comparing all that is cached
 STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 
 
@@ -44,7 +46,8 @@ class Acquired(NamedTuple):
 class AsyncStore:
     """Runs the library's statements on the connections of a pool.
 
-    `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds.
+    `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds, `operation_timeout` in
+    seconds: then the connection of a statement that is not answered is cut.
 
     Whatever uses a connection is done apart from its caller (`AsyncBackgroundTasks.call`): an exception raised into a
     thread of the user's, at whatever step, finds it waiting and nothing else.
@@ -58,10 +61,14 @@ class AsyncStore:
         node: str,
         inactivity: int,
         commit: Commit,
+        operation_timeout: float,
         background: AsyncBackgroundTasks,
+        deadlines: AsyncDeadlines,
     ) -> None:
         self._pool = pool
         self._background = background
+        self._deadlines = deadlines
+        self._timeout = operation_timeout
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -83,6 +90,11 @@ class AsyncStore:
             )
             row = await cursor.fetchone()
             self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
+
+    @property
+    def _waiting_timeout(self) -> float:
+        """Seconds for what may wait for a row that somebody else has locked."""
+        return LOCK_TIMEOUT / 1000 + self._timeout
 
     # Reads
 
@@ -107,7 +119,7 @@ class AsyncStore:
         These are the ones whose version in the database is another, or that are gone from it.
         """
         incarnation, _, differing = await self.query(
-            self._sql.resync, (uuid_array(keys), integer_array(versions))
+            self._sql.resync, (uuid_array(keys), integer_array(versions)), timeout=PATIENCE * self._timeout
         )
         packed = bytes(differing or b"")
         return [packed[start : start + 16] for start in range(0, len(packed), 16)], incarnation
@@ -127,12 +139,12 @@ class AsyncStore:
 
     async def _ping(self, timeout: float) -> None:
         async with self._pool.connection(timeout) as connection:
-            alarm = AsyncAlarm(timeout, partial(cut, connection.pgconn))
+            limit = self._deadlines.within(timeout, partial(cut, connection.pgconn))
             try:
-                with alarm:
+                with limit:
                     await plain_cursor(connection).execute("SELECT 1")
             except psycopg.OperationalError as error:
-                if alarm.rang:
+                if limit.passed:
                     raise psycopg.OperationalError(f"no answer within {timeout} s") from error
                 raise
 
@@ -141,7 +153,14 @@ class AsyncStore:
         for payload in events.payloads(self._node, items):
             await self.query(self._sql.notify, (payload,), again=False)
 
-    async def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
+    async def query(
+        self,
+        statement: str,
+        parameters: tuple[Any, ...],
+        *,
+        again: bool = True,
+        timeout: float | None = None,
+    ) -> Any:
         """Return the one row that a statement gives.
 
         Args:
@@ -149,12 +168,17 @@ class AsyncStore:
             parameters: The parameters.
             again: True for one that only reads: where the connection is lost or leads elsewhere, it is run once more,
                 on another.
-        """
-        return await self._background.call(partial(self._query_again, statement, parameters, again))
+            timeout: The seconds that all of it may take; None: `operation_timeout`.
 
-    async def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool) -> Any:
+        Raises:
+            OperationTimeout: The server did not answer in time.
+        """
+        end = time.monotonic() + (timeout or self._timeout)
+        return await self._background.call(partial(self._query_again, statement, parameters, again, end))
+
+    async def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool, end: float) -> Any:
         try:
-            return await self._query(statement, parameters)
+            return await self._query(statement, parameters, end)
         except PoolTimeout:
             raise
         except psycopg.Error as error:
@@ -162,12 +186,21 @@ class AsyncStore:
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
             if not again or not (lost or leads_elsewhere(error)):
                 raise
-        return await self._query(statement, parameters)
+        return await self._query(statement, parameters, end)
 
-    async def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
-        async with self._pool.connection() as connection:
+    async def _query(self, statement: str, parameters: tuple[Any, ...], end: float) -> Any:
+        async with self._pool.connection(_left(end)) as connection:
             cursor = plain_cursor(connection)
-            return await (await cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
+            limit = self._deadlines.within(_left(end), partial(cut, connection.pgconn))
+            try:
+                with limit:
+                    return await (
+                        await cursor.execute(statement, parameters, prepare=self._prepare)
+                    ).fetchone()
+            except psycopg.OperationalError as error:
+                if limit.passed:
+                    raise OperationTimeout("the database did not answer in time") from error
+                raise
 
     # Writes
 
@@ -189,7 +222,7 @@ class AsyncStore:
             self._node, mark, arguments,
             commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else 0,
         )  # fmt: skip
-        row = await self._run(script, mark)
+        row = await self._run(script, mark, self._waiting_timeout if wait else None)
         return str(row[0])
 
     async def write_accesses(self, accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
@@ -241,7 +274,8 @@ class AsyncStore:
         changed = skipped = 0
         while after is not None:
             last, done, passed, *_ = await self._run(
-                script(after, {"commit": self._commit, "size": STEP, **options})
+                script(after, {"commit": self._commit, "size": STEP, **options}),
+                timeout=PATIENCE * self._timeout,
             )
             after = None if last is None else last.hex
             changed += int(done)
@@ -293,12 +327,13 @@ class AsyncStore:
         """Run a script in one round trip; return the row that it answers with.
 
         Its callers are answered only when its last statement is: the commit that is durable. After `timeout` seconds
-        the connection is given up.
+        (None: `operation_timeout`) the connection is given up.
         """
-        return await self._background.call(partial(self._run_script, script, mark, timeout))
+        end = time.monotonic() + (timeout or self._timeout)
+        return await self._background.call(partial(self._run_script, script, mark, end))
 
-    async def _run_script(self, script: Script, mark: str | None, timeout: float | None) -> Any:
-        async with self._pool.connection(timeout) as connection:
+    async def _run_script(self, script: Script, mark: str | None, end: float) -> Any:
+        async with self._pool.connection(_left(end)) as connection:
             doubts: list[str] = []
 
             def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -307,7 +342,7 @@ class AsyncStore:
 
             connection.add_notice_handler(notice)
             try:
-                with AsyncAlarm(timeout, partial(cut, connection.pgconn)):
+                with self._deadlines.within(_left(end), partial(cut, connection.pgconn)):
                     async with connection.lock:
                         row = await connection.wait(script.run(connection.pgconn))
             except psycopg.Error as error:
@@ -337,3 +372,8 @@ class AsyncStore:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
+
+
+def _left(end: float) -> float:
+    """Return the seconds that are left until a moment of `time.monotonic`; at least a millisecond."""
+    return max(end - time.monotonic(), 0.001)

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import BackgroundTasks, Home
+from pgsession._concurrency import BackgroundTasks, Deadlines, Home
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
@@ -75,6 +75,7 @@ class Runtime:
         self.home = Home()
         self._config = config
         self._background = background
+        self._deadlines = Deadlines(logger)
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
         self.statements = Statements(config.schema_name, config.table_prefix)
@@ -91,7 +92,9 @@ class Runtime:
             node=node,
             inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
+            operation_timeout=_seconds(config.operation_timeout),
             background=background,
+            deadlines=self._deadlines,
         )
         self.lock_renewal = LockRenewal(self.store, clock, logger)
         self.synchronizer = Synchronizer(
@@ -151,6 +154,7 @@ class Runtime:
         self.connections.close()
         if self._owns_pool:
             self.pool.close()
+        self._deadlines.close()
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""

@@ -8,6 +8,7 @@ Every statement goes through it, and each failure gets its meaning here.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -16,7 +17,7 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
-from pgsession._concurrency import Alarm, BackgroundTasks
+from pgsession._concurrency import BackgroundTasks, Deadlines
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import cut, leads_elsewhere, lost_durability
@@ -25,11 +26,12 @@ from pgsession._database.statements import NIL, Commit, Statements, write_argume
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
-from pgsession.errors import WriteOutcomeUnknown
+from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
 
 from .pool import Pool, plain_cursor
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
+PATIENCE: Final = 6  # operation timeouts for a step of a bulk operation, and for comparing all that is cached
 STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 
 
@@ -46,7 +48,8 @@ class Acquired(NamedTuple):
 class Store:
     """Runs the library's statements on the connections of a pool.
 
-    `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds.
+    `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds, `operation_timeout` in
+    seconds: then the connection of a statement that is not answered is cut.
 
     Whatever uses a connection is done apart from its caller (`BackgroundTasks.call`): an exception raised into a
     thread of the user's, at whatever step, finds it waiting and nothing else.
@@ -60,10 +63,14 @@ class Store:
         node: str,
         inactivity: int,
         commit: Commit,
+        operation_timeout: float,
         background: BackgroundTasks,
+        deadlines: Deadlines,
     ) -> None:
         self._pool = pool
         self._background = background
+        self._deadlines = deadlines
+        self._timeout = operation_timeout
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -83,6 +90,11 @@ class Store:
             cursor = plain_cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
             row = cursor.fetchone()
             self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
+
+    @property
+    def _waiting_timeout(self) -> float:
+        """Seconds for what may wait for a row that somebody else has locked."""
+        return LOCK_TIMEOUT / 1000 + self._timeout
 
     # Reads
 
@@ -106,7 +118,9 @@ class Store:
 
         These are the ones whose version in the database is another, or that are gone from it.
         """
-        incarnation, _, differing = self.query(self._sql.resync, (uuid_array(keys), integer_array(versions)))
+        incarnation, _, differing = self.query(
+            self._sql.resync, (uuid_array(keys), integer_array(versions)), timeout=PATIENCE * self._timeout
+        )
         packed = bytes(differing or b"")
         return [packed[start : start + 16] for start in range(0, len(packed), 16)], incarnation
 
@@ -125,12 +139,12 @@ class Store:
 
     def _ping(self, timeout: float) -> None:
         with self._pool.connection(timeout) as connection:
-            alarm = Alarm(timeout, partial(cut, connection.pgconn))
+            limit = self._deadlines.within(timeout, partial(cut, connection.pgconn))
             try:
-                with alarm:
+                with limit:
                     plain_cursor(connection).execute("SELECT 1")
             except psycopg.OperationalError as error:
-                if alarm.rang:
+                if limit.passed:
                     raise psycopg.OperationalError(f"no answer within {timeout} s") from error
                 raise
 
@@ -139,7 +153,14 @@ class Store:
         for payload in events.payloads(self._node, items):
             self.query(self._sql.notify, (payload,), again=False)
 
-    def query(self, statement: str, parameters: tuple[Any, ...], *, again: bool = True) -> Any:
+    def query(
+        self,
+        statement: str,
+        parameters: tuple[Any, ...],
+        *,
+        again: bool = True,
+        timeout: float | None = None,
+    ) -> Any:
         """Return the one row that a statement gives.
 
         Args:
@@ -147,12 +168,17 @@ class Store:
             parameters: The parameters.
             again: True for one that only reads: where the connection is lost or leads elsewhere, it is run once more,
                 on another.
-        """
-        return self._background.call(partial(self._query_again, statement, parameters, again))
+            timeout: The seconds that all of it may take; None: `operation_timeout`.
 
-    def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool) -> Any:
+        Raises:
+            OperationTimeout: The server did not answer in time.
+        """
+        end = time.monotonic() + (timeout or self._timeout)
+        return self._background.call(partial(self._query_again, statement, parameters, again, end))
+
+    def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool, end: float) -> Any:
         try:
-            return self._query(statement, parameters)
+            return self._query(statement, parameters, end)
         except PoolTimeout:
             raise
         except psycopg.Error as error:
@@ -160,12 +186,19 @@ class Store:
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
             if not again or not (lost or leads_elsewhere(error)):
                 raise
-        return self._query(statement, parameters)
+        return self._query(statement, parameters, end)
 
-    def _query(self, statement: str, parameters: tuple[Any, ...]) -> Any:
-        with self._pool.connection() as connection:
+    def _query(self, statement: str, parameters: tuple[Any, ...], end: float) -> Any:
+        with self._pool.connection(_left(end)) as connection:
             cursor = plain_cursor(connection)
-            return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
+            limit = self._deadlines.within(_left(end), partial(cut, connection.pgconn))
+            try:
+                with limit:
+                    return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
+            except psycopg.OperationalError as error:
+                if limit.passed:
+                    raise OperationTimeout("the database did not answer in time") from error
+                raise
 
     # Writes
 
@@ -187,7 +220,7 @@ class Store:
             self._node, mark, arguments,
             commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else 0,
         )  # fmt: skip
-        row = self._run(script, mark)
+        row = self._run(script, mark, self._waiting_timeout if wait else None)
         return str(row[0])
 
     def write_accesses(self, accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
@@ -239,7 +272,8 @@ class Store:
         changed = skipped = 0
         while after is not None:
             last, done, passed, *_ = self._run(
-                script(after, {"commit": self._commit, "size": STEP, **options})
+                script(after, {"commit": self._commit, "size": STEP, **options}),
+                timeout=PATIENCE * self._timeout,
             )
             after = None if last is None else last.hex
             changed += int(done)
@@ -291,12 +325,13 @@ class Store:
         """Run a script in one round trip; return the row that it answers with.
 
         Its callers are answered only when its last statement is: the commit that is durable. After `timeout` seconds
-        the connection is given up.
+        (None: `operation_timeout`) the connection is given up.
         """
-        return self._background.call(partial(self._run_script, script, mark, timeout))
+        end = time.monotonic() + (timeout or self._timeout)
+        return self._background.call(partial(self._run_script, script, mark, end))
 
-    def _run_script(self, script: Script, mark: str | None, timeout: float | None) -> Any:
-        with self._pool.connection(timeout) as connection:
+    def _run_script(self, script: Script, mark: str | None, end: float) -> Any:
+        with self._pool.connection(_left(end)) as connection:
             doubts: list[str] = []
 
             def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -305,7 +340,7 @@ class Store:
 
             connection.add_notice_handler(notice)
             try:
-                with Alarm(timeout, partial(cut, connection.pgconn)):
+                with self._deadlines.within(_left(end), partial(cut, connection.pgconn)):
                     with connection.lock:
                         row = connection.wait(script.run(connection.pgconn))
             except psycopg.Error as error:
@@ -333,3 +368,8 @@ class Store:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
+
+
+def _left(end: float) -> float:
+    """Return the seconds that are left until a moment of `time.monotonic`; at least a millisecond."""
+    return max(end - time.monotonic(), 0.001)
