@@ -35,7 +35,7 @@ def main() -> int:
 
 def show(before: dict[str, Counts], now: dict[str, Counts], same_build: bool) -> bool:
     """Prints the counts; whether one of them has grown too much."""
-    verdicts = instructions.judge(before, now, same_build)
+    verdicts = instructions.verdicts(before, now, same_build)
     table = Table(title=f"one call, {instructions.key()}: recorded, now", title_justify="left")
     table.add_column("what")
     for column in ("instructions of the core", "calls out of it", "instructions of everything"):

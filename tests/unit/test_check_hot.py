@@ -126,18 +126,18 @@ def test_growth_beyond_a_tenth_is_noticed(
     instructions: ModuleType, now: tuple[int, int, int], same_build: bool, verdict: str | None
 ) -> None:
     before = {"get": instructions.Counts(100, 10, 1000)}
-    verdicts = instructions.judge(before, {"get": instructions.Counts(*now)}, same_build)
+    verdicts = instructions.verdicts(before, {"get": instructions.Counts(*now)}, same_build)
     assert verdicts.get("get") == verdict
 
 
 def test_the_first_call_out_of_the_core_is_noticed(instructions: ModuleType) -> None:
     before, now = ({"get": instructions.Counts(100, calls, 100)} for calls in (0, 1))
-    assert instructions.judge(before, now, True) == {"get": "GROWN: calls"}
+    assert instructions.verdicts(before, now, True) == {"get": "GROWN: calls"}
 
 
 def test_what_is_recorded_or_counted_alone_is_noticed(instructions: ModuleType) -> None:
     one = instructions.Counts(1, 1, 1)
-    verdicts = instructions.judge({"old": one, "kept": one}, {"new": one, "kept": one}, True)
+    verdicts = instructions.verdicts({"old": one, "kept": one}, {"new": one, "kept": one}, True)
     assert verdicts == {"old": instructions.UNKNOWN, "new": instructions.UNKNOWN}
 
 

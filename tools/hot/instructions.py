@@ -1,8 +1,8 @@
 """Counts the instructions of the hot path under callgrind, and compares them with those that are recorded.
 
-Two figures a call are judged: the instructions in the compiled core, and how often it calls out of itself, into the
+Two figures a call are checked: the instructions in the compiled core, and how often it calls out of itself, into the
 interpreter or a library. Both are the same for every build of one Python version by one kind of compiler. The
-instructions of everything together depend on how the interpreter was built: they are judged against those of the
+instructions of everything together depend on how the interpreter was built: they are compared with those of the
 same build only.
 """
 
@@ -140,9 +140,9 @@ def recorded() -> tuple[dict[str, Counts], bool]:
     return {name: Counts(*each) for name, each in entry["counts"].items()}, entry["build"] == build()
 
 
-def judge(before: dict[str, Counts], now: dict[str, Counts], same_build: bool) -> dict[str, str]:
+def verdicts(before: dict[str, Counts], now: dict[str, Counts], same_build: bool) -> dict[str, str]:
     """What is to be said of each workload; nothing of those that are as they were."""
-    verdicts = dict.fromkeys(before.keys() ^ now.keys(), UNKNOWN)
+    found = dict.fromkeys(before.keys() ^ now.keys(), UNKNOWN)
     figures = Counts._fields if same_build else ("core", "calls")
     for name in before.keys() & now.keys():
         changes = {
@@ -150,10 +150,10 @@ def judge(before: dict[str, Counts], now: dict[str, Counts], same_build: bool) -
         }
         grown = [figure for figure in figures if changes[figure] > ALLOWED]
         if grown:
-            verdicts[name] = f"GROWN: {', '.join(grown)}"
+            found[name] = f"GROWN: {', '.join(grown)}"
         elif min(changes.values()) < -ALLOWED:
-            verdicts[name] = LESS
-    return verdicts
+            found[name] = LESS
+    return found
 
 
 def change(before: float, now: float) -> float:

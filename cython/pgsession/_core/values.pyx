@@ -202,15 +202,15 @@ def is_repeatable(info):
                for field in info.fields)
 
 
-cdef bint all_of(object info, object rule, set seen) except -1:
+cdef bint all_of(object info, object rule, set known) except -1:
     """Return True if a rule holds for a type and all the types in it; types may contain themselves."""
-    if id(info) in seen:
+    if id(info) in known:
         return True
-    seen.add(id(info))
+    known.add(id(info))
     if not rule(info):
         return False
     for part in parts_of(info):
-        if not all_of(part, rule, seen):
+        if not all_of(part, rule, known):
             return False
     return True
 

@@ -86,7 +86,7 @@ class AsyncListener:
         )
         self._reconnect_delay = rules.seconds("reconnect_delay", reconnect_delay)
         self._logger = logger
-        self._worker = AsyncBackgroundLoop(logger)
+        self._loop = AsyncBackgroundLoop(logger)
         self._lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[AsyncThunk[Any], AsyncSharedFuture[Any]]] = deque()
         self._owner = 0
@@ -118,7 +118,7 @@ class AsyncListener:
             self._owner = os.getpid()
             self._waiter = AsyncSocketWaiter()
             self._opened = AsyncSharedFuture()
-            self._worker.start(partial(self._run, self._opened), "pgsession listener")
+            self._loop.start(partial(self._run, self._opened), "pgsession listener")
         try:
             await self._opened.wait()
         except BaseException:
@@ -142,7 +142,7 @@ class AsyncListener:
         connection = self._connection
         if connection is not None and connection.busy:
             connection.abort()
-        await self._worker.stop(0 if self._connecting else patience)
+        await self._loop.stop(0 if self._connecting else patience)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -213,11 +213,11 @@ class AsyncListener:
         subscription = AsyncSubscription(channel, on_notification, on_out_of_sync, on_error, on_done)
         try:
             await self._ask(partial(self._subscribe, subscription), patience)
-            if self._worker.is_current() and not subscription.listening.done:
+            if self._loop.is_current() and not subscription.listening.done:
                 raise _disconnected()  # a callback cannot wait here for what only its return makes possible
             await subscription.listening.wait(patience)
         except BaseException:
-            self._forget(subscription)
+            self._drop(subscription)
             raise
 
     async def unlisten(self, channel: str, on_notification: Callable[[Notify], object] | None = None) -> None:
@@ -323,7 +323,7 @@ class AsyncListener:
     async def _ask(self, action: AsyncThunk[Any], timeout: float | None) -> Any:
         """Have the loop do something between two notifications; a callback, running in the loop, does it itself."""
         self._check_open()
-        if self._worker.is_current():
+        if self._loop.is_current():
             return await action()
         future: AsyncSharedFuture[Any] = AsyncSharedFuture()
         self._requests.append((action, future))
@@ -400,7 +400,7 @@ class AsyncListener:
                     "UNLISTEN failed: %s", error
                 )  # a lost connection, which the loop will notice
 
-    def _forget(self, subscription: AsyncSubscription) -> None:
+    def _drop(self, subscription: AsyncSubscription) -> None:
         """Have a subscription removed whose `listen` did not come to its end."""
         subscription.left = True
         if self._opened is not None and not self._ended.is_set():

@@ -25,7 +25,7 @@ class AsyncLockRenewal:
         self.background = AsyncBackgroundTasks(logger)
         self._held: set[AsyncHeldLock] = set()
         self._waiting: dict[str, set[AsyncEvent]] = {}
-        self._worker = AsyncBackgroundLoop(logger)
+        self._loop = AsyncBackgroundLoop(logger)
         self._wake = AsyncEvent()
         self._stopping = False
 
@@ -36,8 +36,8 @@ class AsyncLockRenewal:
         """Renew a lock from now on."""
         self._held.add(lock)
         self._wake.set()
-        if not self._worker.running and not self._stopping:
-            self._worker.start(self._renew_all, "pgsession locks")
+        if not self._loop.running and not self._stopping:
+            self._loop.start(self._renew_all, "pgsession locks")
 
     def let_go(self, lock: AsyncHeldLock) -> None:
         """Stop renewing a lock."""
@@ -76,7 +76,7 @@ class AsyncLockRenewal:
         """Stop the loop and give back what is still held; what cannot be given back ends after its lease time."""
         self._stopping = True
         self._wake.set()
-        await self._worker.stop(timeout)
+        await self._loop.stop(timeout)
         await self.background.drain(timeout)
         for lock in list(self._held):
             try:

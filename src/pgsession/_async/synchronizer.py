@@ -70,7 +70,7 @@ class AsyncSynchronizer:
         self._on_lock_changes = on_lock_changes
         self._logger = logger
         self._proofs = events.proof_channel(statements.schema, statements.prefix, node)
-        self._worker = AsyncBackgroundLoop(logger)
+        self._loop = AsyncBackgroundLoop(logger)
         self._stopping = AsyncEvent()
         self._wake = AsyncEvent()
         self._proved = AsyncEvent()
@@ -102,7 +102,7 @@ class AsyncSynchronizer:
                 "a notification sent through the pool did not reach the listener: they must be connected to the same "
                 "database" + _PAST_THE_POOLER
             )
-        self._worker.start(self._follow, "pgsession synchronizer")
+        self._loop.start(self._keep_in_step, "pgsession synchronizer")
 
     async def stop(self, timeout: float | None) -> None:
         """End the loop and stop listening; the listener stays its owner's."""
@@ -111,7 +111,7 @@ class AsyncSynchronizer:
         self._started = False
         self._stopping.set()
         self._wake.set()
-        await self._worker.stop(timeout)
+        await self._loop.stop(timeout)
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
         try:
@@ -149,7 +149,7 @@ class AsyncSynchronizer:
 
     # What takes round trips
 
-    async def _follow(self) -> None:
+    async def _keep_in_step(self) -> None:
         delay = 0.05
         while not self._stopping.is_set():
             self._wake.clear()
@@ -192,8 +192,8 @@ class AsyncSynchronizer:
         if self._coherence.on_listening(incarnation, since=since) is None:
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
-        differing, seen = await self._store.resync(resync.keys, resync.versions)
-        if seen != incarnation:
+        differing, answered_by = await self._store.resync(resync.keys, resync.versions)
+        if answered_by != incarnation:
             raise ListenerError("the database server changed during the resync")
         if self._coherence.resynced(resync, differing):
             self._synced = resync.epoch

@@ -222,7 +222,7 @@ class BackgroundTasks:
     def _have_threads(self) -> None:
         """Start a thread if more waits than there are threads that wait for it."""
         if self._queue.qsize() > len(self._idle) and len(self._threads) < self._most:
-            threading.Thread(target=self._work, name="pgsession worker", daemon=True).start()
+            threading.Thread(target=self._work, name="pgsession background", daemon=True).start()
 
     def _work(self) -> None:
         _OURS.thread = True

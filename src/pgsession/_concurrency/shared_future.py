@@ -170,12 +170,12 @@ class SharedFuture(Generic[T]):
                     gate.acquire(timeout=-1 if timeout is None else max(timeout, 0))
             finally:
                 if not self._done:
-                    self._forget(gate)
+                    self._remove_gate(gate)
             if not self._done:
                 raise TimeoutError
         return _answer(self)
 
-    def _forget(self, gate: Any) -> None:
+    def _remove_gate(self, gate: Any) -> None:
         try:
             self._gates.remove(gate)
         except ValueError:

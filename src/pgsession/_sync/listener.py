@@ -88,7 +88,7 @@ class Listener:
         )
         self._reconnect_delay = rules.seconds("reconnect_delay", reconnect_delay)
         self._logger = logger
-        self._worker = BackgroundLoop(logger)
+        self._loop = BackgroundLoop(logger)
         self._lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[Thunk[Any], SharedFuture[Any]]] = deque()
         self._owner = 0
@@ -120,7 +120,7 @@ class Listener:
             self._owner = os.getpid()
             self._waiter = SocketWaiter()
             self._opened = SharedFuture()
-            self._worker.start(partial(self._run, self._opened), "pgsession listener")
+            self._loop.start(partial(self._run, self._opened), "pgsession listener")
         try:
             self._opened.wait()
         except BaseException:
@@ -144,7 +144,7 @@ class Listener:
         connection = self._connection
         if connection is not None and connection.busy:
             connection.abort()
-        self._worker.stop(0 if self._connecting else patience)
+        self._loop.stop(0 if self._connecting else patience)
 
     def __enter__(self) -> Self:
         self.open()
@@ -215,11 +215,11 @@ class Listener:
         subscription = Subscription(channel, on_notification, on_out_of_sync, on_error, on_done)
         try:
             self._ask(partial(self._subscribe, subscription), patience)
-            if self._worker.is_current() and not subscription.listening.done:
+            if self._loop.is_current() and not subscription.listening.done:
                 raise _disconnected()  # a callback cannot wait here for what only its return makes possible
             subscription.listening.wait(patience)
         except BaseException:
-            self._forget(subscription)
+            self._drop(subscription)
             raise
 
     def unlisten(self, channel: str, on_notification: Callable[[Notify], object] | None = None) -> None:
@@ -325,7 +325,7 @@ class Listener:
     def _ask(self, action: Thunk[Any], timeout: float | None) -> Any:
         """Have the loop do something between two notifications; a callback, running in the loop, does it itself."""
         self._check_open()
-        if self._worker.is_current():
+        if self._loop.is_current():
             return action()
         future: SharedFuture[Any] = SharedFuture()
         self._requests.append((action, future))
@@ -402,7 +402,7 @@ class Listener:
                     "UNLISTEN failed: %s", error
                 )  # a lost connection, which the loop will notice
 
-    def _forget(self, subscription: Subscription) -> None:
+    def _drop(self, subscription: Subscription) -> None:
         """Have a subscription removed whose `listen` did not come to its end."""
         subscription.left = True
         if self._opened is not None and not self._ended.is_set():

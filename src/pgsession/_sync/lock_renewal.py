@@ -27,7 +27,7 @@ class LockRenewal:
         self.background = BackgroundTasks(logger)
         self._held: set[HeldLock] = set()
         self._waiting: dict[str, set[Event]] = {}
-        self._worker = BackgroundLoop(logger)
+        self._loop = BackgroundLoop(logger)
         self._wake = Event()
         self._stopping = False
 
@@ -38,8 +38,8 @@ class LockRenewal:
         """Renew a lock from now on."""
         self._held.add(lock)
         self._wake.set()
-        if not self._worker.running and not self._stopping:
-            self._worker.start(self._renew_all, "pgsession locks")
+        if not self._loop.running and not self._stopping:
+            self._loop.start(self._renew_all, "pgsession locks")
 
     def let_go(self, lock: HeldLock) -> None:
         """Stop renewing a lock."""
@@ -78,7 +78,7 @@ class LockRenewal:
         """Stop the loop and give back what is still held; what cannot be given back ends after its lease time."""
         self._stopping = True
         self._wake.set()
-        self._worker.stop(timeout)
+        self._loop.stop(timeout)
         self.background.drain(timeout)
         for lock in list(self._held):
             try:

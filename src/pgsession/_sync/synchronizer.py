@@ -72,7 +72,7 @@ class Synchronizer:
         self._on_lock_changes = on_lock_changes
         self._logger = logger
         self._proofs = events.proof_channel(statements.schema, statements.prefix, node)
-        self._worker = BackgroundLoop(logger)
+        self._loop = BackgroundLoop(logger)
         self._stopping = Event()
         self._wake = Event()
         self._proved = Event()
@@ -102,7 +102,7 @@ class Synchronizer:
                 "a notification sent through the pool did not reach the listener: they must be connected to the same "
                 "database" + _PAST_THE_POOLER
             )
-        self._worker.start(self._follow, "pgsession synchronizer")
+        self._loop.start(self._keep_in_step, "pgsession synchronizer")
 
     def stop(self, timeout: float | None) -> None:
         """End the loop and stop listening; the listener stays its owner's."""
@@ -111,7 +111,7 @@ class Synchronizer:
         self._started = False
         self._stopping.set()
         self._wake.set()
-        self._worker.stop(timeout)
+        self._loop.stop(timeout)
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
         try:
@@ -149,7 +149,7 @@ class Synchronizer:
 
     # What takes round trips
 
-    def _follow(self) -> None:
+    def _keep_in_step(self) -> None:
         delay = 0.05
         while not self._stopping.is_set():
             self._wake.clear()
@@ -192,8 +192,8 @@ class Synchronizer:
         if self._coherence.on_listening(incarnation, since=since) is None:
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
-        differing, seen = self._store.resync(resync.keys, resync.versions)
-        if seen != incarnation:
+        differing, answered_by = self._store.resync(resync.keys, resync.versions)
+        if answered_by != incarnation:
             raise ListenerError("the database server changed during the resync")
         if self._coherence.resynced(resync, differing):
             self._synced = resync.epoch
