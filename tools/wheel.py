@@ -153,7 +153,7 @@ def check_wheel(wheel: Path, source: Path) -> None:
         f"pgsession/{path.relative_to(package).as_posix()}" for path in package.rglob("*") if path.is_file()
     }
     refuse(f"{wheel.name} lacks", sorted(wanted - set(inside)))
-    compiled = {name.split("/")[1].split(".")[0] for name in inside if name.endswith((".so", ".pyd"))}
+    compiled = {name.rsplit("/", 1)[1].split(".")[0] for name in inside if name.endswith((".so", ".pyd"))}
     refuse(
         f"{wheel.name} lacks the compiled", {path.stem for path in source.glob("cython/**/*.pyx")} - compiled
     )
