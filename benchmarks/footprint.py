@@ -45,7 +45,8 @@ def records(count: int, attributes: int, *, read: bool = False) -> object:
         text = msgspec.json.encode(VALUE)
         values = [(key, 1, None, bytes(bytearray(text))) for key in KEYS[:attributes]]
         record = Record(os.urandom(16), 1, f"user {number}", None, now, now, now, now + day, True, values)
-        cache.put(record, now)
+        cache.put(record)
+        cache.restore_accesses([(record.key, now)])
         if read:
             session = session_of(cache, record, from_cache=True)
             for key in session:

@@ -30,10 +30,9 @@ class Model:
         self.entries: OrderedDict[bytes, list] = OrderedDict()
         self.pending: dict[bytes, int] = {}
 
-    def put(self, record: Record, accessed: int) -> bool:
-        entry = self.entries.get(record.key)
+    def put(self, record: Record) -> bool:
+        entry, accessed = self.entries.get(record.key), 0
         if entry and entry[0].version > record.version:
-            self.touch(record.key, accessed)
             return False
         if record.expires_at <= self.now:
             self.entries.pop(record.key, None)
@@ -42,7 +41,7 @@ class Model:
             if len(self.entries) >= self.capacity:
                 self.entries.popitem(last=False)
             entry = [record, 0, 0, 0]
-            accessed = max(accessed, self.pending.pop(record.key, 0))
+            accessed = self.pending.pop(record.key, 0)
         stored = max(entry[2], record.last_accessed)
         self.entries[record.key] = [record, max(entry[1], stored), stored, self.now]
         self.entries.move_to_end(record.key)
@@ -99,9 +98,8 @@ class CacheMachine(RuleBasedStateMachine):
         life=st.integers(-10, 4_000),
         inactive=st.booleans(),
         age=st.integers(0, 1_100),
-        accessed=st.integers(-5, 5),
     )
-    def put(self, key, version, user, group, life, inactive, age, accessed) -> None:  # type: ignore[no-untyped-def]
+    def put(self, key, version, user, group, life, inactive, age) -> None:  # type: ignore[no-untyped-def]
         now = self.model.now
         record = Record(
             key,
@@ -115,8 +113,7 @@ class CacheMachine(RuleBasedStateMachine):
             inactive,
             [("k", version, None, b"1")],
         )
-        at = max(0, now + accessed) if accessed > 0 else 0
-        assert self.cache.put(record, at) == self.model.put(record, at)
+        assert self.cache.put(record) == self.model.put(record)
 
     @rule(key=keys, touch=st.booleans())
     def get(self, key: bytes, touch: bool) -> None:

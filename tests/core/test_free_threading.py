@@ -110,7 +110,9 @@ def steps(subject: Cache, generator: random.Random) -> None:
         assert found is None or (found.key == key and found.user_id == f"user {number % 7}")
         assert found is None or {item[3] for item in found.attributes()} == {str(found.version).encode()}
     elif choice < 16:
-        subject.put(record(number, generator.randrange(1, 100)), START + generator.randrange(1000))
+        made = record(number, generator.randrange(1, 100))
+        subject.put(made)
+        subject.restore_accesses([(made.key, START + generator.randrange(1000))])
     elif choice == 16:
         subject.discard(key)
     elif choice == 17:
@@ -263,7 +265,8 @@ def test_no_access_is_taken_twice() -> None:
     clock = Clock(manual=START + 1)
     subject = cache(capacity=20, clock=clock)
     for number in range(len(KEYS)):
-        subject.put(record(number, 1), START + 5)
+        subject.put(made := record(number, 1))
+        subject.restore_accesses([(made.key, START + 5)])
     taken: list[list[tuple[bytes, int]]] = []
 
     def take(generator: random.Random) -> None:

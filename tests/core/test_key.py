@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgsession._core.key import _int_halves, to_bytes, to_uuid
+from pgsession._core.key import to_bytes, to_uuid
 
 numbers = st.integers(0, 2**128 - 1)
 
@@ -25,22 +25,6 @@ def test_every_form_of_an_id_is_the_same_key(number: int) -> None:
     for form in (identity, str(identity), str(identity).upper(), identity.bytes):
         assert to_bytes(form) == identity.bytes
         assert to_uuid(form) == identity
-
-
-@given(numbers)
-@example(0)
-@example(2**128 - 1)
-def test_the_fast_and_the_portable_way_from_an_int_agree(number: int) -> None:
-    halves = (number >> 64, number & (2**64 - 1))
-    assert _int_halves(number) in (halves, None)
-    assert _int_halves(number, portable=True) == halves
-
-
-def test_an_int_of_more_than_128_bits_is_no_key() -> None:
-    assert _int_halves(2**128) is None
-    assert _int_halves(-1) is None
-    with pytest.raises(ValueError, match="128 bits"):
-        _int_halves(2**128, portable=True)
 
 
 @given(st.text(max_size=40))

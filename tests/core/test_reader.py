@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from pgsession._core.cache import Cache
-from pgsession._core.completed import _completed_for_tests as completed
 from pgsession._core.reader import AsyncReader, Reader
 from pgsession._core.record import Record
 
@@ -223,16 +222,22 @@ def resumed(awaitable: Coroutine[Any, Any, Any]) -> Any:
     return done.value.value
 
 
-@pytest.mark.parametrize("value", [1, None, (1, 2), StopIteration(3), ValueError("x")])
-async def test_any_result_comes_as_it_is(value: object) -> None:
-    assert await completed(value) is value
-    assert await asyncio.create_task(completed(value)) is value
-    assert resumed(completed(value)) is value
+async def test_a_result_comes_as_it_is_in_each_way_to_wait(cache: Cache) -> None:
+    manager = AsyncManager(cache)
+    for found in (
+        await manager.get_session(KEY),
+        await asyncio.create_task(manager.get_session(KEY)),
+        resumed(manager.get_session(KEY)),
+    ):
+        assert found is not None and found.id == KEY
+    assert await manager.get_session_by_token("bad") is None
+    assert await asyncio.create_task(manager.get_session_by_token("bad")) is None
+    assert resumed(manager.get_session_by_token("bad")) is None
 
 
-async def test_a_result_is_given_once() -> None:
-    awaitable = completed(1)
-    assert await awaitable == 1
+async def test_a_result_is_given_once(cache: Cache) -> None:
+    awaitable = AsyncManager(cache).get_session(KEY)
+    assert (await awaitable).id == KEY
     for _ in range(2):
         with pytest.raises(RuntimeError, match="reuse"):
             await awaitable
@@ -240,43 +245,49 @@ async def test_a_result_is_given_once() -> None:
         awaitable.send(None)
 
 
-def test_throw_and_close() -> None:
-    awaitable = completed(1)
+def test_throw_and_close(cache: Cache) -> None:
+    awaitable = AsyncManager(cache).get_session(KEY)
     with pytest.raises(KeyError):
         awaitable.throw(KeyError("thrown"))
     with pytest.raises(RuntimeError, match="reuse"):
         awaitable.send(None)
-    awaitable = completed(1)
+    awaitable = AsyncManager(cache).get_session(KEY)
     awaitable.close()
     with pytest.raises(RuntimeError, match="reuse"):
         next(awaitable.__await__())
 
 
-async def test_results_do_not_live_on_in_what_is_used_again() -> None:
-    class Result:
-        pass
-
-    result = Result()
-    before = sys.getrefcount(result)
+async def test_results_do_not_live_on_in_what_is_used_again(cache: Cache) -> None:
+    manager, record = AsyncManager(cache), cache.get(KEY)
+    before = sys.getrefcount(record)
     for _ in range(100):
-        assert await completed(result) is result
+        found = await manager.get_session(KEY)
+    del found
     kept = []
     for _ in range(40):
         with pytest.raises(StopIteration) as done:
-            next(completed(result).__await__())
+            next(manager.get_session(KEY).__await__())
         kept.append(done.value)
-    assert all(stop.value is result for stop in kept)
+    assert all(stop.value.id == KEY for stop in kept)
     del kept, done
     gc.collect()
-    assert sys.getrefcount(result) == before
+    assert sys.getrefcount(record) == before
 
 
-async def test_nested_awaits_each_get_their_own(cache: Cache) -> None:
-    async def twice() -> list[object]:
-        pending = [completed(number) for number in range(50)]
-        return [await one for one in pending]
+async def test_nested_awaits_each_get_their_own(
+    make_cache: Callable[..., Cache], make_record: Callable[..., Record]
+) -> None:
+    cache = make_cache()
+    ids = [uuid.UUID(int=number) for number in range(50)]
+    for one in ids:
+        cache.put(make_record(one.bytes))
+    manager = AsyncManager(cache)
 
-    assert await asyncio.gather(twice(), twice()) == [list(range(50))] * 2
+    async def all_of_them() -> list[object]:
+        pending = [manager.get_session(one) for one in ids]
+        return [(await one).id for one in pending]
+
+    assert await asyncio.gather(all_of_them(), all_of_them()) == [ids] * 2
 
 
 def test_threads_may_await_at_once(cache: Cache) -> None:

@@ -111,8 +111,8 @@ cdef class Cache:
 
     # ---- entering and leaving ----
 
-    def put(self, Record record not None, int64_t accessed=0):
-        """Cache a record; `accessed` is a newer access that is still to be written.
+    def put(self, Record record not None):
+        """Cache a record.
 
         Returns:
             False where the cache keeps something newer (it never goes back, C2), or where the record has already
@@ -123,7 +123,7 @@ cdef class Cache:
         released = None
         pgs_lock(&self.mutex)
         try:
-            released = enter(self, record, accessed, now, &entered)
+            released = enter(self, record, now, &entered)
         finally:
             pgs_unlock(&self.mutex)
         if entered == NO_MEMORY:
@@ -462,21 +462,21 @@ cdef enum Entered:
     REFUSED, ENTERED, NO_MEMORY
 
 
-cdef object enter(Cache cache, Record record, int64_t accessed, int64_t now, Entered *entered):
+cdef object enter(Cache cache, Record record, int64_t now, Entered *entered):
     """Put a record in; return what left the table for it. The caller has the lock.
 
     Once something has left, nothing raises.
     """
+    cdef int64_t accessed = 0
     cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
     released = None
     if slot and cache.table.hot[slot].version > record.version:
         cache.refused += 1
-        accessed_at(cache, slot, accessed)
         return None
     if record.expires_at <= now:
         return take_out(cache, slot) if slot else None
     if slot == 0:
-        accessed = max(accessed, cache.evicted_accesses.pop(key_bytes(record.id)))
+        accessed = cache.evicted_accesses.pop(key_bytes(record.id))
         while cache.table.count >= cache.capacity:
             released = take_out(cache, cache.table.hot[0].newer)
             cache.evictions += 1

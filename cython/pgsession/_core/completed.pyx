@@ -154,8 +154,3 @@ cdef object completed(object result):
     cdef Completed awaitable = Completed.__new__(Completed)
     awaitable.result = result
     return awaitable
-
-
-def _completed_for_tests(result):
-    """Return an awaitable whose result is there already."""
-    return completed(result)

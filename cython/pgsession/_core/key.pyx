@@ -71,13 +71,3 @@ def to_uuid(session_id):
     cdef Key key
     parse(session_id, &key)
     return key_uuid(key)
-
-
-def _int_halves(number, bint portable=False):
-    """Return what one of the two ways from an int to a key makes of it, for tests; None where it makes nothing."""
-    cdef Key key
-    if portable:
-        pgs_int_portable(<PyObject *> number, &key.high, &key.low)
-    elif not pgs_int_direct(<PyObject *> number, &key.high, &key.low):
-        return None
-    return (key.high, key.low)
