@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import random
 import sys
 import threading
@@ -10,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Combiner, SharedFuture, background, call
+from pgsession._sync.stragglers import Stragglers
 from tests.crew import Crew
 
 PATIENCE = 20
@@ -247,3 +250,31 @@ def test_a_thread_cannot_be_cancelled() -> None:
 def test_a_callback_cannot_end_the_thread() -> None:
     with pytest.raises(RuntimeError, match="SystemExit"):
         call(sys.exit)
+
+
+def test_a_straggler_that_comes_when_the_last_one_ends_is_written() -> None:
+    written: list[Any] = []
+    both = threading.Event()
+
+    def write_alone(operation: Any, last: bool) -> bool:
+        written.append(operation)
+        if len(written) == 2:
+            both.set()
+        return True
+
+    stragglers = Stragglers(write_alone, 1, logging.getLogger("pgsession"))
+    late = threading.Thread(target=stragglers.add, args=["late"])
+
+    class Waiting(deque[Any]):
+        def __len__(self) -> int:
+            count = super().__len__()
+            if not count and written and late.ident is None:
+                late.start()  # somebody adds one after this look at what waits
+                late.join(0.2)  # or not before the one who looks lets it
+            return count
+
+    stragglers._waiting = Waiting()
+    stragglers.add("first")  # type: ignore[arg-type]
+    assert both.wait(PATIENCE), written
+    late.join(PATIENCE)
+    assert stragglers.close(PATIENCE) and written == ["first", "late"]

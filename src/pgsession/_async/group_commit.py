@@ -126,6 +126,7 @@ class AsyncGroupCommit:
     def _refuse_rest(self) -> None:
         with self._guard:
             rest = self._take_rest()
+        rest += self._stragglers.take_rest()
         self._fail(rest, ManagerClosedError("the manager was closed before this was written"))
 
     def _take_rest(self) -> list[Operation]:
@@ -163,7 +164,6 @@ class AsyncGroupCommit:
             given_up = [operation for operation in batch.operations if operation.given_up]
             if given_up:
                 batch = Batch([operation for operation in batch.operations if not operation.given_up])
-        self._open_leases(batch)
         return batch, given_up
 
     def _open_leases(self, batch: Batch) -> None:
@@ -187,6 +187,7 @@ class AsyncGroupCommit:
     async def _run(self, batch: Batch) -> None:
         """Write one batch: every operation in it ends, or waits to be written again."""
         try:
+            self._open_leases(batch)
             answer = await self._send(batch)
         except psycopg.Error as error:
             if not _may_be_one_members(error):

@@ -128,6 +128,7 @@ class GroupCommit:
     def _refuse_rest(self) -> None:
         with self._guard:
             rest = self._take_rest()
+        rest += self._stragglers.take_rest()
         self._fail(rest, ManagerClosedError("the manager was closed before this was written"))
 
     def _take_rest(self) -> list[Operation]:
@@ -165,7 +166,6 @@ class GroupCommit:
             given_up = [operation for operation in batch.operations if operation.given_up]
             if given_up:
                 batch = Batch([operation for operation in batch.operations if not operation.given_up])
-        self._open_leases(batch)
         return batch, given_up
 
     def _open_leases(self, batch: Batch) -> None:
@@ -189,6 +189,7 @@ class GroupCommit:
     def _run(self, batch: Batch) -> None:
         """Write one batch: every operation in it ends, or waits to be written again."""
         try:
+            self._open_leases(batch)
             answer = self._send(batch)
         except psycopg.Error as error:
             if not _may_be_one_members(error):

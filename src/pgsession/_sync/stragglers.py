@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Stragglers:
     ) -> None:
         self._write_alone = write_alone
         self._most = most
+        self._guard = threading.Lock()  # for the two that follow, which more than one lane changes
         self._waiting: deque[Operation] = deque()
         self._running = 0
         self._closing = False
@@ -41,26 +43,43 @@ class Stragglers:
 
     def add(self, operation: Operation) -> None:
         """Have the operation written apart from the others; only the lanes call this."""
-        self._waiting.append(operation)
-        if self._running < self._most:
+        with self._guard:
+            self._waiting.append(operation)
+            if self._running >= self._most:
+                return
             self._running += 1
-            self._background.run(self._write_all, "pgsession straggler")
+        self._background.run(self._write_all, "pgsession straggler")
 
     def close(self, timeout: float | None) -> bool:
         """Wait until all are done; return True if they are."""
         self._closing = True
         return self._background.drain(timeout)
 
+    def take_rest(self) -> list[Operation]:
+        """Take out what waits. After `close`, that is what it had no time for."""
+        with self._guard:
+            rest = list(self._waiting)
+            self._waiting.clear()
+        return rest
+
     def _write_all(self) -> None:
-        try:
-            while self._waiting:
-                try:
-                    operation = self._waiting.popleft()
-                except IndexError:
-                    break  # another one has taken it
+        while (operation := self._next()) is not None:
+            try:
                 self._write(operation)
-        finally:
+            except BaseException:
+                with self._guard:
+                    if not operation.finished:
+                        self._waiting.appendleft(operation)
+                    self._running -= 1
+                raise
+
+    def _next(self) -> Operation | None:
+        """Return the next operation; None: there is none, and the caller does not count as running any more."""
+        with self._guard:
+            if self._waiting:
+                return self._waiting.popleft()
             self._running -= 1
+            return None
 
     def _write(self, operation: Operation) -> None:
         end = time.monotonic() + store.LOCK_TIMEOUT / 1000
