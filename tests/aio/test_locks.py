@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -312,3 +313,17 @@ async def test_bad_arguments_are_named(
 ) -> None:
     with pytest.raises(error, match=name):
         manager.lock(**{"resource": "r", **options})
+
+
+async def test_a_lock_that_is_taken_again_and_again_leaves_nothing(
+    manager: pgsession.AsyncSessionManager,
+) -> None:
+    lock = manager.lock("r")
+    for _ in range(3):
+        async with lock:
+            pass
+    before = len(weakref.finalize._registry)  # type: ignore[attr-defined]
+    for _ in range(30):
+        async with lock:
+            pass
+    assert len(weakref.finalize._registry) <= before  # type: ignore[attr-defined]

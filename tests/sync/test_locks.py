@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import weakref
 from datetime import timedelta
 from typing import Any
 
@@ -312,3 +313,17 @@ def test_bad_arguments_are_named(
 ) -> None:
     with pytest.raises(error, match=name):
         manager.lock(**{"resource": "r", **options})
+
+
+def test_a_lock_that_is_taken_again_and_again_leaves_nothing(
+    manager: pgsession.SessionManager,
+) -> None:
+    lock = manager.lock("r")
+    for _ in range(3):
+        with lock:
+            pass
+    before = len(weakref.finalize._registry)  # type: ignore[attr-defined]
+    for _ in range(30):
+        with lock:
+            pass
+    assert len(weakref.finalize._registry) <= before  # type: ignore[attr-defined]

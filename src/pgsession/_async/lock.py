@@ -66,6 +66,8 @@ class AsyncLock:
         self._retry_delay = retry_delay
         self._owner = uuid.uuid4().hex
         self._held: AsyncHeldLock | None = None  # the last holding
+        # Ends the renewal if this object goes.
+        self._unheld: weakref.finalize[[AsyncHeldLock], AsyncLock] | None = None
         self._never_lost = AsyncLost(clock)
 
     def __repr__(self) -> str:
@@ -187,7 +189,10 @@ class AsyncLock:
             clock=self._clock, store=self._renewal.store, background=self._renewal.background,
         )  # fmt: skip
         # An object that nobody has any more, say of a block that was interrupted at its end, is not renewed.
-        weakref.finalize(self, self._renewal.let_go, self._held).atexit = False
+        if self._unheld is not None:
+            self._unheld.detach()
+        self._unheld = weakref.finalize(self, self._renewal.let_go, self._held)
+        self._unheld.atexit = False
         self._renewal.hold(self._held)
 
     def _abandon(self, owner: str) -> None:

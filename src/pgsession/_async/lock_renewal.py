@@ -90,7 +90,9 @@ class AsyncLockRenewal:
         while not self._stopping:
             self._wake.clear()
             now = self.clock.now()
-            for lock in [lock for lock in self._held if lock.renew_at <= now]:
+            for lock in [
+                lock for lock in list(self._held) if lock.renew_at <= now
+            ]:  # others change the set meanwhile
                 await self._renew(lock)
             due = min((lock.renew_at for lock in list(self._held)), default=None)
             await self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)

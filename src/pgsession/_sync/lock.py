@@ -68,6 +68,8 @@ class Lock:
         self._retry_delay = retry_delay
         self._owner = uuid.uuid4().hex
         self._held: HeldLock | None = None  # the last holding
+        # Ends the renewal if this object goes.
+        self._unheld: weakref.finalize[[HeldLock], Lock] | None = None
         self._never_lost = Lost(clock)
 
     def __repr__(self) -> str:
@@ -189,7 +191,10 @@ class Lock:
             clock=self._clock, store=self._renewal.store, background=self._renewal.background,
         )  # fmt: skip
         # An object that nobody has any more, say of a block that was interrupted at its end, is not renewed.
-        weakref.finalize(self, self._renewal.let_go, self._held).atexit = False
+        if self._unheld is not None:
+            self._unheld.detach()
+        self._unheld = weakref.finalize(self, self._renewal.let_go, self._held)
+        self._unheld.atexit = False
         self._renewal.hold(self._held)
 
     def _abandon(self, owner: str) -> None:
