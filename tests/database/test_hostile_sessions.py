@@ -20,6 +20,7 @@ from pgsession import schema as schema_module
 from pgsession._database.arrays import NONE, integer_array, uuid_array
 from pgsession._database.connections import lost_durability
 from pgsession._database.statements import NIL, Statements, write_arguments
+from pgsession._database.templates import FUNCTIONS, parameter_types
 from pgsession._protocol.events import Changed
 
 from .conftest import DAY, HOUR, Database, run, with_answer_of
@@ -303,3 +304,34 @@ def test_the_tables_are_truncated_in_one_statement(database: Database) -> None:
     database.execute("TRUNCATE app_session_attributes, app_sessions, app_session_locks")
     for table in ("app_sessions", "app_session_attributes"):
         assert database.execute(f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+def test_no_overload_in_our_own_schema_fits_better(database: Database) -> None:
+    """Whoever may create there, as all may in `public` before PostgreSQL 15: ours are called by their exact types."""
+    names = [database.statements._names[name].as_string() for name in FUNCTIONS]
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        for name, short in zip(names, FUNCTIONS, strict=True):
+            count = len(parameter_types(short, database.statements._names))
+            for least in {count, count - 1} - {0, -1}:
+                connection.execute(
+                    f"CREATE FUNCTION {name}({', '.join(['text'] * least)}) RETURNS text LANGUAGE plpgsql AS"
+                    f" $$ BEGIN RAISE EXCEPTION 'the stranger was called'; END $$"
+                )
+        connection.execute(
+            f"CREATE FUNCTION {names[list(FUNCTIONS).index('announce')]}(text, text[]) RETURNS void"
+            " LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the stranger was called'; END $$"
+        )
+    fresh = database.connect()
+    statements, node = database.statements, database.node
+    session = database.create("ann", {"a": 1}, group="g")
+    assert database.write(fresh, update=[database.change(session, 1, {"a": 2})])["update"][0][1] == "ok"
+    item = database.new("ann", {"b": 1}, limit=1)
+    assert database.write(fresh, create=[item])["evicted"] == [session]
+    owner = uuid.uuid4().hex
+    assert run(fresh, statements.acquire("r", owner, HOUR, item[1], DAY))[0] is True
+    assert run(fresh, statements.renew("r", owner, 2 * HOUR)) is not None
+    assert run(fresh, statements.release(node, "r", owner))[0] is True
+    run(fresh, statements.drop_attribute(node, "ann", "b"))
+    for what in ("expired", "inactive", "attributes", "locks"):
+        run(fresh, statements.cleanup(node, what, DAY))  # type: ignore[arg-type]
+    assert run(fresh, statements.delete_user(node, "ann"))[1] == 1

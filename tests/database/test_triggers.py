@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -150,3 +151,12 @@ def test_a_copy_in_is_announced(database: Database, open_database: Callable[...,
     with database.connection.cursor().copy("COPY app_sessions (id, user_id, expires_at) FROM STDIN") as copy:
         copy.write_row((session, "ann", "2100-01-01"))
     assert ear.items() == [Changed(bytes.fromhex(session), 1)]
+
+
+def test_an_attribute_that_came_before_its_session_has_a_version(database: Database) -> None:
+    """0 means that there is none: a check would take its removal for nothing."""
+    session = uuid.uuid4().hex
+    database.execute(
+        "INSERT INTO app_session_attributes (session_id, key, value) VALUES (%s, 'a', '1')", session
+    )
+    assert database.execute("SELECT version FROM app_session_attributes") == [(1,)]

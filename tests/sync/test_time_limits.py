@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,8 +13,11 @@ import psycopg
 import pytest
 
 import pgsession
+from pgsession._sync.store import Store
+from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
 from tests.sync.conftest import OpenAsyncManager
+from tests.tables import Tables
 
 LIMIT = 0.3
 GUARD = 3 * LIMIT + 1  # of a busy machine; a hang takes for ever
@@ -64,4 +68,81 @@ def test_what_is_stale_is_served_once_the_limit_is_over(open_manager: OpenAsyncM
         began = time.monotonic()
         found = manager.get_session(session.id)
         assert found is not None and found["n"] == 1 and time.monotonic() - began < GUARD
+        proxy.forward()
+
+
+def test_many_readers_wait_no_longer_than_one(open_manager: OpenAsyncManager, dsn: str) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = open_manager(
+            proxy.conninfo, listener_conninfo=dsn, operation_timeout=LIMIT, pool_max_size=1
+        )
+        proxy.freeze()
+
+        def read() -> float:
+            began = time.monotonic()
+            with pytest.raises((pgsession.OperationTimeout, psycopg.OperationalError)):
+                manager.get_session(uuid.uuid4())
+            return time.monotonic() - began
+
+        with Crew() as crew:
+            for _ in range(40):
+                crew.start(read)
+            assert max(crew.join()) < GUARD
+        proxy.forward()
+
+
+def test_who_is_late_is_not_sent_and_cuts_no_connection(open_manager: OpenAsyncManager) -> None:
+    store = (open_manager())._open_runtime().store
+
+    def backend(**options: float) -> int:
+        row = store.query("SELECT pg_catalog.pg_backend_pid()", (), **options)
+        return int(row[0])
+
+    before = backend()
+    for _ in range(5):
+        with pytest.raises(psycopg.OperationalError, match="nothing was sent"):
+            backend(deadline=time.monotonic() - 1)
+    assert backend() == before
+
+
+def test_a_server_that_is_silent_after_an_error_holds_up_nobody(
+    open_manager: OpenAsyncManager, dsn: str, tables: Tables
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = open_manager(proxy.conninfo, listener_conninfo=dsn, operation_timeout=LIMIT)
+        tables.run(
+            "CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'no'; END $$"
+        )
+        tables.run("CREATE TRIGGER refuse BEFORE INSERT ON {sessions} EXECUTE FUNCTION {schema}.refuse()")
+        store = manager._open_runtime().store
+        check = store._check_outcome
+
+        def check_frozen(*arguments: Any) -> None:
+            proxy.freeze()
+            check(*arguments)
+
+        store._check_outcome = check_frozen  # type: ignore[method-assign]
+        began = time.monotonic()
+        with pytest.raises(pgsession.WriteOutcomeUnknown):
+            manager.create_session("u")
+        assert time.monotonic() - began < GUARD
+        proxy.forward()
+
+
+def test_a_server_that_is_silent_while_it_is_opened(
+    open_manager: OpenAsyncManager, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        look = Store.look_for_pooler
+
+        def look_frozen(store: Store) -> None:
+            proxy.freeze()
+            look(store)
+
+        monkeypatch.setattr(Store, "look_for_pooler", look_frozen)
+        began = time.monotonic()
+        with pytest.raises(psycopg.OperationalError):
+            open_manager(proxy.conninfo, listener_conninfo=dsn, operation_timeout=LIMIT)
+        assert time.monotonic() - began < GUARD + 10  # a pool's threads have five seconds to end
         proxy.forward()

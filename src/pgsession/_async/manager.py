@@ -262,6 +262,7 @@ class AsyncSessionManager(AsyncReader):
         self, runtime: AsyncRuntime, key: bytes, refresh: bool, min_version: int
     ) -> Record | None:
         """Return the session as the database has it, by a fill of our own or by one that is under way."""
+        deadline = runtime.store.deadline()
         while True:
             future: AsyncSharedFuture[Any] = AsyncSharedFuture()
             try:
@@ -269,7 +270,8 @@ class AsyncSessionManager(AsyncReader):
                 if (
                     not fill.future.handed_over
                 ):  # whoever opened it may have been interrupted before it got so far
-                    self._background.run(partial(self._fill, runtime, fill, min_version), "pgsession fill")
+                    fill_it = partial(self._fill, runtime, fill, min_version, deadline)
+                    self._background.run(fill_it, "pgsession fill")
                     fill.future.handed_over = True
             except BaseException:
                 if not future.handed_over:
@@ -279,12 +281,12 @@ class AsyncSessionManager(AsyncReader):
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
-    async def _fill(self, runtime: AsyncRuntime, fill: Fill, min_version: int) -> None:
+    async def _fill(self, runtime: AsyncRuntime, fill: Fill, min_version: int, deadline: float) -> None:
         """Read a session once for all who wait for it (C10); its callers may come and go."""
         if not fill.future.begin():
             return
         try:
-            record, incarnation = await runtime.store.read(fill.key)
+            record, incarnation = await runtime.store.read(fill.key, deadline)
             verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()

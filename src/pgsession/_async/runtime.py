@@ -13,6 +13,7 @@ from pgsession._concurrency import AsyncBackgroundTasks, AsyncDeadlines, AsyncHo
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
+from pgsession._database.connections import cut
 from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
@@ -23,7 +24,7 @@ from .listener import AsyncListener
 from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
 from .pool import AsyncPool
-from .store import AsyncStore
+from .store import PATIENCE, AsyncStore
 from .synchronizer import AsyncSynchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
@@ -175,10 +176,12 @@ class AsyncRuntime:
     async def _check_schema_apart(self) -> None:
         config = self._config
         async with self.connections.connection() as connection:
-            if config.create_schema_if_missing:
-                await async_create(connection, config.schema_name, config.table_prefix)
-            else:
-                await async_check(connection, self.statements)
+            longest = PATIENCE * _seconds(config.operation_timeout)
+            with self._deadlines.within(longest, partial(cut, connection.pgconn)):
+                if config.create_schema_if_missing:
+                    await async_create(connection, config.schema_name, config.table_prefix)
+                else:
+                    await async_check(connection, self.statements)
 
 
 def _pool(conninfo: str, config: Config) -> AsyncConnectionPool[Any]:

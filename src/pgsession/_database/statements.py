@@ -83,7 +83,7 @@ from pgsession._protocol import events, rules
 from . import script
 from .columns import creates_of, deletes_of, updates_of
 from .script import Parameter, Script
-from .templates import names_of, render
+from .templates import names_of, parameter_types, render
 
 NIL = "0" * 32
 """The id after which every walk in bounded steps begins."""
@@ -293,9 +293,10 @@ class Statements:
     ) -> Script:
         statement = self._calls.get((function, commit == "plain"))
         if statement is None:
-            numbers = ", ".join(f"${number}" for number in range(1, len(arguments) + 1))
+            types = parameter_types(function, self._names)
+            typed = ", ".join(f"${number}::{kind}" for number, kind in enumerate(types, 1))
             statement = form.format(
-                call=f"{self._names[function].as_string()}({numbers})",
+                call=f"{self._names[function].as_string()}({typed})",
                 settings=_DURABLY if commit == "plain" else _ASYNCHRONOUS,
             )
             self._calls[function, commit == "plain"] = statement

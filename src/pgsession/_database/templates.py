@@ -106,6 +106,10 @@ MACROS: Final = {
 _MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
 
 
+_DECLARATION = re.compile(r"^CREATE FUNCTION [^(]*\(([^)]*)\)", re.MULTILINE)
+_KEYWORDS = ("bigint", "boolean", "integer")
+
+
 def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     """Return what stands for every plain placeholder."""
     names: dict[str, sql.Composable] = {
@@ -140,6 +144,22 @@ def _expanded(template: str) -> str:
 
 def _expand(match: re.Match[str]) -> str:
     return MACROS[match[1]].format(*match[2].split(", "))
+
+
+def parameter_types(function: str, names: dict[str, sql.Composable]) -> list[str]:
+    """Return the types of a function's parameters, as its file declares them, by its short name.
+
+    A call says them all: an argument of unknown type would let a stranger's function of the same name fit better.
+    """
+    declared = _DECLARATION.search(render(file("functions", f"{function}.sql"), names).as_string())
+    assert declared is not None, f"{function}.sql declares no function"
+    words = (parameter.split() for parameter in declared[1].split(","))
+    return [_qualified(kind) for name, kind, *_ in filter(None, words) if name != "OUT"]
+
+
+def _qualified(kind: str) -> str:
+    """Return a type by its full name; those that are words of the grammar have no other."""
+    return kind if kind.removesuffix("[]") in _KEYWORDS else f"pg_catalog.{kind}"
 
 
 def file(*path: str) -> str:

@@ -260,6 +260,7 @@ class SessionManager(Reader):
 
     def _fetch(self, runtime: Runtime, key: bytes, refresh: bool, min_version: int) -> Record | None:
         """Return the session as the database has it, by a fill of our own or by one that is under way."""
+        deadline = runtime.store.deadline()
         while True:
             future: SharedFuture[Any] = SharedFuture()
             try:
@@ -267,7 +268,8 @@ class SessionManager(Reader):
                 if (
                     not fill.future.handed_over
                 ):  # whoever opened it may have been interrupted before it got so far
-                    self._background.run(partial(self._fill, runtime, fill, min_version), "pgsession fill")
+                    fill_it = partial(self._fill, runtime, fill, min_version, deadline)
+                    self._background.run(fill_it, "pgsession fill")
                     fill.future.handed_over = True
             except BaseException:
                 if not future.handed_over:
@@ -277,12 +279,12 @@ class SessionManager(Reader):
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
-    def _fill(self, runtime: Runtime, fill: Fill, min_version: int) -> None:
+    def _fill(self, runtime: Runtime, fill: Fill, min_version: int, deadline: float) -> None:
         """Read a session once for all who wait for it (C10); its callers may come and go."""
         if not fill.future.begin():
             return
         try:
-            record, incarnation = runtime.store.read(fill.key)
+            record, incarnation = runtime.store.read(fill.key, deadline)
             verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()

@@ -15,6 +15,7 @@ from pgsession._concurrency import BackgroundTasks, Deadlines, Home
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
+from pgsession._database.connections import cut
 from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
@@ -25,7 +26,7 @@ from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
 from .pool import Pool
-from .store import Store
+from .store import PATIENCE, Store
 from .synchronizer import Synchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
@@ -177,10 +178,12 @@ class Runtime:
     def _check_schema_apart(self) -> None:
         config = self._config
         with self.connections.connection() as connection:
-            if config.create_schema_if_missing:
-                create(connection, config.schema_name, config.table_prefix)
-            else:
-                check(connection, self.statements)
+            longest = PATIENCE * _seconds(config.operation_timeout)
+            with self._deadlines.within(longest, partial(cut, connection.pgconn)):
+                if config.create_schema_if_missing:
+                    create(connection, config.schema_name, config.table_prefix)
+                else:
+                    check(connection, self.statements)
 
 
 def _pool(conninfo: str, config: Config) -> ConnectionPool[Any]:

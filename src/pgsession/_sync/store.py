@@ -87,8 +87,9 @@ class Store:
 
     def _look_for_pooler(self) -> None:
         with self._pool.connection() as connection:
-            cursor = plain_cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
-            row = cursor.fetchone()
+            with self._deadlines.within(self._timeout, partial(cut, connection.pgconn)):
+                cursor = plain_cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
+                row = cursor.fetchone()
             self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
 
     @property
@@ -98,9 +99,18 @@ class Store:
 
     # Reads
 
-    def read(self, key: bytes) -> tuple[Record | None, str | None]:
-        """Return one live session, or None, as one snapshot (C4); and the server's incarnation."""
-        incarnation, _, snapshot = self.query(self._sql.read, (key.hex(), self._inactivity))
+    def deadline(self) -> float:
+        """Return the moment of `time.monotonic` by which an operation that begins now has to be over."""
+        return time.monotonic() + self._timeout
+
+    def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None]:
+        """Return one live session, or None, as one snapshot (C4); and the server's incarnation.
+
+        The `deadline` is its caller's, who may have waited for this to begin.
+        """
+        incarnation, _, snapshot = self.query(
+            self._sql.read, (key.hex(), self._inactivity), deadline=deadline
+        )
         return None if snapshot is None else record_of(snapshot), incarnation
 
     def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
@@ -119,7 +129,9 @@ class Store:
         These are the ones whose version in the database is another, or that are gone from it.
         """
         incarnation, _, differing = self.query(
-            self._sql.resync, (uuid_array(keys), integer_array(versions)), timeout=PATIENCE * self._timeout
+            self._sql.resync,
+            (uuid_array(keys), integer_array(versions)),
+            deadline=time.monotonic() + PATIENCE * self._timeout,
         )
         packed = bytes(differing or b"")
         return [packed[start : start + 16] for start in range(0, len(packed), 16)], incarnation
@@ -135,11 +147,11 @@ class Store:
         Raises:
             psycopg.OperationalError: No answer came within `timeout` seconds; the connection is given up.
         """
-        self._background.call(partial(self._ping, timeout))
+        self._background.call(partial(self._ping, timeout, time.monotonic() + timeout))
 
-    def _ping(self, timeout: float) -> None:
-        with self._pool.connection(timeout) as connection:
-            limit = self._deadlines.within(timeout, partial(cut, connection.pgconn))
+    def _ping(self, timeout: float, end: float) -> None:
+        with self._pool.connection(_left(end)) as connection:
+            limit = self._deadlines.within(_left(end), partial(cut, connection.pgconn))
             try:
                 with limit:
                     plain_cursor(connection).execute("SELECT 1")
@@ -159,7 +171,7 @@ class Store:
         parameters: tuple[Any, ...],
         *,
         again: bool = True,
-        timeout: float | None = None,
+        deadline: float | None = None,
     ) -> Any:
         """Return the one row that a statement gives.
 
@@ -168,12 +180,13 @@ class Store:
             parameters: The parameters.
             again: True for one that only reads: where the connection is lost or leads elsewhere, it is run once more,
                 on another.
-            timeout: The seconds that all of it may take; None: `operation_timeout`.
+            deadline: The moment of `time.monotonic` by which all of it has to be over; None: after
+                `operation_timeout`.
 
         Raises:
             OperationTimeout: The server did not answer in time.
         """
-        end = time.monotonic() + (timeout or self._timeout)
+        end = self.deadline() if deadline is None else deadline
         return self._background.call(partial(self._query_again, statement, parameters, again, end))
 
     def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool, end: float) -> Any:
@@ -184,13 +197,14 @@ class Store:
         except psycopg.Error as error:
             # Without an SQLSTATE it was the connection that failed, not the statement.
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-            if not again or not (lost or leads_elsewhere(error)):
+            if not again or not (lost or leads_elsewhere(error)) or time.monotonic() >= end:
                 raise
         return self._query(statement, parameters, end)
 
     def _query(self, statement: str, parameters: tuple[Any, ...], end: float) -> Any:
         with self._pool.connection(_left(end)) as connection:
             cursor = plain_cursor(connection)
+            _refuse_late(end)
             limit = self._deadlines.within(_left(end), partial(cut, connection.pgconn))
             try:
                 with limit:
@@ -333,6 +347,7 @@ class Store:
     def _run_script(self, script: Script, mark: str | None, end: float) -> Any:
         with self._pool.connection(_left(end)) as connection:
             doubts: list[str] = []
+            _refuse_late(end)
 
             def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
                 if lost_durability(diagnostic):
@@ -344,7 +359,8 @@ class Store:
                     with connection.lock:
                         row = connection.wait(script.run(connection.pgconn))
             except psycopg.Error as error:
-                self._check_outcome(connection, error, mark)
+                with self._deadlines.within(self._timeout, partial(cut, connection.pgconn)):
+                    self._check_outcome(connection, error, mark)
                 raise
             finally:
                 connection.remove_notice_handler(notice)
@@ -373,3 +389,9 @@ class Store:
 def _left(end: float) -> float:
     """Return the seconds that are left until a moment of `time.monotonic`; at least a millisecond."""
     return max(end - time.monotonic(), 0.001)
+
+
+def _refuse_late(end: float) -> None:
+    """Refuse what had to wait for too long: sent now, it would be cut at once, and a good connection with it."""
+    if time.monotonic() >= end:
+        raise psycopg.OperationalError("no connection was to be had in time; nothing was sent")

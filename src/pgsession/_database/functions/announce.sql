@@ -1,5 +1,5 @@
 -- Sends items in payloads of at most 7,999 bytes. An item about one session is at most 53 bytes long with its space.
-CREATE FUNCTION {announce}(origin text, items text[], a_payload integer DEFAULT 140) RETURNS void
+CREATE FUNCTION {announce}(origin text, items text[], a_payload integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
     FOR start IN 1 .. coalesce(cardinality(items), 0) BY a_payload LOOP

@@ -4,7 +4,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
     IF cardinality(ids) <= 140 THEN
         PERFORM {announce}(node, (SELECT array_agg(concat(kind, {hex(x.id)}, ':' || x.version))
-                                  FROM unnest(ids, versions) x(id, version)));
+                                  FROM unnest(ids, versions) x(id, version)), 140);
     ELSIF cardinality(ids) > 140 THEN
         PERFORM pg_notify({channel}, node || CASE scope WHEN 'user' THEN ' U' WHEN 'group' THEN ' G' ELSE ' A' END
                           || CASE scope WHEN 'all' THEN '' ELSE {hex_text(subject)} END);

@@ -13,6 +13,6 @@ BEGIN
         RETURN OLD;
     END IF;
     UPDATE {sessions} SET version = version + 1 WHERE id = NEW.session_id RETURNING version INTO raised;
-    NEW.version := coalesce(raised, NEW.version);
+    NEW.version := coalesce(raised, greatest(NEW.version, 1));  -- 0 means that there is none
     RETURN NEW;
 END $pgsession$;

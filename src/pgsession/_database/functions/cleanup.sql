@@ -28,7 +28,7 @@ BEGIN
                 SELECT s.id FROM {sessions} s WHERE s.expires_at <= moment ORDER BY s.expires_at LIMIT size
                 FOR UPDATE SKIP LOCKED) e;
         WHEN 'inactive' THEN
-            page := {page}('all', NULL, NULL, after, size);
+            page := {page}('all'::text, NULL::text, NULL::uuid, after, size);
             last := page[cardinality(page)];
             SELECT array_agg(e.id) INTO doomed FROM (
                 SELECT s.id FROM {sessions} s WHERE s.id = ANY (page) AND s.include_inactivity
@@ -44,6 +44,6 @@ BEGIN
     IF doomed IS NOT NULL THEN
         PERFORM {end_sessions}(doomed);
         removed := cardinality(doomed);
-        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(doomed) x(id)));
+        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(doomed) x(id)), 140);
     END IF;
 END $pgsession$;

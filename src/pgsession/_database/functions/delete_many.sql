@@ -14,5 +14,5 @@ BEGIN
     PERFORM {end_sessions}(held);
     deleted := coalesce(cardinality(held), 0);
     skipped := coalesce(cardinality(page), 0) - deleted;
-    PERFORM {announce_many}(node, scope, subject, 'd', held, NULL);
+    PERFORM {announce_many}(node, scope, subject, 'd'::text, held, NULL::bigint[]);
 END $pgsession$;

@@ -11,9 +11,9 @@ DECLARE
     moment timestamptz;
 BEGIN
     PERFORM set_config('pgsession.own', 'on', true);
-    page := {page}('user', subject, NULL, after, size);
+    page := {page}('user'::text, subject, NULL::uuid, after, size);
     last := page[cardinality(page)];
-    held := {hold}(page, 'user', subject, waiting);
+    held := {hold}(page, 'user'::text, subject, waiting);
     skipped := coalesce(cardinality(page), 0) - coalesce(cardinality(held), 0);
     moment := clock_timestamp();
     WITH d AS (
@@ -24,5 +24,5 @@ BEGIN
     )
     SELECT array_agg(u.id), array_agg(u.version) INTO had, versions FROM u;
     changed := coalesce(cardinality(had), 0);
-    PERFORM {announce_many}(node, 'user', subject, 'u', had, versions);
+    PERFORM {announce_many}(node, 'user'::text, subject, 'u'::text, had, versions);
 END $pgsession$;

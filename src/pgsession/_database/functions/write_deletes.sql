@@ -2,7 +2,7 @@
 CREATE FUNCTION {write_deletes}(node text, idle interval, waiting boolean, {delete_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
-    held uuid[] := {hold}(deletes, 'all', NULL, waiting);
+    held uuid[] := {hold}(deletes, 'all'::text, NULL::text, waiting);
     moment timestamptz := clock_timestamp();
     answer text;
 BEGIN
@@ -16,7 +16,7 @@ BEGIN
     ) s ON true;
     IF held IS NOT NULL THEN
         PERFORM {end_sessions}(held);
-        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(held) x(id)));
+        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(held) x(id)), 140);
     END IF;
     RETURN concat('"delete":[', answer, ']');
 END $pgsession$;
