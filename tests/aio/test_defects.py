@@ -128,8 +128,8 @@ async def test_defect_05_a_read_overtaken_by_an_update_does_not_stay_in_memory(
     store = b._open_runtime().store
     read, overtaken, heard = store.read, AsyncEvent(), AsyncEvent()
 
-    async def slow(key: bytes) -> Any:
-        result = await read(key)
+    async def slow(key: bytes, deadline: float) -> Any:
+        result = await read(key, deadline)
         overtaken.set()
         assert await heard.wait(20)
         return result

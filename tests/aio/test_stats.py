@@ -85,9 +85,9 @@ async def test_joined_fills(open_manager: OpenAsyncManager) -> None:
     store = b._open_runtime().store
     read, may_go_on = store.read, AsyncEvent()
 
-    async def slow(key: bytes) -> Any:
+    async def slow(key: bytes, deadline: float) -> Any:
         await may_go_on.wait(20)
-        return await read(key)
+        return await read(key, deadline)
 
     store.read = slow  # type: ignore[method-assign]
     before = b.stats()
@@ -106,8 +106,8 @@ async def test_discarded_fills(open_manager: OpenAsyncManager) -> None:
     store = b._open_runtime().store
     read = store.read
 
-    async def overtaken(key: bytes) -> Any:
-        result = await read(key)
+    async def overtaken(key: bytes, deadline: float) -> Any:
+        result = await read(key, deadline)
         before = b.stats()
         session["n"] = 2
         await a.update_session(session)

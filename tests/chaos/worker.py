@@ -481,6 +481,7 @@ class Operator:
         self._connection: psycopg.Connection[Any] | None = None
         self._sessions = psycopg.sql.Identifier(task.schema, "sessions")
         self._attributes = psycopg.sql.Identifier(task.schema, "session_attributes")
+        self._version = psycopg.sql.SQL("SELECT version FROM {} WHERE id = %s").format(self._sessions)
 
     def run(self) -> None:
         process, who = self._process, f"{self._task.node}.0"
@@ -498,14 +499,14 @@ class Operator:
         call = self._process.begin("sql_set", who, session=known.key, wrote={who: number})
         statement = psycopg.sql.SQL(
             "INSERT INTO {} AS a (session_id, key, value) VALUES (%s, %s, %s::json)"
-            " ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value RETURNING version"
+            " ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value"
         ).format(self._attributes)
         self._execute(call, statement, (known.key, who, str(number)))
 
     def _touch_row(self, known: Known, who: str) -> None:
         call = self._process.begin("sql_set", who, session=known.key, wrote={})
         statement = psycopg.sql.SQL(
-            "UPDATE {} SET expires_at = expires_at + interval '1 second' WHERE id = %s RETURNING version"
+            "UPDATE {} SET expires_at = expires_at + interval '1 second' WHERE id = %s"
         ).format(self._sessions)
         self._execute(call, statement, (known.key,))
 
@@ -522,9 +523,11 @@ class Operator:
                     self._task.database, autocommit=True, connect_timeout=5,
                     target_session_attrs="read-write", application_name="operator",
                 )  # fmt: skip
-            row = self._connection.execute(statement, parameters).fetchone()
-        except psycopg.errors.ForeignKeyViolation:
-            self._process.end(call, "none")
+            with self._connection.transaction():
+                cursor = self._connection.execute(statement, parameters)
+                if call.kind == "sql_set":  # an attribute may be written whose session is gone
+                    cursor = self._connection.execute(self._version, (call.session,))
+                row = cursor.fetchone()
         except psycopg.Error as error:
             self._process.end(call, "unknown", error=f"{type(error).__name__}: {error}"[:200])
         else:

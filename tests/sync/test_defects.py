@@ -128,8 +128,8 @@ def test_defect_05_a_read_overtaken_by_an_update_does_not_stay_in_memory(
     store = b._open_runtime().store
     read, overtaken, heard = store.read, Event(), Event()
 
-    def slow(key: bytes) -> Any:
-        result = read(key)
+    def slow(key: bytes, deadline: float) -> Any:
+        result = read(key, deadline)
         overtaken.set()
         assert heard.wait(20)
         return result

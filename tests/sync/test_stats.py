@@ -87,9 +87,9 @@ def test_joined_fills(open_manager: OpenAsyncManager) -> None:
     store = b._open_runtime().store
     read, may_go_on = store.read, Event()
 
-    def slow(key: bytes) -> Any:
+    def slow(key: bytes, deadline: float) -> Any:
         may_go_on.wait(20)
-        return read(key)
+        return read(key, deadline)
 
     store.read = slow  # type: ignore[method-assign]
     before = b.stats()
@@ -108,8 +108,8 @@ def test_discarded_fills(open_manager: OpenAsyncManager) -> None:
     store = b._open_runtime().store
     read = store.read
 
-    def overtaken(key: bytes) -> Any:
-        result = read(key)
+    def overtaken(key: bytes, deadline: float) -> Any:
+        result = read(key, deadline)
         before = b.stats()
         session["n"] = 2
         a.update_session(session)
