@@ -10,6 +10,7 @@ __all__ = [
     "AttributeVersionConflict",
     "ConfigError",
     "ConflictError",
+    "DatabaseUnavailable",
     "EventLoopError",
     "InvalidTokenError",
     "ListenerError",
@@ -58,7 +59,23 @@ class EventLoopError(PgSessionError, RuntimeError):
 
 
 class OperationTimeout(PgSessionError, TimeoutError):
-    """The database did not answer within `Config.operation_timeout`. Nothing was written; the connection is closed."""
+    """The call was not done within `Config.operation_timeout`, and nothing of it will be.
+
+    Attributes:
+        done: Of a call about many sessions, how many it had done before; the same call goes on with the others.
+    """
+
+    def __init__(self, message: str, *, done: int = 0) -> None:
+        super().__init__(message)
+        self.done = done
+
+
+class DatabaseUnavailable(PgSessionError, ConnectionError):
+    """The database is known to be down, or too many calls wait for it already. Nothing was sent.
+
+    While it is known to be down, one connection at a time is tried in the background; calls are sent again once that
+    has found the database.
+    """
 
 
 class SessionNotFoundError(PgSessionError, LookupError):

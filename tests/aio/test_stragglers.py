@@ -8,7 +8,6 @@ from psycopg import AsyncConnection, sql
 from psycopg_pool import AsyncConnectionPool
 
 import pgsession
-from pgsession._async import store
 from tests.crew import AsyncCrew
 from tests.tables import Tables
 
@@ -50,14 +49,13 @@ async def test_a_login_that_would_evict_locked_sessions_waits_for_them(
 
 
 async def test_a_login_that_waits_too_long_is_refused_and_not_done_later(
-    open_manager: OpenAsyncManager, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+    open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_TIMEOUT", 300)
-    manager = await open_manager(max_sessions=2)
+    manager = await open_manager(max_sessions=2, operation_timeout=0.5)
     held = {(await manager.create_session("locked")).id for _ in range(2)}
     async with await AsyncConnection.connect(dsn) as foreign:
         await lock_sessions(foreign, schema)
-        with pytest.raises(psycopg.errors.LockNotAvailable):
+        with pytest.raises(pgsession.OperationTimeout):
             await manager.create_session("locked")
         await foreign.rollback()
     await manager.create_session("barrier")

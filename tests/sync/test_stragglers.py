@@ -10,7 +10,6 @@ from psycopg import Connection, sql
 from psycopg_pool import ConnectionPool
 
 import pgsession
-from pgsession._sync import store
 from tests.crew import Crew
 from tests.tables import Tables
 
@@ -52,14 +51,13 @@ def test_a_login_that_would_evict_locked_sessions_waits_for_them(
 
 
 def test_a_login_that_waits_too_long_is_refused_and_not_done_later(
-    open_manager: OpenAsyncManager, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+    open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_TIMEOUT", 300)
-    manager = open_manager(max_sessions=2)
+    manager = open_manager(max_sessions=2, operation_timeout=0.5)
     held = {(manager.create_session("locked")).id for _ in range(2)}
     with Connection.connect(dsn) as foreign:
         lock_sessions(foreign, schema)
-        with pytest.raises(psycopg.errors.LockNotAvailable):
+        with pytest.raises(pgsession.OperationTimeout):
             manager.create_session("locked")
         foreign.rollback()
     manager.create_session("barrier")

@@ -256,7 +256,7 @@ def test_a_straggler_that_comes_when_the_last_one_ends_is_written() -> None:
     written: list[Any] = []
     both = threading.Event()
 
-    def write_alone(operation: Any, last: bool) -> bool:
+    def write_alone(operation: Any) -> bool:
         written.append(operation)
         if len(written) == 2:
             both.set()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 from pgsession._concurrency import AsyncMutex
+from pgsession.errors import OperationTimeout
 
 _inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", default=frozenset())
 
@@ -24,8 +26,12 @@ class AsyncKeyedMutex:
         return len(self._users)
 
     @asynccontextmanager
-    async def hold(self, key: bytes) -> AsyncIterator[None]:
-        """Hold the key's mutex for the block. A caller that holds it already, further up, does not wait for itself."""
+    async def hold(self, key: bytes, deadline: float | None = None) -> AsyncIterator[None]:
+        """Hold the key's mutex for the block. A caller that holds it already, further up, does not wait for itself.
+
+        Raises:
+            OperationTimeout: It was not to be had until `deadline`, a moment of `time.monotonic`.
+        """
         mine = (id(self), key)
         if mine in _inside.get():
             yield
@@ -34,12 +40,16 @@ class AsyncKeyedMutex:
             mutex = self._mutexes.setdefault(key, AsyncMutex())
             self._users[key] = self._users.get(key, 0) + 1
         try:
-            async with mutex:
+            if not await mutex.acquire_within(None if deadline is None else deadline - time.monotonic()):
+                raise OperationTimeout("others who change the same had to be waited for too long")
+            try:
                 token = _inside.set(_inside.get() | {mine})
                 try:
                     yield
                 finally:
                     _inside.reset(token)
+            finally:
+                mutex.release()
         finally:
             with self._guard:
                 self._users[key] -= 1

@@ -12,8 +12,6 @@ from typing import Any, Final
 from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
 from pgsession._protocol.operations import Operation
 
-from . import store
-
 FIRST_PAUSE: Final = 0.02  # seconds before another try; doubled each time
 LONGEST_PAUSE: Final = 1.0
 
@@ -21,13 +19,11 @@ LONGEST_PAUSE: Final = 1.0
 class AsyncStragglers:
     """Writes operations one by one, a bounded number at a time, since each holds a connection while it waits.
 
-    `write_alone(operation, last)` returns False if the operation could not be done and has to be tried again, which is
-    done with pauses for as long as a write may wait for a row; the last try is told that it is the last.
+    `write_alone(operation)` returns False if the operation could not be done and has to be tried again, which is done
+    with pauses until its deadline.
     """
 
-    def __init__(
-        self, write_alone: Callable[[Operation, bool], Any], most: int, logger: logging.Logger
-    ) -> None:
+    def __init__(self, write_alone: Callable[[Operation], Any], most: int, logger: logging.Logger) -> None:
         self._write_alone = write_alone
         self._most = most
         self._guard = threading.Lock()  # for the two that follow, which more than one lane changes
@@ -80,8 +76,12 @@ class AsyncStragglers:
             return None
 
     async def _write(self, operation: Operation) -> None:
-        end = time.monotonic() + store.LOCK_TIMEOUT / 1000
         pause = FIRST_PAUSE
-        while not await self._write_alone(operation, self._closing or time.monotonic() >= end):
-            await async_sleep(pause)
+        while not await self._write_alone(operation):
+            # Whoever waits for it gives it up at its deadline.
+            left = operation.deadline - time.monotonic()
+            if self._closing or left <= 0:
+                operation.given_up = True
+                continue
+            await async_sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -58,6 +58,7 @@ class AsyncSynchronizer:
         clock_now: Callable[[], int],
         max_staleness: float,
         on_lock_changes: Callable[[LockChanges], None],
+        on_lost: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
         self._listener = listener
@@ -68,6 +69,7 @@ class AsyncSynchronizer:
         self._now = clock_now
         self._patience = max_staleness
         self._on_lock_changes = on_lock_changes
+        self._tell_lost = on_lost
         self._logger = logger
         self._proofs = events.proof_channel(statements.schema, statements.prefix, node)
         self._loop = AsyncBackgroundLoop(logger)
@@ -140,6 +142,7 @@ class AsyncSynchronizer:
     def _on_lost(self) -> None:
         self._connected = False
         self._coherence.on_lost()
+        self._tell_lost()
 
     def _on_connected(self, channel: str) -> None:
         """Begin a resync: LISTEN is active again, and no notification has been delivered yet."""

@@ -10,6 +10,8 @@ import time
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
+from pgsession.errors import OperationTimeout
+
 from .shared_future import SharedFuture
 from .types import LOGGER, AsyncThunk, Thunk
 
@@ -136,8 +138,11 @@ class AsyncBackgroundTasks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def call(self, fn: AsyncThunk[T]) -> T:
-        """Return what `fn` returns or raise what it raises; cancelling the caller cancels it."""
+    async def call(self, fn: AsyncThunk[T], until: float | None = None) -> T:
+        """Return what `fn` returns or raise what it raises; cancelling the caller cancels it.
+
+        `until` is for threads: a task of its own never waits for others to begin.
+        """
         return await fn()
 
     async def drain(self, timeout: float | None = None) -> bool:
@@ -161,12 +166,19 @@ class AsyncBackgroundTasks:
 class _Piece:
     """Holds a piece of work that waits for a thread, or is being done."""
 
-    __slots__ = ("fn", "name", "unclaimed")
+    __slots__ = ("_unclaimed", "fn", "name")
 
     def __init__(self, fn: Thunk[None], name: str) -> None:
         self.fn = fn
         self.name = name
-        self.unclaimed = [True]  # popping it is what makes one thread the only one that does it
+        self._unclaimed = [True]  # popping it is what makes one thread the only one that does it
+
+    def claim(self) -> bool:
+        """Return True for the first who is about to do this, or sees to it that nobody will."""
+        try:
+            return self._unclaimed.pop()
+        except IndexError:
+            return False
 
 
 class BackgroundTasks:
@@ -187,7 +199,9 @@ class BackgroundTasks:
 
     def run(self, fn: Thunk[None], name: str) -> None:
         """Have `fn` done by a thread; it answers through `SharedFuture`s, also when it fails."""
-        piece = _Piece(fn, name)
+        self._run(_Piece(fn, name))
+
+    def _run(self, piece: _Piece) -> None:
         try:
             self._unfinished.add(piece)
             self._queue.put(piece)
@@ -196,15 +210,30 @@ class BackgroundTasks:
             raise
         self._have_threads()
 
-    def call(self, fn: Thunk[T]) -> T:
+    def call(self, fn: Thunk[T], until: float | None = None) -> T:
         """Return what `fn` returns or raise what it raises; it is done by a thread, to its end.
 
         A thread that belongs to the library does it itself.
+
+        Args:
+            fn: What to do; once begun, it ends by itself.
+            until: The moment of `time.monotonic` until which it may wait for a thread; None: any time.
+
+        Raises:
+            OperationTimeout: No thread was free in time; `fn` was not and will not be called.
         """
         if getattr(_OURS, "thread", False):
             return fn()
         future: SharedFuture[T] = SharedFuture()
-        self.run(lambda: _settle(future, fn), "pgsession call")
+        piece = _Piece(lambda: _settle(future, fn), "pgsession call")
+        self._run(piece)
+        if until is not None:
+            try:
+                return future.wait(max(until - time.monotonic(), 0))
+            except TimeoutError:
+                if piece.claim():
+                    self._finish(piece)
+                    raise OperationTimeout("others had to be waited for too long; nothing was sent") from None
         return future.wait()
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -249,19 +278,20 @@ class BackgroundTasks:
             return None
 
     def _do(self, piece: _Piece) -> None:
-        try:
-            piece.unclaimed.pop()
-        except IndexError:
+        if not piece.claim():
             return
         try:
             piece.fn()
         except BaseException:
             self._logger.exception("%s ended with an error", piece.name)
         finally:
-            self._unfinished.discard(piece)
-            if not self._unfinished:
-                with self._changed:
-                    self._changed.notify_all()
+            self._finish(piece)
+
+    def _finish(self, piece: _Piece) -> None:
+        self._unfinished.discard(piece)
+        if not self._unfinished:
+            with self._changed:
+                self._changed.notify_all()
 
 
 def _settle(future: SharedFuture[T], fn: Thunk[T]) -> None:

@@ -33,6 +33,14 @@ class Event(threading.Event):
 class AsyncMutex(asyncio.Lock):
     """Lets one task at a time into a block, in the order in which they came, by `async with`."""
 
+    async def acquire_within(self, seconds: float | None) -> bool:
+        """Enter the block, which `release` leaves, or return False where others were in it for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.acquire()
+        except TimeoutError:
+            return False
+
 
 class Mutex:
     """Lets one thread at a time into a block, by `with`."""
@@ -46,6 +54,14 @@ class Mutex:
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def acquire_within(self, seconds: float | None) -> bool:
+        """Enter the block, which `release` leaves, or return False where others were in it for so long."""
+        return self._lock.acquire(timeout=-1 if seconds is None else max(seconds, 0))
+
+    def release(self) -> None:
+        """Leave the block."""
         self._lock.release()
 
     def locked(self) -> bool:

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from pgsession._concurrency import Mutex
+from pgsession.errors import OperationTimeout
 
 _inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", default=frozenset())
 
@@ -26,8 +28,12 @@ class KeyedMutex:
         return len(self._users)
 
     @contextmanager
-    def hold(self, key: bytes) -> Iterator[None]:
-        """Hold the key's mutex for the block. A caller that holds it already, further up, does not wait for itself."""
+    def hold(self, key: bytes, deadline: float | None = None) -> Iterator[None]:
+        """Hold the key's mutex for the block. A caller that holds it already, further up, does not wait for itself.
+
+        Raises:
+            OperationTimeout: It was not to be had until `deadline`, a moment of `time.monotonic`.
+        """
         mine = (id(self), key)
         if mine in _inside.get():
             yield
@@ -36,12 +42,16 @@ class KeyedMutex:
             mutex = self._mutexes.setdefault(key, Mutex())
             self._users[key] = self._users.get(key, 0) + 1
         try:
-            with mutex:
+            if not mutex.acquire_within(None if deadline is None else deadline - time.monotonic()):
+                raise OperationTimeout("others who change the same had to be waited for too long")
+            try:
                 token = _inside.set(_inside.get() | {mine})
                 try:
                     yield
                 finally:
                     _inside.reset(token)
+            finally:
+                mutex.release()
         finally:
             with self._guard:
                 self._users[key] -= 1

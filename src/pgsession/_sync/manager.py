@@ -34,6 +34,7 @@ from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
+    DatabaseUnavailable,
     ManagerClosedError,
     OperationTimeout,
     SessionNotFoundError,
@@ -246,10 +247,15 @@ class SessionManager(Reader):
     # Reading: the compiled base class answers what is in memory, and calls these for the rest
 
     def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Session | None:
+        return self._load_by(key, touch, refresh, min_version, None)
+
+    def _load_by(
+        self, key: bytes, touch: bool, refresh: bool, min_version: int, deadline: float | None
+    ) -> Session | None:
         runtime = self._ready()
         try:
-            record = self._fetch(runtime, key, refresh, min_version)
-        except (psycopg.Error, OperationTimeout):
+            record = self._fetch(runtime, key, refresh, min_version, deadline)
+        except (psycopg.Error, OperationTimeout, DatabaseUnavailable):
             stale = (
                 None if refresh else self._coherence.stale_if_error(key, min_version=min_version, touch=touch)
             )
@@ -258,10 +264,14 @@ class SessionManager(Reader):
             return session_of(self._cache, stale, from_cache=True)
         return None if record is None else self._session(record, touch)
 
-    def _fetch(self, runtime: Runtime, key: bytes, refresh: bool, min_version: int) -> Record | None:
+    def _fetch(
+        self, runtime: Runtime, key: bytes, refresh: bool, min_version: int, deadline: float | None
+    ) -> Record | None:
         """Return the session as the database has it, by a fill of our own or by one that is under way."""
-        deadline = runtime.store.deadline()
+        if deadline is None:
+            deadline = runtime.store.deadline()
         while True:
+            runtime.check_available()
             future: SharedFuture[Any] = SharedFuture()
             try:
                 fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=lambda: future)  # noqa: B023
@@ -275,7 +285,12 @@ class SessionManager(Reader):
                 if not future.handed_over:
                     self._coherence.withdraw_fill(key, future)
                 raise
-            record = fill.future.wait()
+            try:
+                record = fill.future.wait(runtime.store.left(deadline))
+            except TimeoutError:
+                if fill.future.done:  # it is the answer that is such an error
+                    raise
+                raise OperationTimeout("the database did not answer in time") from None
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
@@ -422,6 +437,23 @@ class SessionManager(Reader):
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
+        return self._update(
+            session, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
+            include_inactivity=include_inactivity, group_id=group_id,
+        )  # fmt: skip
+
+    def _update(
+        self,
+        session: Session,
+        deadline: float | None,
+        *,
+        check: Check | None = None,
+        notify: bool = True,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        include_inactivity: bool | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+    ) -> Session:
         rules.instance("session", session, Session, "a Session")
         rules.choice("check", check, _CHECKS)
         if include_inactivity is not None:
@@ -433,7 +465,7 @@ class SessionManager(Reader):
         session._check_usable()
         changes = session._changes()
         if changes is None and ends is None and include_inactivity is None and group is None:
-            return self._confirm(runtime, session, check)
+            return self._confirm(runtime, session, check, deadline)
         operation = Update(
             session._record,
             check=check,
@@ -445,14 +477,16 @@ class SessionManager(Reader):
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
         )
-        record = self._write(runtime, operation)
+        record = self._write(runtime, operation, deadline)
         session._saved(changes, record, 0)
         return session
 
-    def _confirm(self, runtime: Runtime, session: Session, check: Check | None) -> Session:
+    def _confirm(
+        self, runtime: Runtime, session: Session, check: Check | None, deadline: float | None
+    ) -> Session:
         """Do an update that changes nothing: write nothing, and still tell whether the session is there, and newer."""
         based_on = session._record
-        record = self._fetch(runtime, based_on.key, True, 0)
+        record = self._fetch(runtime, based_on.key, True, 0, deadline)
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
@@ -492,16 +526,19 @@ class SessionManager(Reader):
         rules.function("change", change)
         rules.choice("check", check, _CHECKS)
         rules.count("retries", retries, 0)
-        attempt = partial(self._modify, key, change, check, options)
-        return self._conflict_retry.run(key, attempt, retries)
+        deadline = (self._ready()).store.deadline()
+        attempt = partial(self._modify, key, change, deadline, check, options)
+        return self._conflict_retry.run(key, attempt, retries, deadline)
 
-    def _modify(self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]) -> Session:
+    def _modify(
+        self, key: bytes, change: Change, deadline: float, check: Check | None, options: dict[str, Any]
+    ) -> Session:
         """Try once. A conflict drops what is in memory, so that the next try is based on something newer."""
-        session = self.get_session(key)
+        session = self.get_cached_session(key) or self._load_by(key, True, False, 0, deadline)
         if session is None:
             raise SessionNotFoundError(UUID(bytes=key))
         call(change, session)
-        return self.update_session(session, check=check, **options)
+        return self._update(session, deadline, check=check, **options)
 
     def delete_session(self, session_id: SessionId) -> bool:
         """End a session, on every node, and its locks with it.
@@ -522,10 +559,14 @@ class SessionManager(Reader):
             self._write(runtime, Delete(key))
         except SessionNotFoundError:
             return False
+        except BaseException:
+            # Whoever wanted to end it is not shown it by this node, whatever became of that.
+            self._coherence.drop(events.Deleted(key))
+            raise
         return True
 
-    def _write(self, runtime: Runtime, operation: Operation) -> Any:
-        result = runtime.group_commit.write(operation)
+    def _write(self, runtime: Runtime, operation: Operation, deadline: float | None = None) -> Any:
+        result = runtime.group_commit.write(operation, deadline)
         if self._cache.many_evicted_accesses:
             runtime.maintenance.write_accesses_soon()
         return result
@@ -720,7 +761,7 @@ class SessionManager(Reader):
         failure: str | None = None
         try:
             runtime.store.ping(patience)
-        except psycopg.Error as error:
+        except (psycopg.Error, OperationTimeout, DatabaseUnavailable) as error:
             failure = str(error) or type(error).__name__
         took = time.perf_counter() - started
         pool = runtime.pool.get_stats()
@@ -735,6 +776,7 @@ class SessionManager(Reader):
             pool_size=pool.get("pool_size", 0),
             pool_waiting=pool.get("requests_waiting", 0),
             queued_writes=len(runtime.group_commit),
+            oldest_write=runtime.group_commit.oldest_waiting,
         )
 
 

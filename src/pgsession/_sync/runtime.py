@@ -5,31 +5,36 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict
 
+from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
 from pgsession._concurrency import BackgroundTasks, Deadlines, Home
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
-from pgsession._database.connections import cut
 from pgsession._database.statements import Commit, Statements
+from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
+from pgsession.errors import ConfigError, DatabaseUnavailable
 from pgsession.schema import check, create
 
-from .group_commit import GroupCommit
+from .group_commit import MOST_WAITING, GroupCommit
 from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
-from .pool import Pool
-from .store import PATIENCE, Store
+from .pool import Pool, plain_cursor
+from .prober import Prober
+from .store import ANSWERS_PART, CALLERS_PART, Store
 from .synchronizer import Synchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
+OPENING = 6  # operation timeouts for creating the schema
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
@@ -76,12 +81,23 @@ class Runtime:
         self.home = Home()
         self._config = config
         self._background = background
+        self._coherence = coherence
         self._deadlines = Deadlines(logger)
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
         self.statements = Statements(config.schema_name, config.table_prefix)
         self.pool = _pool(database, config) if isinstance(database, str) else database
-        self.connections = Pool(self.pool, keeps=self._owns_pool)
+        self._breaker = Breaker()
+        self._prober = Prober(
+            self._breaker,
+            _probe_parameters(database),
+            timeout=_seconds(config.operation_timeout) / 4,
+            on_down=self._on_down,
+            logger=logger,
+        )
+        self.connections = Pool(
+            self.pool, keeps=self._owns_pool, deadlines=self._deadlines, on_unfit=self._prober.suspect
+        )
         self.listener = listener or Listener(
             config.listener_conninfo or conninfos.of_database(database),
             health_check_interval=None,  # the proofs of sync are better ones
@@ -95,7 +111,7 @@ class Runtime:
             commit=_commit(config),
             operation_timeout=_seconds(config.operation_timeout),
             background=background,
-            deadlines=self._deadlines,
+            prober=self._prober,
         )
         self.lock_renewal = LockRenewal(self.store, clock, logger)
         self.synchronizer = Synchronizer(
@@ -107,6 +123,7 @@ class Runtime:
             clock_now=clock.now,
             max_staleness=_seconds(config.max_staleness),
             on_lock_changes=self.lock_renewal.on_lock_changes,
+            on_lost=self._prober.suspect,
             logger=logger,
         )
         self.group_commit = GroupCommit(
@@ -145,6 +162,7 @@ class Runtime:
         """End the writes first, while there is still a database, then close the connections."""
         if not self.group_commit.close(timeout):
             self.connections.cut()  # a thread that waits for an answer ends with it
+        self._prober.close(timeout)
         self.lock_renewal.close(timeout)
         self.maintenance.stop(timeout)
         self.synchronizer.stop(timeout)
@@ -156,6 +174,22 @@ class Runtime:
         if self._owns_pool:
             self.pool.close()
         self._deadlines.close()
+
+    def check_available(self) -> None:
+        """Let a read go on to the database.
+
+        Raises:
+            DatabaseUnavailable: The database is known to be down, or too many reads wait for it already.
+        """
+        if self._coherence.fills_under_way >= MOST_WAITING:
+            raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
+        self.store.check_available()
+
+    def _on_down(self) -> None:
+        """Answer all who wait for a database that is down: it is known now what they would find out."""
+        self.group_commit.refuse_waiting(self._breaker.error)
+        for fill in self._coherence.fills():
+            fill.future.set_error(self._breaker.error())
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
@@ -177,13 +211,12 @@ class Runtime:
 
     def _check_schema_apart(self) -> None:
         config = self._config
-        with self.connections.connection() as connection:
-            longest = PATIENCE * _seconds(config.operation_timeout)
-            with self._deadlines.within(longest, partial(cut, connection.pgconn)):
-                if config.create_schema_if_missing:
-                    create(connection, config.schema_name, config.table_prefix)
-                else:
-                    check(connection, self.statements)
+        end = time.monotonic() + OPENING * _seconds(config.operation_timeout)
+        with self.connections.connection(end) as connection:
+            if config.create_schema_if_missing:
+                create(connection, config.schema_name, config.table_prefix)
+            else:
+                check(connection, self.statements)
 
 
 def _pool(conninfo: str, config: Config) -> ConnectionPool[Any]:
@@ -196,13 +229,42 @@ def _pool(conninfo: str, config: Config) -> ConnectionPool[Any]:
         name="pgsession",
         reconnect_timeout=RECONNECT_DELAY,
         reconnect_failed=_reconnect,
+        configure=partial(_limit_statements, _servers_limit(config)),
         open=False,
+    )
+
+
+def _servers_limit(config: Config) -> int:
+    """Return the milliseconds that the server may take for a statement: its answer has to come in time."""
+    return max(int(1000 * (1 - CALLERS_PART - ANSWERS_PART) * _seconds(config.operation_timeout)), 1)
+
+
+def _limit_statements(milliseconds: int, connection: Connection[Any]) -> None:
+    """Have the server end what takes too long, so that no server process waits on for a caller who has gone.
+
+    Not behind a pooler, where the next client would have the limit; and a shorter one of the role's stays.
+    """
+    plain_cursor(connection).execute(
+        "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
+        " WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout'"
+        " AND NOT (s.setting::integer BETWEEN 1 AND %s)"
+        " AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s",
+        (str(milliseconds), milliseconds, connection.info.backend_pid),
+        prepare=False,
     )
 
 
 def _reconnect(pool: ConnectionPool[Any]) -> None:
     """Have a pool that has given up begin anew, for those who wait already."""
     pool.check()
+
+
+def _probe_parameters(database: Any) -> dict[str, Any] | None:
+    """Return what a probe connects with; None where a pool computes its conninfo for each connection."""
+    try:
+        return conninfos.listener_parameters(conninfos.of_database(database), connect_timeout=CONNECT_TIMEOUT)
+    except ConfigError:
+        return None
 
 
 def _commit(config: Config) -> Commit:
