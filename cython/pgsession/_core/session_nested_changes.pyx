@@ -87,4 +87,7 @@ cdef Found newest(Found found, Edit view, bytes changed, str key):
         return found
     if found is not None and found.encoded != changed and found.encoded != view.source:
         raise ValueError(f"attribute {key!r} was changed in two ways, through values read as different types")
-    return found_in(view, changed)
+    cdef Found now = found_in(view, changed)
+    if found is not None and found.encoded == changed:
+        now.alike = found
+    return now
