@@ -10,5 +10,6 @@ cdef class Found:
     cdef Found alike            # an earlier object that says the same
 
 
+cdef bint says(Found found, Edit view) noexcept
 cdef Found nested_change(SessionState session, Record record, uint32_t place, Edit edit)
 cdef Found current_value(SessionState session, Edit edit)

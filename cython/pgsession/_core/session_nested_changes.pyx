@@ -27,6 +27,16 @@ cdef Found found_in(Edit view, bytes encoded):
     return found
 
 
+cdef bint says(Found found, Edit view) noexcept:
+    """Return True if this object, perhaps with others, says what an attribute is now."""
+    cdef Found look = found
+    while look is not None:
+        if look.view is view:
+            return True
+        look = look.alike
+    return False
+
+
 cdef Found nested_change(SessionState session, Record record, uint32_t place, Edit edit):
     """Return the value that was read of this record and has changed since; None if it has not."""
     cdef Found found = None

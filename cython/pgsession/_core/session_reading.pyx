@@ -10,7 +10,7 @@ from pgsession._core.session_edits cimport (
     READ, SET, SHORT, Edit, add_view, edit_of, edits_of, is_set, keep_edit, known_key, live_place, make_room, new_edit, record_of,
     track,
 )
-from pgsession._core.session_nested_changes cimport Found, current_value, nested_change
+from pgsession._core.session_nested_changes cimport Found, current_value, nested_change, says
 from pgsession._core.record cimport (
     Span, decoded_of, place_of, share, share_typed, shared_typed, value_of, versions_of,
 )
@@ -28,6 +28,10 @@ cdef object AGAIN = object()           # read it again: the attribute was change
 cdef int64_t looks = 0                  # at attributes, by all popitem(), for tests
 cdef enum:
     TRIES = 100
+    VIEWS = 64                          # objects for one attribute, before those that nobody has any more are forgotten
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *)
 
 
 # ---- what is there ----
@@ -281,6 +285,7 @@ cdef object read_again(SessionState session, Record record, uint32_t place, Edit
             return view.value if edit_of(session, edit.key) is edit else AGAIN
         view = view.next
     cdef Found found = nested_change(session, record, place, edit)
+    forget_views(edit, found)
     if edit_of(session, edit.key) is not edit:
         return AGAIN
     if found is None:
@@ -303,7 +308,34 @@ cdef object read_set(SessionState session, Edit edit, object type_):
             view.next = made.next               # what it was made of has changed
             break
         view, made = made, made.next
+    forget_views(edit, found)
+    if edit_of(session, edit.key) is not edit:
+        return AGAIN
     return convert(session, edit, found.encoded, type_)
+
+
+cdef int forget_views(Edit edit, Found found) except -1:
+    """Forget objects without changes that nobody refers to any more, once an attribute was read as many types.
+
+    They are released at the end, which may run other code. `found` is what nested changes were found.
+    """
+    cdef list gone = []
+    cdef Edit view = edit, made
+    cdef int count = 0
+    while view is not None:
+        view = view.next
+        count += 1
+    if count <= VIEWS:
+        return 0
+    view = edit
+    while view.next is not None:
+        made = view.next
+        if Py_REFCNT(<PyObject *> made.value) == 1 and not says(found, made):
+            gone.append(made)
+            view.next = made.next
+        else:
+            view = made
+    return 0
 
 
 cdef object convert(SessionState session, Edit edit, bytes encoded, object type_):

@@ -16,7 +16,7 @@ from pgsession._core.session_edits cimport (
     DELETED, READ, SET, SHORT, add_view, cache_of, edit_of, edits_of, keep_edit, live_place, make_room, new_edit, now_of,
     record_of, replace,
 )
-from pgsession._core.session_nested_changes cimport current_value, nested_change
+from pgsession._core.session_nested_changes cimport current_value, nested_change, says
 from pgsession._core.cache cimport Cache
 from pgsession._core.record cimport expiry_of, is_live, place_of, text_size, value_of, values_size, versions_of
 from pgsession._core.values cimport is_plain
@@ -159,7 +159,8 @@ cdef int64_t live_size(SessionState session, Record record) except -1:
 @cython.final
 cdef class Saved:
     """Holds what a save takes out of a session and puts in; all of it is released when the save is in place."""
-    cdef Record old             # the record before
+    cdef Record base            # the record that the changes were collected on
+    cdef Record old             # the record before, another one where another save was in between
     cdef list before            # the edits on it
     cdef list after             # those that stay
     cdef list outdated          # those that were read, and of which the new record has another value
@@ -183,7 +184,8 @@ cdef int put_in_place(SessionState session, Changes changes, Record record, Save
     cdef dict by_key
     cdef Edit edit
     saved.old = record_of(session)
-    if changes is not None and saved.old is not changes.record and saved.old.version > record.version:
+    saved.base = saved.old if changes is None else changes.record
+    if saved.old is not saved.base and saved.old.version > record.version:
         record = saved.old      # a later save of this object was faster: it has what this one has saved
     saved.before = edits_of(session)
     saved.after = []
@@ -214,7 +216,7 @@ cdef int leave(Saved saved, dict taken, Record record) except -1:
             if left is None:
                 saved.outdated.append(edit)
         else:
-            left = after_save(record, key, edit, part)
+            left = after_save(saved, record, key, edit, part)
         if left is not None:
             saved.after.append(left)
     return 0
@@ -226,18 +228,25 @@ cdef bint is_stored(Record record, Edit edit) noexcept:
     return place >= 0 and versions_of(record)[place] == edit.base
 
 
-cdef Edit after_save(Record record, str key, Edit edit, Part part):
+cdef Edit after_save(Saved saved, Record record, str key, Edit edit, Part part):
     """Return what is left of an edit after a save; `part` is what the save took of it, or None."""
     cdef Py_ssize_t place = place_of(record, key)
     if part is None:
         return edit             # a pending change stays, based on what it was based on
     if part.edit is edit:
         return None if part.found is None or place < 0 else still_held(versions_of(record)[place], edit, part.found)
-    if edit is None:            # set, saved, and deleted while it was being saved
-        return None if place < 0 else based_on(new_edit(DELETED, key, ANY, None), versions_of(record)[place])
+    if edit is None:
+        if place < 0 or part.found is None or was_saved_twice(saved, key):
+            return None
+        return based_on(new_edit(DELETED, key, ANY, None), versions_of(record)[place])     # deleted while it was saved
     if edit.kind == DELETED and place < 0:
         return None
     return based_on(edit, versions_of(record)[place] if place >= 0 else 0)     # changed again, on our own version
+
+
+cdef bint was_saved_twice(Saved saved, str key) noexcept:
+    """Return True where another save, which is in place already, has saved the same change."""
+    return saved.old is not saved.base and place_of(saved.old, key) >= 0
 
 
 cdef Edit based_on(Edit edit, int64_t base):
@@ -273,11 +282,8 @@ cdef Edit still_held(int64_t version, Edit edit, Found found):
 
 cdef bytes said(Found found, Edit view):
     """Return the encoding of an object as it was when it said what was saved; None for one that says something older."""
-    cdef Found look = found
-    while look is not None:
-        if look.view is view:
-            return look.encoded
-        look = look.alike
+    if says(found, view):
+        return found.encoded
     return view.before if view.source is not None and view.source == found.encoded else None
 
 
