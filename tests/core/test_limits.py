@@ -26,9 +26,7 @@ def session_on(
     attributes: Iterable[tuple[str, int, int | None, bytes]], clock: Clock | None = None, **limits: int
 ) -> Session:
     clock = clock or Clock(manual=START)
-    cache = Cache(
-        1, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10**6, **limits
-    )
+    cache = Cache(1, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10**6, **limits)
     record = Record(bytes(16), 7, "u", "g", START, START, START, START + HOUR, True, list(attributes))
     return session_of(cache, record, from_cache=False)
 
@@ -46,7 +44,10 @@ keys = st.sampled_from(["a", "bb", "ü", "😀", "naïve", "dddd"])
 
 
 @given(
-    st.dictionaries(keys, texts), st.dictionaries(keys, texts | st.none()), st.integers(1, 60), st.integers(1, 6)
+    st.dictionaries(keys, texts),
+    st.dictionaries(keys, texts | st.none()),
+    st.integers(1, 60),
+    st.integers(1, 6),
 )
 def test_a_save_is_refused_where_the_session_grows_beyond_a_limit(
     before: dict[str, bytes], changes: dict[str, bytes | None], size: int, count: int

@@ -35,7 +35,7 @@ MakeRecord = Callable[..., Any]
 
 NAMES = [f"m{number}" for number in range(12)]
 SEEDS = int(os.environ.get("PGSESSION_SEEDS", "20"))
-ROUNDS = int(os.environ.get("PGSESSION_ROUNDS", "3000"))  # of two threads; `make sanitize` runs a million
+ROUNDS = int(os.environ.get("PGSESSION_ROUNDS", "3000"))  # of two threads; a million take half a minute
 
 
 def stored(*names: str) -> dict[str, bytes]:

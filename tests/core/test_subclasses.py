@@ -64,7 +64,7 @@ def test_numbers_are_what_they_are() -> None:
     for value in (10, -1, 10**30, -(10**30)):
         with pytest.raises(ValueError, match=rf"^n: must be from 0 to 9, not {value}$"):
             check_count("n", Int(value), 0, 9)
-    with pytest.raises(ValueError, match="^capacity: "):
+    with pytest.raises(ValueError, match=r"^capacity: "):
         Cache(Int(0), Clock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=0)
 
 
@@ -73,13 +73,15 @@ def test_durations_are_what_they_are() -> None:
     assert duration_micros("d", Delta(seconds=5)) == duration_micros("d", Shifting(seconds=5)) == 5_000_000
     for kind in (Int, Float):
         for value in (-1, 0, 10**30):
-            with pytest.raises(ValueError, match="^d: must be from"):
+            with pytest.raises(ValueError, match=r"^d: must be from"):
                 duration_micros("d", kind(value))
-    with pytest.raises(ValueError, match="^d: must be from"):
+    with pytest.raises(ValueError, match=r"^d: must be from"):
         duration_micros("d", Float("nan"))
-    with pytest.raises(ValueError, match="^d: must be from"):
+    with pytest.raises(ValueError, match=r"^d: must be from"):
         duration_micros("d", Shifting(days=213_503_983))
-    assert expiry_micros(Clock(manual=0), None, Shifting(microseconds=3)) == expiry_micros(Clock(manual=0), None, 3e-6)
+    assert expiry_micros(Clock(manual=0), None, Shifting(microseconds=3)) == expiry_micros(
+        Clock(manual=0), None, 3e-6
+    )
 
 
 class Fickle(tzinfo):
@@ -104,12 +106,12 @@ def test_moments_are_what_they_are() -> None:
 
 def test_texts_and_bytes_are_what_they_are() -> None:
     assert check_text("t", Text("ab")) == "ab"
-    with pytest.raises(ValueError, match="^t: must be at most 1 bytes, not 2"):
+    with pytest.raises(ValueError, match=r"^t: must be at most 1 bytes, not 2"):
         check_text("t", Text("ab"), 0, 1)
     identity = uuid.UUID(int=5)
     assert to_bytes(Text(identity)) == to_bytes(Octets(identity.bytes)) == identity.bytes
     for odd in (Text("x" * 36), Octets(b"x" * 17), Octets(b"")):
-        with pytest.raises(ValueError, match="^session_id: "):
+        with pytest.raises(ValueError, match=r"^session_id: "):
             to_bytes(odd)
     with pytest.raises(TypeError):
         Record(bytes(16), 1, "u", None, 0, 0, 0, 1, True, [("k", 1, None, Octets(b"1"))])
@@ -121,7 +123,7 @@ def test_what_is_given_for_an_attribute_is_read_once(make_session: MakeSession) 
     session = make_session()
     session.set(Text("k"), ["v"], expires_in=Shifting(seconds=5))
     for kind in (Int, Float, Text, Octets):
-        with pytest.raises(TypeError, match="^attribute 'k': a value that JSON can hold is needed"):
+        with pytest.raises(TypeError, match=r"^attribute 'k': a value that JSON can hold is needed"):
             session["k"] = [kind()]
     assert saved(session)._record.attributes() == [("k", 8, START + 5_000_000, b'["v"]')]
 
