@@ -262,6 +262,8 @@ CONFIG: dict[str, Rule] = {
     "max_sessions": count(0, 2**31 - 1),
     "max_sessions_policy": choice("evict", "reject"),
     "max_attribute_length": count(1, 2**28),
+    "max_session_size": count(1, 2**30),
+    "max_attributes": count(1, 2**30),
     "session_expiration": DURATION,
     "inactivity_duration": Rule(
         partial(rules.seconds, least=1_000_000), [0, 0.999999, *DURATION.bad], [1, CENTURY]

@@ -104,6 +104,8 @@ class AsyncSessionManager(AsyncReader):
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
                 max_attribute_length=config.max_attribute_length,
+                max_session_size=config.max_session_size,
+                max_attributes=config.max_attributes,
             )
         )
         self._node = secrets.token_hex(8)
