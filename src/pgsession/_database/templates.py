@@ -69,6 +69,11 @@ FUNCTIONS: Final = {
 """The functions by their short names. A function's text never changes once it was released: the next one has the next
 number, so that old and new nodes run side by side."""
 
+_SESSIONS_A_PAYLOAD: Final = 140
+"""Items about sessions that fit into a payload: each is at most 53 bytes long, with its space."""
+_LOCKS_A_PAYLOAD: Final = 7
+"""Items about locks that fit into a payload: each is at most 1,046 bytes long, for a resource of 512."""
+
 _US = "(extract(epoch FROM {0}) OPERATOR(pg_catalog.*) 1000000::numeric)::bigint"
 _LIVE = (
     "({0}.expires_at OPERATOR(pg_catalog.>) {1} AND (NOT {0}.include_inactivity"
@@ -117,6 +122,8 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     }
     names["channel"] = sql.Literal(events.events_channel(schema, prefix))
     names["plain"] = sql.Literal(events.PLAIN_SQL)
+    names["sessions_a_payload"] = sql.Literal(_SESSIONS_A_PAYLOAD)
+    names["locks_a_payload"] = sql.Literal(_LOCKS_A_PAYLOAD)
     names["fencing_literal"] = sql.Literal(names["fencing"].as_string())
     names["plain_sql"] = sql.SQL("current_setting('pgsession.own', true) IS DISTINCT FROM 'on'")
     names["random_bigint"] = sql.SQL("uuid_hash_extended(gen_random_uuid(), 0)")

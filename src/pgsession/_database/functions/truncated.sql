@@ -15,7 +15,7 @@ BEGIN
         END;
         WITH l AS (DELETE FROM {locks} WHERE session_id IS NOT NULL RETURNING resource, token)
         SELECT array_agg({lock_ended(l.resource, l.token)}) INTO ended FROM l;
-        PERFORM {announce}({plain}::text, ended, 7);
+        PERFORM {announce}({plain}::text, ended, {locks_a_payload});
     ELSE
         UPDATE {sessions} SET version = version + 1, updated_at = moment;
     END IF;
