@@ -18,8 +18,8 @@ from psycopg.rows import tuple_row
 
 from pgsession._database.connections import AsyncPlainCursor, PlainCursor
 from pgsession._database.statements import Statements
-from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, render
-from pgsession._protocol import events, rules
+from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, parameter_types, render
+from pgsession._protocol import rules
 from pgsession.errors import SchemaError
 
 __all__ = ["async_check", "async_create", "check", "create"]
@@ -118,7 +118,7 @@ def _steps(schema: str, prefix: str) -> _Steps:
     yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
     # What our functions and tables are made of must be the server's own types and functions.
     yield sql.SQL("SET LOCAL search_path = pg_catalog, pg_temp")
-    lock = sql.Literal(events.events_channel(schema, prefix) + " schema")
+    lock = sql.Literal(f"pgsession schema {schema}.{prefix}")
     yield sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(lock)
     if (yield sql.SQL("SELECT current_setting('server_encoding')"))[0][0] != "UTF8":
         raise SchemaError("pgsession needs a database whose encoding is UTF8")
@@ -168,6 +168,8 @@ def _steps(schema: str, prefix: str) -> _Steps:
     missing = [short for short, name in FUNCTIONS.items() if prefix + name not in functions]
     for short in missing:
         yield render(file("functions", f"{short}.sql"), names)
+        types = sql.SQL(", ".join(parameter_types(short, names)))
+        yield sql.SQL("REVOKE EXECUTE ON FUNCTION {}({}) FROM PUBLIC").format(names[short], types)
     if missing:
         yield render(file("triggers.sql"), names)
         done.append(f"created {len(missing)} functions")

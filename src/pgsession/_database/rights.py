@@ -1,8 +1,8 @@
 """Says which rights the role of a service needs, by the short names of `templates`: these, and nothing more.
 
-It reads, and it calls. What it calls runs with the rights of the functions' owner (SECURITY DEFINER) and calls the other
-functions, writes the tables and draws from the sequence by itself. So a service's role has no right to write a table, to
-TRUNCATE, to lock, or to use the sequence, and what is not named here is refused to it.
+It reads, and it calls. What it calls runs with the rights of the functions' owner (SECURITY DEFINER): that calls the
+other functions, writes the tables and draws from the sequence. So a service's role may write, TRUNCATE or lock no table
+and not use the sequence, and what is not named here is refused to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ READ: Final[dict[str, tuple[str, ...]]] = {
     "sessions": (),
     "attributes": (),
     "versions": (),
-    "incarnation": ("incarnation", "started_at"),
+    "incarnation": ("incarnation", "started_at", "place"),  # not the secret
 }
 """The tables that it may SELECT from, with the columns that it may see of them; none named: every column."""
 
@@ -23,8 +23,11 @@ CALLED: Final = (
     "delete_many",
     "drop_attribute",
     "incarnate",
+    "listen",
+    "prove",
     "release",
     "renew",
+    "send",
     "write",
     "write_accesses",
 )
