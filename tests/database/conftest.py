@@ -17,6 +17,7 @@ from pgsession._database.script import Parameter, Row, Script, step
 from pgsession._database.statements import Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.operations import Flag
+from tests.roles import Roles, made
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -269,3 +270,10 @@ def open_database(dsn: str, schema: str) -> Iterator[Callable[..., Database]]:
 def database(open_database: Callable[..., Database]) -> Database:
     """The tables, in a schema of the test's own."""
     return open_database("app_")
+
+
+@pytest.fixture
+def roles(dsn: str, schema: str) -> Iterator[Roles]:
+    """An owner, a service, an operator and a stranger; the schema is the owner's."""
+    with made(dsn, schema) as roles:
+        yield roles

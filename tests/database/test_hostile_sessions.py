@@ -114,7 +114,6 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
         (statements.list_user, ("ann", DAY)),
         (statements.list_group, ("g", DAY)),
         (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]))),
-        (statements.schema_version, ()),
         (statements.queue_usage, ()),
         (statements.proof, (node, "payload")),
         (statements.notify, ("payload",)),

@@ -17,6 +17,7 @@ from pgsession._database.connections import cut
 from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
+from pgsession.errors import SchemaError
 from pgsession.schema import async_check, async_create
 
 from .group_commit import AsyncGroupCommit
@@ -178,9 +179,12 @@ class AsyncRuntime:
         async with self.connections.connection() as connection:
             longest = PATIENCE * _seconds(config.operation_timeout)
             with self._deadlines.within(longest, partial(cut, connection.pgconn)):
-                if config.create_schema_if_missing:
+                try:
+                    await async_check(connection, self.statements)
+                except SchemaError:
+                    if not config.create_schema_if_missing:
+                        raise
                     await async_create(connection, config.schema_name, config.table_prefix)
-                else:
                     await async_check(connection, self.statements)
 
 

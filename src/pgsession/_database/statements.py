@@ -11,7 +11,6 @@ snapshot (C4), and the answer is always exactly one row:
     resync          (ids, versions)         -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
                                                version differs or that is gone; parameters by `arrays.uuid_array` and
                                                `arrays.integer_array`
-    schema_version  ()                      -> (version,)  see pgsession.schema.check
     queue_usage     ()                      -> (float,)  how full the notification queue is, 0 to 1
     proof           (node, payload)         -> (now, incarnation)  notifies the node's own proof channel
     notify          (payload)               -> (now,)  an event built by events.payloads
@@ -185,7 +184,6 @@ class Statements:
         self.list_user = self._render(_LIST.replace("@column", "user_id"))
         self.list_group = self._render(_LIST.replace("@column", "group_id"))
         self.resync = self._render(_RESYNC)
-        self.schema_version = self._render("SELECT coalesce(pg_catalog.max(v.version), 0) FROM {versions} v")
         self.queue_usage = "SELECT pg_catalog.pg_notification_queue_usage()"
         self.proof = self._render("SELECT f.* FROM {prove}(%s::pg_catalog.text, %s::pg_catalog.text) f")
         self.notify = self._render("SELECT f.* FROM {send}(%s::pg_catalog.text) f")

@@ -19,6 +19,7 @@ from pgsession._database.connections import cut
 from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
+from pgsession.errors import SchemaError
 from pgsession.schema import check, create
 
 from .group_commit import GroupCommit
@@ -180,9 +181,12 @@ class Runtime:
         with self.connections.connection() as connection:
             longest = PATIENCE * _seconds(config.operation_timeout)
             with self._deadlines.within(longest, partial(cut, connection.pgconn)):
-                if config.create_schema_if_missing:
+                try:
+                    check(connection, self.statements)
+                except SchemaError:
+                    if not config.create_schema_if_missing:
+                        raise
                     create(connection, config.schema_name, config.table_prefix)
-                else:
                     check(connection, self.statements)
 
 

@@ -1,3 +1,5 @@
+-- serves_from: 1
+
 -- The tables. No index on version, updated_at or last_accessed: an update and a noted access must stay HOT updates, which is
 -- also what the free space of the fill factors is for. "C" collation: the order of code points, as in Python.
 
