@@ -42,15 +42,18 @@ def with_answer_of(script: Script, place: int, statement: str, *parameters: Para
 class Ear:
     """A listening connection of a node."""
 
-    def __init__(self, connection: psycopg.Connection[Any], channel: str) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], statements: Statements, label: str = events.EVENTS
+    ) -> None:
         self._connection = connection
-        self._channel = channel
-        connection.execute(f"LISTEN {channel}")
+        row = connection.execute(statements.listen, (label, True)).fetchone()
+        assert row is not None
+        self.channel = row[0]
 
     def payloads(self) -> list[str]:
         """All that was committed before this call and not yet taken: a notification of our own ends the wait."""
         marker = secrets.token_hex(8)
-        self._connection.execute("SELECT pg_notify(%s, %s)", (self._channel, marker))
+        self._connection.execute("SELECT pg_notify(%s, %s)", (self.channel, marker))
         heard: list[str] = []
         for notification in self._connection.notifies(timeout=60):
             if notification.payload == marker:
@@ -91,7 +94,7 @@ class Database:
             connection.close()
 
     def ear(self) -> Ear:
-        return Ear(self.connect(), self.statements.events_channel)
+        return Ear(self.connect(), self.statements)
 
     def run(self, script: Script, connection: psycopg.Connection[Any] | None = None) -> Any:
         return run(connection or self.connection, script)

@@ -13,7 +13,7 @@ READ: Final[dict[str, tuple[str, ...]]] = {
     "sessions": (),
     "attributes": (),
     "versions": (),
-    "incarnation": ("incarnation", "started_at"),
+    "incarnation": ("incarnation", "started_at", "place"),  # not the secret
 }
 """The tables that it may SELECT from, with the columns that it may see of them; none named: every column."""
 
@@ -23,8 +23,11 @@ CALLED: Final = (
     "delete_many",
     "drop_attribute",
     "incarnate",
+    "listen",
+    "prove",
     "release",
     "renew",
+    "send",
     "write",
     "write_accesses",
 )

@@ -2,18 +2,21 @@
 -- memory, and no transition table. After 500 payloads in a transaction (about 100,000 sessions) 'A' says it shorter than
 -- the rest would.
 CREATE FUNCTION {note}() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     noted text := coalesce(current_setting('pgsession.noted', true), '');
     sent integer := coalesce(nullif(current_setting('pgsession.noted_payloads', true), ''), '0')::integer;
     item text := ' ' || CASE TG_OP WHEN 'DELETE' THEN {deleted(OLD.id)} ELSE {changed(NEW.id, NEW.version)} END;
 BEGIN
+    IF TG_RELID <> {sessions_oid} THEN
+        {refuse_table};
+    END IF;
     IF sent > 500 THEN
         RETURN NULL;
     END IF;
     IF length(noted) + length(item) > 7900 THEN
         sent := sent + 1;
-        PERFORM pg_notify({channel}, {plain} || CASE WHEN sent > 500 THEN ' A' ELSE noted END),
+        PERFORM pg_notify({channel}, {plain} || CASE WHEN sent <= 500 AND noted ~ {items} THEN noted ELSE ' A' END),
                 set_config('pgsession.noted_payloads', sent::text, true);
         noted := '';
     END IF;
