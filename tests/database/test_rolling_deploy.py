@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -131,14 +131,14 @@ THIRD = SECOND | {
 
 
 @pytest.fixture
-def version(tmp_path: Path) -> Iterator[Callable[[int], Version]]:
+def version(tmp_path: Path) -> Callable[[int], Version]:
     """The library as it is, and as it may be one and two versions later; the last one does not serve the first."""
     changes: list[tuple[dict[str, str], dict[str, str]]] = [
         ({}, {}),
         (SECOND, {"session_write_1": "session_write_2"}),
         (THIRD, {"session_write_1": "session_write_3", "session_lock_acquire_1": "session_lock_acquire_2"}),
     ]
-    yield lambda number: Version(tmp_path / str(number), *changes[number - 1])
+    return lambda number: Version(tmp_path / str(number), *changes[number - 1])
 
 
 @pytest.mark.slow
