@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import click
 import psycopg
 
 from pgsession import schema
@@ -16,56 +15,69 @@ from pgsession.errors import SchemaError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    options = _parse(arguments)
-    conninfo = options.conninfo or options.dsn or os.environ.get("PGSESSION_DSN", "")
     try:
-        with psycopg.connect(conninfo, autocommit=True) as connection:
-            done = schema.create(connection, options.schema_name, options.table_prefix)
+        status = cli.main(arguments, prog_name="python -m pgsession", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 1
+    return int(status or 0)
+
+
+@click.group()
+def cli() -> None:
+    """Look after the tables of pgsession."""
+
+
+def _checked(
+    rule: Callable[[str, object], object],
+) -> Callable[[click.Context, click.Parameter, object], object]:
+    """Return a callback that checks an option by its rule."""
+
+    def check(context: click.Context, option: click.Parameter, value: object) -> object:
+        try:
+            return rule(option.opts[0], value)
+        except ValueError as error:
+            raise click.UsageError(str(error), context)
+
+    return check
+
+
+@cli.command()
+@click.argument("dsn", envvar="PGSESSION_DSN", default="")
+@click.option("--conninfo", help="The same, as an option.")
+@click.option(
+    "--schema-name", envvar="PGSESSION_SCHEMA_NAME", default="public", show_default=True, metavar="NAME",
+    callback=_checked(rules.schema_name), help="The PostgreSQL schema of the tables.",
+)  # fmt: skip
+@click.option(
+    "--table-prefix", envvar="PGSESSION_TABLE_PREFIX", default="", metavar="PREFIX",
+    callback=_checked(rules.table_prefix), help="What the names of tables and functions begin with.",
+)  # fmt: skip
+@click.option(
+    "--grant-to", multiple=True, metavar="ROLE", callback=_checked(rules.role_names),
+    help="The role of a service, which gets what it needs and nothing more; once for each.",
+)  # fmt: skip
+def init(
+    dsn: str, conninfo: str | None, schema_name: str, table_prefix: str, grant_to: tuple[str, ...]
+) -> int:
+    """Create what is missing and upgrade what is older, in one transaction; again changes nothing.
+
+    DSN is a connection string or URL; without one PGSESSION_DSN, else libpq's PG... variables say where the database
+    is. Run it as the role that owns the tables, or is to own them.
+    """
+    try:
+        with psycopg.connect(conninfo or dsn, autocommit=True) as connection:
+            done = schema.create(connection, schema_name, table_prefix, grant_to=grant_to)
             database = connection.info.dbname
     except (SchemaError, psycopg.Error) as error:
-        print(f"pgsession init failed: {str(error).strip()}", file=sys.stderr)
+        click.echo(f"pgsession init failed: {str(error).strip()}", err=True)
         return 1
-    print(f"database {database!r}, schema {options.schema_name!r}, table prefix {options.table_prefix!r}:")
+    click.echo(f"database {database!r}, schema {schema_name!r}, table prefix {table_prefix!r}:")
     for line in done:
-        print(f"  {line}")
+        click.echo(f"  {line}")
     return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the arguments; end the process with status 2 where a name breaks its rule."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        rules.schema_name("--schema-name", options.schema_name)
-        rules.table_prefix("--table-prefix", options.table_prefix)
-    except ValueError as error:
-        parser.error(str(error))
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pgsession", description="Maintenance of pgsession's tables."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    init = commands.add_parser(
-        "init",
-        help="create or upgrade the tables",
-        description="Create what is missing and upgrade what is older, in one transaction; again changes nothing.",
-    )
-    init.add_argument(
-        "dsn",
-        nargs="?",
-        help="connection string or URL; default: PGSESSION_DSN, else libpq's PG... variables",
-    )
-    init.add_argument("--conninfo", help="the same, as an option")
-    init.add_argument(
-        "--schema-name", default=os.environ.get("PGSESSION_SCHEMA_NAME", "public"), metavar="NAME"
-    )
-    init.add_argument(
-        "--table-prefix", default=os.environ.get("PGSESSION_TABLE_PREFIX", ""), metavar="PREFIX"
-    )
-    return parser
 
 
 if __name__ == "__main__":

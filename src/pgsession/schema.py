@@ -1,241 +1,435 @@
 """Creates, upgrades and checks the tables, by versioned migrations, and the functions that work on them.
 
 A function's name has the number of its text, so that nodes of two versions of this library run side by side while one
-replaces the other: each finds its own.
+replaces the other: each finds its own. Each migration says in its first line which is the oldest schema version that a
+library must know to work with what it makes.
 
-Everything happens in one transaction, under an advisory lock: on any error nothing is left half-done. What to do is
-decided by a generator of statements that does no I/O; `create` and `async_create` run it.
+Everything happens in one transaction, under a lock on a table of ours: on any error nothing is left half-done. What to
+do is decided by generators of statements that do no I/O; `create`, `check` and their asynchronous twins run them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable
-from typing import Any, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from pgsession._database import inspection
 from pgsession._database.connections import AsyncPlainCursor, PlainCursor
+from pgsession._database.inspection import Inspection
 from pgsession._database.statements import Statements
 from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, render
-from pgsession._protocol import events, rules
+from pgsession._protocol import rules
 from pgsession.errors import SchemaError
 
 __all__ = ["async_check", "async_create", "check", "create"]
 
+OLDEST_VERSION: Final = 1
+"""The oldest schema version that this version of the library works with, where its functions are there."""
+
+_LOCK_TIMEOUT: Final = 5  # seconds; who uses the tables waits behind who waits to change them
+
+_T = TypeVar("_T")
 _Rows = list[tuple[Any, ...]]
 _Query = sql.SQL | sql.Composed
-_Steps = Generator[_Query, _Rows, list[str]]
+_Steps = Generator[_Query, _Rows, _T]
 
 
-def create(connection: psycopg.Connection[Any], schema: str = "public", prefix: str = "") -> list[str]:
+def create(
+    connection: psycopg.Connection[Any],
+    schema: str = "public",
+    prefix: str = "",
+    *,
+    grant_to: Iterable[str] = (),
+) -> list[str]:
     """Create what is missing and upgrade what is older, in one transaction; return what was done, in words.
 
     Any number of processes may do this at once. The connection must not be in a transaction.
 
+    Args:
+        connection: A connection of the role that owns the tables, or is to own them, or of a member of it.
+        schema: The PostgreSQL schema of the tables.
+        prefix: What the names of tables and functions begin with.
+        grant_to: The roles of services; each gets the rights that it needs, and nothing more.
+
     Raises:
-        SchemaError: Something that is not ours has the same name, the schema is newer than this version of the library,
-            or the role lacks the right to create; or the server is a standby, or the database's encoding is not UTF8.
+        SchemaError: Something that is not this role's has the same name, the schema is too new for this version of the
+            library, or the role lacks the right to create or to grant; or the server is a standby, the database's
+            encoding is not UTF8, or somebody has locked the tables for too long.
     """
-    rules.schema_name("schema", schema)
-    rules.table_prefix("prefix", prefix)
-    steps = _steps(schema, prefix)
+    wanted = _wanted(schema, prefix, grant_to)
     try:
-        with connection.transaction(), PlainCursor(connection, row_factory=tuple_row) as cursor:
-            query = next(steps)
-            while True:
-                cursor.execute(query, prepare=False)  # several statements cannot be prepared
-                try:
-                    query = steps.send(cursor.fetchall() if cursor.description else [])
-                except StopIteration as done:
-                    return cast("list[str]", done.value)
+        try:
+            return _run(connection, _creating(*wanted))
+        except _EXISTS:
+            return _run(connection, _creating(*wanted))  # another one was first: now it is there
     except psycopg.Error as error:
         raise _explained(error, schema, prefix) from error
 
 
 async def async_create(
-    connection: psycopg.AsyncConnection[Any], schema: str = "public", prefix: str = ""
+    connection: psycopg.AsyncConnection[Any],
+    schema: str = "public",
+    prefix: str = "",
+    *,
+    grant_to: Iterable[str] = (),
 ) -> list[str]:
     """Do what `create` does, on an asynchronous connection."""
-    rules.schema_name("schema", schema)
-    rules.table_prefix("prefix", prefix)
-    steps = _steps(schema, prefix)
+    wanted = _wanted(schema, prefix, grant_to)
     try:
-        async with connection.transaction(), AsyncPlainCursor(connection, row_factory=tuple_row) as cursor:
-            query = next(steps)
-            while True:
-                await cursor.execute(query, prepare=False)
-                try:
-                    query = steps.send(await cursor.fetchall() if cursor.description else [])
-                except StopIteration as done:
-                    return cast("list[str]", done.value)
+        try:
+            return await _async_run(connection, _creating(*wanted))
+        except _EXISTS:
+            return await _async_run(connection, _creating(*wanted))
     except psycopg.Error as error:
         raise _explained(error, schema, prefix) from error
 
 
 def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
-    """Raise `SchemaError`, which names the command to run, unless the schema is as this version needs it.
+    """Raise `SchemaError` unless the schema serves this version of the library and the role may do all that it needs.
 
-    It takes one cheap query.
+    The error names everything that is missing, and the commands that mend it. Takes a cheap look at the catalog.
     """
     try:
-        with PlainCursor(connection, row_factory=tuple_row) as cursor:
-            version = cursor.execute(statements.schema_version).fetchone()
+        _run(connection, _checking(statements.schema, statements.prefix))
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
-    _check_version(version, statements)
 
 
 async def async_check(connection: psycopg.AsyncConnection[Any], statements: Statements) -> None:
     """Do what `check` does, on an asynchronous connection."""
     try:
-        async with AsyncPlainCursor(connection, row_factory=tuple_row) as cursor:
-            version = await (await cursor.execute(statements.schema_version)).fetchone()
+        await _async_run(connection, _checking(statements.schema, statements.prefix))
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
-    _check_version(version, statements)
 
 
-def command(schema: str, prefix: str) -> str:
+def command(schema: str, prefix: str, options: str = "") -> str:
     """Return the command that creates or upgrades the schema, for messages."""
-    options = f" --schema-name {schema}" * (schema != "public") + f" --table-prefix {prefix}" * (prefix != "")
+    options += f" --schema-name {schema}" * (schema != "public")
+    options += f" --table-prefix {prefix}" * (prefix != "")
     return f"python -m pgsession init{options} DSN"
 
 
 def latest_version() -> int:
-    """Return the schema version that this version of the library needs."""
-    return _migrations()[-1][0]
+    """Return the schema version that this version of the library makes."""
+    return _migrations()[-1].version
 
 
-def _migrations() -> list[tuple[int, str, str]]:
-    """Return each migration as (version, name, SQL template), in order."""
-    return [(int(name[:4]), name, template) for name, template in files("migrations").items()]
+# ---- running steps ----
 
 
-def _steps(schema: str, prefix: str) -> _Steps:
+def _run(connection: psycopg.Connection[Any], steps: _Steps[_T]) -> _T:
+    with connection.transaction(), PlainCursor(connection, row_factory=tuple_row) as cursor:
+        query = next(steps)
+        while True:
+            cursor.execute(query, prepare=False)  # several statements cannot be prepared
+            try:
+                query = steps.send(cursor.fetchall() if cursor.description else [])
+            except StopIteration as done:
+                return cast("_T", done.value)
+
+
+async def _async_run(connection: psycopg.AsyncConnection[Any], steps: _Steps[_T]) -> _T:
+    async with connection.transaction(), AsyncPlainCursor(connection, row_factory=tuple_row) as cursor:
+        query = next(steps)
+        while True:
+            await cursor.execute(query, prepare=False)
+            try:
+                query = steps.send(await cursor.fetchall() if cursor.description else [])
+            except StopIteration as done:
+                return cast("_T", done.value)
+
+
+# What our functions and tables are made of, and what we ask, must be the server's own types and functions.
+_TRUST_NO_PATH = sql.SQL("SET LOCAL search_path = pg_catalog, pg_temp")
+
+
+# ---- migrations and versions ----
+
+
+class Migration(NamedTuple):
+    """Holds one step from a schema version to the next."""
+
+    version: int
+    name: str
+    serves_from: int
+    """The oldest schema version that a library must know to work with what this makes."""
+    template: str
+
+
+_SERVES_FROM = re.compile(r"-- serves_from: (\d+)$", re.MULTILINE)
+
+
+def _migrations() -> list[Migration]:
+    """Return the migrations in their order."""
+    found = []
+    for name, template in files("migrations").items():
+        said = _SERVES_FROM.match(template)
+        assert said is not None, f"{name}.sql does not say which versions it serves"
+        found.append(Migration(int(name[:4]), name, int(said[1]), template))
+    return found
+
+
+def _version(names: dict[str, sql.Composable]) -> _Steps[tuple[int, int]]:
+    """Return the version of the schema, and the oldest that a library must know to work with it."""
+    query = "SELECT coalesce(max(version), 0), coalesce(max(serves_from), 0) FROM {versions}"
+    ((version, serves_from),) = yield sql.SQL(query).format(**names)
+    return version, serves_from
+
+
+def _refuse_newer(schema: str, prefix: str, version: int, serves_from: int) -> None:
+    if serves_from > latest_version():
+        raise SchemaError(
+            f"{_tables(schema, prefix)} are at version {version}, which serves no version of pgsession that knows"
+            f" less than {serves_from}; this one knows {latest_version()}: install a newer pgsession"
+        )
+
+
+def _older(schema: str, prefix: str, version: int) -> SchemaError:
+    return SchemaError(
+        f"{_tables(schema, prefix)} are at version {version} and must be at {latest_version()}: run"
+        f" `{command(schema, prefix)}`, or set create_schema_if_missing"
+    )
+
+
+def _tables(schema: str, prefix: str) -> str:
+    return f"the tables of pgsession in schema {schema!r} with prefix {prefix!r}"
+
+
+# ---- check ----
+
+
+def _checking(schema: str, prefix: str) -> _Steps[None]:
+    yield _TRUST_NO_PATH
+    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    if found.owner is None or "versions" in found.missing("table"):
+        raise SchemaError(_nothing_there(schema, prefix))
+    grants, version = found.grants(), latest_version()
+    if not grants:
+        version, serves_from = yield from _version(names_of(schema, prefix))
+        _refuse_newer(schema, prefix, version, serves_from)
+        if version < OLDEST_VERSION or (version < latest_version() and found.missing("function")):
+            raise _older(schema, prefix, version)
+    wrong = _faults(found, same_version=version == latest_version())
+    if not grants and not wrong:
+        return
+    again = f"as {found.owner} run `{command(schema, prefix, f' --grant-to {found.role}' * bool(grants))}`"
+    if grants:
+        wrong.append(f"role {found.role} may not do what it must; that it may: `{'; '.join(grants)}`")
+    raise SchemaError(f"{_tables(schema, prefix)} cannot be used: {'. '.join(wrong)}. For all of it {again}")
+
+
+def _faults(found: Inspection, *, same_version: bool) -> list[str]:
+    """Return what `init` mends, in words."""
+    missing = found.missing("table") + found.missing("function")
+    if same_version:  # a newer version may do without, and an older one is not to have them
+        missing += found.missing("trigger")
+    faults = []
+    if missing:
+        faults.append(f"missing, or not {found.owner}'s: {', '.join(missing)}")
+    if triggers := found.unsound_triggers():
+        faults.append(
+            f"disabled, or not enabled ALWAYS, so that nodes would not hear of changes: trigger {', '.join(triggers)}"
+        )
+    if found.revokes():
+        faults.append("everybody may call functions of pgsession, and could forge what nodes tell each other")
+    return faults
+
+
+def _nothing_there(schema: str, prefix: str) -> str:
+    return (
+        f"there are no tables of pgsession in schema {schema!r} with prefix {prefix!r}: run"
+        f" `{command(schema, prefix)}`, or set create_schema_if_missing"
+    )
+
+
+# ---- create ----
+
+
+def _wanted(schema: str, prefix: str, grant_to: Iterable[str]) -> tuple[str, str, tuple[str, ...]]:
+    return (
+        rules.schema_name("schema", schema),
+        rules.table_prefix("prefix", prefix),
+        rules.role_names("grant_to", grant_to),
+    )
+
+
+def _creating(schema: str, prefix: str, grant_to: tuple[str, ...]) -> _Steps[list[str]]:
     # Whatever the default is: what another process did while we waited for the lock must be seen.
     yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
-    # What our functions and tables are made of must be the server's own types and functions.
-    yield sql.SQL("SET LOCAL search_path = pg_catalog, pg_temp")
-    lock = sql.Literal(events.events_channel(schema, prefix) + " schema")
-    yield sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))").format(lock)
+    yield _TRUST_NO_PATH
+    yield sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(1000 * _LOCK_TIMEOUT))
     if (yield sql.SQL("SELECT current_setting('server_encoding')"))[0][0] != "UTF8":
         raise SchemaError("pgsession needs a database whose encoding is UTF8")
     names = names_of(schema, prefix)
+    done = yield from _making_room(schema, prefix, names)
+    version, serves_from = yield from _version(names)
+    _refuse_newer(schema, prefix, version, serves_from)
+    if version <= latest_version():  # a newer one is mended by those who know it
+        done += yield from _migrating(version, names)
+        done += yield from _mending(schema, prefix, names)
+    for role in grant_to:
+        done += yield from _granting(schema, prefix, role)
+    return done or [f"nothing to do: the schema is at version {max(version, latest_version())}"]
+
+
+def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> _Steps[list[str]]:
+    """Lock the table of the versions, which is made where there is nothing; from here on the tables' owner acts."""
     done: list[str] = []
     if not (yield sql.SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(sql.Literal(schema))):
         yield sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
         done.append(f"created schema {schema}")
-    existing = {
-        name: (kind, columns)
-        for name, kind, columns in (
-            yield _SIMILAR.format(
-                schema=sql.Literal(schema),
-                names=_array_of(prefix + name for name in RELATIONS.values()),
-            )
-        )
-    }
-    functions = {
-        row[0]
-        for row in (
-            yield _SAME_FUNCTIONS.format(
-                schema=sql.Literal(schema),
-                names=_array_of(prefix + name for name in FUNCTIONS.values()),
-            )
-        )
-    }
-    versions = prefix + "session_schema_version"
-    if versions not in existing:
-        _refuse_foreign(schema, sorted({*existing, *functions}))
+    owner = _owner(schema, prefix, (yield _existing(schema, prefix)))
+    if owner is None:
         yield sql.SQL(
-            "CREATE TABLE {versions} (version integer PRIMARY KEY, name text NOT NULL,"
+            "CREATE TABLE {versions} (version integer PRIMARY KEY, name text NOT NULL, serves_from integer NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         ).format(**names)
-    elif existing[versions] != ("r", "version,name,applied_at"):
-        _refuse_foreign(schema, [versions])
-    applied = {row[0] for row in (yield sql.SQL("SELECT version FROM {versions}").format(**names))}
-    if applied and max(applied) > latest_version():
-        raise SchemaError(_newer(schema, prefix, max(applied)))
-    for version, name, template in _migrations():
-        if version in applied:
-            continue
-        yield render(template, names)
-        yield sql.SQL("INSERT INTO {versions} (version, name) VALUES ({version}, {name})").format(
-            **names, version=sql.Literal(version), name=sql.Literal(name)
+    else:
+        yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
+        yield sql.SQL("LOCK TABLE {versions} IN SHARE ROW EXCLUSIVE MODE").format(**names)
+        # Only what is locked stays whose it is.
+        _owner(schema, prefix, (yield _existing(schema, prefix)))
+    return done
+
+
+def _migrating(version: int, names: dict[str, sql.Composable]) -> _Steps[list[str]]:
+    done: list[str] = []
+    for migration in _migrations():
+        if migration.version > version:
+            yield render(migration.template, names)
+            yield sql.SQL(
+                "INSERT INTO {versions} (version, name, serves_from) VALUES ({version}, {name}, {serves_from})"
+            ).format(
+                **names,
+                version=sql.Literal(migration.version),
+                name=sql.Literal(migration.name),
+                serves_from=sql.Literal(migration.serves_from),
+            )
+            done.append(f"applied migration {migration.name}")
+    return done
+
+
+def _mending(schema: str, prefix: str, names: dict[str, sql.Composable]) -> _Steps[list[str]]:
+    """Make the functions and triggers that are missing, and set right what somebody has changed of them."""
+    done: list[str] = []
+    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    if gone := found.missing("table"):
+        raise SchemaError(
+            f"of {_tables(schema, prefix)} some are gone ({', '.join(gone)}); nothing was changed. Restore them, or"
+            " drop the others and run this again"
         )
-        done.append(f"applied migration {name}")
-    missing = [short for short, name in FUNCTIONS.items() if prefix + name not in functions]
+    missing = found.missing("function")
     for short in missing:
         yield render(file("functions", f"{short}.sql"), names)
     if missing:
-        yield render(file("triggers.sql"), names)
         done.append(f"created {len(missing)} functions")
-    return done or [f"nothing to do: the schema is at version {latest_version()}"]
+    triggers = found.missing("trigger") + found.unsound_triggers()
+    if triggers or missing:
+        yield render(file("triggers.sql"), names)
+    if triggers and not missing:
+        done.append(f"mended the triggers {', '.join(triggers)}")
+    if revokes := inspection.inspection_of((yield inspection.query(schema, prefix))).revokes():
+        for revoke in revokes:
+            yield sql.SQL(revoke)
+        if not missing:
+            done.append("took the right to call the functions from everybody")
+    return done
 
 
-_SIMILAR = sql.SQL(
-    "SELECT c.relname, c.relkind::text, (SELECT string_agg(a.attname, ',' ORDER BY a.attnum) FROM pg_attribute a"
-    " WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)"
-    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE n.nspname = {schema} AND c.relname = ANY ({names})"
-)
+def _granting(schema: str, prefix: str, role: str) -> _Steps[list[str]]:
+    query = inspection.query(schema, prefix, role)
+    grants = inspection.inspection_of((yield query)).grants()
+    for grant in grants:
+        yield sql.SQL(grant)
+    # Who holds no grant option is told so by a mere warning.
+    found = inspection.inspection_of((yield query))
+    if refused := found.grants():
+        raise SchemaError(
+            f"the role may not grant this: `{'; '.join(refused)}`; nothing was changed. Have the owner of schema"
+            f" {schema!r} grant it first"
+        )
+    return [f"granted to {found.role} what a service needs"] if grants else []
 
 
-_SAME_FUNCTIONS = sql.SQL(
-    "SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-    " WHERE n.nspname = {schema} AND p.proname = ANY ({names})"
-)
+def _existing(schema: str, prefix: str) -> sql.Composed:
+    return sql.SQL(file("existing.sql")).format(
+        schema=sql.Literal(schema),
+        relations=_array_of(prefix + name for name in RELATIONS.values()),
+        functions=_array_of(prefix + name for name in FUNCTIONS.values()),
+    )
 
 
 def _array_of(names: Iterable[str]) -> sql.Composed:
     return sql.SQL("ARRAY[{}]::name[]").format(sql.SQL(", ").join(map(sql.Literal, names)))
 
 
-def _refuse_foreign(schema: str, found: list[str]) -> None:
-    if found:
-        raise SchemaError(
-            f"{', '.join(f'{schema}.{name}' for name in found)} exists already and was not made by"
-            " pgsession; nothing was changed. Choose another schema_name or table_prefix"
-        )
+def _owner(schema: str, prefix: str, existing: _Rows) -> str | None:
+    """Return the role to which all belongs that has our names, or None where there is nothing.
+
+    Raises:
+        SchemaError: Some of it is not ours, or belongs to a role that we are not.
+    """
+    owners: dict[str, str] = {name: owner for name, owner, _, has_versions, _ in existing if has_versions}
+    versions = prefix + RELATIONS["versions"]
+    if versions not in owners:
+        if existing:
+            found = ", ".join(dict.fromkeys(f"{schema}.{name}" for name, *_ in existing))
+            raise SchemaError(
+                f"{found} exists already and was not made by pgsession; nothing was changed. Choose another"
+                " schema_name or table_prefix"
+            )
+        return None
+    for name, owner, is_ours, _, user in existing:
+        if not is_ours:
+            again = command(schema, prefix, f" --grant-to {user}")
+            raise SchemaError(
+                f"{schema}.{name} belongs to role {owner!r}, and {user!r} is no member of that; nothing was changed."
+                f" Where {owner!r} is to own the tables of pgsession, run `{again}` as {owner!r}; else choose another"
+                " schema_name or table_prefix"
+            )
+        if owner != owners[versions]:
+            raise SchemaError(
+                f"{schema}.{name} belongs to role {owner!r}, but {schema}.{versions} to {owners[versions]!r}; nothing"
+                " was changed. Give them one owner"
+            )
+    return owners[versions]
 
 
-def _newer(schema: str, prefix: str, version: int) -> str:
-    return (
-        f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version}, and this"
-        f" version of pgsession knows only {latest_version()}: install a newer pgsession"
-    )
-
-
-def _check_version(row: tuple[Any, ...] | None, statements: Statements) -> None:
-    version = row[0] if row else 0
-    schema, prefix = statements.schema, statements.prefix
-    if version > latest_version():
-        raise SchemaError(_newer(schema, prefix, version))
-    if version < latest_version():
-        raise SchemaError(
-            f"the tables of pgsession in schema {schema!r} with prefix {prefix!r} are at version {version} and must"
-            f" be at {latest_version()}: run `{command(schema, prefix)}`, or set create_schema_if_missing"
-        )
+# Another one may have been first.
+_EXISTS = (
+    errors.UniqueViolation,
+    errors.DuplicateSchema,
+    errors.DuplicateTable,
+    errors.DuplicateFunction,
+    errors.DuplicateObject,
+)
 
 
 def _explained(error: psycopg.Error, schema: str, prefix: str) -> Exception:
     """Return a `SchemaError` where the error says something about the schema, else the error itself."""
     reason = (error.diag.message_primary or str(error)).strip()
-    if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
-        return SchemaError(
-            f"there are no tables of pgsession in schema {schema!r} with prefix {prefix!r} ({reason}): run"
-            f" `{command(schema, prefix)}`, or set create_schema_if_missing"
-        )
     if isinstance(error, errors.InsufficientPrivilege):
         return SchemaError(
             f"the database role may not do this: {reason}; nothing was changed. Run"
             f" `{command(schema, prefix)}` as a role that may create in schema {schema!r}, or grant that right"
         )
-    if isinstance(error, errors.DuplicateTable | errors.DuplicateFunction | errors.DuplicateObject):
+    if isinstance(error, _EXISTS):
         return SchemaError(
             f"{reason} and was not made by pgsession; nothing was changed. Choose another schema_name or table_prefix"
         )
+    if isinstance(error, errors.LockNotAvailable):
+        return SchemaError(
+            f"somebody has locked {_tables(schema, prefix)} for more than {_LOCK_TIMEOUT} s ({reason}); nothing was"
+            " changed. Run it again, or end the transaction that holds the lock"
+        )
+    if isinstance(error, errors.UndefinedObject):
+        return SchemaError(f"{reason}; nothing was changed")
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return SchemaError(f"the server is read-only ({reason}): nothing can be created on a standby")
     return error

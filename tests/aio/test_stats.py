@@ -195,7 +195,8 @@ async def test_events_and_invalidations(open_manager: OpenAsyncManager) -> None:
 async def test_malformed_events(manager: pgsession.AsyncSessionManager, tables: Tables) -> None:
     await manager.create_session("u")
     before = manager.stats()
-    tables.run("SELECT pg_notify(%s, 'garbage')", manager._open_runtime().statements.events_channel)
+    runtime = manager._open_runtime()
+    await runtime.store.query(runtime.statements.notify, ("garbage",))
     await moved(manager, before, events=1, malformed_events=1, cached_sessions=-1)
 
 

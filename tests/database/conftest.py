@@ -17,6 +17,7 @@ from pgsession._database.script import Parameter, Row, Script, step
 from pgsession._database.statements import Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.operations import Flag
+from tests.roles import Roles, made
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -41,15 +42,18 @@ def with_answer_of(script: Script, place: int, statement: str, *parameters: Para
 class Ear:
     """A listening connection of a node."""
 
-    def __init__(self, connection: psycopg.Connection[Any], channel: str) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], statements: Statements, label: str = events.EVENTS
+    ) -> None:
         self._connection = connection
-        self._channel = channel
-        connection.execute(f"LISTEN {channel}")
+        row = connection.execute(statements.listen, (label, True)).fetchone()
+        assert row is not None
+        self.channel = row[0]
 
     def payloads(self) -> list[str]:
         """All that was committed before this call and not yet taken: a notification of our own ends the wait."""
         marker = secrets.token_hex(8)
-        self._connection.execute("SELECT pg_notify(%s, %s)", (self._channel, marker))
+        self._connection.execute("SELECT pg_notify(%s, %s)", (self.channel, marker))
         heard: list[str] = []
         for notification in self._connection.notifies(timeout=60):
             if notification.payload == marker:
@@ -90,7 +94,7 @@ class Database:
             connection.close()
 
     def ear(self) -> Ear:
-        return Ear(self.connect(), self.statements.events_channel)
+        return Ear(self.connect(), self.statements)
 
     def run(self, script: Script, connection: psycopg.Connection[Any] | None = None) -> Any:
         return run(connection or self.connection, script)
@@ -266,3 +270,10 @@ def open_database(dsn: str, schema: str) -> Iterator[Callable[..., Database]]:
 def database(open_database: Callable[..., Database]) -> Database:
     """The tables, in a schema of the test's own."""
     return open_database("app_")
+
+
+@pytest.fixture
+def roles(dsn: str, schema: str) -> Iterator[Roles]:
+    """An owner, a service, an operator and a stranger; the schema is the owner's."""
+    with made(dsn, schema) as roles:
+        yield roles

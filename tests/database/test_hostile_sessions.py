@@ -114,7 +114,6 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
         (statements.list_user, ("ann", DAY)),
         (statements.list_group, ("g", DAY)),
         (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]))),
-        (statements.schema_version, ()),
         (statements.queue_usage, ()),
         (statements.proof, (node, "payload")),
         (statements.notify, ("payload",)),
@@ -311,8 +310,11 @@ def test_no_overload_in_our_own_schema_fits_better(database: Database) -> None:
     names = [database.statements._names[name].as_string() for name in FUNCTIONS]
     with psycopg.connect(database.dsn, autocommit=True) as connection:
         for name, short in zip(names, FUNCTIONS, strict=True):
-            count = len(parameter_types(short, database.statements._names))
+            types = parameter_types(short, database.statements._names)
+            count = len(types)
             for least in {count, count - 1} - {0, -1}:
+                if types == ["pg_catalog.text"] * least:
+                    continue  # that is ours
                 connection.execute(
                     f"CREATE FUNCTION {name}({', '.join(['text'] * least)}) RETURNS text LANGUAGE plpgsql AS"
                     f" $$ BEGIN RAISE EXCEPTION 'the stranger was called'; END $$"

@@ -10,7 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgsession._database.statements import Statements
 from pgsession._protocol import events
+from pgsession.schema import create
 from tests.fault.conftest import NewNode
 from tests.fault.nodes import Console, Node, until
 
@@ -23,7 +25,8 @@ class Ear:
 
     def __init__(self, dsn: str, schema: str) -> None:
         self._connection = psycopg.connect(dsn, autocommit=True)
-        self._connection.execute(f"LISTEN {events.events_channel(schema, '')}")
+        create(self._connection, schema)
+        self._connection.execute(Statements(schema).listen, (events.EVENTS, True))
         self.payloads: list[str] = []
 
     def items(self) -> list[events.Item]:
@@ -173,16 +176,16 @@ def test_a_queue_that_fills_is_told(
 def test_a_proof_comes_after_what_was_committed_before_it(new_node: NewNode, dsn: str, schema: str) -> None:
     """What the bound rests on: 10,990 proofs, 48,213 events, no violation."""
     new_node()
-    channel = events.events_channel(schema, "")
+    statements = Statements(schema)
     with psycopg.connect(dsn, autocommit=True) as listener, psycopg.connect(dsn, autocommit=True) as sender:
         writers = [psycopg.connect(dsn, autocommit=True) for _ in range(4)]
         for number, writer in enumerate(writers):
             writer.execute(f"SET synchronous_commit = {'off' if number % 2 else 'on'}")
-        listener.execute(f"LISTEN {channel}")
+        listener.execute(statements.listen, (events.EVENTS, True))
         for number in range(50):
             for writer in writers:
-                writer.execute("SELECT pg_notify(%s, %s)", (channel, f"event {number}"))
-            sender.execute("SELECT pg_notify(%s, %s)", (channel, f"proof {number}"))
+                writer.execute(statements.notify, (f"event {number}",))
+            sender.execute(statements.notify, (f"proof {number}",))
             heard = [notify.payload for notify in listener.notifies(timeout=30, stop_after=5)][:5]
             assert heard == [f"event {number}"] * 4 + [f"proof {number}"]
         for writer in writers:

@@ -68,7 +68,7 @@ def test_a_logger_of_the_callers_is_used(
 ) -> None:
     manager = open_manager(logger=logging.getLogger("app.sessions"))
     runtime = manager._open_runtime()
-    runtime.store.query("SELECT 1 FROM pg_notify(%s, 'garbage')", (runtime.statements.events_channel,))
+    runtime.store.query(runtime.statements.notify, ("garbage",))
 
     def logged() -> bool:
         return any(

@@ -195,7 +195,8 @@ def test_events_and_invalidations(open_manager: OpenAsyncManager) -> None:
 def test_malformed_events(manager: pgsession.SessionManager, tables: Tables) -> None:
     manager.create_session("u")
     before = manager.stats()
-    tables.run("SELECT pg_notify(%s, 'garbage')", manager._open_runtime().statements.events_channel)
+    runtime = manager._open_runtime()
+    runtime.store.query(runtime.statements.notify, ("garbage",))
     moved(manager, before, events=1, malformed_events=1, cached_sessions=-1)
 
 

@@ -7,11 +7,9 @@ checked before anything else happens.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import enum
 import inspect
-import itertools
 import logging
 import math
 import uuid
@@ -20,6 +18,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NamedTuple
 
+import click
 import pytest
 
 import pgsession
@@ -149,6 +148,12 @@ SCHEMA = Rule(rules.schema_name, ["", "x" * 64, "é" * 32, "$pgsession$", *NO_TE
 PREFIX = Rule(
     rules.table_prefix, ["x" * 31, "x" * 35, "é" * 16, "$pgsession$", *NO_TEXT], ["", "x" * 30, "é" * 15]
 )
+ROLE = Rule(
+    lambda name, value: rules.role_names(name, [value]), ["", "x" * 64, "é" * 32, *NO_TEXT], ["x" * 63]
+)
+ROLES = Rule(
+    rules.role_names, ["x", None, 5, True, object(), *([value] for value in ROLE.bad)], [[], ["x" * 63]]
+)
 VALUE = Rule(
     lambda name, value: fresh(pgsession.Session).set("k", value),
     ["a\0b", "\ud800", math.nan, [math.inf], 1j, {1j: 1}, "x" * 16383],
@@ -186,6 +191,7 @@ TABLE: dict[str, Rule | Free] = {
     "environ": optional(typed("a mapping", {})),
     "expires_at": EXPIRES_AT,
     "expires_in": EXPIRES_IN,
+    "grant_to": ROLES,
     "group_id": IDENTIFIER,
     "health_check_interval": optional(DURATION),
     "heartbeat_interval": DURATION._replace(good=[1e-6, 59.9]),
@@ -289,11 +295,11 @@ CONFIG: dict[str, Rule] = {
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }
 COMMAND: dict[str, Rule | Free] = {
-    "help": Free("argparse"),
     "dsn": DRIVER,
     "conninfo": DRIVER,
     "schema_name": SCHEMA,
     "table_prefix": PREFIX,
+    "grant_to": ROLE,
 }
 
 # ---- the entry points ----
@@ -451,7 +457,7 @@ def test_every_public_parameter_has_a_row() -> None:
     ]
     assert not missing
     assert set(CONFIG) == set(pgsession.Config.__struct_fields__)
-    assert set(COMMAND) == {action.dest for action in command_options()}
+    assert set(COMMAND) == {option.name for option in command_options()}
 
 
 def test_no_row_is_left_over() -> None:
@@ -539,26 +545,23 @@ def test_config_says_the_same_words_as_a_config_error(field: str) -> None:
         pgsession.Config(**(room | {field: value}))
 
 
-def command_options() -> list[argparse.Action]:
-    (commands,) = (a for a in command._parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return list(itertools.chain.from_iterable(parser._actions for parser in commands.choices.values()))
+def command_options() -> list[click.Parameter]:
+    return [option for name in command.cli.commands for option in command.cli.commands[name].params]
 
 
-@pytest.mark.parametrize("action", command_options(), ids=lambda action: action.dest)
+@pytest.mark.parametrize("option", command_options(), ids=lambda option: option.name)
 def test_the_command_refuses_in_the_same_words(
-    action: argparse.Action, capsys: pytest.CaptureFixture[str]
+    option: click.Parameter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rule = COMMAND[action.dest]
+    rule = COMMAND[option.name or ""]
     if isinstance(rule, Free):
         return
     for value in rule.bad:
         if not isinstance(value, str):
             continue
-        option = action.option_strings[0]
-        with pytest.raises(SystemExit) as ended:
-            command.main(["init", f"{option}={value}", "host=/nowhere"])
-        assert ended.value.code == 2
-        assert expected(rule, option, value)[1] in capsys.readouterr().err
+        name = option.opts[0]
+        assert command.main(["init", f"{name}={value}", "host=/nowhere"]) == 2
+        assert expected(rule, name, value)[1] in capsys.readouterr().err
 
 
 def test_an_id_is_the_text_it_is_whatever_its_class_prints() -> None:

@@ -19,7 +19,7 @@ from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
-from pgsession.errors import ConfigError, DatabaseUnavailable
+from pgsession.errors import ConfigError, DatabaseUnavailable, SchemaError
 from pgsession.schema import async_check, async_create
 
 from .group_commit import MOST_WAITING, AsyncGroupCommit
@@ -211,9 +211,12 @@ class AsyncRuntime:
         config = self._config
         end = time.monotonic() + OPENING * _seconds(config.operation_timeout)
         async with self.connections.connection(end) as connection:
-            if config.create_schema_if_missing:
+            try:
+                await async_check(connection, self.statements)
+            except SchemaError:
+                if not config.create_schema_if_missing:
+                    raise
                 await async_create(connection, config.schema_name, config.table_prefix)
-            else:
                 await async_check(connection, self.statements)
 
 

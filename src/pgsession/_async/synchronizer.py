@@ -17,11 +17,13 @@ from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import AsyncListener
 from .store import AsyncStore
+from .subscription import AsyncSubscription, Secret
 
 _SECOND = 1_000_000
 _QUEUE_WARNING = (
     0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
 )
+_ELSEWHERE = "the listener and the pool are not connected to the same database"
 _WHERE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid()"
 _PAST_THE_POOLER = (
     ", and the listener must not go through a transaction pooler, which passes no notifications on: set "
@@ -31,6 +33,9 @@ _PAST_THE_POOLER = (
 
 class AsyncSynchronizer:
     """Passes what a listener hears on to the cache's coherence.
+
+    The channels have names that follow from a secret of the database's: the listener learns them with each connection.
+    When the secret changes, a last event on the old channel says so, and the listener is connected again.
 
     One background loop does everything that takes a round trip: after each (re)connection of the listener the resync,
     then a proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
@@ -71,13 +76,15 @@ class AsyncSynchronizer:
         self._on_lock_changes = on_lock_changes
         self._tell_lost = on_lost
         self._logger = logger
-        self._proofs = events.proof_channel(statements.schema, statements.prefix, node)
+        self._proofs = self._subscription(events.proofs(node), self._on_proof)
+        self._events = self._subscription(events.EVENTS, self._on_event, self._on_connected)
         self._loop = AsyncBackgroundLoop(logger)
         self._stopping = AsyncEvent()
         self._wake = AsyncEvent()
         self._proved = AsyncEvent()
         self._started = False
         self._connected = False
+        self._incarnation = ""
         self._since = 0  # the loss of the listener after which it was connected
         self._synced = -1  # the epoch for which the cache was compared with the database
         self.queue_usage = 0.0
@@ -92,11 +99,13 @@ class AsyncSynchronizer:
         """
         self._started = True
         self._listener.add_lost_hook(self._on_lost)
-        await self._listener.listen(self._proofs, self._on_proof)
-        self._since = self._coherence.on_lost()
-        await self._listener.listen(
-            self._sql.events_channel, self._on_event, on_out_of_sync=self._on_connected
-        )
+        await self._refuse_what_cannot_work()
+        try:
+            await self._listener._hear(self._proofs)
+            self._since = self._coherence.on_lost()
+            await self._listener._hear(self._events)
+        except (pg.UndefinedFunction, pg.InvalidSchemaName) as error:
+            raise ListenerError(_ELSEWHERE) from error
         self._connected = True
         await self._synchronize()
         if not await self._prove_once(self._patience):
@@ -117,10 +126,19 @@ class AsyncSynchronizer:
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
         try:
-            await self._listener.unlisten(self._sql.events_channel, self._on_event)
-            await self._listener.unlisten(self._proofs, self._on_proof)
+            await self._listener._stop_hearing(self._events)
+            await self._listener._stop_hearing(self._proofs)
         except (psycopg.Error, PgSessionError):
             pass  # it has no connection, so it does not listen
+
+    def _subscription(
+        self,
+        label: str,
+        on_notification: Callable[[Notify], object],
+        on_out_of_sync: Callable[[str], object] | None = None,
+    ) -> AsyncSubscription:
+        secret = Secret(self._sql.listen, label)
+        return AsyncSubscription("", on_notification, on_out_of_sync, None, None, secret)
 
     def reconnect(self) -> None:
         """Connect the listener again: the server that is read is not the one that is listened to."""
@@ -131,9 +149,11 @@ class AsyncSynchronizer:
     # What the listener tells
 
     def _on_event(self, notification: Notify) -> None:
-        changes = self._coherence.on_event(notification.payload)
-        if changes.released or changes.ended:
-            self._on_lock_changes(changes)
+        heard = self._coherence.on_event(notification.payload)
+        if heard.locks.released or heard.locks.ended:
+            self._on_lock_changes(heard.locks)
+        if heard.moved:
+            self.reconnect()
 
     def _on_proof(self, notification: Notify) -> None:
         if self._coherence.proof_returned(notification.payload):
@@ -188,10 +208,10 @@ class AsyncSynchronizer:
         """
         since = self._since
         await self._refuse_what_cannot_work()
-        incarnation = await self._store.incarnate()
+        self._incarnation = incarnation = await self._store.incarnate()
         if await self._incarnation_of_listener() != incarnation:
             self._listener.reconnect()
-            raise ListenerError("the listener and the pool are not connected to the same database")
+            raise ListenerError(_ELSEWHERE)
         if self._coherence.on_listening(incarnation, since=since) is None:
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
@@ -220,9 +240,12 @@ class AsyncSynchronizer:
         try:
             asked = self._now()
             if proof.through_pool:
-                database_time, _ = await self._store.prove(proof.payload)
+                database_time, incarnation = await self._store.prove(proof.payload)
             else:
-                database_time, _ = await self._ask_listener(proof.payload)
+                database_time, incarnation = await self._ask_listener(proof.payload)
+            if incarnation != self._incarnation:
+                self.reconnect()
+                raise ListenerError("the tables were made anew, or the database server changed")
             self._coherence.clock_sample(asked, self._now(), database_time)
         except BaseException:
             self._coherence.proof_failed(proof)
@@ -239,7 +262,7 @@ class AsyncSynchronizer:
     async def _incarnation_of_listener(self) -> str | None:
         try:
             return (await self._ask_listener())[1]
-        except (pg.UndefinedTable, pg.InvalidSchemaName):
+        except (pg.UndefinedFunction, pg.InvalidSchemaName):
             return None  # another database, where there are no tables of ours
 
     async def _watch_queue(self) -> None:

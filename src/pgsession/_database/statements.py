@@ -11,10 +11,11 @@ snapshot (C4), and the answer is always exactly one row:
     resync          (ids, versions)         -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
                                                version differs or that is gone; parameters by `arrays.uuid_array` and
                                                `arrays.integer_array`
-    schema_version  ()                      -> (version,)  see pgsession.schema.check
     queue_usage     ()                      -> (float,)  how full the notification queue is, 0 to 1
-    proof           (node, payload)         -> (now, incarnation | None)  notifies the node's own proof channel
+    proof           (node, payload)         -> (now, incarnation)  notifies the node's own proof channel
     notify          (payload)               -> (now,)  an event built by events.payloads
+    listen          (label, begins)         -> (channel,)  begins or ends listening to the channel of `events.EVENTS` or
+                                               `events.proofs(node)`, whose name nobody else is to know
 
 A snapshot is JSON text: [id (36 characters), version, user_id, group_id | null, created, updated, accessed, expires,
 include_inactivity, [[key, version, expires | null, <raw value>], ...]], live attributes only, in the order of their
@@ -78,7 +79,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from psycopg import sql
 
-from pgsession._protocol import events, rules
+from pgsession._protocol import rules
 
 from . import script
 from .columns import creates_of, deletes_of, updates_of
@@ -170,10 +171,6 @@ _RESYNC = (
     " LEFT JOIN {sessions} s ON s.id OPERATOR(pg_catalog.=) c.id"
     " WHERE (s.version OPERATOR(pg_catalog.=) c.version) IS NOT TRUE)"
 )
-_PROOF = (
-    "SELECT {us(pg_catalog.clock_timestamp())}, {current_incarnation}"
-    " FROM pg_catalog.pg_notify({channel} OPERATOR(pg_catalog.||) '_' OPERATOR(pg_catalog.||) %s::pg_catalog.text, %s)"
-)
 
 
 class Statements:
@@ -182,16 +179,15 @@ class Statements:
     def __init__(self, schema: str = "public", prefix: str = "") -> None:
         self.schema = rules.schema_name("schema", schema)
         self.prefix = rules.table_prefix("prefix", prefix)
-        self.events_channel = events.events_channel(schema, prefix)
         self._names = names_of(schema, prefix)
         self.read = self._render(_READ)
         self.list_user = self._render(_LIST.replace("@column", "user_id"))
         self.list_group = self._render(_LIST.replace("@column", "group_id"))
         self.resync = self._render(_RESYNC)
-        self.schema_version = self._render("SELECT coalesce(pg_catalog.max(v.version), 0) FROM {versions} v")
         self.queue_usage = "SELECT pg_catalog.pg_notification_queue_usage()"
-        self.proof = self._render(_PROOF)
-        self.notify = self._render(f"SELECT {{us({_NOW})}} FROM pg_catalog.pg_notify({{channel}}, %s)")
+        self.proof = self._render("SELECT f.* FROM {prove}(%s::pg_catalog.text, %s::pg_catalog.text) f")
+        self.notify = self._render("SELECT f.* FROM {send}(%s::pg_catalog.text) f")
+        self.listen = self._render("SELECT f.* FROM {listen}(%s::pg_catalog.text, %s::boolean) f")
         self._calls: dict[tuple[str, bool], str] = {}
 
     def write(

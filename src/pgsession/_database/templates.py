@@ -44,19 +44,24 @@ FUNCTIONS: Final = {
     "find_conflicts": "session_find_conflicts_1",
     "hold": "session_hold_1",
     "incarnate": "session_incarnate_1",
+    "listen": "session_listen_1",
     "lock_buckets": "session_lock_buckets_1",
     "lock_removed": "session_lock_removed_1",
     "lock_sessions": "session_lock_rows_1",
     "make_room": "session_make_room_1",
+    "name_channel": "session_name_channel_1",
     "note": "session_note_1",
     "page": "session_page_1",
+    "prove": "session_prove_1",
     "raise_version": "session_raise_version_1",
     "read_snapshots": "session_read_snapshots_1",
     "release": "session_lock_release_1",
     "remove_attributes": "session_remove_attrs_1",
     "remove_expired": "session_remove_expired_1",
     "renew": "session_lock_renew_1",
+    "rotate_secret": "session_rotate_secret",
     "row_loaded": "session_row_loaded_1",
+    "send": "session_send_1",
     "send_noted": "session_send_noted_1",
     "session_removed": "session_removed_1",
     "truncated": "session_truncated_1",
@@ -68,6 +73,11 @@ FUNCTIONS: Final = {
 }
 """The functions by their short names. A function's text never changes once it was released: the next one has the next
 number, so that old and new nodes run side by side."""
+
+_SESSIONS_A_PAYLOAD: Final = 140
+"""Items about sessions that fit into a payload: each is at most 53 bytes long, with its space."""
+_LOCKS_A_PAYLOAD: Final = 7
+"""Items about locks that fit into a payload: each is at most 1,046 bytes long, for a resource of 512."""
 
 _US = "(extract(epoch FROM {0}) OPERATOR(pg_catalog.*) 1000000::numeric)::bigint"
 _LIVE = (
@@ -81,10 +91,15 @@ _SNAPSHOT = (
     " ORDER BY a.key) FROM {{attributes}} a WHERE a.session_id OPERATOR(pg_catalog.=) {0}.id"
     " AND (a.expires_at OPERATOR(pg_catalog.>) {1}) IS NOT FALSE), '[]'::pg_catalog.json))::pg_catalog.text"
 )
-_INCARNATION = (
-    "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i"
-    " WHERE i.started_at OPERATOR(pg_catalog.=) pg_catalog.pg_postmaster_start_time())"
+# Of the row: it was made in this life of the server, for this table of this database, and is no copy of another.
+_VALID = (
+    "({0}.started_at OPERATOR(pg_catalog.=) pg_catalog.pg_postmaster_start_time()"
+    " AND {0}.place OPERATOR(pg_catalog.=) {{incarnation_place}})"
 )
+# SHA-256 over 32 random bytes and what follows: without the bytes it tells nothing apart from noise, and half of it, which
+# is what becomes known, is no state to go on from. So there is nothing that an HMAC would add.
+_CHANNEL_NAME = "('p_' || substr(encode(sha256({0} || convert_to({1}, 'UTF8')), 'hex'), 1, 32))"
+_REFUSE_TABLE = "RAISE EXCEPTION 'this trigger function belongs to another table' USING ERRCODE = 'insufficient_privilege'"
 MACROS: Final = {
     # Times: microseconds to timestamptz and back.
     "us": _US,
@@ -95,6 +110,8 @@ MACROS: Final = {
     # Rules.
     "live": _LIVE,
     "snapshot": _SNAPSHOT,
+    "valid": _VALID,
+    "channel_name": _CHANNEL_NAME,
     "bucket": "(hashtextextended({0}, 0) & 1023)::integer",
     # Items of an event.
     "hex": "encode(uuid_send({0}), 'hex')",
@@ -103,6 +120,9 @@ MACROS: Final = {
     "deleted": "'d' || encode(uuid_send({0}), 'hex')",
     "lock_ended": "concat('L', encode(convert_to({0}, 'UTF8'), 'hex'), ':', {1})",
 }
+_INCARNATION = "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i WHERE {valid(i)})"
+_CHANNEL = "coalesce((SELECT {channel_name(i.secret, 'events')} FROM {incarnation} i WHERE {valid(i)}), {name_channel}('events'::text))"
+_ITEMS = "^( (u[0-9a-f]+:[0-9]+|d[0-9a-f]+))+$"
 _MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
 
 
@@ -115,13 +135,22 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     names: dict[str, sql.Composable] = {
         short: sql.Identifier(schema, prefix + name) for short, name in (RELATIONS | FUNCTIONS).items()
     }
-    names["channel"] = sql.Literal(events.events_channel(schema, prefix))
+    for short in RELATIONS:
+        quoted = sql.Literal(names[short].as_string())
+        names[f"{short}_oid"] = sql.SQL("{}::pg_catalog.regclass").format(quoted)
+    names["incarnation_place"] = sql.SQL("pg_catalog.pg_relation_filepath({incarnation_oid})").format(**names)
+    names["random_secret"] = sql.SQL("(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))")
+    names["refuse_table"] = sql.SQL(_REFUSE_TABLE)
+    names["items"] = sql.Literal(_ITEMS)
+    names["moved"] = sql.Literal(f" {events.encode(events.Moved())}")
+    names["channel"] = render(_CHANNEL, names)
+    names["current_incarnation"] = render(_INCARNATION, names)
     names["plain"] = sql.Literal(events.PLAIN_SQL)
-    names["fencing_literal"] = sql.Literal(names["fencing"].as_string())
+    names["sessions_a_payload"] = sql.Literal(_SESSIONS_A_PAYLOAD)
+    names["locks_a_payload"] = sql.Literal(_LOCKS_A_PAYLOAD)
     names["plain_sql"] = sql.SQL("current_setting('pgsession.own', true) IS DISTINCT FROM 'on'")
     names["random_bigint"] = sql.SQL("uuid_hash_extended(gen_random_uuid(), 0)")
     names |= {flag.name.lower(): sql.Literal(int(flag)) for flag in Flag if flag.name}
-    names["current_incarnation"] = sql.SQL(_INCARNATION).format(**names)
     for kind in KINDS:
         names[f"{kind}_parameters"] = sql.SQL(parameters(kind))
         names[f"{kind}_arguments"] = sql.SQL(arguments(kind))

@@ -17,6 +17,8 @@ CREATE OR REPLACE TRIGGER pgsession_5_truncate AFTER TRUNCATE ON {attributes} FO
     WHEN ({plain_sql}) EXECUTE FUNCTION {truncated}('attributes');
 CREATE OR REPLACE TRIGGER pgsession_1_removed AFTER DELETE ON {locks} FOR EACH ROW
     WHEN ({plain_sql}) EXECUTE FUNCTION {lock_removed}();
+CREATE OR REPLACE TRIGGER pgsession_5_truncate BEFORE TRUNCATE ON {locks} FOR EACH STATEMENT
+    EXECUTE FUNCTION {truncated}('locks');
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {incarnation} FOR EACH ROW
     WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {nodes} FOR EACH ROW
@@ -34,6 +36,7 @@ ALTER TABLE {sessions} ENABLE ALWAYS TRIGGER pgsession_5_truncate;
 ALTER TABLE {attributes} ENABLE ALWAYS TRIGGER pgsession_1_version;
 ALTER TABLE {attributes} ENABLE ALWAYS TRIGGER pgsession_5_truncate;
 ALTER TABLE {locks} ENABLE ALWAYS TRIGGER pgsession_1_removed;
+ALTER TABLE {locks} ENABLE ALWAYS TRIGGER pgsession_5_truncate;
 ALTER TABLE {incarnation} ENABLE ALWAYS TRIGGER pgsession_1_loaded;
 ALTER TABLE {nodes} ENABLE ALWAYS TRIGGER pgsession_1_loaded;
 ALTER TABLE {versions} ENABLE ALWAYS TRIGGER pgsession_1_loaded;

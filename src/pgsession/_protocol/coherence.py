@@ -46,6 +46,7 @@ __all__ = [
     "Coherence",
     "Counters",
     "Fill",
+    "Heard",
     "Lease",
     "LockChanges",
     "Proof",
@@ -94,6 +95,18 @@ class LockChanges(NamedTuple):
     ended: tuple[tuple[str, int], ...]
 
 
+class Heard(NamedTuple):
+    """Holds what an event says to the shells.
+
+    Attributes:
+        locks: What it says about locks.
+        moved: True where nothing comes on this channel any more: connect the listener again, which learns the new name.
+    """
+
+    locks: LockChanges
+    moved: bool
+
+
 class Resync(NamedTuple):
     """Lists what to compare with the database, in one statement, after LISTEN is active again.
 
@@ -134,6 +147,7 @@ class _State(enum.Enum):
 
 
 _NOTHING = LockChanges((), ())
+_SECONDS_A_COMPLAINT = 60
 
 
 def satisfies(record: Record | None, min_version: int) -> bool:
@@ -190,6 +204,7 @@ class Coherence:
         self._offset = Offset()
         self._nodes = Nodes()
         self._counters = Counters()
+        self._complained: int | None = None
 
     # Reads
 
@@ -351,8 +366,8 @@ class Coherence:
 
     # Events
 
-    def on_event(self, payload: str) -> LockChanges:
-        """Apply a notification on the events channel; return what it says about locks.
+    def on_event(self, payload: str) -> Heard:
+        """Apply a notification on the events channel; return what is left to the shells.
 
         This node's own are applied too: a write whose outcome is unknown may be done yet. Events are idempotent, so
         doubtful ones may be given too.
@@ -362,18 +377,32 @@ class Coherence:
             self._counters.events += 1
             if event.malformed:
                 self._counters.malformed_events += 1
-                self._logger.warning("an unreadable notification, the cache is emptied: %.200r", payload)
+                self._complain()
             elif event.origin != events.PLAIN_SQL:
                 self._nodes.saw(event.origin, self._clock.now())
-            changes = _NOTHING
+            changes, moved = _NOTHING, False
             for item in event.items:
                 if isinstance(item, events.LockReleased):
                     changes = changes._replace(released=(*changes.released, item.resource))
                 elif isinstance(item, events.LockEnded):
                     changes = changes._replace(ended=(*changes.ended, (item.resource, item.token)))
+                elif isinstance(item, events.Moved):
+                    self._lose()
+                    moved = True
                 else:
                     self._apply(item)
-            return changes
+            return Heard(changes, moved)
+
+    def _complain(self) -> None:
+        """Log that there are unreadable events, now and then."""
+        now = self._clock.now()
+        if self._complained is None or now - self._complained >= _SECONDS_A_COMPLAINT * 1_000_000:
+            self._complained = now
+            self._logger.warning(
+                "%d unreadable notifications so far, from a newer version of pgsession perhaps: each empties the "
+                "cache, unless it is about locks",
+                self._counters.malformed_events,
+            )
 
     def _apply(self, item: events.Item) -> None:
         if isinstance(item, events.Changed):

@@ -10,14 +10,17 @@ sender, or `PLAIN_SQL` for what triggers announce. The items:
     A                     every session                             Everything()
     l<hex>                a lock was released                       LockReleased(resource)
     L<hex>:<token>        a lock was ended by force                 LockEnded(resource, token)
+    M                     events come on another channel from here  Moved()
 
-where `<hex>` is the text in UTF-8. `parse` never raises: a payload that it does not understand, from a newer version
-say, is reported as malformed and stands for `Everything`, so that nothing stale can hide in it.
+where `<hex>` is the text in UTF-8. `parse` never raises: what it does not understand, from a newer version say, is
+reported as malformed and stands for `Everything`, so that nothing stale can hide in it; but not where it is about a
+lock, for nothing of those is cached.
+
+The channels have names that the database computes from a secret of its own, by a label: `EVENTS`, or `proofs(node)`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -27,6 +30,9 @@ MAX_PAYLOAD = 7999
 
 PLAIN_SQL = "0" * 16
 """The origin of what the triggers announce."""
+
+EVENTS = "events"
+"""The label of the channel on which the nodes that share these tables hear of changes."""
 
 _LARGEST = 2**63 - 1
 
@@ -73,16 +79,20 @@ class LockEnded(Struct, frozen=True, gc=False):
     token: int
 
 
-Item = Changed | Deleted | UserChanged | GroupChanged | Everything | LockReleased | LockEnded
+class Moved(Struct, frozen=True, gc=False):
+    """The secret was changed, and with it the names of the channels: nothing comes on this one any more."""
+
+
+Item = Changed | Deleted | UserChanged | GroupChanged | Everything | LockReleased | LockEnded | Moved
 
 
 class Event(Struct, frozen=True):
-    """An event is one notification that was read; a malformed one has `Everything()` as its only item.
+    """An event is one notification that was read.
 
     Attributes:
         origin: The node that sent it, or `PLAIN_SQL`.
         items: What it tells, in the order in which that happened.
-        malformed: True where it could not be read.
+        malformed: True where something in it could not be read.
     """
 
     origin: str
@@ -90,18 +100,9 @@ class Event(Struct, frozen=True):
     malformed: bool = False
 
 
-def _space(schema: str, prefix: str) -> str:
-    return hashlib.sha256(f"{schema}.{prefix}".encode()).hexdigest()[:16]
-
-
-def events_channel(schema: str, prefix: str) -> str:
-    """Return the channel on which the nodes that share these tables hear of changes."""
-    return f"pgsession_{_space(schema, prefix)}"
-
-
-def proof_channel(schema: str, prefix: str, node: str) -> str:
-    """Return the channel on which one node's listener hears its own proofs of sync."""
-    return f"{events_channel(schema, prefix)}_{node}"
+def proofs(node: str) -> str:
+    """Return the label of the channel on which one node's listener hears its own proofs of sync."""
+    return f"proof {node}"
 
 
 def encode(item: Item) -> str:
@@ -121,6 +122,8 @@ def encode(item: Item) -> str:
             return f"l{resource.encode().hex()}"
         case LockEnded(resource, token):
             return f"L{resource.encode().hex()}:{token}"
+        case Moved():
+            return "M"
 
 
 def payloads(origin: str, items: Iterable[Item]) -> Iterator[str]:
@@ -136,19 +139,31 @@ def payloads(origin: str, items: Iterable[Item]) -> Iterator[str]:
 
 
 def parse(payload: str) -> Event:
-    """Read a payload; one that cannot be read becomes a malformed event, and nothing is raised."""
+    """Read a payload; what cannot be read makes the event a malformed one, and nothing is raised."""
     origin, *texts = payload.split(" ")
-    try:
-        if len(origin) != 16 or not texts:
-            raise ValueError("no origin or no items")
-        return Event(_node(origin), tuple(map(_item, texts)))
-    except ValueError:  # UnicodeDecodeError included
+    if len(origin) != 16 or not _is_hex(origin) or not texts:
         return Event(PLAIN_SQL, (Everything(),), malformed=True)
+    try:
+        return Event(origin, tuple(map(_item, texts)))
+    except ValueError:  # UnicodeDecodeError included
+        return Event(PLAIN_SQL, tuple(_readable(texts)), malformed=True)
 
 
-def _node(text: str) -> str:
-    _hex(text)
-    return text
+def _readable(texts: Iterable[str]) -> Iterator[Item]:
+    for text in texts:
+        try:
+            yield _item(text)
+        except ValueError:
+            if text[:1].lower() != "l":
+                yield Everything()
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        _hex(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _hex(text: str) -> bytes:
@@ -194,4 +209,6 @@ def _item(text: str) -> Item:
         return LockEnded(_hex(resource).decode(), _number(colon, token))
     if text == "A":
         return Everything()
+    if text == "M":
+        return Moved()
     raise ValueError("unknown item")

@@ -8,7 +8,7 @@ words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -36,6 +36,7 @@ __all__ = [
     "optional_identifier",
     "optional_session_id",
     "payload",
+    "role_names",
     "schema_name",
     "seconds",
     "session_id",
@@ -116,6 +117,13 @@ def schema_name(name: str, value: object) -> str:
 def table_prefix(name: str, value: object) -> str:
     """Return what is put before the names of tables, indexes, functions and triggers, so short that none is cut."""
     return _quotable(name, check_text(name, value, 0, MAX_PREFIX_BYTES))
+
+
+def role_names(name: str, value: object) -> tuple[str, ...]:
+    """Return the names of roles: any iterable of str but a str."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: an iterable of role names is needed, not {type(value).__name__}")
+    return tuple(check_text(name, role, 1, MAX_NAME_BYTES) for role in value)
 
 
 def _quotable(name: str, text: str) -> str:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, LiteralString, Self
+from typing import Any, Final, LiteralString, Self
 
 import psycopg
 from psycopg import Notify
@@ -35,6 +35,8 @@ from .listener_connection import Command, ListenerConnection, Row
 from .subscription import Subscription
 
 STABLE_SECONDS = 1  # a connection that lasted less counts as one more failure to connect
+
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 STANDBY = (
     "the server is a standby, which cannot LISTEN: give the primary's address, or several hosts, "
@@ -212,7 +214,10 @@ class Listener:
             if callback is not None:
                 rules.function(name, callback)
         patience = rules.timeout("timeout", timeout)
-        subscription = Subscription(channel, on_notification, on_out_of_sync, on_error, on_done)
+        self._hear(Subscription(channel, on_notification, on_out_of_sync, on_error, on_done), patience)
+
+    def _hear(self, subscription: Subscription, patience: float | None = None) -> None:
+        """Do what a subscription asks for; return once its channel is listened to."""
         try:
             self._ask(partial(self._subscribe, subscription), patience)
             if self._loop.is_current() and not subscription.listening.done:
@@ -238,6 +243,10 @@ class Listener:
         if on_notification is not None:
             rules.function("on_notification", on_notification)
         self._ask(partial(self._unsubscribe, channel, on_notification), None)
+
+    def _stop_hearing(self, subscription: Subscription) -> None:
+        """End a subscription; return once no callback of it runs or will run any more."""
+        self._ask(partial(self._remove, subscription), None)
 
     def notify(self, channel: str, payload: str = "") -> None:
         """Send a notification, on the listener's connection.
@@ -364,17 +373,17 @@ class Listener:
         """Listen to the channel of a subscription and set its `listening`; without a connection, the next one does."""
         if subscription.left:
             return
-        self._subscriptions.setdefault(subscription.channel, []).append(subscription)
         connection = self._connection
-        if connection is None:
-            return
         try:
-            self._listen(connection, [subscription.channel])
+            if connection is not None:
+                self._listen(connection, [subscription])
         except Exception:
-            if connection.alive:  # so it is the command's fault
-                self._remove(subscription)
+            if connection is not None and connection.alive:  # so it is the command's fault
+                subscription.left = True
                 raise
-        else:
+            connection = None
+        self._subscriptions.setdefault(subscription.channel, []).append(subscription)
+        if connection is not None:
             subscription.listening.set_result(None)
 
     def _unsubscribe(self, channel: str, on_notification: Callable[[Notify], object] | None) -> None:
@@ -394,9 +403,7 @@ class Listener:
         del self._subscriptions[subscription.channel]
         if self._connection is not None and self._connection.alive:
             try:
-                self._connection.execute(
-                    for_each("UNLISTEN {}", [subscription.channel]), None, self._command_timeout
-                )
+                self._unlisten(self._connection, subscription)
             except (psycopg.Error, TimeoutError) as error:
                 self._logger.debug(
                     "UNLISTEN failed: %s", error
@@ -461,19 +468,52 @@ class Listener:
             if connection.in_recovery:
                 raise ListenerError(STANDBY)
             connection.execute(self._settings, None, self._command_timeout)
-            if self._subscriptions:
-                self._listen(connection, list(self._subscriptions))
+            everybody = self._everybody()
+            self._listen(connection, everybody)
         except BaseException:
             connection.close()
             raise
+        self._subscriptions.clear()  # secret channels have other names now
+        for subscription in everybody:
+            self._subscriptions.setdefault(subscription.channel, []).append(subscription)
         self._connection = connection
         self._connected_at = time.monotonic()
 
-    def _listen(self, connection: ListenerConnection, channels: list[str]) -> None:
+    def _listen(self, connection: ListenerConnection, subscriptions: list[Subscription]) -> None:
+        channels = {subscription.channel for subscription in subscriptions if subscription.secret is None}
         try:
-            connection.execute(for_each("LISTEN {}", channels), None, self._command_timeout)
+            if channels:
+                connection.execute(for_each("LISTEN {}", channels), None, self._command_timeout)
+            for subscription in subscriptions:
+                self._learn(connection, subscription)
         except psycopg.errors.ReadOnlySqlTransaction as error:
             raise ListenerError(STANDBY) from error
+
+    def _learn(self, connection: ListenerConnection, subscription: Subscription) -> None:
+        """Listen to a secret channel, and learn its name.
+
+        Where there is no secret yet the server makes one, whatever the role's transactions are by default.
+        """
+        if subscription.secret is None:
+            return
+        statement, label = subscription.secret
+        connection.execute(_BEGIN, None, self._command_timeout)
+        try:
+            rows = connection.execute(statement, (label, True), self._command_timeout)
+            connection.execute("COMMIT", None, self._command_timeout)
+        except psycopg.Error:
+            if connection.alive:
+                connection.execute("ROLLBACK", None, self._command_timeout)
+            raise
+        subscription.channel = rows[0][0]
+
+    def _unlisten(self, connection: ListenerConnection, subscription: Subscription) -> None:
+        if subscription.secret is None:
+            command = for_each("UNLISTEN {}", [subscription.channel])
+            connection.execute(command, None, self._command_timeout)
+        else:
+            statement, label = subscription.secret
+            connection.execute(statement, (label, False), self._command_timeout)
 
     def _resume(self) -> None:
         """Tell every subscription that LISTEN is active again, before anything from the new connection is delivered."""

@@ -21,7 +21,7 @@ from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
-from pgsession.errors import ConfigError, DatabaseUnavailable
+from pgsession.errors import ConfigError, DatabaseUnavailable, SchemaError
 from pgsession.schema import check, create
 
 from .group_commit import MOST_WAITING, GroupCommit
@@ -213,9 +213,12 @@ class Runtime:
         config = self._config
         end = time.monotonic() + OPENING * _seconds(config.operation_timeout)
         with self.connections.connection(end) as connection:
-            if config.create_schema_if_missing:
+            try:
+                check(connection, self.statements)
+            except SchemaError:
+                if not config.create_schema_if_missing:
+                    raise
                 create(connection, config.schema_name, config.table_prefix)
-            else:
                 check(connection, self.statements)
 
 

@@ -19,11 +19,13 @@ from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import Listener
 from .store import Store
+from .subscription import Secret, Subscription
 
 _SECOND = 1_000_000
 _QUEUE_WARNING = (
     0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
 )
+_ELSEWHERE = "the listener and the pool are not connected to the same database"
 _WHERE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid()"
 _PAST_THE_POOLER = (
     ", and the listener must not go through a transaction pooler, which passes no notifications on: set "
@@ -33,6 +35,9 @@ _PAST_THE_POOLER = (
 
 class Synchronizer:
     """Passes what a listener hears on to the cache's coherence.
+
+    The channels have names that follow from a secret of the database's: the listener learns them with each connection.
+    When the secret changes, a last event on the old channel says so, and the listener is connected again.
 
     One background loop does everything that takes a round trip: after each (re)connection of the listener the resync,
     then a proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
@@ -73,13 +78,15 @@ class Synchronizer:
         self._on_lock_changes = on_lock_changes
         self._tell_lost = on_lost
         self._logger = logger
-        self._proofs = events.proof_channel(statements.schema, statements.prefix, node)
+        self._proofs = self._subscription(events.proofs(node), self._on_proof)
+        self._events = self._subscription(events.EVENTS, self._on_event, self._on_connected)
         self._loop = BackgroundLoop(logger)
         self._stopping = Event()
         self._wake = Event()
         self._proved = Event()
         self._started = False
         self._connected = False
+        self._incarnation = ""
         self._since = 0  # the loss of the listener after which it was connected
         self._synced = -1  # the epoch for which the cache was compared with the database
         self.queue_usage = 0.0
@@ -94,9 +101,13 @@ class Synchronizer:
         """
         self._started = True
         self._listener.add_lost_hook(self._on_lost)
-        self._listener.listen(self._proofs, self._on_proof)
-        self._since = self._coherence.on_lost()
-        self._listener.listen(self._sql.events_channel, self._on_event, on_out_of_sync=self._on_connected)
+        self._refuse_what_cannot_work()
+        try:
+            self._listener._hear(self._proofs)
+            self._since = self._coherence.on_lost()
+            self._listener._hear(self._events)
+        except (pg.UndefinedFunction, pg.InvalidSchemaName) as error:
+            raise ListenerError(_ELSEWHERE) from error
         self._connected = True
         self._synchronize()
         if not self._prove_once(self._patience):
@@ -117,10 +128,19 @@ class Synchronizer:
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
         try:
-            self._listener.unlisten(self._sql.events_channel, self._on_event)
-            self._listener.unlisten(self._proofs, self._on_proof)
+            self._listener._stop_hearing(self._events)
+            self._listener._stop_hearing(self._proofs)
         except (psycopg.Error, PgSessionError):
             pass  # it has no connection, so it does not listen
+
+    def _subscription(
+        self,
+        label: str,
+        on_notification: Callable[[Notify], object],
+        on_out_of_sync: Callable[[str], object] | None = None,
+    ) -> Subscription:
+        secret = Secret(self._sql.listen, label)
+        return Subscription("", on_notification, on_out_of_sync, None, None, secret)
 
     def reconnect(self) -> None:
         """Connect the listener again: the server that is read is not the one that is listened to."""
@@ -131,9 +151,11 @@ class Synchronizer:
     # What the listener tells
 
     def _on_event(self, notification: Notify) -> None:
-        changes = self._coherence.on_event(notification.payload)
-        if changes.released or changes.ended:
-            self._on_lock_changes(changes)
+        heard = self._coherence.on_event(notification.payload)
+        if heard.locks.released or heard.locks.ended:
+            self._on_lock_changes(heard.locks)
+        if heard.moved:
+            self.reconnect()
 
     def _on_proof(self, notification: Notify) -> None:
         if self._coherence.proof_returned(notification.payload):
@@ -188,10 +210,10 @@ class Synchronizer:
         """
         since = self._since
         self._refuse_what_cannot_work()
-        incarnation = self._store.incarnate()
+        self._incarnation = incarnation = self._store.incarnate()
         if self._incarnation_of_listener() != incarnation:
             self._listener.reconnect()
-            raise ListenerError("the listener and the pool are not connected to the same database")
+            raise ListenerError(_ELSEWHERE)
         if self._coherence.on_listening(incarnation, since=since) is None:
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
@@ -220,9 +242,12 @@ class Synchronizer:
         try:
             asked = self._now()
             if proof.through_pool:
-                database_time, _ = self._store.prove(proof.payload)
+                database_time, incarnation = self._store.prove(proof.payload)
             else:
-                database_time, _ = self._ask_listener(proof.payload)
+                database_time, incarnation = self._ask_listener(proof.payload)
+            if incarnation != self._incarnation:
+                self.reconnect()
+                raise ListenerError("the tables were made anew, or the database server changed")
             self._coherence.clock_sample(asked, self._now(), database_time)
         except BaseException:
             self._coherence.proof_failed(proof)
@@ -239,7 +264,7 @@ class Synchronizer:
     def _incarnation_of_listener(self) -> str | None:
         try:
             return (self._ask_listener())[1]
-        except (pg.UndefinedTable, pg.InvalidSchemaName):
+        except (pg.UndefinedFunction, pg.InvalidSchemaName):
             return None  # another database, where there are no tables of ours
 
     def _watch_queue(self) -> None:

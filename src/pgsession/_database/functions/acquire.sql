@@ -3,7 +3,7 @@
 -- live session.
 CREATE FUNCTION {acquire}(name text, claimant uuid, lease bigint, session uuid, inactivity bigint,
                           OUT acquired boolean, OUT fence bigint, OUT until bigint, OUT now bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     idle interval := inactivity * interval '1 microsecond';
     moment timestamptz := clock_timestamp();
@@ -30,7 +30,7 @@ BEGIN
         moment := clock_timestamp();
         IF ends <= moment THEN
             acquired := true;
-            fence := nextval({fencing_literal});
+            fence := nextval({fencing_oid});
             ends := moment + lease * interval '1 microsecond';
             UPDATE {locks} l SET owner = claimant, token = fence, session_id = session, acquired_at = moment, expires_at = ends
             WHERE l.resource = name;

@@ -1,4 +1,4 @@
--- Sends items in payloads of at most 7,999 bytes. An item about one session is at most 53 bytes long with its space.
+-- Sends items in payloads of at most 7,999 bytes.
 CREATE FUNCTION {announce}(origin text, items text[], a_payload integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN

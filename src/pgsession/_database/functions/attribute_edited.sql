@@ -2,10 +2,13 @@
 -- announce it. An attribute whose session is not there is taken as it is: a dump is loaded in the order of the tables' names,
 -- and a logical replica may apply the row of a session that is already gone there.
 CREATE FUNCTION {attribute_edited}() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     raised bigint;
 BEGIN
+    IF TG_RELID <> {attributes_oid} THEN
+        {refuse_table};
+    END IF;
     IF TG_OP <> 'INSERT' AND (TG_OP = 'DELETE' OR OLD.session_id <> NEW.session_id) THEN
         UPDATE {sessions} SET version = version + 1 WHERE id = OLD.session_id;
     END IF;

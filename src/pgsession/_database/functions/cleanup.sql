@@ -6,7 +6,7 @@
 --   'locks'       whose lease ran out
 CREATE FUNCTION {cleanup}(node text, what text, inactivity bigint, after uuid, size integer,
                           OUT last uuid, OUT removed bigint, OUT busy boolean)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
 AS $pgsession$
 DECLARE
     moment timestamptz := clock_timestamp();
@@ -44,6 +44,6 @@ BEGIN
     IF doomed IS NOT NULL THEN
         PERFORM {end_sessions}(doomed);
         removed := cardinality(doomed);
-        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(doomed) x(id)), 140);
+        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(doomed) x(id)), {sessions_a_payload});
     END IF;
 END $pgsession$;

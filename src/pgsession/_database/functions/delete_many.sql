@@ -2,7 +2,7 @@
 -- there are no more; skipped counts those that somebody else had locked, which a second walk with waiting gets.
 CREATE FUNCTION {delete_many}(node text, scope text, subject text, keep uuid, after uuid, size integer, waiting boolean,
                               OUT last uuid, OUT deleted bigint, OUT skipped bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     page uuid[];
     held uuid[];

@@ -1,7 +1,7 @@
 -- The same walk as delete_many's, for one attribute of a user's sessions: each that had it goes to its next version.
 CREATE FUNCTION {drop_attribute}(node text, subject text, attribute text, after uuid, size integer, waiting boolean,
                                  OUT last uuid, OUT changed bigint, OUT skipped bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
 AS $pgsession$
 DECLARE
     page uuid[];

@@ -1,7 +1,10 @@
 -- The holder of a lock that an operator removes is told.
 CREATE FUNCTION {lock_removed}() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
+    IF TG_RELID <> {locks_oid} THEN
+        {refuse_table};
+    END IF;
     PERFORM pg_notify({channel}, {plain} || ' ' || {lock_ended(OLD.resource, OLD.token)});
     RETURN NULL;
 END $pgsession$;

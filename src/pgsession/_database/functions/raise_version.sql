@@ -1,8 +1,11 @@
 -- A version never comes back and always means the same contents (C4). greatest(): a logical replica applies versions
 -- that are already raised.
 CREATE FUNCTION {raise_version}() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
+    IF TG_RELID <> {sessions_oid} THEN
+        {refuse_table};
+    END IF;
     IF NEW.id <> OLD.id THEN
         RAISE EXCEPTION 'the id of a session cannot be changed' USING ERRCODE = 'integrity_constraint_violation';
     END IF;

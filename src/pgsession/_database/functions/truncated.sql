@@ -1,11 +1,18 @@
--- Keeps the tables together after a TRUNCATE of the one that TG_ARGV names.
+-- Keeps the tables together after a TRUNCATE of the one that TG_ARGV names; before one of the locks it tells their holders.
 CREATE FUNCTION {truncated}() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     own text := coalesce(current_setting('pgsession.own', true), '');
     moment timestamptz := clock_timestamp();
     ended text[];
 BEGIN
+    IF TG_RELID NOT IN ({sessions_oid}, {attributes_oid}, {locks_oid}) THEN
+        {refuse_table};
+    END IF;
+    IF TG_ARGV[0] = 'locks' THEN
+        PERFORM {announce}({plain}::text, ARRAY(SELECT {lock_ended(l.resource, l.token)} FROM {locks} l), {locks_a_payload});
+        RETURN NULL;
+    END IF;
     PERFORM set_config('pgsession.own', 'on', true);
     IF TG_ARGV[0] = 'sessions' THEN
         BEGIN
@@ -15,7 +22,7 @@ BEGIN
         END;
         WITH l AS (DELETE FROM {locks} WHERE session_id IS NOT NULL RETURNING resource, token)
         SELECT array_agg({lock_ended(l.resource, l.token)}) INTO ended FROM l;
-        PERFORM {announce}({plain}::text, ended, 7);
+        PERFORM {announce}({plain}::text, ended, {locks_a_payload});
     ELSE
         UPDATE {sessions} SET version = version + 1, updated_at = moment;
     END IF;

@@ -9,7 +9,7 @@ CREATE FUNCTION {write}(
     most_sessions integer, evicts boolean,
     {create_parameters},
     {delete_parameters}) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $pgsession$
 DECLARE

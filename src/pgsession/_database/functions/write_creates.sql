@@ -34,7 +34,7 @@ BEGIN
         INTO turned_away FROM unnest(too_many || locked) x(i);
     END IF;
     IF evicted IS NOT NULL THEN
-        PERFORM {announce}(node, ARRAY(SELECT 'd' || x FROM unnest(evicted) x), 140);
+        PERFORM {announce}(node, ARRAY(SELECT 'd' || x FROM unnest(evicted) x), {sessions_a_payload});
     END IF;
     RETURN concat('"created_at":', {us(moment)}, ',"turned_away":[', turned_away,
                   '],"evicted":', coalesce(to_json(evicted)::text, '[]'));

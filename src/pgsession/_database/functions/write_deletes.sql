@@ -16,7 +16,7 @@ BEGIN
     ) s ON true;
     IF held IS NOT NULL THEN
         PERFORM {end_sessions}(held);
-        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(held) x(id)), 140);
+        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(held) x(id)), {sessions_a_payload});
     END IF;
     RETURN concat('"delete":[', answer, ']');
 END $pgsession$;

@@ -68,7 +68,7 @@ BEGIN
         snapshots := {read_snapshots}(ids, behind, written_at);
     END IF;
     IF announced IS NOT NULL THEN
-        PERFORM {announce}(node, announced, 140);
+        PERFORM {announce}(node, announced, {sessions_a_payload});
     END IF;
     RETURN concat('"incarnation":', coalesce('"' || ran_on || '"', 'null'),
         ',"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),

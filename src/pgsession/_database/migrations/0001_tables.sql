@@ -1,3 +1,5 @@
+-- serves_from: 1
+
 -- The tables. No index on version, updated_at or last_accessed: an update and a noted access must stay HOT updates, which is
 -- also what the free space of the fill factors is for. "C" collation: the order of code points, as in Python.
 
@@ -52,7 +54,7 @@ CREATE SEQUENCE {fencing} AS bigint NO CYCLE;
 CREATE TABLE {locks} (
     resource text COLLATE "C" NOT NULL,
     owner uuid NOT NULL,
-    token bigint NOT NULL DEFAULT nextval({fencing_literal}),
+    token bigint NOT NULL DEFAULT nextval({fencing_oid}),
     session_id uuid,
     acquired_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
@@ -63,12 +65,16 @@ CREATE TABLE {locks} (
 CREATE INDEX ON {locks} (session_id) WHERE session_id IS NOT NULL;
 CREATE INDEX ON {locks} (expires_at);
 
--- Crash recovery and promotion empty an unlogged table; any other restart shows in started_at.
+-- One row. Crash recovery and promotion empty an unlogged table; any other restart shows in started_at, a copy of the database or
+-- of the table in its place. From the secret follow the names of the channels: only the owner reads it.
 CREATE UNLOGGED TABLE {incarnation} (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
     incarnation uuid NOT NULL,
     system_identifier bigint NOT NULL,
-    started_at timestamptz NOT NULL
+    started_at timestamptz NOT NULL,
+    -- The table's file: the database's oid, and a number that the table gets anew when it is rewritten.
+    place text NOT NULL,
+    secret bytea NOT NULL
 );
 
 -- The nodes that serve sessions from memory, each for so long without a sign of life, and the last transaction whose

@@ -1,0 +1,7 @@
+-- The name of a channel, which nobody can know or guess who may not read the secret; where there is no secret yet, one is made.
+CREATE FUNCTION {name_channel}(label text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
+BEGIN
+    PERFORM {incarnate}();
+    RETURN (SELECT {channel_name(i.secret, label)} FROM {incarnation} i);
+END $pgsession$;

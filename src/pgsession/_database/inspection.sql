@@ -1,0 +1,35 @@
+-- What there is of our tables, functions and triggers, and whether a role may do with them what it must: see Found in
+-- pgsession._database.inspection. A function is ours by its name and by belonging to the owner of the sessions.
+WITH n AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname = {schema}),
+t AS MATERIALIZED (
+    SELECT w.short, w.columns, c.oid, c.oid::regclass::text AS label, c.relowner
+    FROM (VALUES {relations}) w(short, name, columns)
+    LEFT JOIN pg_class c ON c.relname = w.name AND c.relnamespace = (SELECT oid FROM n)
+), f AS MATERIALIZED (
+    SELECT w.short, w.called, p.oid, p.oid::regprocedure::text AS label,
+           coalesce(p.proacl, acldefault('f', p.proowner)) AS acl
+    FROM (VALUES {functions}) w(short, name, called)
+    LEFT JOIN pg_proc p ON p.proname = w.name AND p.pronamespace = (SELECT oid FROM n)
+        AND p.proowner = (SELECT relowner FROM t WHERE short = 'sessions')
+), g AS MATERIALIZED (
+    SELECT concat(w.name, ' on ', t.label) AS label, r.oid, r.tgenabled
+    FROM (VALUES {triggers}) w(short, name) JOIN t ON t.short = w.short AND t.oid IS NOT NULL
+    LEFT JOIN pg_trigger r ON r.tgrelid = t.oid AND r.tgname = w.name AND NOT r.tgisinternal
+)
+SELECT 'role'::text AS kind, quote_ident({role}) AS name,
+       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM t WHERE short = 'sessions') AS label, true AS allowed, true AS sound
+UNION ALL
+SELECT 'schema', {schema}, quote_ident({schema}), has_schema_privilege({role}, n.oid, 'USAGE'), true FROM n
+UNION ALL
+SELECT 'table', t.short, t.label,
+       CASE WHEN t.columns IS NULL OR t.oid IS NULL THEN true
+            WHEN t.columns = '{{}}' THEN has_table_privilege({role}, t.oid, 'SELECT')
+            ELSE NOT EXISTS (SELECT FROM unnest(t.columns) c(name)
+                             WHERE NOT has_column_privilege({role}, t.oid, c.name, 'SELECT')) END, true
+FROM t
+UNION ALL
+SELECT 'function', f.short, f.label, NOT f.called OR f.oid IS NULL OR has_function_privilege({role}, f.oid, 'EXECUTE'),
+       f.oid IS NULL OR NOT EXISTS (SELECT FROM aclexplode(f.acl) a WHERE a.grantee = 0)
+FROM f
+UNION ALL
+SELECT 'trigger', g.label, CASE WHEN g.oid IS NOT NULL THEN g.label END, true, (g.tgenabled = 'A') IS TRUE FROM g
