@@ -35,9 +35,35 @@ def agreed(self: Any, *args: Any) -> bool:
 
 
 COMPARED = dict.fromkeys(["__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__bool__"], agreed)
-ASKED = ["__index__", "__int__", "__float__", "__str__", "__repr__", "__format__", "__len__", "__hash__", "__mul__",
-         "__rmul__", "__add__", "__radd__", "__sub__", "__rsub__", "__neg__", "__pos__", "__abs__", "__divmod__",
-         "__rdivmod__", "__iter__", "__getitem__", "__contains__", "encode", "isascii", "find", "__getattribute__"]  # fmt: skip
+ASKED = [
+    "__index__",
+    "__int__",
+    "__float__",
+    "__str__",
+    "__repr__",
+    "__format__",
+    "__len__",
+    "__hash__",
+    "__iter__",
+    "__getitem__",
+    "__contains__",
+    "__add__",
+    "__radd__",
+    "__sub__",
+    "__rsub__",
+    "__mul__",
+    "__rmul__",
+    "__divmod__",
+    "__rdivmod__",
+    "__neg__",
+    "__pos__",
+    "__abs__",
+    "__getattribute__",
+    "encode",
+    "isascii",
+    "find",
+    "utcoffset",
+]
 
 
 def liar(kind: type) -> Any:
