@@ -1,6 +1,7 @@
 -- Collects what a statement changed in a setting of the transaction, and sends it whenever a payload is full: bounded
 -- memory, and no transition table. After 500 payloads in a transaction (about 100,000 sessions) 'A' says it shorter than
--- the rest would.
+-- the rest would. What is replicated is sent row by row: apply workers of logical replication fire no statement triggers, and
+-- forget settings after each row.
 CREATE FUNCTION {note}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
@@ -12,6 +13,11 @@ BEGIN
         {refuse_table};
     END IF;
     IF sent > 500 THEN
+        RETURN NULL;
+    END IF;
+    IF current_setting('session_replication_role') = 'replica' THEN
+        PERFORM pg_notify({channel}, {plain} || CASE sent WHEN 500 THEN ' A' ELSE item END),
+                set_config('pgsession.noted_payloads', (sent + 1)::text, true);
         RETURN NULL;
     END IF;
     IF length(noted) + length(item) > 7900 THEN
