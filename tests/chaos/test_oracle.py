@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.chaos.history import Call, Fault
-from tests.chaos.oracle import Oracle, Row, Verdict
+from tests.chaos.oracle import Oracle
+from tests.chaos.verdict import Limits, Row, Verdict
 
 SECOND = 1_000_000
-BOUND = 2 * SECOND
+LIMITS = Limits(max_staleness=2 * SECOND, operation_timeout=SECOND, lock_wait=5 * SECOND, max_sessions=2)
 
 
 def call(kind: str, began: float, **fields: Any) -> Call:
@@ -42,7 +43,7 @@ def checked(*calls: Call, faults: tuple[Fault, ...] = (), row: Row | None = None
     rows = {} if row is None else {"s": row}
     if row is None and not any(c.kind.startswith("delete") for c in calls):
         rows = {"s": Row(last, {"0.0": last})}
-    return Oracle(list(calls), list(faults), rows, max_staleness=BOUND).check()
+    return Oracle(list(calls), list(faults), rows, LIMITS).check()
 
 
 def kinds(verdict: Verdict) -> set[str]:
