@@ -34,23 +34,12 @@ class AsyncMutex(asyncio.Lock):
     """Lets one task at a time into a block, in the order in which they came, by `async with`."""
 
 
-class Mutex:
-    """Lets one thread at a time into a block, by `with`."""
+Mutex = threading.Lock
+"""Lets one thread at a time into a block, by `with`.
 
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def locked(self) -> bool:
-        """Return True while a thread is in the block."""
-        return self._lock.locked()
+It is compiled all the way: an `__enter__` of ours could be interrupted (Ctrl-C, a time limit of a framework) between
+having the lock and returning, and nobody would ever give it back.
+"""
 
 
 async def async_sleep(seconds: float) -> None:

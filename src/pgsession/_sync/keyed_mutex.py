@@ -32,18 +32,22 @@ class KeyedMutex:
         if mine in _inside.get():
             yield
             return
-        with self._guard:
-            mutex = self._mutexes.setdefault(key, Mutex())
-            self._users[key] = self._users.get(key, 0) + 1
+        counted = False
         try:
+            with self._guard:
+                mutex = self._mutexes.get(key) or Mutex()
+                users = self._users.get(key, 0) + 1
+                self._mutexes[key], self._users[key], counted = mutex, users, True
             with mutex:
-                token = _inside.set(_inside.get() | {mine})
+                before = _inside.get()
                 try:
+                    _inside.set(before | {mine})
                     yield
                 finally:
-                    _inside.reset(token)
+                    _inside.set(before)
         finally:
-            with self._guard:
-                self._users[key] -= 1
-                if not self._users[key]:
-                    del self._users[key], self._mutexes[key]
+            if counted:
+                with self._guard:
+                    self._users[key] -= 1
+                    if not self._users[key]:
+                        del self._users[key], self._mutexes[key]
