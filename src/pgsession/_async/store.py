@@ -29,6 +29,8 @@ from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
 from .pool import AsyncPool, plain_cursor
 
 LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
+# ms that a batch does for what it cannot pass by (an attribute's row, a table), or half of the operation timeout
+BATCH_LOCK_TIMEOUT: Final = 500
 PATIENCE: Final = 6  # operation timeouts for a step of a bulk operation, and for comparing all that is cached
 STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 
@@ -69,6 +71,7 @@ class AsyncStore:
         self._background = background
         self._deadlines = deadlines
         self._timeout = operation_timeout
+        self._batch_lock_timeout = max(1, min(BATCH_LOCK_TIMEOUT, int(operation_timeout * 1000 / 2)))
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -223,7 +226,8 @@ class AsyncStore:
 
         Args:
             batch: The batch to write.
-            wait: True to wait for rows that somebody else has locked, for each `LOCK_TIMEOUT` at most.
+            wait: True to wait for rows that somebody else has locked, for each `LOCK_TIMEOUT` at most. Otherwise
+                locked sessions are answered as such, and for other rows, and tables, it waits for `BATCH_LOCK_TIMEOUT`.
 
         Raises:
             WriteOutcomeUnknown: It was sent, and nobody can know if it was done.
@@ -234,7 +238,7 @@ class AsyncStore:
         arguments = write_arguments(self._inactivity, wait, *batch.rows(), max_sessions=limit, evicts=evicts)
         script = self._sql.write(
             self._node, mark, arguments,
-            commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else 0,
+            commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else self._batch_lock_timeout,
         )  # fmt: skip
         row = await self._run(script, mark, self._waiting_timeout if wait else None)
         return str(row[0])
