@@ -1,9 +1,9 @@
 """How calls end: in time, without paying for what concerns others, and in an error only if nothing was done.
 
-**In time.** `operation_timeout` bounds the wait for a server that does not answer, whatever the reason, so no fault adds
-anything to it; a write may also wait for rows that somebody holds (`lock_wait`); a bulk operation has two passes, and
-each may take `patience` operation timeouts; and what is tried again after a conflict may take that for every try. A call
-is late after three times as long. Only a process that is frozen can end nothing: its calls are excused.
+**In time.** `operation_timeout` bounds the wait for a server that does not answer, whatever the reason, so no fault
+adds anything to it; a write may also wait for rows that somebody holds (`lock_wait`); a bulk operation has two passes,
+and each may take `patience` operation timeouts; and what is tried again after a conflict may take that for every try.
+A call is late after three times as long. Only a process that is frozen can end nothing: its calls are excused.
 
 **Bystanders.** While somebody with psql holds rows, and all nodes were well before, no call fails but those that need
 these rows.

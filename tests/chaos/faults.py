@@ -239,21 +239,21 @@ class Faults:
 
     def _hold_session(self, fault: Fault) -> None:
         """One that is written to at the moment."""
-        self._hold(fault, "SELECT id::text, user_id FROM {sessions} WHERE id = %s FOR UPDATE", self._busy())
+        self._hold(fault, "SELECT id::text, user_id FROM {sessions} WHERE id = %s FOR UPDATE", self._busy)
 
     def _hold_attribute(self, fault: Fault) -> None:
         self._hold(
             fault,
             "SELECT s.id::text, s.user_id FROM {attributes} a JOIN {sessions} s ON s.id = a.session_id"
             " WHERE a.session_id = %s FOR UPDATE OF a",
-            self._busy(),
+            self._busy,
         )
 
     def _lock_table(self, fault: Fault) -> None:
         table = self._random.choice(["sessions", "attributes", "buckets"])
         mode = self._random.choice(["SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
         fault.detail = f"{table}, {mode}"
-        self._hold(fault, f"LOCK TABLE {{{table}}} IN {mode} MODE", None)
+        self._hold(fault, f"LOCK TABLE {{{table}}} IN {mode} MODE", lambda: None)
 
     def _hold_bucket(self, fault: Fault) -> None:
         """That of a user, and whoever else is in it: they do not log in meanwhile."""
@@ -264,21 +264,22 @@ class Faults:
             fault,
             f"SELECT '', u FROM {{buckets}} b JOIN unnest(%s::text[]) u ON b.bucket = {bucket.format('u')}"
             f" WHERE b.bucket = {bucket.format('%s')} FOR UPDATE OF b",
-            (everybody, user),
+            lambda: (everybody, user),
         )
 
     def _hold_user(self, fault: Fault) -> None:
         """All sessions of a user who has as many as are allowed, while there are logins of this user."""
         policy = self._random.choice(POLICIES)
         user = f"{policy} {self._random.randrange(USERS)}"
-        self._log_in(policy, user)
         query = "SELECT id::text, user_id FROM {sessions} WHERE user_id = %s AND expires_at > now()"
-        self._wait_until(lambda: len(self._ask(query, (user,))) >= self._max_sessions)
+
+        def fill() -> tuple[str]:
+            self._log_in(policy, user)
+            self._wait_until(lambda: len(self._ask(query, (user,))) >= self._max_sessions)
+            return (user,)
+
         self._hold(
-            fault,
-            query + " ORDER BY id FOR UPDATE",
-            (user,),
-            meanwhile=lambda: self._log_in(policy, user),
+            fault, query + " ORDER BY id FOR UPDATE", fill, meanwhile=lambda: self._log_in(policy, user)
         )
 
     def _log_in(self, policy: str, user: str) -> None:
@@ -295,15 +296,17 @@ class Faults:
         self,
         fault: Fault,
         query: str,
-        parameters: tuple[Any, ...] | None,
+        choose: Callable[[], tuple[Any, ...] | None],
         *,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Have what the query locks held by somebody with psql; its rows are the sessions and users concerned.
 
-        It begins when all is well, if that is soon: then nobody else has a reason to fail.
+        It begins when all is well, if that is soon: then nobody else has a reason to fail. What it is called with is
+        chosen only then.
         """
         fault.calm = self._wait_until(self._nodes.well)
+        parameters = choose()
         with self._cluster.transaction() as connection:
             fault.began = now()
             cursor = connection.execute(self._sql(query), parameters)

@@ -1,7 +1,7 @@
 """Exceptions from outside into callers: cancelled tasks, signals, and those that one thread raises in another.
 
-They come at random moments, but only inside of a call of the library's, and one at most into each: what is tested is the
-library, not the bookkeeping around it. A target says that the call was interrupted by raising `Interrupted`.
+They come at random moments, but only inside of a call of the library's, and one at most into each: what is tested is
+the library, not the bookkeeping around it. A target says that the call was interrupted by raising `Interrupted`.
 """
 
 from __future__ import annotations

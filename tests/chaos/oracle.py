@@ -142,9 +142,7 @@ def is_acknowledged(call: Call) -> bool:
 class Oracle:
     """Checks a whole run. `rows` is the database in the end."""
 
-    def __init__(
-        self, calls: list[Call], faults: list[Fault], rows: dict[str, Row], limits: Limits
-    ) -> None:
+    def __init__(self, calls: list[Call], faults: list[Fault], rows: dict[str, Row], limits: Limits) -> None:
         self._calls = calls
         self._eras = Eras(faults)
         self._rows = rows

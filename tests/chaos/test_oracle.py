@@ -38,11 +38,18 @@ def crash(began: float, ended: float) -> Fault:
     return Fault(kind="crash", began=int(began * SECOND), ended=int(ended * SECOND), lossy=True)
 
 
-def checked(*calls: Call, faults: tuple[Fault, ...] = (), row: Row | None = None) -> Verdict:
-    last = max((c.version for c in calls if c.outcome == "ok" and c.kind != "get"), default=1)
-    rows = {} if row is None else {"s": row}
-    if row is None and not any(c.kind.startswith("delete") for c in calls):
-        rows = {"s": Row(last, {"0.0": last})}
+def checked(
+    *calls: Call,
+    faults: tuple[Fault, ...] = (),
+    row: Row | None = None,
+    rows: dict[str, Row] | None = None,
+) -> Verdict:
+    """What the oracle says, the session's row being as after the last write where nothing else is given."""
+    if rows is None:
+        last = max((c.version for c in calls if c.outcome == "ok" and c.kind != "get"), default=1)
+        rows = {} if row is None else {"s": row}
+        if row is None and not any(c.kind.startswith("delete") for c in calls):
+            rows = {"s": Row(last, {"0.0": last})}
     return Oracle(list(calls), list(faults), rows, LIMITS).check()
 
 

@@ -4,7 +4,8 @@
 
 Commands come on standard input, one a line. Answered with a line of JSON are `stop`, which ends the random calls,
 `status`, which says whether the node is in sync and when the last acknowledged write began, and `dump`, which records
-what its cache holds. `interrupt SECONDS` and `log_in TIMES USER` are only followed. The process ends when the input does.
+what its cache holds. `interrupt SECONDS` and `log_in TIMES USER` are only followed. The process ends when its input
+does.
 """
 
 from __future__ import annotations
@@ -187,9 +188,12 @@ class Process:
         self.history.add(call)
 
 
+_EXPIRED = object()  # between the look at the keys and that at the value
+
+
 def content_of(session: pgsession.Session) -> tuple[dict[str, Any], int]:
     """The attributes that do not expire, and how long the one that does should have been gone."""
-    content = dict(session)
+    content = {key: value for key in session if (value := session.get(key, _EXPIRED)) is not _EXPIRED}
     ends = content.pop("expiring", None)
     return content, max(0, time.time_ns() // 1000 - ends) if ends else 0
 
