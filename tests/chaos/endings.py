@@ -132,12 +132,15 @@ class Endings:
             yield [], row.content
 
     def _crowds(self) -> Iterator[Violation]:
-        """Nowhere are more sessions of a user than allowed: neither in a list nor in the end."""
+        """Nowhere are more sessions of a user than allowed: in no list, to nobody who counts, and not in the end."""
         most = self._limits.max_sessions
         if not most:
             return
         lists: dict[tuple[str, int, str], list[Call]] = defaultdict(list)
         for call in self._calls:
+            if call.kind == "sql_count" and call.wrote and call.wrote["sessions"] > most:
+                text = f"{call.user} has {call.wrote['sessions']} sessions, {most} are allowed"
+                yield Violation("crowd", text, [call])
             if call.kind == "list" and call.session:
                 lists[call.who, call.began, call.user].append(call)
         for (_, _, user), listed in lists.items():

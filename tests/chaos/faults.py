@@ -18,7 +18,10 @@ from tests.chaos.worker import POLICIES, USERS
 from tests.fault_proxy import FaultProxy
 
 MOST_HELD = 3.0
-"""Seconds that somebody holds rows: longer than `operation_timeout`, sometimes."""
+"""Seconds that somebody holds rows: longer than who needs them waits, sometimes."""
+
+_BUSY = "(SELECT id FROM {sessions} ORDER BY updated_at DESC OFFSET %s LIMIT 1)"
+"""One of the sessions that were written to last; found apart from locking it, for what OFFSET skips is locked too."""
 
 PATIENCE = 10.0
 """Seconds to wait for what is to be over soon."""
@@ -206,9 +209,9 @@ class Faults:
         self._cluster.rebuild(old)
 
     def _silence_server(self, fault: Fault) -> None:
-        """All connections of all nodes, and no new ones: longer than anybody may wait for an answer."""
+        """All connections of all nodes, new ones too: longer than a read may take, sometimes."""
         with self._cluster.silent_primary():
-            time.sleep(self._operation_timeout * self._random.uniform(1.2, 2.5))
+            time.sleep(self._operation_timeout * self._random.uniform(1.2, 4.5))
 
     def _mislead(self, fault: Fault) -> None:
         """As in a failover that is thought better of; what was connected meanwhile must not be kept."""
@@ -238,15 +241,16 @@ class Faults:
     # Rows that somebody holds
 
     def _hold_session(self, fault: Fault) -> None:
-        """One that is written to at the moment."""
-        self._hold(fault, "SELECT id::text, user_id FROM {sessions} WHERE id = %s FOR UPDATE", self._busy)
+        """One that was written to a moment ago."""
+        query = "SELECT id::text, user_id FROM {sessions} WHERE id = " + _BUSY + " FOR UPDATE"
+        self._hold(fault, query, lambda: (self._random.randrange(5),))
 
     def _hold_attribute(self, fault: Fault) -> None:
         self._hold(
             fault,
             "SELECT s.id::text, s.user_id FROM {attributes} a JOIN {sessions} s ON s.id = a.session_id"
-            " WHERE a.session_id = %s FOR UPDATE OF a",
-            self._busy,
+            " WHERE a.session_id = " + _BUSY + " FOR UPDATE OF a",
+            lambda: (self._random.randrange(5),),
         )
 
     def _lock_table(self, fault: Fault) -> None:
@@ -286,11 +290,6 @@ class Faults:
         for node, own in enumerate(self._nodes.policies):
             if own == policy:
                 self._nodes.say(node, f"log_in {self._max_sessions} {user}")
-
-    def _busy(self) -> tuple[str, ...]:
-        """The id of a session that was written a moment ago."""
-        rows = self._ask("SELECT id::text FROM {sessions} ORDER BY updated_at DESC LIMIT 5", ())
-        return self._random.choice(rows) if rows else ("00000000-0000-0000-0000-000000000000",)
 
     def _hold(
         self,

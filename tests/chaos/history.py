@@ -25,7 +25,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One call and what came of it."""
 
     kind: str
-    """get, list, update, create, delete, delete_user, delete_group, drop, evict, clear, sql_set, sql_delete, final"""
+    """get, list, update, create, delete, delete_user, delete_group, drop, evict, clear, sql_set, sql_delete, sql_count,
+    final"""
     node: int
     began: int
     ended: int = 0

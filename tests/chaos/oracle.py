@@ -113,7 +113,7 @@ def _state(call: Call) -> tuple[int, str]:
     return call.version, repr(sorted((call.content or {}).items()))
 
 
-NO_WRITES = ("get", "list", "final", "evict", "clear")
+NO_WRITES = ("get", "list", "final", "evict", "clear", "sql_count")
 
 
 def is_wide(call: Call) -> bool:

@@ -44,6 +44,7 @@ class Options(msgspec.Struct, kw_only=True):
     seed: int = 0
     max_staleness: float = 2
     operation_timeout: float = 1
+    lock_wait: float = 2
     max_sessions: int = 6
     callers: int = 3
     kinds: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ class Options(msgspec.Struct, kw_only=True):
         return Limits(
             max_staleness=int(self.max_staleness * 1e6),
             operation_timeout=int(self.operation_timeout * 1e6),
-            lock_wait=store.LOCK_TIMEOUT * 1000,
+            lock_wait=int(self.lock_wait * 1e6),
             patience=store.PATIENCE,
             max_sessions=self.max_sessions,
         )
@@ -219,6 +220,7 @@ class Scene:
             callers=options.callers,
             max_staleness=options.max_staleness,
             operation_timeout=options.operation_timeout,
+            lock_wait=options.lock_wait,
             max_sessions=options.max_sessions,
             policy=policy,
         )

@@ -104,6 +104,13 @@ def test_more_sessions_than_allowed_in_a_list() -> None:
     assert not checked(*listed[:2], *ends[:2]).violations
 
 
+def test_more_sessions_than_allowed_when_somebody_counts() -> None:
+    counted = call("sql_count", 1, session="", wrote={"sessions": 3})
+    assert "crowd" in kinds(checked(create(), counted))
+    counted.wrote = {"sessions": 2}
+    assert not checked(create(), counted).violations
+
+
 def test_more_sessions_than_allowed_in_the_end() -> None:
     rows = {f"s{number}": Row(1, {"1.0": number}, user="u") for number in range(3)}
     calls = [login(number, number) for number in range(3)]

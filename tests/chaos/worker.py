@@ -32,6 +32,8 @@ import msgspec
 import psycopg
 
 import pgsession
+from pgsession._async import store as async_store
+from pgsession._sync import store as sync_store
 from tests.chaos.history import Call, State, Writer, dump, now
 from tests.chaos.interrupts import (
     Interrupted,
@@ -72,6 +74,7 @@ class Task(msgspec.Struct, kw_only=True):
     callers: int
     max_staleness: float
     operation_timeout: float
+    lock_wait: float
     max_sessions: int
     policy: str
     pause: float = 0.004
@@ -551,12 +554,12 @@ class Operator:
 
     def run(self) -> None:
         process, who = self._process, f"{self._task.node}.0"
-        actions = [self._set_attribute, self._touch_row, self._delete]
+        actions = [self._set_attribute, self._touch_row, self._delete, self._count]
         while not process.stopping:
             process.listen_to_peers()
             known = process.choose()
             if known is not None:
-                process.random.choices(actions, [10, 4, 0.5])[0](known, who)
+                process.random.choices(actions, [10, 4, 0.5, 3])[0](known, who)
             time.sleep(process.random.random() * 10 * self._task.pause)
 
     def _set_attribute(self, known: Known, who: str) -> None:
@@ -582,6 +585,14 @@ class Operator:
         self._execute(call, statement, (known.key,))
         self._process.forget(known.key)
 
+    def _count(self, known: Known, who: str) -> None:
+        """How many sessions the user has who has most of them."""
+        call = self._process.begin("sql_count", who)
+        statement = psycopg.sql.SQL(
+            "SELECT count(*), user_id FROM {} WHERE expires_at > clock_timestamp() GROUP BY 2 ORDER BY 1 DESC LIMIT 1"
+        ).format(self._sessions)
+        self._execute(call, statement, ())
+
     def _execute(self, call: Call, statement: Any, parameters: tuple[Any, ...]) -> None:
         try:
             if self._connection is None or self._connection.closed:
@@ -598,6 +609,8 @@ class Operator:
             self._process.end(call, "unknown", error=f"{type(error).__name__}: {error}"[:200])
         else:
             version = row[0] if row and call.kind == "sql_set" else 0
+            if row and call.kind == "sql_count":
+                call.wrote, call.user = {"sessions": row[0]}, row[1]
             self._process.end(call, "ok" if row else "none", version=version)
             if version:
                 self._process.peers.tell(dump([call.session, "", "", version]))
@@ -702,6 +715,8 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     task = msgspec.json.decode(sys.argv[1], type=Task)
+    for module in (async_store, sync_store):
+        module.LOCK_TIMEOUT = int(task.lock_wait * 1000)  # type: ignore[misc]
     process = Process(task)
     if task.kind == "async":
         asyncio.run(be_async(task, process))
