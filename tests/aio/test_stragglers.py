@@ -105,6 +105,32 @@ async def leave_connections(
         assert fresh is not None and fresh["n"] == 1
 
 
+async def test_who_needs_a_locked_attribute_waits_alone(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    """Its session's row is free: the batch finds out only when it writes the attribute."""
+    manager = await open_manager(operation_timeout=2)
+    sessions = [await manager.create_session(f"u{n}", {"n": 0}) for n in range(4)]
+
+    async def save(session: pgsession.Session) -> None:
+        session["n"] = 1
+        await manager.update_session(session)
+
+    async with await AsyncConnection.connect(dsn) as foreign, AsyncCrew() as crew:
+        await foreign.execute(
+            sql.SQL("SELECT FROM {}.session_attributes WHERE session_id = %s FOR UPDATE").format(
+                sql.Identifier(schema)
+            ),
+            [sessions[0].id],
+        )
+        crew.start(save, sessions[0])
+        async with AsyncCrew() as others:
+            for session in sessions[1:]:
+                others.start(save, session)
+        await foreign.rollback()
+    assert [session.version for session in sessions] == [2] * 4
+
+
 async def test_an_error_of_whatever_sqlstate_is_its_members_own(
     open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:

@@ -105,6 +105,32 @@ def leave_connections(manager: pgsession.SessionManager, dsn: str, schema: str, 
         assert fresh is not None and fresh["n"] == 1
 
 
+def test_who_needs_a_locked_attribute_waits_alone(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    """Its session's row is free: the batch finds out only when it writes the attribute."""
+    manager = open_manager(operation_timeout=2)
+    sessions = [manager.create_session(f"u{n}", {"n": 0}) for n in range(4)]
+
+    def save(session: pgsession.Session) -> None:
+        session["n"] = 1
+        manager.update_session(session)
+
+    with Connection.connect(dsn) as foreign, Crew() as crew:
+        foreign.execute(
+            sql.SQL("SELECT FROM {}.session_attributes WHERE session_id = %s FOR UPDATE").format(
+                sql.Identifier(schema)
+            ),
+            [sessions[0].id],
+        )
+        crew.start(save, sessions[0])
+        with Crew() as others:
+            for session in sessions[1:]:
+                others.start(save, session)
+        foreign.rollback()
+    assert [session.version for session in sessions] == [2] * 4
+
+
 def test_an_error_of_whatever_sqlstate_is_its_members_own(
     open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Combiner, SharedFuture, background, call
+from pgsession._sync.keyed_mutex import KeyedMutex
 from pgsession._sync.stragglers import Stragglers
 from tests.crew import Crew
 
@@ -195,6 +196,20 @@ def test_a_storm_of_interrupts_on_background_tasks(seed: int) -> None:
     assert work.call(lambda: "works") == "works"
     assert work.drain(PATIENCE)
     assert not work._threads and not work._unfinished
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_storm_of_interrupts_on_a_mutex(seed: int) -> None:
+    """What is raised into a thread that waits comes up the moment it has the mutex, which must not stay its own."""
+    mutexes = KeyedMutex()
+
+    def ask(number: int) -> int:
+        with mutexes.hold(b"key"):
+            time.sleep(0.001)  # so that the others wait
+            return 2 * number
+
+    Storm(seed, ask).run()
+    assert not len(mutexes)
 
 
 def test_work_runs_in_a_thread_of_its_own_that_ends() -> None:

@@ -28,6 +28,8 @@ from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnkno
 from .pool import AsyncPool, plain_cursor
 from .prober import AsyncProber
 
+# ms that a batch waits for what it cannot pass by, an attribute's row or a table: its members then wait by themselves.
+BATCH_LOCK_TIMEOUT: Final = 100
 STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 COMPARED: Final = 20_000  # ids for each statement of a resync
 CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller hears how it ended
@@ -254,7 +256,8 @@ class AsyncStore:
             end: The moment of `time.monotonic` by which all of it has to be over.
             begin: Called once there is a connection, and nothing has been sent: takes out of the batch whose callers
                 have gone. False: nothing is left of it, and None is returned.
-            wait: True to wait for rows that somebody else has locked.
+            wait: True to wait for rows that somebody else has locked. Otherwise locked sessions are answered as such,
+                and other rows and tables are waited for as `BATCH_LOCK_TIMEOUT` says (psycopg's LockNotAvailable).
 
         Raises:
             WriteOutcomeUnknown: It was sent, and nobody can know if it was done.
@@ -269,7 +272,10 @@ class AsyncStore:
             arguments = write_arguments(
                 self._inactivity, wait, *batch.rows(), max_sessions=limit, evicts=evicts
             )
-            return self._sql.write(self._node, mark, arguments, commit=self._commit)
+            return self._sql.write(
+                self._node, mark, arguments,
+                commit=self._commit, lock_timeout=0 if wait else BATCH_LOCK_TIMEOUT,
+            )  # fmt: skip
 
         row = await self._apart(partial(self._run_script, script, mark), end)
         return None if row is None else str(row[0])

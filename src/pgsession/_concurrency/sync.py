@@ -33,40 +33,13 @@ class Event(threading.Event):
 class AsyncMutex(asyncio.Lock):
     """Lets one task at a time into a block, in the order in which they came, by `async with`."""
 
-    async def acquire_within(self, seconds: float | None) -> bool:
-        """Enter the block, which `release` leaves, or return False where others were in it for so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.acquire()
-        except TimeoutError:
-            return False
 
+Mutex = threading.Lock
+"""Lets one thread at a time into a block, by `with`.
 
-class Mutex:
-    """Lets one thread at a time into a block, by `with`."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def acquire_within(self, seconds: float | None) -> bool:
-        """Enter the block, which `release` leaves, or return False where others were in it for so long."""
-        return self._lock.acquire(timeout=-1 if seconds is None else max(seconds, 0))
-
-    def release(self) -> None:
-        """Leave the block."""
-        self._lock.release()
-
-    def locked(self) -> bool:
-        """Return True while a thread is in the block."""
-        return self._lock.locked()
+It is compiled all the way: an `__enter__` of ours could be interrupted (Ctrl-C, a time limit of a framework) between
+having the lock and returning, and nobody would ever give it back.
+"""
 
 
 async def async_sleep(seconds: float) -> None:
