@@ -43,7 +43,7 @@ class Ear:
     """A listening connection of a node."""
 
     def __init__(
-        self, connection: psycopg.Connection[Any], statements: Statements, label: str = events.EVENTS
+        self, connection: psycopg.Connection[Any], statements: Statements, label: str = "events"
     ) -> None:
         self._connection = connection
         row = connection.execute(statements.listen, (label, True)).fetchone()
