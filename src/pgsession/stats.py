@@ -28,7 +28,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         conflicts (counter): Updates refused because somebody else had changed what they were based on.
         failed_writes (counter): Writes that ended in an error of the database, an unknown outcome among them.
         events (counter): Notifications received from the database, this node's own included.
-        malformed_events (counter): Notifications that could not be read; each empties the cache, to be safe.
+        malformed_events (counter): Notifications that could not be read; each empties the cache, to be safe, unless it
+            is about locks.
         invalidations (counter): Cached sessions dropped because of a notification.
         proofs (counter): Proofs of sync that came back.
         listener_losses (counter): Times the listener lost its connection or was declared dead.
