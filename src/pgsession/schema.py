@@ -303,8 +303,11 @@ def _migrating(version: int, names: dict[str, sql.Composable]) -> _Steps[list[st
     for migration in _migrations():
         if migration.version > version:
             yield render(migration.template, names)
+            # That no dump brings such a row, its trigger ignores all but our own.
             yield sql.SQL(
-                "INSERT INTO {versions} (version, name, serves_from) VALUES ({version}, {name}, {serves_from})"
+                "SET LOCAL pgsession.own = 'on';"
+                " INSERT INTO {versions} (version, name, serves_from) VALUES ({version}, {name}, {serves_from});"
+                " SET LOCAL pgsession.own = ''"
             ).format(
                 **names,
                 version=sql.Literal(migration.version),
