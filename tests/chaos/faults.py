@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.history import Fault, now
@@ -308,7 +308,11 @@ class Faults:
         parameters = choose()
         with self._cluster.transaction() as connection:
             fault.began = now()
-            cursor = connection.execute(self._sql(query), parameters)
+            try:
+                cursor = connection.execute(self._sql(query), parameters)
+            except errors.LockNotAvailable:
+                fault.detail = "held by somebody else"
+                return
             rows = cursor.fetchall() if cursor.description else []
             fault.sessions = sorted({row[0] for row in rows if row[0]})
             fault.users = sorted({row[1] for row in rows})
@@ -330,7 +334,7 @@ class Faults:
                 ("buckets", "session_user_buckets"),
             )
         }
-        return sql.SQL(query).format(**tables)  # type: ignore[arg-type]
+        return sql.SQL(query).format(**tables)
 
     def _wait_until(self, condition: Callable[[], bool]) -> bool:
         end = time.monotonic() + PATIENCE

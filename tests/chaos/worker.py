@@ -716,7 +716,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     task = msgspec.json.decode(sys.argv[1], type=Task)
     for module in (async_store, sync_store):
-        module.LOCK_TIMEOUT = int(task.lock_wait * 1000)  # type: ignore[misc]
+        setattr(module, "LOCK_TIMEOUT", int(task.lock_wait * 1000))  # noqa: B010 - is final
     process = Process(task)
     if task.kind == "async":
         asyncio.run(be_async(task, process))
