@@ -4,8 +4,8 @@
 tries share it; a bulk operation has two passes of one step each. A call is late after three times as long. Only a
 process that is frozen can end nothing: its calls are excused.
 
-**Bystanders.** While somebody with psql holds rows, and all nodes were well before, no call fails but those that need
-these rows.
+**Bystanders.** While somebody with psql holds rows, or callers are interrupted, and all nodes were well before, no call
+fails but those that need these rows, or were interrupted themselves.
 """
 
 from __future__ import annotations
@@ -86,13 +86,14 @@ class Endings:
 
     def _bystanders(self) -> Iterator[Violation]:
         for number, fault in enumerate(self._faults):
-            if not fault.calm or not (fault.sessions or fault.users):
+            if not fault.alone:
                 continue
             following = self._faults[number + 1].began if number + 1 < len(self._faults) else 1 << 62
             for call in self._calls:
                 during = fault.began < call.began and call.began < fault.ended and call.ended < following
                 if during and call.outcome in ("error", "unknown") and _needs_nothing_of(fault, call):
-                    text = f"{call.outcome} while somebody held {' '.join(fault.sessions + fault.users)}"
+                    concerned = " ".join(fault.sessions + fault.users)
+                    text = f"{call.outcome} during {fault.kind!r}, which concerned {concerned or 'others'}"
                     yield Violation("bystander", text, [call])
 
     def _undone_creates(self) -> Iterator[Violation]:

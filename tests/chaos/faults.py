@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.history import Fault, now
@@ -233,6 +233,8 @@ class Faults:
 
     def _interrupt_callers(self, fault: Fault) -> None:
         seconds = self._random.uniform(0.5, 1.5)
+        fault.alone = self._wait_until(self._nodes.well)
+        fault.began = now()
         for node, policy in enumerate(self._nodes.policies):
             if policy:
                 self._nodes.say(node, f"interrupt {seconds}")
@@ -257,7 +259,7 @@ class Faults:
         table = self._random.choice(["sessions", "attributes", "buckets"])
         mode = self._random.choice(["SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
         fault.detail = f"{table}, {mode}"
-        self._hold(fault, f"LOCK TABLE {{{table}}} IN {mode} MODE", lambda: None)
+        self._hold(fault, f"LOCK TABLE {{{table}}} IN {mode} MODE", _everything)
 
     def _hold_bucket(self, fault: Fault) -> None:
         """That of a user, and whoever else is in it: they do not log in meanwhile."""
@@ -299,16 +301,16 @@ class Faults:
         *,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have what the query locks held by somebody with psql; its rows are the sessions and users concerned.
-
-        It begins when all is well, if that is soon: then nobody else has a reason to fail. What it is called with is
-        chosen only then.
-        """
-        fault.calm = self._wait_until(self._nodes.well)
+        """Have what the query locks held by somebody with psql; its rows are the sessions and users concerned."""
+        fault.alone = self._wait_until(self._nodes.well) and choose is not _everything
         parameters = choose()
         with self._cluster.transaction() as connection:
             fault.began = now()
-            cursor = connection.execute(self._sql(query), parameters)
+            try:
+                cursor = connection.execute(self._sql(query), parameters)
+            except errors.LockNotAvailable:
+                fault.detail = "held by somebody else"
+                return
             rows = cursor.fetchall() if cursor.description else []
             fault.sessions = sorted({row[0] for row in rows if row[0]})
             fault.users = sorted({row[1] for row in rows})
@@ -330,7 +332,7 @@ class Faults:
                 ("buckets", "session_user_buckets"),
             )
         }
-        return sql.SQL(query).format(**tables)  # type: ignore[arg-type]
+        return sql.SQL(query).format(**tables)
 
     def _wait_until(self, condition: Callable[[], bool]) -> bool:
         end = time.monotonic() + PATIENCE
@@ -352,3 +354,7 @@ class Faults:
 
     def _proxies(self) -> list[FaultProxy]:
         return [proxy for way in self._ways for proxy in (*way.listener, *way.pool)]
+
+
+def _everything() -> None:
+    """Choose nothing: a table has no rows to choose from, and concerns everybody."""

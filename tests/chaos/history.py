@@ -92,8 +92,9 @@ class Fault(msgspec.Struct, kw_only=True):
     detail: str = ""
     frozen: int = -1
     """The node whose process stood still."""
-    calm: bool = False
-    """Whether every node was well when it began."""
+    alone: bool = False
+    """Whether nobody has a reason to fail but who needs the rows that follow, or is interrupted: every node was well
+    when it began, and it concerns nobody else."""
     sessions: list[str] = []
     """Those whose rows, or whose attributes' rows, somebody held."""
     users: list[str] = []

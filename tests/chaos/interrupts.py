@@ -143,7 +143,7 @@ def spare_threads_that_start_others(targets: dict[int, ThreadTarget]) -> None:
             with target.spared():
                 start(thread)
 
-    threading.Thread.start = spared_start  # type: ignore[method-assign]
+    threading.Thread.start = spared_start  # type: ignore[method-assign, assignment]
 
 
 def _raise_in(thread: int, exception: type[BaseException] | None) -> None:

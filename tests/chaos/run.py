@@ -250,11 +250,14 @@ class Scene:
     def _unwell(self) -> list[str]:
         """What is not as it should be: every node is in sync, and has written since the last fault was gone."""
         since = max((fault.ended for fault in self._faults.done), default=0)
-        for worker in self._workers:
-            worker.say("status")
         unwell = []
         for worker in self._workers:
-            in_sync, wrote = worker.wait_for("status")
+            try:
+                worker.say("status")
+                in_sync, wrote = worker.wait_for("status")
+            except (TimeoutError, OSError, RuntimeError) as error:
+                unwell.append(str(error))
+                continue
             if not in_sync:
                 unwell.append(f"node {worker.node} is not in sync")
             if wrote <= since:

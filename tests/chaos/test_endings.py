@@ -50,7 +50,7 @@ def test_the_longest_calls_are_reported() -> None:
 
 
 def test_a_call_that_fails_for_rows_which_it_does_not_need() -> None:
-    held = fault(1, 3, calm=True, sessions=["another"], users=["u"])
+    held = fault(1, 3, alone=True, sessions=["another"], users=["u"])
     failed = call("update", 1.5, outcome="unknown", wrote={"0.0": 2})
     assert "bystander" in kinds(checked(create(), failed, faults=(held,)))
     assert "bystander" in kinds(checked(create(), call("get", 1.5, outcome="error"), faults=(held,)))
@@ -59,22 +59,29 @@ def test_a_call_that_fails_for_rows_which_it_does_not_need() -> None:
 
 
 def test_who_needs_held_rows_may_fail() -> None:
-    held = fault(1, 3, calm=True, sessions=["s"], users=["u"])
+    held = fault(1, 3, alone=True, sessions=["s"], users=["u"])
     failed = call("update", 1.5, outcome="unknown", wrote={"0.0": 2})
     refused = call("create", 1.5, session="", outcome="error")
     everything = call("drop", 1.5, session="", user="v", outcome="error")
     assert not checked(create(), failed, refused, everything, faults=(held,)).violations
 
 
+def test_a_call_that_fails_for_anothers_interrupt() -> None:
+    interrupts = fault(1, 3, alone=True)
+    interrupted = call("update", 1.5, outcome="interrupted", wrote={"0.0": 2})
+    assert not checked(create(), interrupted, faults=(interrupts,)).violations
+    failed = call("update", 1.5, outcome="unknown", wrote={"0.0": 2})
+    assert "bystander" in kinds(checked(create(), interrupted, failed, faults=(interrupts,)))
+
+
 def test_who_is_hit_by_another_fault_is_no_bystander() -> None:
     failed = call("update", 1.5, outcome="unknown", wrote={"0.0": 2})
     others = {"sessions": ["another"], "users": ["v"]}
-    assert not checked(create(), failed, faults=(fault(1, 3, calm=False, **others),)).violations
-    assert not checked(create(), failed, faults=(fault(1, 3, calm=True),)).violations, "a table"
+    assert not checked(create(), failed, faults=(fault(1, 3, **others),)).violations, "others were not well"
     following = fault(1.505, 4)
-    assert not checked(create(), failed, faults=(fault(1, 1.5, calm=True, **others), following)).violations
+    assert not checked(create(), failed, faults=(fault(1, 1.5, alone=True, **others), following)).violations
     late = lasting(call("update", 1.5, outcome="unknown", wrote={"0.0": 2}), 2)
-    assert not checked(create(), late, faults=(fault(1, 3, calm=True, **others), fault(3.1, 4))).violations
+    assert not checked(create(), late, faults=(fault(1, 3, alone=True, **others), fault(3.1, 4))).violations
 
 
 @pytest.mark.parametrize("outcome", ["error", "refused"])

@@ -21,7 +21,7 @@ KINDS = {
     "expired": "expired attributes served",
     "surprise": "calls that failed as none should",
     "late": "calls that took longer than they may",
-    "bystander": "calls that failed for others' locked rows",
+    "bystander": "calls that failed for what concerned others",
     "crowd": "users with more sessions than allowed",
     "astray": "connections kept to the wrong server",
     "stuck": "calls or nodes that did not recover",
