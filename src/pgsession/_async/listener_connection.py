@@ -39,12 +39,12 @@ class AsyncListenerConnection:
         self.busy = False
 
     @classmethod
-    async def connect(cls, parameters: Mapping[str, Any]) -> AsyncListenerConnection:
-        """Connect, within the parameter connect_timeout for each host."""
+    async def connect(
+        cls, connections: type[psycopg.AsyncConnection[Any]], parameters: Mapping[str, Any]
+    ) -> AsyncListenerConnection:
+        """Connect, within the parameter connect_timeout for each host, by a connection of this class."""
         return cls(
-            await psycopg.AsyncConnection.connect(
-                **parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS
-            )
+            await connections.connect(**parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS)
         )
 
     @property

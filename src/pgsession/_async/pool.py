@@ -61,6 +61,7 @@ class AsyncPool:
         self._kept: list[_Kept] = []  # the last one was used last; empty while `_asking`
         self._asking = 0  # callers that wait for the psycopg pool
         self._members: dict[AsyncConnection[Any], _Member] = {}  # all that are lent or kept
+        self._cut = False
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
@@ -105,8 +106,9 @@ class AsyncPool:
             await self._return(connection)
 
     def cut(self) -> None:
-        """Cut the connections that are in use: whoever waits for an answer gets an error at once."""
+        """Cut the connections that are in use, and lend no others: whoever waits for an answer gets an error."""
         with self._guard:
+            self._cut = True
             kept = {connection for connection, _ in self._kept}
             for connection, member in self._members.items():
                 if connection not in kept:
@@ -128,6 +130,8 @@ class AsyncPool:
 
     async def _take(self, timeout: float) -> AsyncConnection[Any]:
         with self._guard:
+            if self._cut:
+                raise _closed()
             if self._kept:
                 return self._kept.pop().connection
             self._asking += 1
@@ -141,9 +145,16 @@ class AsyncPool:
         except BaseException:
             await self._pool.putconn(connection)
             raise
+        if not self._register(connection, handle):
+            await self._return(connection)
+            raise _closed()
+        return connection
+
+    def _register(self, connection: AsyncConnection[Any], handle: socket.socket) -> bool:
+        """Note what is known of a connection that has come; return False where it came too late."""
         with self._guard:
             self._members[connection] = _Member(time.monotonic(), handle)
-        return connection
+            return not self._cut
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         now = time.monotonic()
@@ -169,6 +180,10 @@ class AsyncPool:
         with self._guard:
             self._members.pop(connection).handle.close()
         await self._pool.putconn(connection)
+
+
+def _closed() -> psycopg.OperationalError:
+    return psycopg.OperationalError("the manager is closed; nothing was sent")
 
 
 def plain_cursor(connection: AsyncConnection[Any]) -> AsyncPlainCursor:

@@ -7,9 +7,17 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from pgsession._concurrency import AsyncBackgroundTasks, AsyncDeadlines, AsyncHome
+from pgsession._concurrency import (
+    GRACE,
+    AsyncBackgroundTasks,
+    AsyncDeadlines,
+    AsyncHome,
+    async_connections_until,
+    left_until,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
@@ -74,11 +82,14 @@ class AsyncRuntime:
         self.home = AsyncHome()
         self._config = config
         self._background = background
+        self._logger = logger
         self._deadlines = AsyncDeadlines(logger)
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
+        most_connections = config.pool_max_size if isinstance(database, str) else database.max_size
+        self._was_cut = False
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.pool = _pool(database, config) if isinstance(database, str) else database
+        self.pool = self._pool(database) if isinstance(database, str) else database
         self.connections = AsyncPool(self.pool, keeps=self._owns_pool)
         self.listener = listener or AsyncListener(
             config.listener_conninfo or conninfos.of_database(database),
@@ -112,7 +123,7 @@ class AsyncRuntime:
             coherence,
             self.synchronizer.reconnect,
             logger,
-            most_stragglers=max(1, self.pool.max_size // 2),
+            most_stragglers=max(1, most_connections // 2),
         )
         self.maintenance = AsyncMaintenance(
             self.store,
@@ -124,36 +135,54 @@ class AsyncRuntime:
         )
 
     async def open(self) -> None:
-        """Connect everything, or nothing: on an error what was begun is taken back."""
-        try:
-            # The listener first: where nobody answers, it says so and within its time; a pool would try on.
-            if self._owns_listener:
-                await self.listener.open()
-            if self._owns_pool:
-                await self._background.call(partial(self.pool.open, wait=True, timeout=2 * CONNECT_TIMEOUT))
-            await self.store.look_for_pooler()
-            await self._check_schema()
-            await self.synchronizer.start()
-            self.maintenance.start()
-        except BaseException:
-            await self.close(5)
-            raise
-
-    async def close(self, timeout: float | None) -> None:
-        """End the writes first, while there is still a database, then close the connections."""
-        if not await self.group_commit.close(timeout):
-            self.connections.cut()  # a thread that waits for an answer ends with it
-        await self.lock_renewal.close(timeout)
-        await self.maintenance.stop(timeout)
-        await self.synchronizer.stop(timeout)
+        """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed."""
+        # The listener first: where nobody answers, it says so and within its time; a pool would try on.
         if self._owns_listener:
-            await self.listener.close()
-        if not await self._background.drain(timeout):
-            self.connections.cut()
-        await self.connections.close()
+            await self.listener.open()
         if self._owns_pool:
-            await self.pool.close()
+            await self._background.call(self._open_pool)
+        await self.store.look_for_pooler()
+        await self._check_schema()
+        await self.synchronizer.start()
+        self.maintenance.start()
+
+    async def _open_pool(self) -> None:
+        await self.pool.open()
+        if self._was_cut:
+            raise psycopg.OperationalError("closed while it was opened")
+        async with self.connections.connection():
+            pass  # `wait` of the pool would not see that it is closed meanwhile
+        await self.pool.resize(self._config.pool_min_size, self._config.pool_max_size)
+
+    async def close(self, deadline: float) -> None:
+        """Finish what was accepted by the deadline, and cut what has not ended by then; nothing is left."""
+        cutter = AsyncBackgroundTasks(self._logger, most=1)
+        with self._deadlines.within(left_until(deadline), lambda: cutter.run(self.cut, "pgsession cut")):
+            await self._end(deadline + GRACE)
+        await self.cut()
+        await cutter.drain()
         await self._deadlines.close()
+
+    async def cut(self) -> None:
+        """Close all connections, and make no others: whoever waits for the database gets an error at once."""
+        self._was_cut = True
+        self.synchronizer.give_up()
+        self.connections.cut()
+        await self.connections.close()
+        if self._owns_listener:
+            await self.listener.close(0)
+        if self._owns_pool:
+            await self.pool.close(GRACE)
+
+    async def _end(self, deadline: float) -> None:
+        """End all that runs: the writes first, while there is still a database. Cancel what is late."""
+        await self.group_commit.close(deadline)
+        await self.lock_renewal.close(deadline)
+        await self.maintenance.stop(deadline)
+        await self.synchronizer.stop(deadline)
+        if self._owns_listener:
+            await self.listener.close(left_until(deadline))
+        await self._background.drain(left_until(deadline))
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
@@ -170,6 +199,24 @@ class AsyncRuntime:
             "notification_queue_usage": self.synchronizer.queue_usage,
         }
 
+    def _pool(self, conninfo: str) -> AsyncConnectionPool[Any]:
+        config = self._config
+        return AsyncConnectionPool(
+            conninfo,
+            connection_class=async_connections_until(lambda: self._was_cut),
+            kwargs={
+                "autocommit": True,
+                **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT),
+            },
+            min_size=config.pool_min_size,
+            max_size=max(1, config.pool_min_size),  # who waits while it is opened makes it grow no further
+            timeout=2 * CONNECT_TIMEOUT,
+            name="pgsession",
+            reconnect_timeout=RECONNECT_DELAY,
+            reconnect_failed=_reconnect,
+            open=False,
+        )
+
     async def _check_schema(self) -> None:
         await self._background.call(self._check_schema_apart)
 
@@ -184,23 +231,12 @@ class AsyncRuntime:
                     await async_check(connection, self.statements)
 
 
-def _pool(conninfo: str, config: Config) -> AsyncConnectionPool[Any]:
-    return AsyncConnectionPool(
-        conninfo,
-        kwargs={"autocommit": True, **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)},
-        min_size=config.pool_min_size,
-        max_size=config.pool_max_size,
-        timeout=CONNECT_TIMEOUT,
-        name="pgsession",
-        reconnect_timeout=RECONNECT_DELAY,
-        reconnect_failed=_reconnect,
-        open=False,
-    )
-
-
 async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
     """Have a pool that has given up begin anew, for those who wait already."""
-    await pool.check()
+    if not pool.get_stats()[
+        "pool_available"
+    ]:  # else nobody waits; and `check` waits for those, without a bound
+        await pool.check()
 
 
 def _commit(config: Config) -> Commit:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent
 from pgsession._protocol.operations import Operation
 
 from . import store
@@ -33,7 +33,7 @@ class AsyncStragglers:
         self._guard = threading.Lock()  # for the two that follow, which more than one lane changes
         self._waiting: deque[Operation] = deque()
         self._running = 0
-        self._closing = False
+        self._closing = AsyncEvent()
         self._background = AsyncBackgroundTasks(logger)
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class AsyncStragglers:
 
     async def close(self, timeout: float | None) -> bool:
         """Wait until all are done; return True if they are."""
-        self._closing = True
+        self._closing.set()
         return await self._background.drain(timeout)
 
     def take_rest(self) -> list[Operation]:
@@ -82,6 +82,6 @@ class AsyncStragglers:
     async def _write(self, operation: Operation) -> None:
         end = time.monotonic() + store.LOCK_TIMEOUT / 1000
         pause = FIRST_PAUSE
-        while not await self._write_alone(operation, self._closing or time.monotonic() >= end):
-            await async_sleep(pause)
+        while not await self._write_alone(operation, self._closing.is_set() or time.monotonic() >= end):
+            await self._closing.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

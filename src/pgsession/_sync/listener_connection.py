@@ -41,12 +41,12 @@ class ListenerConnection:
         self.busy = False
 
     @classmethod
-    def connect(cls, parameters: Mapping[str, Any]) -> ListenerConnection:
-        """Connect, within the parameter connect_timeout for each host."""
+    def connect(
+        cls, connections: type[psycopg.Connection[Any]], parameters: Mapping[str, Any]
+    ) -> ListenerConnection:
+        """Connect, within the parameter connect_timeout for each host, by a connection of this class."""
         return cls(
-            psycopg.Connection.connect(
-                **parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS
-            )
+            connections.connect(**parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS)
         )
 
     @property

@@ -9,9 +9,17 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict
 
+import psycopg
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import BackgroundTasks, Deadlines, Home
+from pgsession._concurrency import (
+    GRACE,
+    BackgroundTasks,
+    Deadlines,
+    Home,
+    connections_until,
+    left_until,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
@@ -76,11 +84,14 @@ class Runtime:
         self.home = Home()
         self._config = config
         self._background = background
+        self._logger = logger
         self._deadlines = Deadlines(logger)
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
+        most_connections = config.pool_max_size if isinstance(database, str) else database.max_size
+        self._was_cut = False
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.pool = _pool(database, config) if isinstance(database, str) else database
+        self.pool = self._pool(database) if isinstance(database, str) else database
         self.connections = Pool(self.pool, keeps=self._owns_pool)
         self.listener = listener or Listener(
             config.listener_conninfo or conninfos.of_database(database),
@@ -114,7 +125,7 @@ class Runtime:
             coherence,
             self.synchronizer.reconnect,
             logger,
-            most_stragglers=max(1, self.pool.max_size // 2),
+            most_stragglers=max(1, most_connections // 2),
         )
         self.maintenance = Maintenance(
             self.store,
@@ -126,36 +137,54 @@ class Runtime:
         )
 
     def open(self) -> None:
-        """Connect everything, or nothing: on an error what was begun is taken back."""
-        try:
-            # The listener first: where nobody answers, it says so and within its time; a pool would try on.
-            if self._owns_listener:
-                self.listener.open()
-            if self._owns_pool:
-                self._background.call(partial(self.pool.open, wait=True, timeout=2 * CONNECT_TIMEOUT))
-            self.store.look_for_pooler()
-            self._check_schema()
-            self.synchronizer.start()
-            self.maintenance.start()
-        except BaseException:
-            self.close(5)
-            raise
-
-    def close(self, timeout: float | None) -> None:
-        """End the writes first, while there is still a database, then close the connections."""
-        if not self.group_commit.close(timeout):
-            self.connections.cut()  # a thread that waits for an answer ends with it
-        self.lock_renewal.close(timeout)
-        self.maintenance.stop(timeout)
-        self.synchronizer.stop(timeout)
+        """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed."""
+        # The listener first: where nobody answers, it says so and within its time; a pool would try on.
         if self._owns_listener:
-            self.listener.close()
-        if not self._background.drain(timeout):
-            self.connections.cut()
-        self.connections.close()
+            self.listener.open()
         if self._owns_pool:
-            self.pool.close()
+            self._background.call(self._open_pool)
+        self.store.look_for_pooler()
+        self._check_schema()
+        self.synchronizer.start()
+        self.maintenance.start()
+
+    def _open_pool(self) -> None:
+        self.pool.open()
+        if self._was_cut:
+            raise psycopg.OperationalError("closed while it was opened")
+        with self.connections.connection():
+            pass  # `wait` of the pool would not see that it is closed meanwhile
+        self.pool.resize(self._config.pool_min_size, self._config.pool_max_size)
+
+    def close(self, deadline: float) -> None:
+        """Finish what was accepted by the deadline, and cut what has not ended by then; nothing is left."""
+        cutter = BackgroundTasks(self._logger, most=1)
+        with self._deadlines.within(left_until(deadline), lambda: cutter.run(self.cut, "pgsession cut")):
+            self._end(deadline + GRACE)
+        self.cut()
+        cutter.drain()
         self._deadlines.close()
+
+    def cut(self) -> None:
+        """Close all connections, and make no others: whoever waits for the database gets an error at once."""
+        self._was_cut = True
+        self.synchronizer.give_up()
+        self.connections.cut()
+        self.connections.close()
+        if self._owns_listener:
+            self.listener.close(0)
+        if self._owns_pool:
+            self.pool.close(GRACE)
+
+    def _end(self, deadline: float) -> None:
+        """End all that runs: the writes first, while there is still a database. Cancel what is late."""
+        self.group_commit.close(deadline)
+        self.lock_renewal.close(deadline)
+        self.maintenance.stop(deadline)
+        self.synchronizer.stop(deadline)
+        if self._owns_listener:
+            self.listener.close(left_until(deadline))
+        self._background.drain(left_until(deadline))
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
@@ -172,6 +201,24 @@ class Runtime:
             "notification_queue_usage": self.synchronizer.queue_usage,
         }
 
+    def _pool(self, conninfo: str) -> ConnectionPool[Any]:
+        config = self._config
+        return ConnectionPool(
+            conninfo,
+            connection_class=connections_until(lambda: self._was_cut),
+            kwargs={
+                "autocommit": True,
+                **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT),
+            },
+            min_size=config.pool_min_size,
+            max_size=max(1, config.pool_min_size),  # who waits while it is opened makes it grow no further
+            timeout=2 * CONNECT_TIMEOUT,
+            name="pgsession",
+            reconnect_timeout=RECONNECT_DELAY,
+            reconnect_failed=_reconnect,
+            open=False,
+        )
+
     def _check_schema(self) -> None:
         self._background.call(self._check_schema_apart)
 
@@ -186,23 +233,12 @@ class Runtime:
                     check(connection, self.statements)
 
 
-def _pool(conninfo: str, config: Config) -> ConnectionPool[Any]:
-    return ConnectionPool(
-        conninfo,
-        kwargs={"autocommit": True, **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)},
-        min_size=config.pool_min_size,
-        max_size=config.pool_max_size,
-        timeout=CONNECT_TIMEOUT,
-        name="pgsession",
-        reconnect_timeout=RECONNECT_DELAY,
-        reconnect_failed=_reconnect,
-        open=False,
-    )
-
-
 def _reconnect(pool: ConnectionPool[Any]) -> None:
     """Have a pool that has given up begin anew, for those who wait already."""
-    pool.check()
+    if not pool.get_stats()[
+        "pool_available"
+    ]:  # else nobody waits; and `check` waits for those, without a bound
+        pool.check()
 
 
 def _commit(config: Config) -> Commit:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from pgsession._concurrency import BackgroundTasks, sleep
+from pgsession._concurrency import BackgroundTasks, Event
 from pgsession._protocol.operations import Operation
 
 from . import store
@@ -35,7 +35,7 @@ class Stragglers:
         self._guard = threading.Lock()  # for the two that follow, which more than one lane changes
         self._waiting: deque[Operation] = deque()
         self._running = 0
-        self._closing = False
+        self._closing = Event()
         self._background = BackgroundTasks(logger)
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Stragglers:
 
     def close(self, timeout: float | None) -> bool:
         """Wait until all are done; return True if they are."""
-        self._closing = True
+        self._closing.set()
         return self._background.drain(timeout)
 
     def take_rest(self) -> list[Operation]:
@@ -84,6 +84,6 @@ class Stragglers:
     def _write(self, operation: Operation) -> None:
         end = time.monotonic() + store.LOCK_TIMEOUT / 1000
         pause = FIRST_PAUSE
-        while not self._write_alone(operation, self._closing or time.monotonic() >= end):
-            sleep(pause)
+        while not self._write_alone(operation, self._closing.is_set() or time.monotonic() >= end):
+            self._closing.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
