@@ -44,6 +44,10 @@ class Leftovers:
         assert not (left := _tasks() - self._tasks), left
         _wait_until(lambda: not self._left(), lambda: f"threads {self._left()}")
 
+    def running(self) -> set[object]:
+        """The threads and tasks that are more than at the beginning."""
+        return {*self._left(), *(_tasks() - self._tasks)}
+
     def know(self) -> None:
         """What runs now was not left behind."""
         self._threads |= set(threading.enumerate())

@@ -10,7 +10,7 @@ from typing import Any, LiteralString, Self
 
 from psycopg import Notify
 
-from pgsession._concurrency import LOGGER
+from pgsession._concurrency import LOGGER, Unclosed
 from pgsession._protocol import rules
 
 from .listener_connection import Command, Row
@@ -25,7 +25,8 @@ class AsyncListener:
     own task or thread, so a slow one delays all that follow; they may use the listener. One that raises is logged, and
     ends nothing.
 
-    A listener is opened once, by `open` or `with`, and closed once. Use after that raises `ListenerError`.
+    A listener is opened once, by `open` or `with`, and closed once. Use after that raises `ListenerError`. One that is
+    dropped without that gives a `ResourceWarning`, and is closed in the background.
 
     Args:
         conninfo: The server to connect to; TCP keepalive and timeouts are set where it does not set them itself. It has
@@ -66,6 +67,8 @@ class AsyncListener:
             reconnect_delay=rules.seconds("reconnect_delay", reconnect_delay),
             logger=logger,
         )
+        self._unclosed: Unclosed | None = None
+        self._entrusted = False
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
@@ -79,6 +82,10 @@ class AsyncListener:
             ListenerError: The listener cannot work there, or was closed before; the message says why.
         """
         opened = self._loop.start()
+        if self._unclosed is None and not self._entrusted:
+            self._unclosed = Unclosed(
+                self, f"a {type(self).__name__}", dropped=self._loop.abandon, at_exit=self._loop.at_exit
+            )
         try:
             await opened.wait()
         except BaseException:
@@ -94,7 +101,19 @@ class AsyncListener:
             timeout: A timedelta or seconds to wait for a callback that is running; after that a task is cancelled, a
                 thread left alone. 0: it is not waited for. None: no limit.
         """
-        await self._loop.close(rules.timeout("timeout", timeout))
+        patience = rules.timeout("timeout", timeout)
+        if self._unclosed is not None:
+            self._unclosed.closed()
+        await self._loop.close(patience)
+
+    def _entrust(self) -> Self:
+        """Leave it to its maker, who is watched over himself, to close this one; warn of nothing."""
+        self._entrusted = True
+        return self
+
+    def _finish(self) -> None:
+        """Close the connection of one whose event loop is gone."""
+        self._loop.finish()
 
     async def __aenter__(self) -> Self:
         await self.open()

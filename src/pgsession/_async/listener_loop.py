@@ -18,6 +18,7 @@ from pgsession._concurrency import (
     GRACE,
     AsyncBackgroundLoop,
     AsyncEvent,
+    AsyncHome,
     AsyncSharedFuture,
     AsyncSocketWaiter,
     AsyncThunk,
@@ -67,6 +68,7 @@ class AsyncListenerLoop:
         self.lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[AsyncThunk[Any], AsyncSharedFuture[Any]]] = deque()
         self._owner = 0
+        self._home: AsyncHome
         self._waiter: AsyncSocketWaiter
         self._opened: AsyncSharedFuture[None] | None = None
         self._closing = AsyncEvent()
@@ -90,6 +92,7 @@ class AsyncListenerLoop:
             if self._closing.is_set():
                 raise _closed()
             self._owner = os.getpid()
+            self._home = AsyncHome()
             self._waiter = AsyncSocketWaiter()
             self._opened = AsyncSharedFuture()
             self._loop.start(partial(self._run, self._opened), "pgsession listener")
@@ -106,6 +109,20 @@ class AsyncListenerLoop:
             connection.abort()
         if not await self._loop.stop(timeout):
             await self._loop.stop(GRACE)
+
+    def abandon(self, ended: Callable[[], None]) -> bool:
+        """Begin to end the loop of a listener that was dropped."""
+        return self._home.end(partial(self.close, GRACE), self.finish, ended)
+
+    def at_exit(self, deadline: float) -> None:
+        """End the loop of a listener that is open when the interpreter exits."""
+        self._home.at_exit(partial(self.close, 0))
+
+    def finish(self) -> None:
+        """Close the connection of a loop that does not run any more."""
+        self._closing.set()
+        if self._connection is not None:
+            self._connection.finish()
 
     def present(self) -> AsyncListenerConnection | None:
         """Return the connection that is not known to be lost, None without one."""

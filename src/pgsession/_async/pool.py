@@ -114,6 +114,15 @@ class AsyncPool:
                 if connection not in kept:
                     shut(member.handle)
 
+    def finish(self) -> None:
+        """Close the connections of one whose event loop is gone."""
+        with self._guard:
+            self._cut = True
+            members, self._members = self._members, {}
+        for connection, member in members.items():
+            member.handle.close()
+            connection.pgconn.finish()
+
     async def _take_fit(self, timeout: float | None) -> AsyncConnection[Any]:
         longest = self._pool.timeout
         deadline = time.monotonic() + (longest if timeout is None else min(timeout, longest))

@@ -32,6 +32,7 @@ from .sync import (
     sleep,
 )
 from .types import LOGGER, AsyncThunk, Thunk
+from .unclosed import Unclosed
 
 __all__ = [
     "GRACE",
@@ -58,6 +59,7 @@ __all__ = [
     "SharedFuture",
     "SocketWaiter",
     "Thunk",
+    "Unclosed",
     "async_call",
     "async_connections_until",
     "async_pause",

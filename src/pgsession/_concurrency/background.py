@@ -265,6 +265,7 @@ class BackgroundTasks:
             while (piece := self._next()) is not None:
                 self._have_threads()  # for what came while this thread was still counted as idle
                 self._do(piece)
+                del piece  # it holds what it was about, which may be dropped while this thread waits
         finally:
             self._threads.discard(threading.current_thread())
             self._have_threads()  # for what came while this thread was still counted

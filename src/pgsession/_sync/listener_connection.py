@@ -116,6 +116,13 @@ class ListenerConnection:
             except OSError:
                 pass  # cut, or closed, already
 
+    def finish(self) -> None:
+        """Close the connection where nobody can wait any more."""
+        self.abort()
+        with self._guard:
+            self._handle.close()
+        self._libpq.finish()
+
     def close(self) -> None:
         """Close the connection, without waiting for the server."""
         with self._guard:

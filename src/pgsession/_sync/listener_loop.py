@@ -20,6 +20,7 @@ from pgsession._concurrency import (
     GRACE,
     BackgroundLoop,
     Event,
+    Home,
     SharedFuture,
     SocketWaiter,
     Thunk,
@@ -69,6 +70,7 @@ class ListenerLoop:
         self.lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[Thunk[Any], SharedFuture[Any]]] = deque()
         self._owner = 0
+        self._home: Home
         self._waiter: SocketWaiter
         self._opened: SharedFuture[None] | None = None
         self._closing = Event()
@@ -92,6 +94,7 @@ class ListenerLoop:
             if self._closing.is_set():
                 raise _closed()
             self._owner = os.getpid()
+            self._home = Home()
             self._waiter = SocketWaiter()
             self._opened = SharedFuture()
             self._loop.start(partial(self._run, self._opened), "pgsession listener")
@@ -108,6 +111,20 @@ class ListenerLoop:
             connection.abort()
         if not self._loop.stop(timeout):
             self._loop.stop(GRACE)
+
+    def abandon(self, ended: Callable[[], None]) -> bool:
+        """Begin to end the loop of a listener that was dropped."""
+        return self._home.end(partial(self.close, GRACE), self.finish, ended)
+
+    def at_exit(self, deadline: float) -> None:
+        """End the loop of a listener that is open when the interpreter exits."""
+        self._home.at_exit(partial(self.close, 0))
+
+    def finish(self) -> None:
+        """Close the connection of a loop that does not run any more."""
+        self._closing.set()
+        if self._connection is not None:
+            self._connection.finish()
 
     def present(self) -> ListenerConnection | None:
         """Return the connection that is not known to be lost, None without one."""

@@ -24,6 +24,7 @@ from pgsession._concurrency import (
     BackgroundTasks,
     Mutex,
     SharedFuture,
+    Unclosed,
     call,
     deadline_in,
     fork,
@@ -69,7 +70,10 @@ _AGAIN = object()  # the result of a fill whose record came from a server that i
 class SessionManager(Reader):
     """Keeps sessions in PostgreSQL and answers reads from this process's memory, in step with every other node.
 
-    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager.
+    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager. One
+    that is dropped without that gives a `ResourceWarning`, and is closed in the background. At the interpreter's exit
+    an open one gives the warning too, and noted accesses are written within a few seconds at most, on a connection of
+    their own, since an event loop may be gone by then; its locks end after their lease time.
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
@@ -126,6 +130,7 @@ class SessionManager(Reader):
         )
         self._runtime: Runtime | None = None
         self._starting: Runtime | None = None  # while it is opened
+        self._unclosed: Unclosed | None = None  # while it is open
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._begin_anew()
         fork.watch(self)
@@ -194,6 +199,9 @@ class SessionManager(Reader):
             finally:
                 self._starting = None
             self._runtime = runtime
+            self._unclosed = Unclosed(
+                self, f"a {type(self).__name__}", dropped=runtime.abandon, at_exit=runtime.at_exit
+            )
             self._state = "open"
 
     def _refuse_closed(self, cause: Exception | None = None) -> None:
@@ -230,6 +238,7 @@ class SessionManager(Reader):
 
     def _close(self, deadline: float) -> None:
         self._state = "closed"
+        self._watch_no_longer()
         if self._starting is not None:
             self._starting.cut()
         with self._moving:
@@ -238,6 +247,11 @@ class SessionManager(Reader):
                 runtime.close(deadline)
             self._coherence.on_lost()
             self._cache.clear()
+
+    def _watch_no_longer(self) -> None:
+        if self._unclosed is not None:
+            self._unclosed.closed()
+            self._unclosed = None
 
     def __enter__(self) -> Self:
         try:
@@ -273,6 +287,7 @@ class SessionManager(Reader):
         """
         if self._state == "closed":
             return
+        self._watch_no_longer()
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()

@@ -116,6 +116,15 @@ class Pool:
                 if connection not in kept:
                     shut(member.handle)
 
+    def finish(self) -> None:
+        """Close the connections of one whose event loop is gone."""
+        with self._guard:
+            self._cut = True
+            members, self._members = self._members, {}
+        for connection, member in members.items():
+            member.handle.close()
+            connection.pgconn.finish()
+
     def _take_fit(self, timeout: float | None) -> Connection[Any]:
         longest = self._pool.timeout
         deadline = time.monotonic() + (longest if timeout is None else min(timeout, longest))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict
@@ -18,6 +19,7 @@ from pgsession._concurrency import (
     Deadlines,
     Home,
     connections_until,
+    deadline_in,
     left_until,
 )
 from pgsession._core.cache import Cache
@@ -27,9 +29,11 @@ from pgsession._database.connections import cut
 from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
+from pgsession.errors import ConfigError
 from pgsession.schema import check, create
 
 from .group_commit import GroupCommit
+from .last_accesses import write_last_accesses
 from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
@@ -38,6 +42,7 @@ from .store import PATIENCE, Store
 from .synchronizer import Synchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
+PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
@@ -83,6 +88,8 @@ class Runtime:
     ) -> None:
         self.home = Home()
         self._config = config
+        self._database = database
+        self._cache = cache
         self._background = background
         self._logger = logger
         self._deadlines = Deadlines(logger)
@@ -93,10 +100,13 @@ class Runtime:
         self.statements = Statements(config.schema_name, config.table_prefix)
         self.pool = self._pool(database) if isinstance(database, str) else database
         self.connections = Pool(self.pool, keeps=self._owns_pool)
-        self.listener = listener or Listener(
-            config.listener_conninfo or conninfos.of_database(database),
-            health_check_interval=None,  # the proofs of sync are better ones
-            logger=logger,
+        self.listener = (
+            listener
+            or Listener(
+                config.listener_conninfo or conninfos.of_database(database),
+                health_check_interval=None,  # the proofs of sync are better ones
+                logger=logger,
+            )._entrust()
         )
         self.store = Store(
             self.connections,
@@ -175,6 +185,38 @@ class Runtime:
             self.listener.close(0)
         if self._owns_pool:
             self.pool.close(GRACE)
+
+    def abandon(self, ended: Callable[[], None]) -> bool:
+        """Begin to close what a manager was made of that was dropped; call `ended` once that is done."""
+        return self.home.end(lambda: self.close(deadline_in(PATIENCE_WHEN_DROPPED)), self.finish, ended)
+
+    def at_exit(self, deadline: float) -> None:
+        """Write noted accesses before the interpreter exits, and end what would hold it up."""
+        self._write_last_accesses(deadline)
+        self.home.at_exit(self.cut)
+
+    def finish(self) -> None:
+        """Do what is possible without the event loop: write noted accesses, and close the connections."""
+        self._write_last_accesses(deadline_in(PATIENCE_WHEN_DROPPED))
+        self._was_cut = True
+        if self._owns_pool:
+            self.connections.finish()
+        if self._owns_listener:
+            self.listener._finish()
+
+    def _write_last_accesses(self, deadline: float) -> None:
+        conninfo = self._database if isinstance(self._database, str) else self._config.listener_conninfo
+        try:
+            write_last_accesses(
+                conninfo or conninfos.of_database(self._database),
+                self.statements,
+                self._cache,
+                self._config.last_access_update_batch_size,
+                self._logger,
+                deadline,
+            )
+        except ConfigError as error:
+            self._logger.warning("last accesses were lost at the end: %s", error)
 
     def _end(self, deadline: float) -> None:
         """End all that runs: the writes first, while there is still a database. Cancel what is late."""

@@ -169,6 +169,8 @@ class Synchronizer:
                 delay = 0.05
                 pause = self._coherence.proof_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
+                if self._stopping.is_set():
+                    return
                 self._logger.warning("not in sync with the database, trying again: %s", error)
                 pause, delay = delay, min(delay * 2, 1.0, self._patience)
             except TimeoutError:
