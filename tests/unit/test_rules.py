@@ -247,7 +247,6 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
             "opened", "clock", "resource", "session_id", "lease", "heartbeat", "max_retries", "retry_delay"
         )
     },
-    ("*Listener.close", "timeout"): ZERO_OR_DURATION,
     ("*Listener.execute", "timeout"): optional(DURATION),
     ("*Listener.remove_lost_hook", "hook"): FUNCTION._replace(good=[]),
     ("*Listener.unlisten", "on_notification"): optional(FUNCTION),

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
-from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture
+from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture, left_until
 from pgsession._core.record import Record
 from pgsession._database.connections import leads_elsewhere
 from pgsession._protocol import events
@@ -155,14 +155,14 @@ class AsyncGroupCommit:
         for operation in list(self._waiting):
             self._give_up(operation, error())
 
-    async def close(self, timeout: float | None) -> bool:
-        """Wait until what was accepted is done; refuse what comes later; return True if nothing was left undone."""
+    async def close(self, deadline: float) -> None:
+        """Wait until what was accepted is done, and refuse what comes later, and what is not begun by the deadline."""
         self._closed = True
-        done = [await lane.idle(timeout) for lane in self._lanes]
-        done.append(await self._stragglers.close(timeout))
+        for lane in self._lanes:
+            await lane.idle(left_until(deadline))
+        await self._stragglers.close(left_until(deadline))
         self._ended = True
         self._refuse_rest()
-        return all(done)
 
     def _wake(self) -> None:
         first, second = self._lanes

@@ -159,6 +159,15 @@ class AsyncHeldLock:
             self.end()
             raise LockExpiredError(f"the lock on {self.resource!r} was lost before it was released")
 
+    async def give_back(self) -> None:
+        """Give the lock back for a holder who does not ask for it.
+
+        Raises:
+            psycopg.Error: The database failed: the lock ends after its lease time.
+        """
+        await self._store.release(self.resource, self._owner)
+        self._over()
+
     async def _give_back(self, future: AsyncSharedFuture[bool | None]) -> None:
         try:
             future.set_result(await self._store.release(self.resource, self._owner))

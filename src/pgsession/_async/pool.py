@@ -82,6 +82,7 @@ class AsyncPool:
         self._kept: list[_Kept] = []  # the last one was used last; empty while `_asking`
         self._asking = 0  # callers that wait for the psycopg pool
         self._members: dict[AsyncConnection[Any], _Member] = {}  # all that are lent or kept
+        self._cut = False
 
     @asynccontextmanager
     async def connection(self, end: float) -> AsyncIterator[AsyncConnection[Any]]:
@@ -132,12 +133,22 @@ class AsyncPool:
             await self._return(connection)
 
     def cut(self) -> None:
-        """Cut the connections that are in use: whoever waits for an answer gets an error at once."""
+        """Cut the connections that are in use, and lend no others: whoever waits for an answer gets an error."""
         with self._guard:
+            self._cut = True
             kept = {connection for connection, _ in self._kept}
             for connection, member in self._members.items():
                 if connection not in kept:
                     shut(member.handle)
+
+    def finish(self) -> None:
+        """Close the connections of one whose event loop is gone."""
+        with self._guard:
+            self._cut = True
+            members, self._members = self._members, {}
+        for connection, member in members.items():
+            member.handle.close()
+            connection.pgconn.finish()
 
     async def _take_fit(self, end: float) -> AsyncConnection[Any]:
         # Each one that is thrown away makes room for a new one: more than a poolful of them is no accident.
@@ -161,6 +172,8 @@ class AsyncPool:
 
     async def _take(self, timeout: float) -> AsyncConnection[Any]:
         with self._guard:
+            if self._cut:
+                raise _closed()
             if self._kept:
                 return self._kept.pop().connection
             self._asking += 1
@@ -174,9 +187,16 @@ class AsyncPool:
         except BaseException:
             await self._pool.putconn(connection)
             raise
+        if not self._register(connection, handle):
+            await self._return(connection)
+            raise _closed()
+        return connection
+
+    def _register(self, connection: AsyncConnection[Any], handle: socket.socket) -> bool:
+        """Note what is known of a connection that has come; return False where it came too late."""
         with self._guard:
             self._members[connection] = _Member(time.monotonic(), handle)
-        return connection
+            return not self._cut
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         now = time.monotonic()
@@ -202,6 +222,10 @@ class AsyncPool:
         with self._guard:
             self._members.pop(connection).handle.close()
         await self._pool.putconn(connection)
+
+
+def _closed() -> psycopg.OperationalError:
+    return psycopg.OperationalError("the manager is closed; nothing was sent")
 
 
 def plain_cursor(connection: AsyncConnection[Any]) -> AsyncPlainCursor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, async_connections_until
 from pgsession._protocol.breaker import Breaker
 
 from .listener_connection import AsyncListenerConnection
@@ -44,6 +44,7 @@ class AsyncProber:
         self._logger = logger
         self._background = AsyncBackgroundTasks(logger, most=1)
         self._stopping = AsyncEvent()
+        self._connections = async_connections_until(self._stopping.is_set)
         self._probing: AsyncListenerConnection | None = None
 
     def suspect(self) -> None:
@@ -52,11 +53,16 @@ class AsyncProber:
             return
         self._background.run(self._probe_until_found, "pgsession probe")
 
-    async def close(self, timeout: float | None) -> None:
-        """Probe no more."""
+    def give_up(self) -> None:
+        """Probe no more; a probe that is under way fails."""
         self._stopping.set()
-        if self._probing is not None:
-            self._probing.abort()
+        probing = self._probing
+        if probing is not None:
+            probing.abort()
+
+    async def close(self, timeout: float | None) -> None:
+        """Probe no more, and wait for a probe that is under way."""
+        self.give_up()
         await self._background.drain(timeout)
 
     async def _probe_until_found(self) -> None:
@@ -76,7 +82,7 @@ class AsyncProber:
     async def _probe(self) -> None:
         assert self._parameters is not None
         timeout = {"connect_timeout": math.ceil(self._timeout)}
-        connection = await AsyncListenerConnection.connect({**self._parameters, **timeout})
+        connection = await AsyncListenerConnection.connect(self._connections, {**self._parameters, **timeout})
         self._probing = connection
         try:
             rows = await connection.execute(_CAN_WRITE, None, self._timeout)

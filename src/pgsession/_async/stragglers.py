@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent
 from pgsession._protocol.operations import Operation
 
 FIRST_PAUSE: Final = 0.02  # seconds before another try; doubled each time
@@ -29,7 +29,7 @@ class AsyncStragglers:
         self._guard = threading.Lock()  # for the two that follow, which more than one lane changes
         self._waiting: deque[Operation] = deque()
         self._running = 0
-        self._closing = False
+        self._closing = AsyncEvent()
         self._background = AsyncBackgroundTasks(logger)
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class AsyncStragglers:
 
     async def close(self, timeout: float | None) -> bool:
         """Wait until all are done; return True if they are."""
-        self._closing = True
+        self._closing.set()
         return await self._background.drain(timeout)
 
     def take_rest(self) -> list[Operation]:
@@ -80,8 +80,8 @@ class AsyncStragglers:
         while not await self._write_alone(operation):
             # Whoever waits for it gives it up at its deadline.
             left = operation.deadline - time.monotonic()
-            if self._closing or left <= 0:
+            if self._closing.is_set() or left <= 0:
                 operation.given_up = True
                 continue
-            await async_sleep(min(pause, left))
+            await self._closing.wait(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)

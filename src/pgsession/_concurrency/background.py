@@ -12,13 +12,14 @@ from typing import Final, TypeVar
 
 from pgsession.errors import OperationTimeout
 
-from .shared_future import SharedFuture
+from .shared_future import AsyncSharedFuture, SharedFuture
 from .types import LOGGER, AsyncThunk, Thunk
 
 T = TypeVar("T")
 
 MOST_THREADS: Final = 8  # that do the pieces of work of one owner, where it does not say
 LINGER: Final = 1.0  # seconds that a thread waits for more
+GRACE: Final = 1.0  # seconds to end in, for what was cancelled, or whose connection was cut
 
 _OURS = threading.local()  # has a `thread` that is True in threads that belong to the library
 
@@ -52,7 +53,7 @@ class AsyncBackgroundLoop:
     async def stop(self, timeout: float | None = None) -> bool:
         """Wait for the end, which the owner has already asked for; cancel what is not over by then.
 
-        Called from the loop itself it does not wait.
+        Called from the loop itself it does not wait, and for what does not end when cancelled no longer than `GRACE`.
 
         Returns:
             True if it ended by itself, or was never started.
@@ -62,8 +63,7 @@ class AsyncBackgroundLoop:
             return task is None
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
-            task.cancel()
-            await asyncio.wait({task})
+            await _cancel({task}, self._logger)
         return bool(done)
 
     async def _guarded(self, fn: AsyncThunk[None], name: str) -> None:
@@ -109,8 +109,8 @@ class BackgroundLoop:
             True if it has ended, or was never started; a thread cannot be cancelled.
         """
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return thread is None
+        if thread is None or thread.ident is None or thread is threading.current_thread():
+            return thread is None  # one that is just being started sees for itself that it has to end
         thread.join(timeout)
         return not thread.is_alive()
 
@@ -145,15 +145,31 @@ class AsyncBackgroundTasks:
         """
         return await fn()
 
+    async def complete(self, fn: AsyncThunk[T], name: str, timeout: float | None = None) -> T:
+        """Return what `fn` returns or raise what it raises; it is done to its end, whatever becomes of the caller.
+
+        Raises:
+            TimeoutError: It has not ended within `timeout` seconds; it goes on.
+        """
+        future: AsyncSharedFuture[T] = AsyncSharedFuture()
+
+        async def settle() -> None:
+            try:
+                future.set_result(await fn())
+            except BaseException as error:
+                future.set_error(error)
+                raise
+
+        self.run(settle, name)
+        return await future.wait(timeout)
+
     async def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and cancel what has not by then; return True if nothing was."""
         if not self._tasks:
             return True
         _, late = await asyncio.wait(set(self._tasks), timeout=timeout)
-        for task in late:
-            task.cancel()
         if late:
-            await asyncio.wait(late)
+            await _cancel(late, self._logger)
         return not late
 
     async def _guarded(self, fn: AsyncThunk[None], name: str) -> None:
@@ -161,6 +177,14 @@ class AsyncBackgroundTasks:
             await fn()
         except Exception:
             self._logger.exception("%s ended with an error", name)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]], logger: logging.Logger) -> None:
+    for task in tasks:
+        task.cancel()
+    _, late = await asyncio.wait(tasks, timeout=GRACE)
+    for task in late:
+        logger.warning("%s goes on although it was cancelled", task.get_name())
 
 
 class _Piece:
@@ -236,6 +260,20 @@ class BackgroundTasks:
                     raise OperationTimeout("others had to be waited for too long; nothing was sent") from None
         return future.wait()
 
+    def complete(self, fn: Thunk[T], name: str, timeout: float | None = None) -> T:
+        """Return what `fn` returns or raise what it raises; it is done to its end, whatever becomes of the caller.
+
+        A thread that belongs to the library does it itself.
+
+        Raises:
+            TimeoutError: It has not ended within `timeout` seconds; it goes on.
+        """
+        if getattr(_OURS, "thread", False):
+            return fn()
+        future: SharedFuture[T] = SharedFuture()
+        self.run(lambda: _settle(future, fn), name)
+        return future.wait(timeout)
+
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and its threads with it; return True if all that ran has ended."""
         end = None if timeout is None else time.monotonic() + timeout
@@ -245,7 +283,7 @@ class BackgroundTasks:
         for _ in threads:
             self._queue.put(None)
         for thread in threads:
-            thread.join(None if end is None else max(end - time.monotonic(), 0.1))
+            thread.join(None if end is None else max(end - time.monotonic(), 0))
         return done
 
     def _have_threads(self) -> None:
@@ -260,6 +298,7 @@ class BackgroundTasks:
             while (piece := self._next()) is not None:
                 self._have_threads()  # for what came while this thread was still counted as idle
                 self._do(piece)
+                del piece  # it holds what it was about, which may be dropped while this thread waits
         finally:
             self._threads.discard(threading.current_thread())
             self._have_threads()  # for what came while this thread was still counted

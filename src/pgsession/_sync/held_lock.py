@@ -161,6 +161,15 @@ class HeldLock:
             self.end()
             raise LockExpiredError(f"the lock on {self.resource!r} was lost before it was released")
 
+    def give_back(self) -> None:
+        """Give the lock back for a holder who does not ask for it.
+
+        Raises:
+            psycopg.Error: The database failed: the lock ends after its lease time.
+        """
+        self._store.release(self.resource, self._owner)
+        self._over()
+
     def _give_back(self, future: SharedFuture[bool | None]) -> None:
         try:
             future.set_result(self._store.release(self.resource, self._owner))

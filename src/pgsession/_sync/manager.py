@@ -19,7 +19,17 @@ import psycopg
 from msgspec import UNSET, UnsetType
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import BackgroundTasks, Mutex, SharedFuture, call, fork
+from pgsession._concurrency import (
+    GRACE,
+    BackgroundTasks,
+    Mutex,
+    SharedFuture,
+    Unclosed,
+    call,
+    deadline_in,
+    fork,
+    left_until,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.hit import session_of
@@ -54,13 +64,17 @@ Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
 _CHECKS = (None, "session", "attributes")
+_LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _AGAIN = object()  # the result of a fill whose record came from a server that is not listened to
 
 
 class SessionManager(Reader):
     """Keeps sessions in PostgreSQL and answers reads from this process's memory, in step with every other node.
 
-    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager.
+    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager. One
+    that is dropped without that gives a `ResourceWarning`, and is closed in the background. At the interpreter's exit
+    an open one gives the warning too, and noted accesses are written within a few seconds at most, on a connection of
+    their own, since an event loop may be gone by then; its locks end after their lease time.
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
@@ -118,14 +132,19 @@ class SessionManager(Reader):
             logger=self._logger,
         )
         self._runtime: Runtime | None = None
+        self._starting: Runtime | None = None  # while it is opened
+        self._unclosed: Unclosed | None = None  # while it is open
         self._state: Literal["new", "open", "closed", "forked"] = "new"
-        self._opening = Mutex()
-        self._background = self._new_background()
-        self._moving = BackgroundTasks(
-            self._logger, most=1
-        )  # opens and closes; what is begun is brought to its end
-        self._conflict_retry = ConflictRetry()
+        self._begin_anew()
         fork.watch(self)
+
+    def _begin_anew(self) -> None:
+        self._moving = Mutex()
+        self._background = self._new_background()
+        # What is begun is brought to its end. A close does not wait for those who open: it ends what they do.
+        self._opener = BackgroundTasks(self._logger, most=1)
+        self._closer = BackgroundTasks(self._logger, most=1)
+        self._conflict_retry = ConflictRetry()
 
     def _new_background(self) -> BackgroundTasks:
         pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
@@ -147,10 +166,10 @@ class SessionManager(Reader):
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
-        self._moving.call(self._open)
+        self._opener.call(self._open)
 
     def _open(self) -> None:
-        with self._opening:
+        with self._moving:
             if self._state == "open":
                 return
             if self._state == "closed":
@@ -170,32 +189,72 @@ class SessionManager(Reader):
                 background=self._background,
                 logger=self._logger,
             )
-            runtime.open()
+            self._starting = runtime
+            try:
+                self._refuse_closed()  # `close` sees `_starting`, or is seen here
+                runtime.open()
+                self._refuse_closed()
+            except BaseException as error:
+                self._closer.complete(partial(runtime.close, deadline_in(GRACE)), "pgsession close")
+                if isinstance(error, Exception):
+                    self._refuse_closed(error)
+                raise
+            finally:
+                self._starting = None
             self._runtime = runtime
+            self._unclosed = Unclosed(
+                self, f"a {type(self).__name__}", dropped=runtime.abandon, at_exit=runtime.at_exit
+            )
             self._state = "open"
 
+    def _refuse_closed(self, cause: Exception | None = None) -> None:
+        if self._state == "closed":
+            raise ManagerClosedError("the manager was closed while it was opened") from cause
+
     def close(self, timeout: timedelta | float | None = 30) -> None:
-        """Finish what was accepted, write noted accesses, and disconnect. A second call does nothing.
+        """Finish what was accepted, write noted accesses, give locks back, and disconnect.
+
+        An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
+        cancelled, leaves the work to be finished without him.
 
         Args:
-            timeout: A timedelta or seconds that bound each of these steps; what is not done by then is given up.
-                None: no limit.
+            timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
+                are cut, which takes a moment: writes that were sent have an unknown outcome, and locks end after their
+                lease time. 0: at once. None: no limit.
         """
-        patience = rules.timeout("timeout", timeout)
+        deadline = deadline_in(rules.timeout("timeout", timeout))
         if self._runtime is not None:
             self._runtime.home.check()
-        self._moving.call(partial(self._close, patience))
-        self._moving.drain(patience)
+        patience = left_until(deadline)
+        try:
+            self._closer.complete(
+                partial(self._close, deadline),
+                "pgsession close",
+                None if patience is None else patience + _LONGEST_CUT,
+            )
+        except TimeoutError:
+            self._logger.warning(
+                "the manager is still being closed: something does not end although it was cut"
+            )
+        self._closer.drain(GRACE)
+        self._opener.drain(GRACE)
 
-    def _close(self, patience: float | None) -> None:
-        with self._opening:
+    def _close(self, deadline: float) -> None:
+        self._state = "closed"
+        self._watch_no_longer()
+        if self._starting is not None:
+            self._starting.cut()
+        with self._moving:
             runtime, self._runtime = self._runtime, None
-            self._state = "closed"
             if runtime is not None:
-                self._background.drain(patience)
-                runtime.close(patience)
+                runtime.close(deadline)
             self._coherence.on_lost()
             self._cache.clear()
+
+    def _watch_no_longer(self) -> None:
+        if self._unclosed is not None:
+            self._unclosed.closed()
+            self._unclosed = None
 
     def __enter__(self) -> Self:
         try:
@@ -231,18 +290,14 @@ class SessionManager(Reader):
         """
         if self._state == "closed":
             return
+        self._watch_no_longer()
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()
         self._runtime = None
         if self._state == "open":
             self._state = "forked"
-        self._opening = Mutex()
-        self._background = self._new_background()
-        self._moving = BackgroundTasks(
-            self._logger, most=1
-        )  # opens and closes; what is begun is brought to its end
-        self._conflict_retry = ConflictRetry()
+        self._begin_anew()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 

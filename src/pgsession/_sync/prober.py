@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from pgsession._concurrency import BackgroundTasks, Event
+from pgsession._concurrency import BackgroundTasks, Event, connections_until
 from pgsession._protocol.breaker import Breaker
 
 from .listener_connection import ListenerConnection
@@ -46,6 +46,7 @@ class Prober:
         self._logger = logger
         self._background = BackgroundTasks(logger, most=1)
         self._stopping = Event()
+        self._connections = connections_until(self._stopping.is_set)
         self._probing: ListenerConnection | None = None
 
     def suspect(self) -> None:
@@ -54,11 +55,16 @@ class Prober:
             return
         self._background.run(self._probe_until_found, "pgsession probe")
 
-    def close(self, timeout: float | None) -> None:
-        """Probe no more."""
+    def give_up(self) -> None:
+        """Probe no more; a probe that is under way fails."""
         self._stopping.set()
-        if self._probing is not None:
-            self._probing.abort()
+        probing = self._probing
+        if probing is not None:
+            probing.abort()
+
+    def close(self, timeout: float | None) -> None:
+        """Probe no more, and wait for a probe that is under way."""
+        self.give_up()
         self._background.drain(timeout)
 
     def _probe_until_found(self) -> None:
@@ -78,7 +84,7 @@ class Prober:
     def _probe(self) -> None:
         assert self._parameters is not None
         timeout = {"connect_timeout": math.ceil(self._timeout)}
-        connection = ListenerConnection.connect({**self._parameters, **timeout})
+        connection = ListenerConnection.connect(self._connections, {**self._parameters, **timeout})
         self._probing = connection
         try:
             rows = connection.execute(_CAN_WRITE, None, self._timeout)

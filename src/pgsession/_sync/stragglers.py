@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from pgsession._concurrency import BackgroundTasks, sleep
+from pgsession._concurrency import BackgroundTasks, Event
 from pgsession._protocol.operations import Operation
 
 FIRST_PAUSE: Final = 0.02  # seconds before another try; doubled each time
@@ -31,7 +31,7 @@ class Stragglers:
         self._guard = threading.Lock()  # for the two that follow, which more than one lane changes
         self._waiting: deque[Operation] = deque()
         self._running = 0
-        self._closing = False
+        self._closing = Event()
         self._background = BackgroundTasks(logger)
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Stragglers:
 
     def close(self, timeout: float | None) -> bool:
         """Wait until all are done; return True if they are."""
-        self._closing = True
+        self._closing.set()
         return self._background.drain(timeout)
 
     def take_rest(self) -> list[Operation]:
@@ -82,8 +82,8 @@ class Stragglers:
         while not self._write_alone(operation):
             # Whoever waits for it gives it up at its deadline.
             left = operation.deadline - time.monotonic()
-            if self._closing or left <= 0:
+            if self._closing.is_set() or left <= 0:
                 operation.given_up = True
                 continue
-            sleep(min(pause, left))
+            self._closing.wait(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
