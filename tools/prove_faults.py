@@ -100,9 +100,7 @@ def outcome(test: str, folder: Path) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", f"--junitxml={report}", test]
     environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE
-        )
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return "never ended"
     if done.returncode < 0:  # by a signal
