@@ -112,7 +112,7 @@ class Pool:
         except psycopg.Error as error:
             if leads_elsewhere(error):
                 connection.pgconn.finish()
-            if limit.passed:
+            if limit.passed and error.sqlstate is None:
                 raise OperationTimeout("the database did not answer in time") from error
             raise
         except BaseException:
