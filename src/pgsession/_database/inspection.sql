@@ -24,8 +24,8 @@ UNION ALL
 SELECT 'table', t.short, t.label,
        CASE WHEN t.columns IS NULL OR t.oid IS NULL THEN true
             WHEN t.columns = '{{}}' THEN has_table_privilege({role}, t.oid, 'SELECT')
-            ELSE NOT EXISTS (SELECT FROM unnest(t.columns) c(name)
-                             WHERE NOT has_column_privilege({role}, t.oid, c.name, 'SELECT')) END, true
+            ELSE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attname = ANY (t.columns)
+                             AND NOT has_column_privilege({role}, t.oid, a.attnum, 'SELECT')) END, true
 FROM t
 UNION ALL
 SELECT 'function', f.short, f.label, NOT f.called OR f.oid IS NULL OR has_function_privilege({role}, f.oid, 'EXECUTE'),

@@ -24,9 +24,9 @@ CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {incarnation} FOR 
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {nodes} FOR EACH ROW
     WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {versions} FOR EACH ROW
-    WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}('versions');
+    WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {buckets} FOR EACH ROW
-    WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}('buckets');
+    WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
 
 ALTER TABLE {sessions} ENABLE ALWAYS TRIGGER pgsession_1_version;
 ALTER TABLE {sessions} ENABLE ALWAYS TRIGGER pgsession_2_note;
