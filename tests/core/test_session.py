@@ -5,9 +5,11 @@ import enum
 import gc
 import math
 import pickle
+import sys
 import weakref
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -667,6 +669,87 @@ def test_what_is_set_with_an_expiry_expires_too(make_session: MakeSession, clock
         session.set("a", 1, expires_at=datetime(2100, 1, 1))
     with pytest.raises(ValueError, match="only one of them"):
         session.set("a", 1, expires_at=datetime(2100, 1, 1, tzinfo=UTC), expires_in=1)
+
+
+def expiring(make_session: MakeSession, clock: Clock) -> Session:
+    """Stored and set attributes, of which half end with the next step of the clock."""
+    session = make_session(
+        a=b"1", b=("b", 7, START + 10, b"2"), c=b"[3]", d=("d", 7, START + 10, b"[4]"), e=b"5"
+    )
+    session["b"] = Attribute(2, expires_at=to_datetime(START + 10))
+    assert session["d"] == [4]
+    session.set("f", 6, expires_at=to_datetime(START + 10))
+    session["g"] = 7
+    return session
+
+
+LEFT = {"a": 1, "c": [3], "e": 5, "g": 7}
+
+
+@pytest.mark.parametrize("goes_on_after", range(8))
+def test_what_an_iteration_has_named_is_there_for_an_instant(
+    make_session: MakeSession, clock: Clock, goes_on_after: int
+) -> None:
+    session = expiring(make_session, clock)
+    named = {}
+    for number, key in enumerate(session.keys()):
+        if number == goes_on_after:
+            clock.advance(10)
+        assert key in session and session.get(key) == session.attribute(key).value
+        named[key] = session[key]
+    assert named.items() >= LEFT.items()
+    assert set(named) - set(LEFT) <= {"b", "d", "f"}
+    clock.advance(10)
+    assert dict(session) == LEFT, "another iteration, another moment"
+    assert "b" not in session and "f" not in session
+
+
+@pytest.mark.parametrize("goes_on_after", range(8))
+@pytest.mark.parametrize("spelling", [dict, lambda session: {**session}], ids=["dict", "unpacking"])
+def test_time_goes_on_between_a_key_and_its_value(
+    make_session: MakeSession, clock: Clock, goes_on_after: int, spelling: Callable[[Session], dict[str, Any]]
+) -> None:
+    """The clock moves as soon as a key was named, before anybody can ask for the value."""
+    session = expiring(make_session, clock)
+    steps = 0
+
+    def step(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal steps
+        if event == "return" and frame.f_code.co_name == "__iter__":
+            if steps == goes_on_after:
+                clock.advance(10)
+            steps += 1
+
+    sys.setprofile(step)
+    try:
+        found = spelling(session)
+    finally:
+        sys.setprofile(None)
+    assert found.items() >= {"a": 1}.items() and steps > 4
+
+
+def test_a_slow_loop_passes_by_what_has_expired(make_session: MakeSession, clock: Clock) -> None:
+    for spelling in (Session.items, Session.values):
+        session = expiring(make_session, clock)
+        steps = iter(spelling(session))
+        first = next(steps)
+        clock.advance(1_000_000)
+        assert [first, *steps] == list(LEFT.items() if spelling is Session.items else LEFT.values())
+        assert "b" not in session and "f" not in session and len(session) == len(LEFT)
+        clock.offset -= 1_000_000
+    assert 2 in session.values() and ("b", 2) in session.items() and 7 in session.values()
+    clock.advance(10)
+    assert 2 not in session.values() and ("b", 2) not in session.items() and 7 in session.values()
+
+
+def test_what_was_named_is_forgotten_with_the_session(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    """Memory of a session that was released is used again."""
+    cache, record = make_cache(), make_record(attributes={"b": ("b", 7, START + 10, b"2")})
+    assert dict(session_of(cache, record, from_cache=False)) == {"b": 2}
+    clock.advance(10)
+    assert "b" not in session_of(cache, record, from_cache=False)
 
 
 # ---- memory ----

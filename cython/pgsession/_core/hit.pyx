@@ -129,6 +129,7 @@ cdef void release_edited(PyObject *session) noexcept:
     (<Session> session).edits = None
     (<Session> session).passed = 0
     (<Session> session).nothing_added = False
+    (<Session> session).iterated_at = 0
     spare[spares] = session
     spares += 1
 

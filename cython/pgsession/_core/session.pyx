@@ -16,7 +16,7 @@ from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from pgsession._core.session_changing cimport delete_attribute, put
 from pgsession._core.clock cimport expiry, moment
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
-from pgsession._core.session_edits cimport SET, Edit, cache_of, edit_of, known_key, live_place, record_of, usable
+from pgsession._core.session_edits cimport SET, Edit, begin_iteration, cache_of, edit_of, known_key, live_place, record_of, usable
 from pgsession._core.session_reading cimport (
     decode_fresh, is_same, is_there, last_key, live_keys, looks_so_far, read,
 )
@@ -46,7 +46,9 @@ cdef enum:
 cdef class Session(SessionState):
     """A Session is the mapping of one session's attributes, for one request.
 
-    Reading gives what is live now; changes are this object's own until `update_session` saves them.
+    Reading gives what is live now; changes are this object's own until `update_session` saves them. What an iteration
+    has named can be read for a second more where it expires meanwhile, so that `dict(session)` is of one moment. A slower
+    loop over `items()` or `values()` passes by what has expired before its turn.
 
     Attributes:
         from_cache: True where this object was made without a query, of a record in memory.
@@ -202,6 +204,7 @@ cdef class Session(SessionState):
         return len(live_keys(self))
 
     def __iter__(self):
+        begin_iteration(self)
         return iter(live_keys(self))
 
     def __bool__(self):
@@ -213,11 +216,11 @@ cdef class Session(SessionState):
 
     def items(self):
         """Return a view of the live attributes, as pairs of key and value."""
-        return ItemsView(self)
+        return _Items(self)
 
     def values(self):
         """Return a view of the values of the live attributes."""
-        return ValuesView(self)
+        return _Values(self)
 
     # ---- changing ----
 
@@ -378,6 +381,36 @@ cdef class Session(SessionState):
 
 
 MutableMapping.register(Session)
+
+
+class _Items(ItemsView):
+    """Views the live attributes as pairs; one that goes while they are looked at is passed by."""
+
+    __slots__ = ()
+
+    def __iter__(self):
+        return _each(self._mapping, True)
+
+
+class _Values(ValuesView):
+    """Views the values of the live attributes; one that goes while they are looked at is passed by."""
+
+    __slots__ = ()
+
+    def __iter__(self):
+        return _each(self._mapping, False)
+
+    def __contains__(self, value):
+        return any(value is own or value == own for own in self)
+
+
+def _each(Session session not None, bint with_key):
+    """Yield the live attributes, as pairs or values."""
+    cdef str key
+    for key in session:
+        value = read(session, key, ANY)
+        if value is not NOTHING:
+            yield (key, value) if with_key else value
 
 
 def _looks():

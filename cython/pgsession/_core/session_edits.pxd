@@ -6,11 +6,12 @@ from cpython.unicode cimport PyUnicode_CheckExact
 
 from pgsession._core.cache cimport Cache
 from pgsession._core.clock cimport recent
-from pgsession._core.record cimport Record, is_live, place_of
+from pgsession._core.record cimport Record, expiry_of, is_live, place_of
 
 
 cdef enum:
     SHORT = 8                   # edits in a chain; more are in a dict
+    INSTANT = 1_000_000         # for so long what an iteration has named is still there, see begin_iteration()
 
 cdef enum Kind:
     READ
@@ -46,6 +47,7 @@ cdef class SessionState:
     cdef bint tracked           # by the garbage collector: it has something of its own, or had
     cdef uint32_t passed        # for popitem(): so many of the record's last attributes are known to be gone
     cdef bint nothing_added     # and no attribute is known that the record has not
+    cdef int64_t iterated_at    # database time at which the last iteration began, where attributes may expire; 0: none
 
 
 cdef inline Record record_of(SessionState session):
@@ -63,6 +65,8 @@ cdef inline int64_t now_of(SessionState session) noexcept:
 
 cdef str plain_key(object key)
 
+cdef bint was_named(SessionState session, int64_t expires_at) noexcept
+
 cdef inline str known_key(object key):
     """Return the key as exactly a str, or None for what is no key."""
     return <str> key if PyUnicode_CheckExact(key) else plain_key(key)
@@ -72,15 +76,18 @@ cdef inline Py_ssize_t live_place(SessionState session, Record record, object ke
     """Return the place of a live attribute of this key in the record, or -1. This runs no other code."""
     cdef Py_ssize_t place = place_of(record, key)
     if place >= 0 and record.expiring and not is_live(record, <uint32_t> place, now_of(session)):
-        return -1
+        return place if was_named(session, expiry_of(record, <uint32_t> place)) else -1
     return place
 
 
 cdef inline bint is_set(SessionState session, Edit edit) noexcept:
     """Return True for a value that was set and is live."""
-    return edit.kind == SET and (edit.expires_at == 0 or now_of(session) < edit.expires_at)
+    return edit.kind == SET and (
+        edit.expires_at == 0 or now_of(session) < edit.expires_at or was_named(session, edit.expires_at)
+    )
 
 
+cdef int begin_iteration(SessionState session) except -1
 cdef int usable(SessionState session) except -1
 cdef int track(SessionState session) except -1
 cdef Edit new_edit(Kind kind, str key, object type_, object value)

@@ -42,6 +42,22 @@ cdef class SessionState:
         Py_XDECREF(self.cache)
 
 
+cdef int begin_iteration(SessionState session) except -1:
+    """Let what is live now be there for an instant more.
+
+    Time goes on between a key and the question for its value, and `dict(session)` asks for all keys first.
+    """
+    if session.tracked or record_of(session).expiring:
+        track(session)                  # so it is cleared before the session is used again
+        session.iterated_at = now_of(session)
+    return 0
+
+
+cdef bint was_named(SessionState session, int64_t expires_at) noexcept:
+    """Return True for what has expired since an iteration began, a moment ago."""
+    return 0 < session.iterated_at < expires_at and now_of(session) < session.iterated_at + INSTANT
+
+
 cdef int usable(SessionState session) except -1:
     """Raise SessionInvalidatedError if the session object was invalidated."""
     if session.invalidated:
