@@ -1,8 +1,15 @@
-"""These errors are all that pgsession itself raises; psycopg's own errors pass through unchanged."""
+"""These errors are all that pgsession itself raises; psycopg's own errors pass through.
+
+Texts end in logs, so theirs have no session id, user, value or token: a short name stands for an id, the first 8
+hexadecimal digits of the SHA-256 of its 16 bytes. Attributes such as `session_id` have the id itself. The text of a
+write's psycopg error is the server's message without its DETAIL, which may show a row; `error.diag` has that, too.
+"""
 
 from __future__ import annotations
 
 from uuid import UUID
+
+from ._short_names import short_name
 
 __all__ = [
     "AttributeTooLargeError",
@@ -88,7 +95,7 @@ class SessionNotFoundError(PgSessionError, LookupError):
     """
 
     def __init__(self, session_id: UUID) -> None:
-        super().__init__(f"no live session {session_id}")
+        super().__init__(f"no live session {short_name(session_id)}")
         self.session_id = session_id
 
 
@@ -105,7 +112,7 @@ class TooManySessionsError(PgSessionError):
     """
 
     def __init__(self, user_id: str, limit: int) -> None:
-        super().__init__(f"user {user_id!r} already has {limit} sessions, the most that max_sessions allows")
+        super().__init__(f"the user already has {limit} sessions, the most that max_sessions allows")
         self.user_id = user_id
         self.limit = limit
 
@@ -130,7 +137,9 @@ class SessionVersionConflict(ConflictError):
     """
 
     def __init__(self, session_id: UUID, expected: int, current: int) -> None:
-        super().__init__(f"session {session_id} is at version {current}, the update was based on {expected}")
+        super().__init__(
+            f"session {short_name(session_id)} is at version {current}, the update was based on {expected}"
+        )
         self.session_id = session_id
         self.expected = expected
         self.current = current
@@ -146,7 +155,7 @@ class AttributeVersionConflict(ConflictError):
 
     def __init__(self, session_id: UUID, keys: tuple[str, ...]) -> None:
         super().__init__(
-            f"session {session_id}: attributes changed by somebody else: {', '.join(map(repr, keys))}"
+            f"session {short_name(session_id)}: attributes changed by somebody else: {', '.join(map(repr, keys))}"
         )
         self.session_id = session_id
         self.keys = keys

@@ -32,7 +32,8 @@ class Signer:
 
     Args:
         keys: One key or several, each of at least 32 random bytes (`secrets.token_bytes(32)`). The first one signs;
-            every one verifies. To rotate, put the new key in front and drop the old one when its tokens have ended.
+            every one verifies. To rotate, add the new key last on every node, then put it first on every node, and drop
+            the old one when its tokens have ended: so each node verifies what another signs.
 
     Raises:
         ConfigError: There is no key, or one is shorter than 32 bytes.
@@ -136,8 +137,10 @@ def _decode(token: str) -> bytes:
         if not over:  # then every character is six bits of the bytes: there is no other spelling
             return a2b_base64(text, strict_mode=True)
         sealed = a2b_base64(text + b"=" * (4 - over), strict_mode=True)
-    except ValueError:  # UnicodeEncodeError and binascii.Error
-        raise InvalidTokenError("not a token: it is not URL-safe base64") from None
+    except ValueError:  # binascii.Error, and UnicodeEncodeError, which holds the token
+        sealed = None
+    if sealed is None:
+        raise InvalidTokenError("not a token: it is not URL-safe base64")
     if urlsafe_b64encode(sealed).rstrip(b"=") != token.encode():
         raise InvalidTokenError("not a token: it is not in its one canonical spelling")
     return sealed

@@ -18,8 +18,10 @@ cdef str checked_text(str name, object value, Py_ssize_t least, Py_ssize_t most)
         raise ValueError(f"{name}: must not contain NUL, which PostgreSQL cannot store")
     try:
         size = len(text.encode())
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: must not contain lone surrogates, which UTF-8 cannot carry") from None
+    except UnicodeEncodeError:          # it holds the text
+        size = -1
+    if size < 0:
+        raise ValueError(f"{name}: must not contain lone surrogates, which UTF-8 cannot carry")
     if size > most:
         raise ValueError(f"{name}: must be at most {most} bytes, not {size}")
     return text

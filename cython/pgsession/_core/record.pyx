@@ -25,6 +25,8 @@ from pgsession._core.lock cimport PGS_FREE_THREADED, pgs_dict_get, pgs_read, pgs
 from operator import itemgetter
 from sys import intern
 
+from pgsession._short_names import short_name
+
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object)
     object PyUnicode_FromObject(object)
@@ -201,7 +203,7 @@ cdef class Record:
         raise TypeError("a record is not pickled")
 
     def __repr__(self):
-        return f"<Record of {self.user_id!r} at version {self.version}, {self.count} attributes>"
+        return f"<Record {short_name(uuid_of(self))}, version {self.version}, {self.count} attributes>"
 
 
 cdef list plain(object items):

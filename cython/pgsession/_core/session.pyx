@@ -29,6 +29,7 @@ from sys import intern
 from typing import Any
 
 from pgsession._core.session_edits import MISSING
+from pgsession._short_names import short_name
 from pgsession.attribute import Attribute
 
 cdef extern from "Python.h":
@@ -377,7 +378,7 @@ cdef class Session(SessionState):
         raise TypeError("a session is not pickled or copied: keep its id and get the session again")
 
     def __repr__(self):
-        return f"<Session of {record_of(self).user_id!r}, version {record_of(self).version}, keys {live_keys(self)}>"
+        return f"<Session {short_name(self.id)}, version {self.version}, keys {live_keys(self)}>"
 
 
 MutableMapping.register(Session)

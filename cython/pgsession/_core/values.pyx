@@ -10,6 +10,8 @@ from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+import re
+
 import msgspec
 from math import isfinite
 from msgspec import inspect
@@ -39,6 +41,10 @@ cdef object to_builtins = msgspec.to_builtins
 # What JSON that is stored cannot be decoded for: its type, a number that Python cannot hold, and what only plain SQL can
 # store: half of a surrogate pair, or more levels than msgspec goes down.
 cdef tuple UNREADABLE = (msgspec.DecodeError, RecursionError)
+# What msgspec says, without the value that it quotes: errors end in logs.
+cdef object QUOTING = re.compile(
+    r"^(Invalid (?:enum )?value|Object contains unknown field) .*?( - at `[^`]*`(?: in `[^`]*`)?)?$", re.DOTALL
+)
 
 pgs_make_spare_text()
 
@@ -101,10 +107,13 @@ cdef object short_integer(Span span):
 
 
 cdef int raise_unreadable(object key) except -1:
+    cdef str reason = None
     try:
         pgs_raise_left()
-    except UNREADABLE as error:
-        raise AttributeTypeError(key, str(error)) from None
+    except UNREADABLE as error:         # which may hold the value
+        reason = QUOTING.sub(r"\1\2", str(error))
+    if reason is not None:
+        raise AttributeTypeError(key, reason)
     return 0
 
 
@@ -236,15 +245,15 @@ cdef bytes reencode(object value):
 
 cdef bytes encode(str key, object value, int64_t limit):
     """Return the JSON to be stored; everything that cannot be stored as it is raises here."""
-    cdef bytes encoded
+    cdef bytes encoded = None
     try:
         encoded = encode_json(value)
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"attribute {key!r}: must not contain lone surrogates, which UTF-8 cannot carry"
-        ) from None
+    except UnicodeEncodeError:          # it holds the value
+        pass
     except (TypeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {error}") from error
+    if encoded is None:
+        raise ValueError(f"attribute {key!r}: must not contain lone surrogates, which UTF-8 cannot carry")
     if PyBytes_GET_SIZE(encoded) > limit:
         raise AttributeTooLargeError(key, PyBytes_GET_SIZE(encoded), limit)
     check_text(key, encoded)
@@ -277,11 +286,13 @@ cdef int check_json(str key, bytes encoded) except -1:
 
     A msgspec.Raw goes out as it is, so what it holds is not known to be JSON.
     """
+    cdef str reason
     try:
         decode_json(encoded)
+        return 0
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {error}") from error
-    return 0
+        reason = str(error)             # the error of a decoder may hold all of the value
+    raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {reason}")
 
 
 cdef int check_finite(str key, object value) except -1:

@@ -15,6 +15,7 @@ import psycopg
 from pgsession._concurrency import AsyncEvent, AsyncSharedFuture, AsyncThunk
 from pgsession._core.clock import Clock
 from pgsession._protocol import rules
+from pgsession._short_names import shown
 from pgsession.errors import (
     LockError,
     LockExpiredError,
@@ -72,7 +73,7 @@ class AsyncLock:
         self._never_lost = AsyncLost(clock)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
+        return f"<{type(self).__name__} {shown(self._resource)} {'held' if self.locked else 'not held'}>"
 
     @property
     def resource(self) -> str:
@@ -118,7 +119,7 @@ class AsyncLock:
         patience = rules.timeout("timeout", timeout)
         if self._holding() is not None:
             raise LockNotAcquiredError(
-                f"this object has taken the lock on {self._resource!r} already: release it first"
+                f"this object has taken the lock on {shown(self._resource)} already: release it first"
             )
         try:
             return await self._acquire(blocking, patience)
@@ -179,7 +180,9 @@ class AsyncLock:
                 self._abandon(owner)
             self._owner = uuid.uuid4().hex
             if late:
-                raise OperationTimeout(f"nobody said in time whether {self._resource!r} is free") from None
+                raise OperationTimeout(
+                    f"nobody said in time whether {shown(self._resource)} is free"
+                ) from None
             raise
         if acquired.acquired is None:
             assert self._session_id is not None
@@ -221,7 +224,9 @@ class AsyncLock:
         try:
             await self._renewal.store.release(self._resource, owner)
         except (psycopg.Error, PgSessionError) as error:
-            self._renewal.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
+            self._renewal.logger.warning(
+                "the lock on %s could not be given back: %s", shown(self._resource), error
+            )
 
     async def release(self) -> None:
         """Give the lock back, and wake who waits for it.
@@ -238,7 +243,7 @@ class AsyncLock:
     def _needed(self) -> AsyncHeldLock:
         held = self._holding()
         if held is None:
-            raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
+            raise LockNotHeldError(f"this object does not hold the lock on {shown(self._resource)}")
         return held
 
     async def extend(self, seconds: timedelta | float) -> None:
@@ -257,12 +262,12 @@ class AsyncLock:
         if not held.lost.is_set():
             await held.renew(length)
         if held.lost.is_set():
-            raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was extended")
+            raise LockExpiredError(f"the lock on {shown(self._resource)} was lost before it was extended")
 
     async def __aenter__(self) -> Self:
         try:
             if not await self.acquire():
-                raise LockNotAcquiredError(f"somebody else holds the lock on {self._resource!r}")
+                raise LockNotAcquiredError(f"somebody else holds the lock on {shown(self._resource)}")
             return self
         except BaseException:
             if self._holding() is not None:

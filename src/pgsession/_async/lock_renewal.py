@@ -10,6 +10,7 @@ import psycopg
 from pgsession._concurrency import AsyncBackgroundLoop, AsyncBackgroundTasks, AsyncEvent, left_until
 from pgsession._core.clock import Clock
 from pgsession._protocol.coherence import LockChanges
+from pgsession._short_names import shown
 from pgsession.errors import PgSessionError
 
 from .held_lock import SECOND, AsyncHeldLock
@@ -91,14 +92,16 @@ class AsyncLockRenewal:
             lock.end()
         if kept:
             self.logger.warning(
-                "%d locks could not be given back, and end after their lease time: %s", len(kept), kept[:10]
+                "%d locks could not be given back, and end after their lease time: %s",
+                len(kept),
+                ", ".join(map(shown, kept[:10])),
             )
 
     async def _give_back(self, lock: AsyncHeldLock) -> None:
         try:
             await lock.give_back()
         except (psycopg.Error, PgSessionError) as error:
-            self.logger.debug("the lock on %r could not be given back: %s", lock.resource, error)
+            self.logger.debug("the lock on %s could not be given back: %s", shown(lock.resource), error)
 
     async def _renew_all(self) -> None:
         while not self._stopping:
@@ -116,6 +119,6 @@ class AsyncLockRenewal:
             await lock.renew()
         except (psycopg.Error, PgSessionError) as error:
             lock.postpone()
-            self.logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
+            self.logger.warning("the lock on %s could not be renewed yet: %s", shown(lock.resource), error)
         if lock.lost.is_set():
             self.let_go(lock)

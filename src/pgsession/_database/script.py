@@ -79,7 +79,7 @@ class Script(NamedTuple):
             raise
         for number, result in enumerate(results):
             if result.status in _FAILED:
-                error = psycopg.errors.error_from_result(result)
+                error = _without_details(psycopg.errors.error_from_result(result))
                 raise error if number <= self.answer else CommitFailed(error)
         return _row(results[self.answer])
 
@@ -98,6 +98,16 @@ def _bound(parameter: Parameter) -> bytes | None:
     if b"\0" in text:
         raise psycopg.DataError("PostgreSQL's text has no NUL (0x00) characters")
     return text
+
+
+def _without_details(error: psycopg.Error) -> psycopg.Error:
+    """Return the error with the server's message alone for its text, which ends in logs.
+
+    Its DETAIL may show a row, as that of a constraint which somebody has added; `error.diag` has all.
+    """
+    if error.diag.message_primary is not None:
+        error.args = (error.diag.message_primary,)
+    return error
 
 
 def _results(connection: pq.abc.PGconn) -> Generator[Any, Any, list[pq.abc.PGresult]]:

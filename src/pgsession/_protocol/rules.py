@@ -153,8 +153,9 @@ def octets(name: str, value: object) -> bytes:
         raise TypeError(f"{name}: bytes or a str is needed, not {type(value).__name__}")
     try:
         return value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: must not contain lone surrogates, which UTF-8 cannot carry") from None
+    except UnicodeEncodeError:  # it holds the text
+        pass
+    raise ValueError(f"{name}: must not contain lone surrogates, which UTF-8 cannot carry")
 
 
 def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:

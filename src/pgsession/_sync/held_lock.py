@@ -11,6 +11,7 @@ from functools import partial
 from pgsession._concurrency import BackgroundTasks, Event, SharedFuture
 from pgsession._core.clock import Clock
 from pgsession._protocol import rules
+from pgsession._short_names import shown
 from pgsession.errors import LockExpiredError, WriteOutcomeUnknown
 
 from .store import Store
@@ -154,12 +155,14 @@ class HeldLock:
             if future.succeeded or not future.done:  # its caller is gone: it goes on by itself
                 self._over()
             if late:
-                raise WriteOutcomeUnknown(f"the lock on {self.resource!r} is still being released") from None
+                raise WriteOutcomeUnknown(
+                    f"the lock on {shown(self.resource)} is still being released"
+                ) from None
             raise
         self._over()
         if lost or not in_time:
             self.end()
-            raise LockExpiredError(f"the lock on {self.resource!r} was lost before it was released")
+            raise LockExpiredError(f"the lock on {shown(self.resource)} was lost before it was released")
 
     def give_back(self) -> None:
         """Give the lock back for a holder who does not ask for it.

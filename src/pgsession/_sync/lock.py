@@ -17,6 +17,7 @@ import psycopg
 from pgsession._concurrency import Event, SharedFuture, Thunk
 from pgsession._core.clock import Clock
 from pgsession._protocol import rules
+from pgsession._short_names import shown
 from pgsession.errors import (
     LockError,
     LockExpiredError,
@@ -74,7 +75,7 @@ class Lock:
         self._never_lost = Lost(clock)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._resource!r} {'held' if self.locked else 'not held'}>"
+        return f"<{type(self).__name__} {shown(self._resource)} {'held' if self.locked else 'not held'}>"
 
     @property
     def resource(self) -> str:
@@ -120,7 +121,7 @@ class Lock:
         patience = rules.timeout("timeout", timeout)
         if self._holding() is not None:
             raise LockNotAcquiredError(
-                f"this object has taken the lock on {self._resource!r} already: release it first"
+                f"this object has taken the lock on {shown(self._resource)} already: release it first"
             )
         try:
             return self._acquire(blocking, patience)
@@ -181,7 +182,9 @@ class Lock:
                 self._abandon(owner)
             self._owner = uuid.uuid4().hex
             if late:
-                raise OperationTimeout(f"nobody said in time whether {self._resource!r} is free") from None
+                raise OperationTimeout(
+                    f"nobody said in time whether {shown(self._resource)} is free"
+                ) from None
             raise
         if acquired.acquired is None:
             assert self._session_id is not None
@@ -223,7 +226,9 @@ class Lock:
         try:
             self._renewal.store.release(self._resource, owner)
         except (psycopg.Error, PgSessionError) as error:
-            self._renewal.logger.warning("the lock on %r could not be given back: %s", self._resource, error)
+            self._renewal.logger.warning(
+                "the lock on %s could not be given back: %s", shown(self._resource), error
+            )
 
     def release(self) -> None:
         """Give the lock back, and wake who waits for it.
@@ -240,7 +245,7 @@ class Lock:
     def _needed(self) -> HeldLock:
         held = self._holding()
         if held is None:
-            raise LockNotHeldError(f"this object does not hold the lock on {self._resource!r}")
+            raise LockNotHeldError(f"this object does not hold the lock on {shown(self._resource)}")
         return held
 
     def extend(self, seconds: timedelta | float) -> None:
@@ -259,12 +264,12 @@ class Lock:
         if not held.lost.is_set():
             held.renew(length)
         if held.lost.is_set():
-            raise LockExpiredError(f"the lock on {self._resource!r} was lost before it was extended")
+            raise LockExpiredError(f"the lock on {shown(self._resource)} was lost before it was extended")
 
     def __enter__(self) -> Self:
         try:
             if not self.acquire():
-                raise LockNotAcquiredError(f"somebody else holds the lock on {self._resource!r}")
+                raise LockNotAcquiredError(f"somebody else holds the lock on {shown(self._resource)}")
             return self
         except BaseException:
             if self._holding() is not None:

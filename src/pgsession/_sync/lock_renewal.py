@@ -12,6 +12,7 @@ import psycopg
 from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Event, left_until
 from pgsession._core.clock import Clock
 from pgsession._protocol.coherence import LockChanges
+from pgsession._short_names import shown
 from pgsession.errors import PgSessionError
 
 from .held_lock import SECOND, HeldLock
@@ -93,14 +94,16 @@ class LockRenewal:
             lock.end()
         if kept:
             self.logger.warning(
-                "%d locks could not be given back, and end after their lease time: %s", len(kept), kept[:10]
+                "%d locks could not be given back, and end after their lease time: %s",
+                len(kept),
+                ", ".join(map(shown, kept[:10])),
             )
 
     def _give_back(self, lock: HeldLock) -> None:
         try:
             lock.give_back()
         except (psycopg.Error, PgSessionError) as error:
-            self.logger.debug("the lock on %r could not be given back: %s", lock.resource, error)
+            self.logger.debug("the lock on %s could not be given back: %s", shown(lock.resource), error)
 
     def _renew_all(self) -> None:
         while not self._stopping:
@@ -118,6 +121,6 @@ class LockRenewal:
             lock.renew()
         except (psycopg.Error, PgSessionError) as error:
             lock.postpone()
-            self.logger.warning("the lock on %r could not be renewed yet: %s", lock.resource, error)
+            self.logger.warning("the lock on %s could not be renewed yet: %s", shown(lock.resource), error)
         if lock.lost.is_set():
             self.let_go(lock)
