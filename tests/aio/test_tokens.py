@@ -57,6 +57,23 @@ async def test_keys_are_rotated(open_manager: OpenAsyncManager) -> None:
     assert await manager.get_session_by_token(Signer(b"z" * 32).sign_session(session.id)) is None
 
 
+async def test_a_key_is_rotated_node_by_node(open_manager: OpenAsyncManager) -> None:
+    """The new key last everywhere, then first everywhere, then alone: at no moment is a token of a node refused."""
+    steps = ([OLD_KEY], [OLD_KEY, KEY], [KEY, OLD_KEY])
+    deploys = [(steps[max(step - 1, 0)], steps[step]) for step in range(3)] + [(steps[2], steps[2])]
+    for keys in deploys:  # one node is there already, the other not yet
+        signers = [Signer(some) for some in keys]
+        nodes = [await open_manager(signer=signer) for signer in signers]
+        session = await nodes[0].create_session("u")
+        for signer in signers:
+            token = signer.sign_session(session.id)
+            assert [await node.get_session_by_token(token) is not None for node in nodes] == [True, True]
+    signers = [Signer([KEY]), Signer([KEY, OLD_KEY])]
+    last = await open_manager(signer=signers[0])
+    assert await last.get_session_by_token(signers[1].sign_session(session.id)) is not None
+    assert await last.get_session_by_token(Signer(OLD_KEY).sign_session(session.id)) is None, "dropped"
+
+
 async def test_a_bad_token_is_none(open_manager: OpenAsyncManager) -> None:
     signer = Signer(KEY)
     manager = await open_manager(signer=signer)
