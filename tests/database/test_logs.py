@@ -58,8 +58,7 @@ class Interrupt(BaseException):
 def server() -> Iterator[EmbeddedServer]:
     """One whose logging is as PostgreSQL has it by default."""
     needs_postgres()
-    modules = {"shared_preload_libraries": "pg_stat_statements"}
-    with start_server(settings={"deadlock_timeout": "300ms", **modules}) as server:
+    with start_server(settings={"shared_preload_libraries": "pg_stat_statements"}) as server:
         yield server
 
 
@@ -252,12 +251,15 @@ def deadlock(marked: Marked) -> None:
     with marked.node() as node:
         first, last = sorted((marked.session(node) for _ in range(2)), key=lambda session: session.id)
         update: LiteralString = "UPDATE {sessions} SET updated_at = now() WHERE id = %s"
-        waits: LiteralString = "SELECT pid FROM pg_locks WHERE NOT granted"
+        waits: LiteralString = "SELECT pid FROM pg_locks WHERE NOT granted AND transactionid::text = %s"
         with marked.held(update, first.id) as one, marked.held(update, last.id) as other:
-            other.execute("SET LOCAL deadlock_timeout = '20s'")
+            other.execute("SET LOCAL deadlock_timeout = '20s'")  # so it is ours that is ended
+            ends = [holder.execute("SELECT pg_current_xact_id()::text").fetchone() for holder in (one, other)]
+            (first_end,), (last_end,) = [end or ("",) for end in ends]
             threads = marked.begin(lambda: node.delete_user_sessions(marked.user))
-            until(lambda: marked.tables.run(waits), "our wait for the first")
+            until(lambda: marked.tables.run(waits, first_end), "our wait for the first")
             one.rollback()
+            until(lambda: marked.tables.run(waits, last_end), "our wait for the last")
             other.execute(marked.tables.query(update), (first.id,))
             marked.join(threads)
     marked.ended_with(psycopg.errors.DeadlockDetected)
