@@ -23,6 +23,7 @@ if __name__ == "__main__" and sys.argv[1] == "kill":
     monkey.patch_all()
 
 import asyncio
+import faulthandler
 import os
 import random
 import signal
@@ -42,7 +43,7 @@ from tests.fault.interrupts import Interrupt, SoftLimit, know_when_threads_start
 PATIENCE = 30  # seconds for one call; a hang takes for ever
 LONGEST = 0.006  # seconds until an interrupt
 HITS = (KeyboardInterrupt, Interrupt, SoftLimit)
-NAME = "pgsession storm"
+NAME = f"pgsession storm {os.getpid()}"
 
 
 class Storm:
@@ -237,7 +238,9 @@ def run_threads(storm: Storm) -> None:
         storm.over = True
         for bystander in bystanders:
             bystander.join(PATIENCE)
-            assert not bystander.is_alive(), "a bystander hangs"
+            if bystander.is_alive():
+                faulthandler.dump_traceback()
+                os._exit(1)  # a bystander hangs
         manager._open_runtime().listener.unlisten(
             "news"
         )  # whose `unlisten` was interrupted before it was sent
