@@ -98,7 +98,7 @@ _VALID = (
 )
 # SHA-256 over 32 random bytes and what follows: without the bytes it tells nothing apart from noise, and half of it, which
 # is what becomes known, is no state to go on from. So there is nothing that an HMAC would add.
-_CHANNEL_NAME = "('p_' || substr(encode(sha256({0} || convert_to({1}, 'UTF8')), 'hex'), 1, 32))"
+_CHANNEL_NAME = "('p_' || substr(encode(sha256({0} || {1}), 'hex'), 1, 32))"
 _REFUSE_TABLE = "RAISE EXCEPTION 'this trigger function belongs to another table' USING ERRCODE = 'insufficient_privilege'"
 MACROS: Final = {
     # Times: microseconds to timestamptz and back.
@@ -121,7 +121,7 @@ MACROS: Final = {
     "lock_ended": "concat('L', encode(convert_to({0}, 'UTF8'), 'hex'), ':', {1})",
 }
 _INCARNATION = "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i WHERE {valid(i)})"
-_CHANNEL = "coalesce((SELECT {channel_name(i.secret, 'events')} FROM {incarnation} i WHERE {valid(i)}), {name_channel}('events'::text))"
+_CHANNEL = "coalesce((SELECT {channel_name(i.secret, 'events'::bytea)} FROM {incarnation} i WHERE {valid(i)}), {name_channel}('events'::text))"
 _ITEMS = "^( (u[0-9a-f]+:[0-9]+|d[0-9a-f]+))+$"
 _MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
 

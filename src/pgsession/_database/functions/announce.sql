@@ -1,8 +1,11 @@
--- Sends items in payloads of at most 7,999 bytes.
-CREATE FUNCTION {announce}(origin text, items text[], a_payload integer) RETURNS void
+-- Sends items in payloads of at most 7,999 bytes. Who has looked at the incarnation's row gives the channel's name; else null.
+CREATE FUNCTION {announce}(events text, origin text, items text[], a_payload integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
+    IF items IS NOT NULL AND events IS NULL THEN
+        events := {channel};
+    END IF;
     FOR start IN 1 .. coalesce(cardinality(items), 0) BY a_payload LOOP
-        PERFORM pg_notify({channel}, origin || ' ' || array_to_string(items[start : start + a_payload - 1], ' '));
+        PERFORM pg_notify(events, origin || ' ' || array_to_string(items[start : start + a_payload - 1], ' '));
     END LOOP;
 END $pgsession$;

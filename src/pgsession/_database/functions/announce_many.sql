@@ -3,7 +3,7 @@ CREATE FUNCTION {announce_many}(node text, scope text, subject text, kind text, 
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
     IF cardinality(ids) <= {sessions_a_payload} THEN
-        PERFORM {announce}(node, (SELECT array_agg(concat(kind, {hex(x.id)}, ':' || x.version))
+        PERFORM {announce}(NULL::text, node, (SELECT array_agg(concat(kind, {hex(x.id)}, ':' || x.version))
                                   FROM unnest(ids, versions) x(id, version)), {sessions_a_payload});
     ELSIF cardinality(ids) > {sessions_a_payload} THEN
         PERFORM pg_notify({channel}, node || CASE scope WHEN 'user' THEN ' U' WHEN 'group' THEN ' G' ELSE ' A' END

@@ -44,6 +44,6 @@ BEGIN
     IF doomed IS NOT NULL THEN
         PERFORM {end_sessions}(doomed);
         removed := cardinality(doomed);
-        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(doomed) x(id)), {sessions_a_payload});
+        PERFORM {announce}(NULL::text, node, ARRAY(SELECT {deleted(x.id)} FROM unnest(doomed) x(id)), {sessions_a_payload});
     END IF;
 END $pgsession$;

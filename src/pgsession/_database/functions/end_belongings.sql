@@ -8,6 +8,6 @@ BEGIN
     WITH l AS (DELETE FROM {locks} l WHERE l.session_id = ANY (ids) RETURNING l.resource, l.token)
     SELECT array_agg({lock_ended(l.resource, l.token)}) INTO ended FROM l;
     IF ended IS NOT NULL THEN
-        PERFORM {announce}({plain}::text, ended, {locks_a_payload});
+        PERFORM {announce}(NULL::text, {plain}::text, ended, {locks_a_payload});
     END IF;
 END $pgsession$;

@@ -10,7 +10,7 @@ BEGIN
         {refuse_table};
     END IF;
     IF TG_ARGV[0] = 'locks' THEN
-        PERFORM {announce}({plain}::text, ARRAY(SELECT {lock_ended(l.resource, l.token)} FROM {locks} l), {locks_a_payload});
+        PERFORM {announce}(NULL::text, {plain}::text, ARRAY(SELECT {lock_ended(l.resource, l.token)} FROM {locks} l), {locks_a_payload});
         RETURN NULL;
     END IF;
     PERFORM set_config('pgsession.own', 'on', true);
@@ -22,7 +22,7 @@ BEGIN
         END;
         WITH l AS (DELETE FROM {locks} WHERE session_id IS NOT NULL RETURNING resource, token)
         SELECT array_agg({lock_ended(l.resource, l.token)}) INTO ended FROM l;
-        PERFORM {announce}({plain}::text, ended, {locks_a_payload});
+        PERFORM {announce}(NULL::text, {plain}::text, ended, {locks_a_payload});
     ELSE
         UPDATE {sessions} SET version = version + 1, updated_at = moment;
     END IF;

@@ -15,19 +15,22 @@ AS $pgsession$
 DECLARE
     noted text := set_config('pgsession.own', 'on', true) || set_config('pgsession.batch', mark, false);
     idle interval := inactivity * interval '1 microsecond';
+    ran_on text;
+    events text;
     answer text;
 BEGIN
+    IF ids IS NULL THEN  -- else the statement that updates looks at the incarnation along with all else
+        SELECT i.incarnation::text, {channel_name(i.secret, 'events'::bytea)} INTO ran_on, events FROM {incarnation} i WHERE {valid(i)};
+        answer := '"incarnation":' || coalesce('"' || ran_on || '"', 'null');
+    END IF;
     IF new_ids IS NOT NULL THEN
-        answer := {write_creates}(node, idle, waiting, most_sessions, evicts, {create_arguments});
+        answer := concat_ws(',', answer, {write_creates}(events, node, idle, waiting, most_sessions, evicts, {create_arguments}));
     END IF;
     IF ids IS NOT NULL THEN
         answer := concat_ws(',', answer, {write_updates}(node, idle, waiting, {update_arguments}));
     END IF;
     IF deletes IS NOT NULL THEN
-        answer := concat_ws(',', answer, {write_deletes}(node, idle, waiting, {delete_arguments}));
+        answer := concat_ws(',', answer, {write_deletes}(events, node, idle, waiting, {delete_arguments}));
     END IF;
-    IF ids IS NULL THEN
-        answer := concat_ws(',', '"incarnation":' || coalesce('"' || {current_incarnation} || '"', 'null'), answer);
-    END IF;
-    RETURN '{{' || coalesce(answer, '') || '}}';
+    RETURN '{{' || answer || '}}';
 END $pgsession$;

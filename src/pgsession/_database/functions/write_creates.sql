@@ -1,5 +1,5 @@
 -- New sessions, once there is room for them. Not announced: nobody can know their ids yet.
-CREATE FUNCTION {write_creates}(node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
+CREATE FUNCTION {write_creates}(events text, node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
     {create_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
@@ -34,7 +34,7 @@ BEGIN
         INTO turned_away FROM unnest(too_many || locked) x(i);
     END IF;
     IF evicted IS NOT NULL THEN
-        PERFORM {announce}(node, ARRAY(SELECT 'd' || x FROM unnest(evicted) x), {sessions_a_payload});
+        PERFORM {announce}(events, node, ARRAY(SELECT 'd' || x FROM unnest(evicted) x), {sessions_a_payload});
     END IF;
     RETURN concat('"created_at":', {us(moment)}, ',"turned_away":[', turned_away,
                   '],"evicted":', coalesce(to_json(evicted)::text, '[]'));

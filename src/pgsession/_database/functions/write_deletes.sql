@@ -1,5 +1,5 @@
 -- Ends of sessions. What has expired is removed and announced as well, but answered as gone.
-CREATE FUNCTION {write_deletes}(node text, idle interval, waiting boolean, {delete_parameters}) RETURNS text
+CREATE FUNCTION {write_deletes}(events text, node text, idle interval, waiting boolean, {delete_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     held uuid[] := {hold}(deletes, 'all'::text, NULL::text, waiting);
@@ -16,7 +16,7 @@ BEGIN
     ) s ON true;
     IF held IS NOT NULL THEN
         PERFORM {end_sessions}(held);
-        PERFORM {announce}(node, ARRAY(SELECT {deleted(x.id)} FROM unnest(held) x(id)), {sessions_a_payload});
+        PERFORM {announce}(events, node, ARRAY(SELECT {deleted(x.id)} FROM unnest(held) x(id)), {sessions_a_payload});
     END IF;
     RETURN concat('"delete":[', answer, ']');
 END $pgsession$;

@@ -8,7 +8,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     held uuid[]; conflicts jsonb;
     written bigint[]; versions bigint[]; behind bigint[]; refusals bigint[];
-    refused text; announced text[]; written_at timestamptz; ran_on text; snapshots text;
+    refused text; announced text[]; written_at timestamptz; here text[]; snapshots text;
 BEGIN
     IF waiting OR set_bases IS NOT NULL THEN
         held := {lock_sessions}(ids, waiting);
@@ -56,8 +56,8 @@ BEGIN
     SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE u.base <> u.version - 1), max(u.moment),
            array_agg({changed(u.id, u.version)}) FILTER (WHERE u.announce) || (SELECT r.told FROM r),
            (SELECT r.refused FROM r), (SELECT r.refusals FROM r),
-           {current_incarnation}
-    INTO written, versions, behind, written_at, announced, refused, refusals, ran_on FROM u;
+           (SELECT ARRAY[i.incarnation::text, {channel_name(i.secret, 'events'::bytea)}] FROM {incarnation} i WHERE {valid(i)})
+    INTO written, versions, behind, written_at, announced, refused, refusals, here FROM u;
     IF coalesce(cardinality(written), 0) + coalesce(cardinality(refusals), 0) < cardinality(ids) THEN
         refused := concat_ws(',', refused, {explain_missing}(ids, written || refusals));
     END IF;
@@ -68,9 +68,9 @@ BEGIN
         snapshots := {read_snapshots}(ids, behind, written_at);
     END IF;
     IF announced IS NOT NULL THEN
-        PERFORM {announce}(node, announced, {sessions_a_payload});
+        PERFORM {announce}(here[2], node, announced, {sessions_a_payload});
     END IF;
-    RETURN concat('"incarnation":', coalesce('"' || ran_on || '"', 'null'),
+    RETURN concat('"incarnation":', coalesce('"' || here[1] || '"', 'null'),
         ',"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),
         '],"updated_at":', coalesce({us(written_at)}, 0), ',"snapshots":[', snapshots, '],"refused":[', refused, ']');
 END $pgsession$;
