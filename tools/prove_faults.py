@@ -2,7 +2,10 @@
 
 A fault's `before` is that commit. It is checked out into a folder of its own, today's tests are put in place of its
 own, and the tests named for the fault are run, each in a process of its own: it has to fail, by what it finds or
-because it never ends, and not because it cannot be collected.
+because it never ends or crashes, and not because it cannot be collected.
+
+Where a commit has something in another place than today's tests look for it, `[layout]` in the table says which files
+are put there for it.
 
     python tools/prove_faults.py [ROW ...]
 """
@@ -53,6 +56,12 @@ def table() -> list[Fault]:
     return [Fault(**row) for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["fault"]]
 
 
+def layout(commit: str) -> dict[str, str]:
+    """Return the files that today's tests need on a commit, by their paths."""
+    found: dict[str, str] = tomllib.loads(TABLE.read_text(encoding="utf-8"))["layout"].get(commit, {})
+    return found
+
+
 @contextmanager
 def checkout(commit: str) -> Iterator[Path]:
     """Yield a built checkout of a commit with today's tests in it."""
@@ -65,6 +74,8 @@ def checkout(commit: str) -> Iterator[Path]:
             shutil.rmtree(folder / "tests")
             shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
             shutil.copy(ROOT / "pyproject.toml", folder)
+            for path, text in layout(commit).items():
+                (folder / path).write_text(text, encoding="utf-8")
             command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
             subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
             yield folder
@@ -75,7 +86,7 @@ def checkout(commit: str) -> Iterator[Path]:
 def prove(fault: Fault, folder: Path) -> bool:
     """Return True where every test of the fault fails in this folder; print what each did."""
     outcomes = {test: outcome(test, folder) for test in fault.tests}
-    failed = all(value in ("failed", "never ended") for value in outcomes.values())
+    failed = all(value in ("failed", "never ended", "crashed") for value in outcomes.values())
     print(f"row {fault.row:2}  {'fails as it should' if failed else 'NOT PROVEN'}  {fault.what}", flush=True)
     for test, value in outcomes.items():
         print(f"        {value}: {test}", flush=True)
@@ -89,9 +100,11 @@ def outcome(test: str, folder: Path) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", f"--junitxml={report}", test]
     environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return "never ended"
+    if done.returncode < 0:  # by a signal
+        return "crashed"
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     if not cases or not all(case.get("classname") for case in cases):
         return "not collected"

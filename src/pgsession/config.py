@@ -52,6 +52,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             `"reject"` raises `TooManySessionsError`.
         max_attribute_length (int, default 16384): The most bytes that one attribute value may take when encoded as
             JSON.
+        max_session_size (int, default 1048576): The most bytes that the keys and encoded values of a session may take
+            together. A save beyond it raises `SessionTooLargeError`, before anything is sent. What counts is what this
+            node knows of the session; one that is larger already is read as ever, and may shrink, or change without
+            growing.
+        max_attributes (int, default 1000): The most attributes that a session may have, likewise; a save beyond it
+            raises `TooManyAttributesError`.
         session_expiration (duration, default 30 days): The absolute life of a session whose `create_session` names
             none.
         inactivity_duration (duration, default 48 hours): A session with `include_inactivity` that was not accessed
@@ -82,10 +88,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         notify_before_flush (bool, default True): Keep PostgreSQL's cluster-wide notification lock out of the flush
             to disk: commit with the notification first, then wait until the commit is durable. False: one plain
             commit, which holds that lock while it flushes.
-        operation_timeout (duration, default 10 seconds): The longest that one statement or batch of ours may wait for a
-            connection and for the server's answer. A read then raises `OperationTimeout`; a write that was sent
-            `WriteOutcomeUnknown`. Comparing the cache after an outage, and waiting for rows that somebody else has
-            locked, have more.
+        operation_timeout (duration, default 10 seconds): The longest that a call takes, whatever the server or the
+            network do, but for a wait that the call asks for. It then raises `OperationTimeout`: nothing was done; or
+            `WriteOutcomeUnknown`, where a write was sent and nobody answered. A call about many sessions takes this
+            long at most for each step of 2,000. The server gets a little less, and ends what takes it longer.
         pool_min_size (int, default 1): Connections that the manager's own pool keeps open. A pool that you pass has
             sizes of its own.
         pool_max_size (int, default 8): The most connections of the manager's own pool; the listener has one more. The
@@ -102,6 +108,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     max_sessions: int = 5
     max_sessions_policy: Literal["evict", "reject"] = "evict"
     max_attribute_length: int = 16384
+    max_session_size: int = 2**20
+    max_attributes: int = 1000
     session_expiration: Duration = timedelta(days=30)
     inactivity_duration: Duration = timedelta(hours=48)
     cleanup_interval: Duration = timedelta(hours=1)
@@ -184,6 +192,8 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "max_sessions": partial(rules.count, least=0, most=2**31 - 1),
     "max_sessions_policy": _policy,
     "max_attribute_length": partial(rules.count, least=1, most=2**28),
+    "max_session_size": partial(rules.count, least=1, most=2**30),
+    "max_attributes": partial(rules.count, least=1, most=2**30),
     "session_expiration": _duration,
     "inactivity_duration": _idle_timeout,
     "cleanup_interval": _duration_or_zero,

@@ -10,6 +10,7 @@ __all__ = [
     "AttributeVersionConflict",
     "ConfigError",
     "ConflictError",
+    "DatabaseUnavailable",
     "EventLoopError",
     "InvalidTokenError",
     "ListenerError",
@@ -23,7 +24,9 @@ __all__ = [
     "SchemaError",
     "SessionInvalidatedError",
     "SessionNotFoundError",
+    "SessionTooLargeError",
     "SessionVersionConflict",
+    "TooManyAttributesError",
     "TooManySessionsError",
     "WriteOutcomeUnknown",
 ]
@@ -58,7 +61,23 @@ class EventLoopError(PgSessionError, RuntimeError):
 
 
 class OperationTimeout(PgSessionError, TimeoutError):
-    """The database did not answer within `Config.operation_timeout`. Nothing was written; the connection is closed."""
+    """The call was not done within `Config.operation_timeout`, and nothing of it will be.
+
+    Attributes:
+        done: Of a call about many sessions, how many it had done before; the same call goes on with the others.
+    """
+
+    def __init__(self, message: str, *, done: int = 0) -> None:
+        super().__init__(message)
+        self.done = done
+
+
+class DatabaseUnavailable(PgSessionError, ConnectionError):
+    """The database is known to be down, or too many calls wait for it already. Nothing was sent.
+
+    While it is known to be down, one connection at a time is tried in the background; calls are sent again once that
+    has found the database.
+    """
 
 
 class SessionNotFoundError(PgSessionError, LookupError):
@@ -153,6 +172,34 @@ class AttributeTooLargeError(PgSessionError, ValueError):
         super().__init__(f"attribute {key!r} is {length} bytes when encoded; max_attribute_length is {limit}")
         self.key = key
         self.length = length
+        self.limit = limit
+
+
+class SessionTooLargeError(PgSessionError, ValueError):
+    """A save would make a session larger than `Config.max_session_size`. Nothing was sent; the changes stay pending.
+
+    Attributes:
+        size: The bytes that the keys and encoded values would take together.
+        limit: The bytes that are allowed.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the session would be {size} bytes of keys and values; max_session_size is {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class TooManyAttributesError(PgSessionError, ValueError):
+    """A save would give a session more than `Config.max_attributes`. Nothing was sent; the changes stay pending.
+
+    Attributes:
+        count: The attributes that the session would have.
+        limit: The attributes that are allowed.
+    """
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(f"the session would have {count} attributes; max_attributes is {limit}")
+        self.count = count
         self.limit = limit
 
 

@@ -91,6 +91,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         pool_size (int): Connections in the pool.
         pool_waiting (int): Callers waiting for a connection.
         queued_writes (int): Writes waiting for their batch.
+        oldest_write (float | None): Seconds that the oldest of the waiting writes has waited, None where none waits.
     """
 
     healthy: bool
@@ -102,3 +103,4 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: int
     pool_waiting: int
     queued_writes: int
+    oldest_write: float | None

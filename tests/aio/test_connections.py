@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,10 @@ from .helpers import eventually
 # -- the queue -------------------------------------------------------------------------------------------------
 
 
+def soon() -> float:
+    return time.monotonic() + 20
+
+
 async def test_who_waits_is_served_before_who_comes(open_manager: OpenAsyncManager) -> None:
     """With one connection for all, nobody starves while it lies idle."""
     manager = await open_manager(pool_max_size=1)
@@ -41,7 +46,7 @@ async def test_a_newcomer_does_not_overtake_the_queue(open_manager: OpenAsyncMan
     order: list[int] = []
 
     async def use(number: int) -> None:
-        async with pool.connection(20):
+        async with pool.connection(soon()):
             order.append(number)
 
     async def waiting(count: int) -> None:
@@ -51,7 +56,7 @@ async def test_a_newcomer_does_not_overtake_the_queue(open_manager: OpenAsyncMan
         await eventually(so)
 
     async with AsyncCrew() as crew:
-        async with pool.connection():
+        async with pool.connection(soon()):
             for number in range(5):
                 crew.start(use, number)
                 await waiting(number + 1)
@@ -86,14 +91,14 @@ async def test_news_for_an_idle_connection_are_not_its_end(
 ) -> None:
     """A connection may have settings and notifications to read."""
     pool = manager._open_runtime().connections
-    async with pool.connection() as connection:
+    async with pool.connection(soon()) as connection:
         await connection.execute("LISTEN news")
         pid = connection.info.backend_pid
         heard: list[str] = []
         connection.add_notify_handler(lambda notification: heard.append(notification.payload))
     for n in range(3):
         tables.run("SELECT pg_notify('news', %s)", str(n))
-        async with pool.connection() as connection:
+        async with pool.connection(soon()) as connection:
             assert connection.info.backend_pid == pid
 
             async def told(connection: AsyncConnection[Any] = connection, n: int = n) -> bool:
@@ -139,7 +144,7 @@ async def test_an_exception_from_outside_reaches_its_caller_unchanged(
     used: list[AsyncConnection[Any]] = []
 
     async def ask(connections: Any) -> None:
-        async with connections.connection() as connection:
+        async with connections.connection(soon()) as connection:
             used.append(connection)
             AsyncInterrupting.fuse = 1
             await connection.execute("SELECT 1")
@@ -150,7 +155,7 @@ async def test_an_exception_from_outside_reaches_its_caller_unchanged(
             with pytest.raises(Interrupt):
                 await ask(connections)
             assert used[-1].closed, "its state is not known"
-        async with connections.connection() as one, connections.connection() as other:
+        async with connections.connection(soon()) as one, connections.connection(soon()) as other:
             assert one is not other
             await one.execute("SELECT 1")
 

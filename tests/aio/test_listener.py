@@ -84,9 +84,10 @@ def terminate(dsn: str, listener: AsyncListener) -> None:
 def wait_for_bytes(listener: AsyncListener, count: int) -> None:
     """Until the listener's socket holds as many that it has not read."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
-    assert listener._connection is not None
+    connection = listener._loop._connection
+    assert connection is not None
     end = time.monotonic() + PATIENCE
-    while struct.unpack("i", fcntl.ioctl(listener._connection.fileno, termios.FIONREAD, b"1234"))[0] < count:
+    while struct.unpack("i", fcntl.ioctl(connection.fileno, termios.FIONREAD, b"1234"))[0] < count:
         assert time.monotonic() < end
         time.sleep(0.001)
 

@@ -8,7 +8,6 @@ from psycopg import AsyncConnection, sql
 from psycopg_pool import AsyncConnectionPool
 
 import pgsession
-from pgsession._async import store
 from tests.crew import AsyncCrew
 from tests.tables import Tables
 
@@ -50,14 +49,13 @@ async def test_a_login_that_would_evict_locked_sessions_waits_for_them(
 
 
 async def test_a_login_that_waits_too_long_is_refused_and_not_done_later(
-    open_manager: OpenAsyncManager, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+    open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_TIMEOUT", 300)
-    manager = await open_manager(max_sessions=2)
+    manager = await open_manager(max_sessions=2, operation_timeout=0.5)
     held = {(await manager.create_session("locked")).id for _ in range(2)}
     async with await AsyncConnection.connect(dsn) as foreign:
         await lock_sessions(foreign, schema)
-        with pytest.raises(psycopg.errors.LockNotAvailable):
+        with pytest.raises(pgsession.OperationTimeout):
             await manager.create_session("locked")
         await foreign.rollback()
     await manager.create_session("barrier")
@@ -105,6 +103,32 @@ async def leave_connections(
     for session in locked:
         fresh = await manager.get_session(session.id, refresh=True)
         assert fresh is not None and fresh["n"] == 1
+
+
+async def test_who_needs_a_locked_attribute_waits_alone(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    """Its session's row is free: the batch finds out only when it writes the attribute."""
+    manager = await open_manager(operation_timeout=2)
+    sessions = [await manager.create_session(f"u{n}", {"n": 0}) for n in range(4)]
+
+    async def save(session: pgsession.Session) -> None:
+        session["n"] = 1
+        await manager.update_session(session)
+
+    async with await AsyncConnection.connect(dsn) as foreign, AsyncCrew() as crew:
+        await foreign.execute(
+            sql.SQL("SELECT FROM {}.session_attributes WHERE session_id = %s FOR UPDATE").format(
+                sql.Identifier(schema)
+            ),
+            [sessions[0].id],
+        )
+        crew.start(save, sessions[0])
+        async with AsyncCrew() as others:
+            for session in sessions[1:]:
+                others.start(save, session)
+        await foreign.rollback()
+    assert [session.version for session in sessions] == [2] * 4
 
 
 async def test_an_error_of_whatever_sqlstate_is_its_members_own(

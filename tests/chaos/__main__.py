@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--max-staleness", type=float, default=2)
+    parser.add_argument("--operation-timeout", type=float, default=1)
     parser.add_argument("--callers", type=int, default=3, help="a process")
     parser.add_argument("--only", nargs="*", default=[], metavar="FAULT", help="parts of the faults' names")
     given = parser.parse_args()
@@ -30,6 +31,7 @@ def main() -> int:
         seconds=given.seconds,
         seed=seed,
         max_staleness=given.max_staleness,
+        operation_timeout=given.operation_timeout,
         callers=given.callers,
         kinds=tuple(given.only),
     )

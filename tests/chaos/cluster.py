@@ -121,18 +121,42 @@ class Cluster:
         """The standby takes nothing: acknowledgements wait, while what is committed can be read."""
         pids = [pid for pid, title in _children(self.standby.pid) if "walreceiver" in title]
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            _signal(pid, signal.SIGSTOP)
         try:
             yield
         finally:
             for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+                _signal(pid, signal.SIGCONT)
 
-    def backends(self, name: str = "%") -> list[int]:
-        """The client backends of the primary, by `application_name`."""
+    @contextmanager
+    def silent_primary(self) -> Iterator[None]:
+        """The primary stays connected and answers nothing: neither on connections that are there nor on new ones."""
+        postmaster = self.primary.pid
+        os.kill(postmaster, signal.SIGSTOP)  # first: it makes no more of the others
+        pids = [pid for pid, _ in _children(postmaster)]
+        for pid in pids:
+            _signal(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in [*pids, postmaster]:
+                _signal(pid, signal.SIGCONT)
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """Somebody with psql, whose transaction holds what it locks for the block, and then ends without a trace."""
+        connection = psycopg.connect(self.primary.conninfo, connect_timeout=5, application_name="psql")
+        with connection:
+            connection.execute("SET LOCAL lock_timeout = '2s'")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    def backends(self, name: str = "%", server: EmbeddedServer | None = None) -> list[int]:
+        """The client backends of the primary, or of another server, by `application_name`."""
         rows = self._ask(
-            self.primary,
+            server or self.primary,
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
             " AND application_name LIKE %s",
             (name,),
@@ -210,6 +234,11 @@ class Cluster:
             connection.execute("SET synchronous_commit = local")
             cursor = connection.execute(query, parameters)
             return cursor.fetchall() if cursor.description else []
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _until(condition: Any, what: str) -> None:

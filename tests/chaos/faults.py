@@ -8,19 +8,48 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from psycopg import errors, sql
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.history import Fault, now
+from tests.chaos.worker import POLICIES, USERS
 from tests.fault_proxy import FaultProxy
+
+MOST_HELD = 3.0
+"""Seconds that somebody holds rows: longer than who needs them waits, sometimes."""
+
+_BUSY = "(SELECT id FROM {sessions} ORDER BY updated_at DESC OFFSET %s LIMIT 1)"
+"""One of the sessions that were written to last; found apart from locking it, for what OFFSET skips is locked too."""
+
+PATIENCE = 10.0
+"""Seconds to wait for what is to be over soon."""
 
 
 class Ways(NamedTuple):
-    """How one node gets to the servers: each through a proxy of its own, in the order of `Cluster.servers`."""
+    """How one node gets to the servers: by a name, which is one proxy that leads to the primary, or through a proxy for
+    each server, in the order of `Cluster.servers`."""
 
     listener: list[FaultProxy]
     pool: list[FaultProxy]
     """Empty for a node that connects directly."""
+
+    @property
+    def names(self) -> list[FaultProxy]:
+        return [way[0] for way in self if len(way) == 1]
+
+
+class Nodes(NamedTuple):
+    """What faults need of the processes."""
+
+    pids: list[int]
+    policies: list[str]
+    """What each does with a user who is at the limit; "" for one that lets nobody log in."""
+    say: Callable[[int, str], object]
+    """Tells one something that it does not answer."""
+    well: Callable[[], bool]
+    """Whether all are in sync, and have written since the last fault was gone."""
 
 
 class Faults:
@@ -30,16 +59,22 @@ class Faults:
         self,
         cluster: Cluster,
         ways: list[Ways],
-        pids: list[int],
+        nodes: Nodes,
         *,
+        schema: str,
         chance: random.Random,
         max_staleness: float,
+        operation_timeout: float,
+        max_sessions: int,
     ) -> None:
         self._cluster = cluster
         self._ways = ways
-        self._pids = pids
+        self._nodes = nodes
+        self._schema = schema
         self._random = chance
         self._max_staleness = max_staleness
+        self._operation_timeout = operation_timeout
+        self._max_sessions = max_sessions
         self.done: list[Fault] = []
         self.kinds: dict[str, tuple[float, Callable[[Fault], None]]] = {
             "pool backends terminated": (2, self._terminate_pool),
@@ -57,6 +92,14 @@ class Faults:
             "server restarted immediate": (1.5, self._restart_immediate),
             "backend killed (SIGKILL)": (1.5, self._kill_backend),
             "failover": (1.5, self._fail_over),
+            "server silent": (2, self._silence_server),
+            "name leads to the standby": (2, self._mislead),
+            "callers interrupted": (2, self._interrupt_callers),
+            "session's row held": (1.5, self._hold_session),
+            "attribute's row held": (1.5, self._hold_attribute),
+            "table locked": (1.5, self._lock_table),
+            "bucket's row held": (1.5, self._hold_bucket),
+            "user at the limit, rows held": (2, self._hold_user),
         }
 
     def next_kind(self) -> str:
@@ -132,8 +175,9 @@ class Faults:
 
     def _freeze_process(self, fault: Fault) -> None:
         """Longer than the bound, sometimes: what it holds must not be served when it goes on."""
-        pid = self._random.choice(self._pids)
-        fault.detail = f"node {self._pids.index(pid)}"
+        fault.frozen = self._random.randrange(len(self._nodes.pids))
+        fault.detail = f"node {fault.frozen}"
+        pid = self._nodes.pids[fault.frozen]
         os.kill(pid, signal.SIGSTOP)
         try:
             time.sleep(self._max_staleness * self._random.uniform(0.1, 1.6))
@@ -159,8 +203,149 @@ class Faults:
     def _fail_over(self, fault: Fault) -> None:
         fault.lossy = True
         old = self._cluster.fail_over()
+        for name in self._names():
+            name.redirect(self._cluster.primary.conninfo)
         fault.ended = now()  # there is a server again; that it has no standby yet concerns nobody
         self._cluster.rebuild(old)
+
+    def _silence_server(self, fault: Fault) -> None:
+        """All connections of all nodes, new ones too: longer than a read may take, sometimes."""
+        with self._cluster.silent_primary():
+            time.sleep(self._operation_timeout * self._random.uniform(1.2, 4.5))
+
+    def _mislead(self, fault: Fault) -> None:
+        """As in a failover that is thought better of; what was connected meanwhile must not be kept."""
+        names = self._random.sample(self._names(), self._random.randint(1, len(self._names())))
+        fault.detail = f"{len(names)} names"
+        cut = self._random.random() < 0.8
+        for name in names:
+            name.redirect(self._cluster.standby.conninfo, cut=cut)
+        time.sleep(self._max_staleness * self._random.uniform(0.2, 1.2))
+        for name in names:
+            name.redirect(self._cluster.primary.conninfo, cut=False)
+        fault.ended = now()
+        self._wait_until(lambda: not self._astray())
+        fault.astray = len(self._astray())
+
+    def _astray(self) -> list[int]:
+        """The standby's backends that are the nodes'."""
+        return self._cluster.backends("pgsession%", self._cluster.standby)
+
+    def _interrupt_callers(self, fault: Fault) -> None:
+        seconds = self._random.uniform(0.5, 1.5)
+        fault.alone = self._wait_until(self._nodes.well)
+        fault.began = now()
+        for node, policy in enumerate(self._nodes.policies):
+            if policy:
+                self._nodes.say(node, f"interrupt {seconds}")
+        time.sleep(seconds)
+
+    # Rows that somebody holds
+
+    def _hold_session(self, fault: Fault) -> None:
+        """One that was written to a moment ago."""
+        query = "SELECT id::text, user_id FROM {sessions} WHERE id = " + _BUSY + " FOR UPDATE"
+        self._hold(fault, query, lambda: (self._random.randrange(5),))
+
+    def _hold_attribute(self, fault: Fault) -> None:
+        self._hold(
+            fault,
+            "SELECT s.id::text, s.user_id FROM {attributes} a JOIN {sessions} s ON s.id = a.session_id"
+            " WHERE a.session_id = " + _BUSY + " FOR UPDATE OF a",
+            lambda: (self._random.randrange(5),),
+        )
+
+    def _lock_table(self, fault: Fault) -> None:
+        table = self._random.choice(["sessions", "attributes", "buckets"])
+        mode = self._random.choice(["SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"])
+        fault.detail = f"{table}, {mode}"
+        self._hold(fault, f"LOCK TABLE {{{table}}} IN {mode} MODE", _everything)
+
+    def _hold_bucket(self, fault: Fault) -> None:
+        """That of a user, and whoever else is in it: they do not log in meanwhile."""
+        user = f"{self._random.choice(POLICIES)} {self._random.randrange(USERS)}"
+        everybody = [f"{policy} {number}" for policy in POLICIES for number in range(USERS)]
+        bucket = "hashtextextended({}, 0) & 1023"
+        self._hold(
+            fault,
+            f"SELECT '', u FROM {{buckets}} b JOIN unnest(%s::text[]) u ON b.bucket = {bucket.format('u')}"
+            f" WHERE b.bucket = {bucket.format('%s')} FOR UPDATE OF b",
+            lambda: (everybody, user),
+        )
+
+    def _hold_user(self, fault: Fault) -> None:
+        """All sessions of a user who has as many as are allowed, while there are logins of this user."""
+        policy = self._random.choice(POLICIES)
+        user = f"{policy} {self._random.randrange(USERS)}"
+        query = "SELECT id::text, user_id FROM {sessions} WHERE user_id = %s AND expires_at > now()"
+
+        def fill() -> tuple[str]:
+            self._log_in(policy, user)
+            self._wait_until(lambda: len(self._ask(query, (user,))) >= self._max_sessions)
+            return (user,)
+
+        self._hold(
+            fault, query + " ORDER BY id FOR UPDATE", fill, meanwhile=lambda: self._log_in(policy, user)
+        )
+
+    def _log_in(self, policy: str, user: str) -> None:
+        for node, own in enumerate(self._nodes.policies):
+            if own == policy:
+                self._nodes.say(node, f"log_in {self._max_sessions} {user}")
+
+    def _hold(
+        self,
+        fault: Fault,
+        query: str,
+        choose: Callable[[], tuple[Any, ...] | None],
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have what the query locks held by somebody with psql; its rows are the sessions and users concerned."""
+        fault.alone = self._wait_until(self._nodes.well) and choose is not _everything
+        parameters = choose()
+        with self._cluster.transaction() as connection:
+            fault.began = now()
+            try:
+                cursor = connection.execute(self._sql(query), parameters)
+            except errors.LockNotAvailable:
+                fault.detail = "held by somebody else"
+                return
+            rows = cursor.fetchall() if cursor.description else []
+            fault.sessions = sorted({row[0] for row in rows if row[0]})
+            fault.users = sorted({row[1] for row in rows})
+            fault.detail = fault.detail or f"{len(fault.sessions)} sessions, {len(fault.users)} users"
+            meanwhile()
+            time.sleep(MOST_HELD * self._random.uniform(0.1, 1))
+            fault.ended = now()
+
+    def _ask(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
+        with self._cluster.transaction() as connection:
+            return connection.execute(self._sql(query), parameters).fetchall()
+
+    def _sql(self, query: str) -> sql.Composed:
+        tables = {
+            name: sql.Identifier(self._schema, table)
+            for name, table in (
+                ("sessions", "sessions"),
+                ("attributes", "session_attributes"),
+                ("buckets", "session_user_buckets"),
+            )
+        }
+        return sql.SQL(query).format(**tables)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> bool:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
+
+    # Ways
+
+    def _names(self) -> list[FaultProxy]:
+        return [name for way in self._ways for name in way.names]
 
     def _node(self, fault: Fault) -> Ways:
         number = self._random.randrange(len(self._ways))
@@ -169,3 +354,7 @@ class Faults:
 
     def _proxies(self) -> list[FaultProxy]:
         return [proxy for way in self._ways for proxy in (*way.listener, *way.pool)]
+
+
+def _everything() -> None:
+    """Choose nothing: a table has no rows to choose from, and concerns everybody."""

@@ -25,7 +25,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One call and what came of it."""
 
     kind: str
-    """get, cached, list, update, create, delete, delete_user, delete_group, drop, sql_set, sql_delete, final"""
+    """get, list, update, create, delete, delete_user, delete_group, drop, evict, clear, sql_set, sql_delete, sql_count,
+    final"""
     node: int
     began: int
     ended: int = 0
@@ -33,7 +34,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The caller: node and task. It writes only its own attribute, and counts in it."""
     session: str = ""
     outcome: str = "ok"
-    """ok, none (no such session), conflict, unknown (may have been done, now or later), error (was not done)"""
+    """ok, none (no such session), conflict, refused (the user is at the limit), error (was not done), unknown (may have
+    been done, now or later), interrupted (by an exception from outside: likewise)"""
     version: int = 0
     content: dict[str, Any] | None = None
     """The attributes that a read returned, or the caller knew after its write."""
@@ -45,6 +47,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     user: str = ""
     group: str = ""
     keep: str = ""
+    evicts: bool = False
+    """For a create: other sessions of its user may have ended for it."""
     overdue: int = 0
     """How long, in microseconds, an attribute that was returned had been expired."""
     error: str = ""
@@ -86,6 +90,17 @@ class Fault(msgspec.Struct, kw_only=True):
     lossy: bool = False
     """Whether the server may have lost commits that nobody had been told of yet."""
     detail: str = ""
+    frozen: int = -1
+    """The node whose process stood still."""
+    alone: bool = False
+    """Whether nobody has a reason to fail but who needs the rows that follow, or is interrupted: every node was well
+    when it began, and it concerns nobody else."""
+    sessions: list[str] = []
+    """Those whose rows, or whose attributes' rows, somebody held."""
+    users: list[str] = []
+    """Those whose logins had to wait for rows that somebody held."""
+    astray: int = 0
+    """Connections that went on leading to the wrong server."""
 
     def __str__(self) -> str:
         took = (self.ended - self.began) / 1e6

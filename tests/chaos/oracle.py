@@ -15,60 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import msgspec
-
+from tests.chaos.endings import NOT_DONE, Endings
 from tests.chaos.history import Call, Fault
-
-KINDS = {
-    "lost": "acknowledged writes lost",
-    "backwards": "versions that went back",
-    "own": "own writes not read",
-    "resurrected": "resurrections",
-    "quiescent": "stale records after quiescence",
-    "stale": "records served stale for too long",
-    "torn": "versions with two contents",
-    "undone": "writes that failed and were done",
-    "expired": "expired attributes served",
-    "surprise": "calls that failed as none should",
-    "stuck": "calls that did not end",
-}
-"""The kinds of violations, and what the report calls them."""
+from tests.chaos.verdict import Limits, Row, Verdict, Violation
 
 MOST_OVERDUE = 1_000_000
 """How wrong, in microseconds, a node's idea of the database's clock may be after slow round trips."""
-
-
-class Violation(msgspec.Struct):
-    kind: str
-    text: str
-    calls: list[Call]
-    """Those that show it."""
-
-
-class Row(msgspec.Struct):
-    """A session as the database has it in the end."""
-
-    version: int
-    content: dict[str, Any]
-
-
-class Verdict(msgspec.Struct, kw_only=True):
-    violations: list[Violation] = []
-    longest_stale: int = 0
-    """Microseconds from when a call anywhere was over that knew of a newer version until a call began that got the
-    older one."""
-    calls: int = 0
-    hits: int = 0
-    unknown: int = 0
-    errors: int = 0
-    conflicts: int = 0
-    writes: int = 0
-
-    def add_stuck(self, texts: Iterable[str]) -> None:
-        self.violations += [Violation("stuck", text, []) for text in texts]
-
-    def count(self, kind: str) -> int:
-        return sum(violation.kind == kind for violation in self.violations)
 
 
 class Eras:
@@ -161,6 +113,20 @@ def _state(call: Call) -> tuple[int, str]:
     return call.version, repr(sorted((call.content or {}).items()))
 
 
+NO_WRITES = ("get", "list", "final", "evict", "clear", "sql_count")
+
+
+def is_wide(call: Call) -> bool:
+    """Whether a call may concern sessions that it does not name."""
+    ends_others = call.evicts and call.outcome not in NOT_DONE
+    return ends_others or call.kind in ("delete_user", "delete_group", "drop")
+
+
+def is_doubtful(call: Call) -> bool:
+    """Whether a call may have been done, or be done later, though nobody was told."""
+    return call.outcome in ("unknown", "interrupted")
+
+
 def is_write(call: Call) -> bool:
     return call.kind in ("update", "create", "sql_set")
 
@@ -174,20 +140,21 @@ def is_acknowledged(call: Call) -> bool:
 
 
 class Oracle:
-    """Checks a whole run. `rows` is the database in the end; `max_staleness` in microseconds."""
+    """Checks a whole run. `rows` is the database in the end."""
 
-    def __init__(
-        self, calls: list[Call], faults: list[Fault], rows: dict[str, Row], *, max_staleness: int
-    ) -> None:
+    def __init__(self, calls: list[Call], faults: list[Fault], rows: dict[str, Row], limits: Limits) -> None:
         self._calls = calls
         self._eras = Eras(faults)
         self._rows = rows
-        self._max_staleness = max_staleness
+        self._max_staleness = limits.max_staleness
+        self._endings = Endings(calls, faults, rows, limits)
         self._verdict = Verdict()
 
     def check(self) -> Verdict:
         self._count()
-        wide = [call for call in self._calls if call.kind in ("delete_user", "delete_group", "drop")]
+        self._verdict.longest = self._endings.longest()
+        self._verdict.violations += self._endings.violations()
+        wide = [call for call in self._calls if is_wide(call)]
         sessions: dict[str, list[Call]] = defaultdict(list)
         for call in self._calls:
             if call.session:
@@ -206,8 +173,10 @@ class Oracle:
             verdict.hits += call.from_cache
             verdict.unknown += call.outcome == "unknown"
             verdict.errors += call.outcome == "error"
+            verdict.interrupted += call.outcome == "interrupted"
             verdict.conflicts += call.outcome == "conflict"
-            verdict.writes += call.outcome == "ok" and not is_read(call) and call.kind != "final"
+            verdict.refused += call.outcome == "refused"
+            verdict.writes += call.outcome == "ok" and call.kind not in NO_WRITES
             if call.outcome == "surprise":
                 verdict.violations.append(Violation("surprise", call.error, [call]))
             if call.overdue > MOST_OVERDUE:
@@ -247,9 +216,13 @@ class Story:
         return era < bound and call.version > min(self._durable[era:bound])
 
     def _concerning(self, wide: list[Call]) -> Iterator[Call]:
-        """The bulk operations that may have hit this session."""
+        """The bulk operations that may have hit this session, and creates that may have evicted it."""
+        session = self._calls[0].session
         for call in wide:
-            if call.group or (call.user == self._user and call.keep != self._calls[0].session):
+            if call.evicts:
+                if call.user == self._user and call.session != session:
+                    yield call
+            elif call.group or (call.user == self._user and call.keep != session):
                 yield call
 
     def violations(self, row: Row | None) -> Iterator[Violation]:
@@ -390,7 +363,7 @@ class Story:
             late = doubtful[who].get(value)
             if self._may_be_lost(shown, write):
                 continue
-            if (value is None or value < write.wrote[who]) and not (late and late.outcome == "unknown"):
+            if (value is None or value < write.wrote[who]) and not (late and is_doubtful(late)):
                 text = f"version {shown.version} has {who}={value}, and {write.version} wrote {write.wrote}"
                 yield Violation("lost", text, [write, shown])
 
@@ -413,7 +386,7 @@ class Story:
         gone = [call for call in ends if call.outcome in ("ok", "none")]
         gone += self._deleted_by_user()
         yield from self._come_back(gone, row)
-        yield from self._seen_gone()
+        yield from self._seen_gone(row)
         for call in self._calls:
             if call.outcome == "none" and (may_be_gone is None or call.ended < may_be_gone):
                 yield Violation("lost", "a live session is said to be gone", [call])
@@ -451,19 +424,31 @@ class Story:
                     text = f"deleted, and returned {age / 1e6:.3f} s later"
                     yield Violation("resurrected", text, [gone[0], call])
 
-    def _seen_gone(self) -> Iterator[Violation]:
-        """Per node: nothing after a call was told that the session is gone, unless its deletion was lost."""
-        first: dict[int, list[Call | None]] = defaultdict(lambda: [None] * len(self._eras))
+    def _seen_gone(self, row: Row | None) -> Iterator[Violation]:
+        """Nothing after a call was told that the session is gone, unless its deletion was lost.
+
+        So it is on the same node at once, on others after `max_staleness`, and in the database for ever.
+        """
+        eras = len(self._eras)
+        here: dict[int, list[Call | None]] = defaultdict(lambda: [None] * eras)
+        anywhere: list[Call | None] = [None] * eras
         for call in self._calls:
             if is_read(call) and call.outcome == "none":
-                era = self._eras.seen(call)
-                known = first[call.node][era]
-                if known is None or call.ended < known.ended:
-                    first[call.node][era] = call
+                for first in (here[call.node], anywhere):
+                    known = first[self._eras.seen(call)]
+                    if known is None or call.ended < known.ended:
+                        first[self._eras.seen(call)] = call
         for call in self._seen:
-            for gone in first[call.node][self._eras.binds(call) :] if call.node in first else ():
+            bound = self._eras.binds(call)
+            for gone in here[call.node][bound:] if call.node in here else ():
                 if gone is not None and call.began > gone.ended:
                     yield Violation("resurrected", "gone on this node, and returned", [gone, call])
+            for gone in anywhere[bound:]:
+                if gone is not None and call.began > gone.ended + self._max_staleness:
+                    age = (call.began - gone.ended) / 1e6
+                    yield Violation("resurrected", f"gone, and returned {age:.3f} s later", [gone, call])
+        if row is not None and (last := anywhere[-1]) is not None:
+            yield Violation("resurrected", "gone, and in the database", [last])
 
     def _dropped(self, row: Row | None) -> Iterator[Violation]:
         """An attribute that was dropped from a user's sessions shows no value that was written before."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 
+from tests.chaos.endings import bounds
 from tests.chaos.history import Call, Fault, State
-from tests.chaos.oracle import KINDS, Violation
 from tests.chaos.run import Outcome
+from tests.chaos.verdict import KINDS, Violation
 
 MOST_SHOWN = 3
 """Violations of a kind that are shown with their history."""
@@ -29,8 +30,10 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield _row("  writes acknowledged", f"{verdict.writes:,}")
     yield _row("  reads answered from memory", f"{verdict.hits:,}")
     yield _row("  refused for a conflict", f"{verdict.conflicts:,}")
+    yield _row("  refused, the user being at the limit", f"{verdict.refused:,}")
     yield _row("  failed, known not to be done", f"{verdict.errors:,}")
     yield _row("  outcome unknown", f"{verdict.unknown:,}")
+    yield _row("  interrupted", f"{verdict.interrupted:,}")
     yield _row("faults", f"{len(outcome.faults):,}")
     yield ""
     for kind, title in KINDS.items():
@@ -39,6 +42,10 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         "longest that a superseded record was served",
         f"{verdict.longest_stale / 1e6:.3f} s (max_staleness {options.max_staleness:g} s)",
     )
+    for name, bound in bounds(options.limits).items():
+        yield _row(
+            f"longest {name} call", f"{verdict.longest[name] / 1e6:.3f} s (its bound {bound / 1e6:g} s)"
+        )
     yield ""
     yield from _recoveries(outcome)
 

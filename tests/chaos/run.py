@@ -25,9 +25,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pgsession import schema
 from tests.chaos import history
 from tests.chaos.cluster import Cluster
-from tests.chaos.faults import Faults, Ways
+from tests.chaos.faults import Faults, Nodes, Ways
 from tests.chaos.history import Call, Fault, State
-from tests.chaos.oracle import Oracle, Row, Verdict
+from tests.chaos.oracle import Oracle
+from tests.chaos.verdict import Limits, Row, Verdict
 from tests.chaos.worker import Task
 from tests.fault_proxy import FaultProxy
 
@@ -41,10 +42,20 @@ class Options(msgspec.Struct, kw_only=True):
     seconds: float = 60
     seed: int = 0
     max_staleness: float = 2
+    operation_timeout: float = 1
+    max_sessions: int = 6
     callers: int = 3
     kinds: tuple[str, ...] = ()
     """The faults to inject, part of a name being enough; all where there are none."""
     quiet: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            max_staleness=int(self.max_staleness * 1e6),
+            operation_timeout=int(self.operation_timeout * 1e6),
+            max_sessions=self.max_sessions,
+        )
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -145,40 +156,54 @@ def run(options: Options, *, programs: str | None = None) -> Outcome:
 class Scene:
     """The processes and the ways between them and the servers."""
 
-    KINDS = ("async", "sync", "async", "sync", "sql")
+    NODES = (
+        # What it is; how its listener and its pool get to the servers; what it does with a user at the limit.
+        ("async", "proxies", "name", "evict"),
+        ("sync", "name", "proxies", "evict"),
+        ("async", "name", "direct", "reject"),
+        ("sync", "proxies", "name", "reject"),
+        ("sql", "direct", "direct", ""),
+    )
 
     def __init__(self, options: Options, cluster: Cluster, folder: Path, after: ExitStack) -> None:
         self._options = options
         self._cluster = cluster
         self._folder = folder
         self._random = random.Random(options.seed)
-        self._ways = [self._way(node, after) for node in range(len(self.KINDS))]
+        self._ways = [
+            Ways(self._way(listener, after), self._way(pool, after)) for _, listener, pool, _ in self.NODES
+        ]
         self._workers: list[Worker] = []
-        for node, kind in enumerate(self.KINDS):
-            worker = Worker(self._task(node, kind), folder / f"{node}.log")
+        for node in range(len(self.NODES)):
+            worker = Worker(self._task(node), folder / f"{node}.log")
             after.callback(worker.kill)
             self._workers.append(worker)
         self._faults = Faults(
             cluster,
             self._ways[:-1],
-            [worker.pid for worker in self._workers],
+            Nodes(
+                pids=[worker.pid for worker in self._workers],
+                policies=[policy for *_, policy in self.NODES],
+                say=lambda node, command: self._workers[node].say(command),
+                well=lambda: not self._unwell(),
+            ),
+            schema=SCHEMA,
             chance=self._random,
             max_staleness=options.max_staleness,
+            operation_timeout=options.operation_timeout,
+            max_sessions=options.max_sessions,
         )
         self._stuck: list[str] = []
 
-    def _way(self, node: int, after: ExitStack) -> Ways:
-        """The listeners of all nodes and the pools of half of them go through proxies."""
+    def _way(self, kind: str, after: ExitStack) -> list[FaultProxy]:
+        """No proxy, one for each server, or one that leads to whichever is the primary, as a name does."""
+        servers = {"direct": [], "name": [self._cluster.primary], "proxies": self._cluster.servers}[kind]
+        return [after.enter_context(FaultProxy(server.conninfo)) for server in servers]
 
-        def proxies() -> list[FaultProxy]:
-            return [after.enter_context(FaultProxy(server.conninfo)) for server in self._cluster.servers]
-
-        is_manager = self.KINDS[node] != "sql"
-        return Ways(proxies() if is_manager else [], proxies() if is_manager and node % 4 < 2 else [])
-
-    def _task(self, node: int, kind: str) -> Task:
+    def _task(self, node: int) -> Task:
         direct = [server.conninfo for server in self._cluster.servers]
-        ways = self._ways[node]
+        kind, _, _, policy = self.NODES[node]
+        ways, options = self._ways[node], self._options
         return Task(
             node=node,
             kind=kind,
@@ -187,15 +212,19 @@ class Scene:
             listener=_one_of([proxy.conninfo for proxy in ways.listener] or direct),
             schema=SCHEMA,
             folder=str(self._folder),
-            nodes=len(self.KINDS),
-            callers=self._options.callers,
-            max_staleness=self._options.max_staleness,
+            nodes=len(self.NODES),
+            callers=options.callers,
+            max_staleness=options.max_staleness,
+            operation_timeout=options.operation_timeout,
+            max_sessions=options.max_sessions,
+            policy=policy,
         )
 
     def play(self) -> None:
         for worker in self._workers:
             worker.wait_for("ready")
         self._inject(time.monotonic() + self._options.seconds)
+        self._recover()
         self._everybody("stop", "idle")
         self._settle()
         self._everybody("dump", "dumped")
@@ -218,6 +247,32 @@ class Scene:
                     took = (fault.ended - fault.began) / 1e6
                     print(f"  {kind} {fault.detail} ({took:.1f} s)", flush=True)
 
+    def _unwell(self) -> list[str]:
+        """What is not as it should be: every node is in sync, and has written since the last fault was gone."""
+        since = max((fault.ended for fault in self._faults.done), default=0)
+        unwell = []
+        for worker in self._workers:
+            try:
+                worker.say("status")
+                in_sync, wrote = worker.wait_for("status")
+            except (TimeoutError, OSError, RuntimeError) as error:
+                unwell.append(str(error))
+                continue
+            if not in_sync:
+                unwell.append(f"node {worker.node} is not in sync")
+            if wrote <= since:
+                unwell.append(f"node {worker.node} does not write")
+        return unwell
+
+    def _recover(self) -> None:
+        """Let the calls go on until each node has got over the last fault."""
+        end = time.monotonic() + PATIENCE
+        while unwell := self._unwell():
+            if time.monotonic() > end:
+                self._stuck += unwell
+                return
+            time.sleep(0.1)
+
     def _settle(self) -> None:
         """Until every node is in sync by a proof that it sent after the last write."""
         time.sleep(self._options.max_staleness)
@@ -227,7 +282,8 @@ class Scene:
             time.sleep(0.1)
             for worker in waiting:
                 self._try(worker, worker.say, "status")
-            waiting = [worker for worker in waiting if self._try(worker, worker.wait_for, "in_sync") is False]
+            answers = [(worker, self._try(worker, worker.wait_for, "status")) for worker in waiting]
+            waiting = [worker for worker, answer in answers if answer is not None and not answer[0]]
         self._stuck += [f"node {worker.node} does not get in sync again" for worker in waiting]
 
     def _everybody(self, command: str, answer: str) -> None:
@@ -246,14 +302,15 @@ class Scene:
     def _read_rows(self) -> Iterator[tuple[str, Row]]:
         query = sql.SQL(
             "SELECT s.id::text, s.version, (SELECT coalesce(json_object_agg(a.key, a.value), '{{}}')"
-            " FROM {attributes} a WHERE a.session_id = s.id AND a.expires_at IS NULL)::text FROM {sessions} s"
+            " FROM {attributes} a WHERE a.session_id = s.id AND a.expires_at IS NULL)::text,"
+            " s.user_id, s.expires_at > now() FROM {sessions} s"
         ).format(
             sessions=sql.Identifier(SCHEMA, "sessions"),
             attributes=sql.Identifier(SCHEMA, "session_attributes"),
         )
         with psycopg.connect(self._cluster.primary.conninfo, autocommit=True) as connection:
-            for key, version, content in connection.execute(query):
-                yield key, Row(version, json.loads(content))
+            for key, version, content, user, live in connection.execute(query):
+                yield key, Row(version, json.loads(content), user, live)
 
     def check(self, took: float) -> Outcome:
         calls: list[Call] = []
@@ -261,8 +318,7 @@ class Scene:
         for worker in self._workers:
             for entry in history.read(self._folder / f"{worker.node}.history"):
                 (calls if isinstance(entry, Call) else states).append(entry)  # type: ignore[arg-type]
-        bound = int(self._options.max_staleness * 1e6)
-        verdict = Oracle(calls, self._faults.done, self._rows, max_staleness=bound).check()
+        verdict = Oracle(calls, self._faults.done, self._rows, self._options.limits).check()
         verdict.add_stuck(self._stuck)
         trouble = ""
         if verdict.violations:

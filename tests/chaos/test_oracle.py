@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.chaos.history import Call, Fault
-from tests.chaos.oracle import Oracle, Row, Verdict
+from tests.chaos.oracle import Oracle
+from tests.chaos.verdict import Limits, Row, Verdict
 
 SECOND = 1_000_000
-BOUND = 2 * SECOND
+LIMITS = Limits(max_staleness=2 * SECOND, operation_timeout=SECOND, max_sessions=2)
 
 
 def call(kind: str, began: float, **fields: Any) -> Call:
@@ -37,12 +38,19 @@ def crash(began: float, ended: float) -> Fault:
     return Fault(kind="crash", began=int(began * SECOND), ended=int(ended * SECOND), lossy=True)
 
 
-def checked(*calls: Call, faults: tuple[Fault, ...] = (), row: Row | None = None) -> Verdict:
-    last = max((c.version for c in calls if c.outcome == "ok" and c.kind != "get"), default=1)
-    rows = {} if row is None else {"s": row}
-    if row is None and not any(c.kind.startswith("delete") for c in calls):
-        rows = {"s": Row(last, {"0.0": last})}
-    return Oracle(list(calls), list(faults), rows, max_staleness=BOUND).check()
+def checked(
+    *calls: Call,
+    faults: tuple[Fault, ...] = (),
+    row: Row | None = None,
+    rows: dict[str, Row] | None = None,
+) -> Verdict:
+    """What the oracle says, the session's row being as after the last write where nothing else is given."""
+    if rows is None:
+        last = max((c.version for c in calls if c.outcome == "ok" and c.kind != "get"), default=1)
+        rows = {} if row is None else {"s": row}
+        if row is None and not any(c.kind.startswith("delete") for c in calls):
+            rows = {"s": Row(last, {"0.0": last})}
+    return Oracle(list(calls), list(faults), rows, LIMITS).check()
 
 
 def kinds(verdict: Verdict) -> set[str]:

@@ -2,8 +2,10 @@
 
     python -m tests.chaos.worker '{"node": 0, "kind": "async", ...}'
 
-Commands come on standard input, a word a line, and each is answered with a line of JSON: `stop` ends the random calls,
-`status` says whether the node is in sync, `dump` records what its cache holds. The process ends when the input does.
+Commands come on standard input, one a line. Answered with a line of JSON are `stop`, which ends the random calls,
+`status`, which says whether the node is in sync and when the last acknowledged write began, and `dump`, which records
+what its cache holds. `interrupt SECONDS` and `log_in TIMES USER` are only followed. The process ends when its input
+does.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,28 @@ import psycopg
 
 import pgsession
 from tests.chaos.history import Call, State, Writer, dump, now
+from tests.chaos.interrupts import (
+    Interrupted,
+    Interrupts,
+    TaskTarget,
+    ThreadTarget,
+    spare_threads_that_start_others,
+)
 
 SIGNER_KEY = b"chaos" * 8
 MOST_SESSIONS = 48
 """Sessions that a process deals with at a time; fewer than that fit into a cache."""
+
+RETRIES = 2
+"""How often a change is made again that had a conflict."""
+
+USERS = 3
+"""Users for each policy; each logs in at the nodes of that policy only, since a limit is the node's."""
+
+POLICIES = ("evict", "reject")
+
+
+WRITES = ("create", "update", "sql_set")
 
 
 class Task(msgspec.Struct, kw_only=True):
@@ -50,7 +71,9 @@ class Task(msgspec.Struct, kw_only=True):
     nodes: int
     callers: int
     max_staleness: float
-    users: int = 6
+    operation_timeout: float
+    max_sessions: int
+    policy: str
     pause: float = 0.004
 
 
@@ -100,6 +123,9 @@ class Process:
         self.known: dict[str, Known] = {}
         self.gone: set[str] = set()
         self.tokens: list[tuple[str, int]] = []
+        self.logins: deque[str] = deque()  # users whom somebody told to log in
+        self.interrupts = Interrupts(random.Random(task.seed + 1))
+        self.wrote = 0  # when the last acknowledged write began
         self.stopping = False
         self._next = 0
         self._lock = threading.Lock()
@@ -142,8 +168,12 @@ class Process:
             return None
         return entries[min(int(self.random.expovariate(0.15)), len(entries) - 1)]
 
-    def user(self) -> str:
-        return f"user {self.random.randrange(self.task.users)}"
+    def own_user(self) -> str:
+        """One who logs in here."""
+        return f"{self.task.policy} {self.random.randrange(USERS)}"
+
+    def any_user(self) -> str:
+        return f"{self.random.choice(POLICIES)} {self.random.randrange(USERS)}"
 
     def begin(self, kind: str, who: str, **fields: Any) -> Call:
         return Call(kind=kind, node=self.task.node, who=who, began=now(), **fields)
@@ -153,12 +183,17 @@ class Process:
         call.outcome = outcome
         for name, value in fields.items():
             setattr(call, name, value)
+        if outcome == "ok" and call.kind in WRITES:
+            self.wrote = max(self.wrote, call.began)
         self.history.add(call)
+
+
+_EXPIRED = object()  # between the look at the keys and that at the value
 
 
 def content_of(session: pgsession.Session) -> tuple[dict[str, Any], int]:
     """The attributes that do not expire, and how long the one that does should have been gone."""
-    content = dict(session)
+    content = {key: value for key in session if (value := session.get(key, _EXPIRED)) is not _EXPIRED}
     ends = content.pop("expiring", None)
     return content, max(0, time.time_ns() // 1000 - ends) if ends else 0
 
@@ -170,6 +205,7 @@ class Callers:
         self.process = process
         self.manager = manager
         self._pause = pause
+        self._targets: dict[str, TaskTarget | ThreadTarget] = {}
         self._choices: dict[Callable[[str], Awaitable[None]], float] = {
             self.get: 55,
             self.get_cached: 6,
@@ -190,14 +226,17 @@ class Callers:
             self.clear: 0.05,
         }
 
-    async def run(self, number: int) -> None:
+    async def run(self, number: int, target: TaskTarget | ThreadTarget) -> None:
         process = self.process
         who = f"{process.task.node}.{number}"
+        process.interrupts.targets[who] = self._targets[who] = target
         actions, weights = list(self._choices), list(self._choices.values())
         while not process.stopping:
             process.listen_to_peers()
-            action = self.create if len(process.known) < 8 else process.random.choices(actions, weights)[0]
-            await action(who)
+            if process.logins or len(process.known) < 8:
+                await self.create(who)
+            else:
+                await process.random.choices(actions, weights)[0](who)
             await self._pause(process.random.random() * 2 * process.task.pause)
 
     # Reads
@@ -226,7 +265,7 @@ class Callers:
                 self._saw(call, session)
 
     async def list_user(self, who: str) -> None:
-        call = self.process.begin("list", who, user=self.process.user())
+        call = self.process.begin("list", who, user=self.process.any_user())
         await self._finish(call, self.manager.list_user_sessions(call.user), self._listed)
 
     async def _read(self, kind: str, who: str, **options: Any) -> None:
@@ -238,6 +277,8 @@ class Callers:
     def _saw(self, call: Call, session: pgsession.Session | None) -> None:
         if session is None:
             self.process.end(call, "none")
+            if self.process.random.random() < 0.3:  # some are asked for again: they are to stay gone
+                self.process.forget(call.session)
             return
         content, overdue = content_of(session)
         call.user = session.user_id
@@ -280,8 +321,11 @@ class Callers:
         self, who: str, wrote: dict[str, Any], *, extra: dict[str, Any] | None = None, **options: Any
     ) -> None:
         known = self.process.choose()
-        session = None if known is None else await self._quietly(self.manager.get_session(known.key))
-        if known is None or session is None:
+        if known is None:
+            return
+        read = self.process.begin("get", who, session=known.key)
+        session = await self._finish(read, self.manager.get_session(known.key), self._saw)
+        if session is None:
             return
         for name, value in ({**wrote, **(extra or {})}).items():
             if value is None:
@@ -305,7 +349,7 @@ class Callers:
             session["count"] = session.get("count", 0) + 1
             call.wrote = {"count": session["count"]}
 
-        await self._finish(call, self.manager.modify_session(known.key, change, retries=2), self._wrote)
+        await self._finish(call, self.manager.modify_session(known.key, change, retries=RETRIES), self._wrote)
 
     def _wrote(self, call: Call, session: pgsession.Session) -> None:
         content, _ = content_of(session)
@@ -316,7 +360,12 @@ class Callers:
         group = f"group {self.process.random.randrange(3)}"
         number = self.process.number()
         attributes = {who: number, "shared": f"{who}:{number}"}
-        call = self.process.begin("create", who, user=self.process.user(), group=group, wrote=attributes)
+        try:
+            user = self.process.logins.popleft()
+        except IndexError:
+            user = self.process.own_user()
+        call = self.process.begin("create", who, user=user, group=group, wrote=attributes)
+        call.evicts = self.process.task.policy == "evict"
         work = self.manager.create_session(call.user, attributes, group_id=group)
         await self._finish(call, work, self._created)
 
@@ -346,44 +395,45 @@ class Callers:
         await self._finish(call, self.manager.delete_group_sessions(call.group), self._done)
 
     async def drop_attribute(self, who: str) -> None:
-        call = self.process.begin("drop", who, user=self.process.user())
+        call = self.process.begin("drop", who, user=self.process.any_user())
         work = self.manager.delete_attribute_from_user_sessions(call.user, "shared")
         await self._finish(call, work, self._done)
 
     async def evict(self, who: str) -> None:
-        await self._quietly(self.manager.evict_user_sessions(self.process.user()))
+        call = self.process.begin("evict", who, user=self.process.any_user())
+        await self._finish(call, self.manager.evict_user_sessions(call.user), self._done)
 
     async def clear(self, who: str) -> None:
-        await self._quietly(self.manager.clear_cache())
+        call = self.process.begin("clear", who)
+        await self._finish(call, self.manager.clear_cache(), self._done)
 
     def _done(self, call: Call, _: Any) -> None:
         self.process.end(call)
 
     # What may come of a call
 
-    async def _finish(self, call: Call, work: Awaitable[Any], done: Callable[[Call, Any], None]) -> None:
+    async def _finish(self, call: Call, work: Awaitable[Any], done: Callable[[Call, Any], None]) -> Any:
+        """Wait for the end of a call and note it; return what it returned, None after an error."""
         try:
-            result = await work
+            result = await self._targets[call.who].run(work)
         except pgsession.SessionNotFoundError:
             self.process.end(call, "none")
         except pgsession.ConflictError as error:
             self.process.end(call, "conflict", error=str(error))
+        except pgsession.TooManySessionsError as error:
+            self.process.end(call, "refused", error=str(error))
         except pgsession.WriteOutcomeUnknown as error:
             self.process.end(call, "unknown", error=str(error)[:200])
-        except (psycopg.Error, TimeoutError) as error:
+        except Interrupted:
+            self.process.end(call, "interrupted")
+        except (psycopg.Error, TimeoutError, pgsession.DatabaseUnavailable) as error:
             self.process.end(call, "error", error=f"{type(error).__name__}: {error}"[:200])
         except Exception as error:
             logging.getLogger("chaos").exception("a call failed as none should")
             self.process.end(call, "surprise", error=f"{type(error).__name__}: {error}"[:500])
         else:
             done(call, result)
-
-    async def _quietly(self, work: Awaitable[Any]) -> Any:
-        """A call that is not checked, but for errors that none should raise."""
-        try:
-            return await work
-        except (psycopg.Error, pgsession.WriteOutcomeUnknown, TimeoutError):
-            return None
+            return result
 
 
 def _moment(microseconds: int) -> Any:
@@ -422,9 +472,11 @@ def run_now(work: Coroutine[Any, Any, Any]) -> Any:
 
 def _config(task: Task) -> pgsession.Config:
     return pgsession.Config(
-        max_sessions=0,
-        cache_size=40,
+        max_sessions=task.max_sessions,
+        max_sessions_policy=task.policy,  # type: ignore[arg-type]
+        cache_size=24,
         max_staleness=task.max_staleness,
+        operation_timeout=task.operation_timeout,
         last_access_update_interval=1,
         inactivity_duration=3600,
         cleanup_interval=2,
@@ -441,12 +493,18 @@ async def be_async(task: Task, process: Process) -> None:
         console = Console(process, manager)
         console.say({"ready": True})
         watch = asyncio.create_task(_watch(console, asyncio.sleep))
+        strikes = asyncio.create_task(_strike(console, asyncio.sleep))
+
+        async def call(number: int) -> None:
+            await callers.run(number, TaskTarget())
+
         async with asyncio.TaskGroup() as group:
             for number in range(task.callers):
-                group.create_task(callers.run(number))
+                group.create_task(call(number))
         console.say({"idle": True})
         await asyncio.to_thread(console.ended.wait)
         watch.cancel()
+        strikes.cancel()
 
 
 def be_sync(task: Task, process: Process) -> None:
@@ -459,13 +517,21 @@ def be_sync(task: Task, process: Process) -> None:
         callers = Callers(process, Facade(manager), pause)
         console = Console(process, manager)
         console.say({"ready": True})
-        threading.Thread(target=run_now, args=[_watch(console, pause)], daemon=True).start()
+        for loop in (_watch, _strike):
+            threading.Thread(target=run_now, args=[loop(console, pause)], daemon=True).start()
+        targets: dict[int, ThreadTarget] = {}
+        spare_threads_that_start_others(targets)
+
+        def call(number: int) -> None:
+            target = targets[threading.get_ident()] = ThreadTarget()
+            run_now(callers.run(number, target))
+
         threads = [
-            threading.Thread(target=lambda number=number: run_now(callers.run(number)), daemon=True)
-            for number in range(task.callers)
+            threading.Thread(target=call, args=[number], daemon=True) for number in range(1, task.callers)
         ]
         for thread in threads:
             thread.start()
+        call(0)  # in the main thread, which gets signals
         for thread in threads:
             thread.join()
         console.say({"idle": True})
@@ -485,12 +551,12 @@ class Operator:
 
     def run(self) -> None:
         process, who = self._process, f"{self._task.node}.0"
-        actions = [self._set_attribute, self._touch_row, self._delete]
+        actions = [self._set_attribute, self._touch_row, self._delete, self._count]
         while not process.stopping:
             process.listen_to_peers()
             known = process.choose()
             if known is not None:
-                process.random.choices(actions, [10, 4, 0.5])[0](known, who)
+                process.random.choices(actions, [10, 4, 0.5, 3])[0](known, who)
             time.sleep(process.random.random() * 10 * self._task.pause)
 
     def _set_attribute(self, known: Known, who: str) -> None:
@@ -516,6 +582,14 @@ class Operator:
         self._execute(call, statement, (known.key,))
         self._process.forget(known.key)
 
+    def _count(self, known: Known, who: str) -> None:
+        """How many sessions the user has who has most of them."""
+        call = self._process.begin("sql_count", who)
+        statement = psycopg.sql.SQL(
+            "SELECT count(*), user_id FROM {} WHERE expires_at > clock_timestamp() GROUP BY 2 ORDER BY 1 DESC LIMIT 1"
+        ).format(self._sessions)
+        self._execute(call, statement, ())
+
     def _execute(self, call: Call, statement: Any, parameters: tuple[Any, ...]) -> None:
         try:
             if self._connection is None or self._connection.closed:
@@ -532,6 +606,8 @@ class Operator:
             self._process.end(call, "unknown", error=f"{type(error).__name__}: {error}"[:200])
         else:
             version = row[0] if row and call.kind == "sql_set" else 0
+            if row and call.kind == "sql_count":
+                call.wrote, call.user = {"sessions": row[0]}, row[1]
             self._process.end(call, "ok" if row else "none", version=version)
             if version:
                 self._process.peers.tell(dump([call.session, "", "", version]))
@@ -564,17 +640,24 @@ class Console:
 
     def _listen(self) -> None:
         for line in sys.stdin:
-            command = line.strip()
-            if command == "stop":
-                self._process.stopping = True
-            elif command == "status":
-                self.say({"in_sync": self.in_sync()})
-            elif command == "dump":
-                self._dump()
-                self.say({"dumped": True})
+            command, *arguments = line.split(maxsplit=2)
+            self._follow(command, arguments)
         self._process.stopping = True
         self._process.history.flush()
         self.ended.set()
+
+    def _follow(self, command: str, arguments: list[str]) -> None:
+        if command == "stop":
+            self._process.stopping = True
+        elif command == "status":
+            self.say({"status": [self.in_sync(), self._process.wrote]})
+        elif command == "dump":
+            self._dump()
+            self.say({"dumped": True})
+        elif command == "interrupt":
+            self._process.interrupts.last(float(arguments[0]))
+        elif command == "log_in":
+            self._process.logins.extend([arguments[1].strip()] * int(arguments[0]))
 
     def _dump(self) -> None:
         """What memory holds when everything is quiet."""
@@ -607,6 +690,12 @@ async def _watch(console: Console, pause: Callable[[float], Awaitable[None]]) ->
             process.history.flush()
             written = now()
         await pause(0.01)
+
+
+async def _strike(console: Console, pause: Callable[[float], Awaitable[None]]) -> None:
+    """Interrupts callers while it is told to."""
+    while not console.ended.is_set():
+        await pause(console._process.interrupts.strike())
 
 
 def _die_with_parent() -> None:

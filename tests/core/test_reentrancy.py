@@ -35,7 +35,7 @@ MakeRecord = Callable[..., Any]
 
 NAMES = [f"m{number}" for number in range(12)]
 SEEDS = int(os.environ.get("PGSESSION_SEEDS", "20"))
-ROUNDS = int(os.environ.get("PGSESSION_ROUNDS", "3000"))  # of two threads; `make sanitize` runs a million
+ROUNDS = int(os.environ.get("PGSESSION_ROUNDS", "3000"))  # of two threads; a million take half a minute
 
 
 def stored(*names: str) -> dict[str, bytes]:
@@ -257,7 +257,6 @@ def test_a_record_has_plain_keys(make_session: MakeSession) -> None:
     check(session)
 
 
-@pytest.mark.skip(reason="not solved: a save that each encoding of it upsets ends in RuntimeError")
 def test_encoding_may_save_the_session(session: Session) -> None:
     for name in NAMES:
         session[name]["when"] = datetime(2030, 1, 1, tzinfo=Zone())
@@ -329,11 +328,7 @@ def test_anything_in_the_middle_of_anything(make_session: MakeSession, seed: int
         for _ in range(150):
             Finalized()
             name = generator.choice(NAMES)
-            try:
-                some_step(session, name, generator, Name if generator.random() < 0.3 else str)
-            except RuntimeError as error:  # a save that each encoding of a value upsets; all stays pending
-                if "that its values were encoded" not in str(error):
-                    raise
+            some_step(session, name, generator, Name if generator.random() < 0.3 else str)
             if generator.random() < 0.05:
                 session[name] = {"key": name, "when": datetime(2030, 1, 1, tzinfo=Zone())}
     assert meanwhile.ran > 100

@@ -91,14 +91,14 @@ def test_a_name_that_leads_to_a_standby_for_a_moment(kind: str, cluster: Cluster
         with Node(kind, way.conninfo, config) as node:
             session = node.create_session("u", {"n": 0})
             way.redirect(cluster.standby.conninfo)
-            with pytest.raises((psycopg.Error, pgsession.WriteOutcomeUnknown)):
+            with pytest.raises((psycopg.Error, pgsession.WriteOutcomeUnknown, pgsession.DatabaseUnavailable)):
                 node.update_session(session, group_id="g")
             way.redirect(cluster.primary.conninfo, cut=False)  # what was made meanwhile stays
 
             def written() -> bool:
                 try:
                     node.update_session(session, group_id="h")
-                except (psycopg.Error, pgsession.WriteOutcomeUnknown):
+                except (psycopg.Error, pgsession.WriteOutcomeUnknown, pgsession.DatabaseUnavailable):
                     return False
                 return True
 
@@ -118,7 +118,7 @@ def test_a_callers_pool_that_leads_to_a_standby(cluster: Cluster) -> None:
         ):
             session = node.create_session("u", {"n": 0})
             way.redirect(cluster.standby.conninfo)
-            with pytest.raises((psycopg.Error, pgsession.WriteOutcomeUnknown)):
+            with pytest.raises((psycopg.Error, pgsession.DatabaseUnavailable)):
                 node.get_session(session.id, refresh=True)
             way.redirect(cluster.primary.conninfo, cut=False)  # what was made meanwhile stays
             until(lambda: answers(node, session.id), "a connection to the primary")
@@ -127,5 +127,5 @@ def test_a_callers_pool_that_leads_to_a_standby(cluster: Cluster) -> None:
 def answers(node: Node, session_id: Any) -> bool:
     try:
         return node.get_session(session_id, refresh=True) is not None
-    except psycopg.Error:
+    except (psycopg.Error, pgsession.DatabaseUnavailable, pgsession.OperationTimeout):
         return False

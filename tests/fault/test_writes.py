@@ -11,6 +11,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import pgsession
+from pgsession._async import store as async_store
+from pgsession._sync import store
 from tests.chaos.cluster import Cluster
 from tests.fault.conftest import NewNode
 from tests.fault.nodes import Console, Node, until
@@ -97,8 +99,16 @@ def test_nobody_waits_for_somebody_elses_row(new_node: NewNode, console: Console
     assert all(node.from_memory(session.id)["n"] == 1 for session in sessions)
 
 
-def test_a_batch_survives_a_deadlock_with_psql(new_node: NewNode, console: Console, dsn: str) -> None:
-    """An attribute edited in psql locks the attribute first and the session second: the other way round."""
+@pytest.mark.parametrize("patience", [store.BATCH_LOCK_TIMEOUT, 5_000])
+def test_a_batch_survives_a_deadlock_with_psql(
+    new_node: NewNode, console: Console, dsn: str, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    """An attribute edited in psql locks the attribute first and the session second: the other way round.
+
+    The batch gives up before the server looks for deadlocks, and after that if it has the patience.
+    """
+    for module in (async_store, store):
+        monkeypatch.setattr(module, "BATCH_LOCK_TIMEOUT", patience)
     node = new_node(max_sessions=0)
     sessions = [node.create_session("u", {"n": 0}) for _ in range(8)]
     schema = node.manager._config.schema_name

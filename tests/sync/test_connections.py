@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,10 @@ from .helpers import eventually
 # -- the queue -------------------------------------------------------------------------------------------------
 
 
+def soon() -> float:
+    return time.monotonic() + 20
+
+
 def test_who_waits_is_served_before_who_comes(open_manager: OpenAsyncManager) -> None:
     """With one connection for all, nobody starves while it lies idle."""
     manager = open_manager(pool_max_size=1)
@@ -43,7 +48,7 @@ def test_a_newcomer_does_not_overtake_the_queue(open_manager: OpenAsyncManager) 
     order: list[int] = []
 
     def use(number: int) -> None:
-        with pool.connection(20):
+        with pool.connection(soon()):
             order.append(number)
 
     def waiting(count: int) -> None:
@@ -53,7 +58,7 @@ def test_a_newcomer_does_not_overtake_the_queue(open_manager: OpenAsyncManager) 
         eventually(so)
 
     with Crew() as crew:
-        with pool.connection():
+        with pool.connection(soon()):
             for number in range(5):
                 crew.start(use, number)
                 waiting(number + 1)
@@ -88,14 +93,14 @@ def test_news_for_an_idle_connection_are_not_its_end(
 ) -> None:
     """A connection may have settings and notifications to read."""
     pool = manager._open_runtime().connections
-    with pool.connection() as connection:
+    with pool.connection(soon()) as connection:
         connection.execute("LISTEN news")
         pid = connection.info.backend_pid
         heard: list[str] = []
         connection.add_notify_handler(lambda notification: heard.append(notification.payload))
     for n in range(3):
         tables.run("SELECT pg_notify('news', %s)", str(n))
-        with pool.connection() as connection:
+        with pool.connection(soon()) as connection:
             assert connection.info.backend_pid == pid
 
             def told(connection: Connection[Any] = connection, n: int = n) -> bool:
@@ -141,7 +146,7 @@ def test_an_exception_from_outside_reaches_its_caller_unchanged(
     used: list[Connection[Any]] = []
 
     def ask(connections: Any) -> None:
-        with connections.connection() as connection:
+        with connections.connection(soon()) as connection:
             used.append(connection)
             Interrupting.fuse = 1
             connection.execute("SELECT 1")
@@ -152,7 +157,7 @@ def test_an_exception_from_outside_reaches_its_caller_unchanged(
             with pytest.raises(Interrupt):
                 ask(connections)
             assert used[-1].closed, "its state is not known"
-        with connections.connection() as one, connections.connection() as other:
+        with connections.connection(soon()) as one, connections.connection(soon()) as other:
             assert one is not other
             one.execute("SELECT 1")
 

@@ -290,10 +290,11 @@ def test_nothing_is_left_connected_after_close(dsn: str, schema: str, tables: Ta
 def test_a_lone_caller_stays_with_one_server_process(manager: pgsession.SessionManager) -> None:
     """A pool would hand out the connection that rested longest: each of its server processes in turn."""
     pool = manager._open_runtime().connections
-    with pool.connection() as one, pool.connection() as other:
+    end = time.monotonic() + 20
+    with pool.connection(end) as one, pool.connection(end) as other:
         assert one.info.backend_pid != other.info.backend_pid
     met = set()
     for _ in range(10):
-        with pool.connection() as connection:
+        with pool.connection(end) as connection:
             met.add(connection.info.backend_pid)
     assert len(met) == 1

@@ -10,7 +10,6 @@ from psycopg import Connection, sql
 from psycopg_pool import ConnectionPool
 
 import pgsession
-from pgsession._sync import store
 from tests.crew import Crew
 from tests.tables import Tables
 
@@ -52,14 +51,13 @@ def test_a_login_that_would_evict_locked_sessions_waits_for_them(
 
 
 def test_a_login_that_waits_too_long_is_refused_and_not_done_later(
-    open_manager: OpenAsyncManager, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+    open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:
-    monkeypatch.setattr(store, "LOCK_TIMEOUT", 300)
-    manager = open_manager(max_sessions=2)
+    manager = open_manager(max_sessions=2, operation_timeout=0.5)
     held = {(manager.create_session("locked")).id for _ in range(2)}
     with Connection.connect(dsn) as foreign:
         lock_sessions(foreign, schema)
-        with pytest.raises(psycopg.errors.LockNotAvailable):
+        with pytest.raises(pgsession.OperationTimeout):
             manager.create_session("locked")
         foreign.rollback()
     manager.create_session("barrier")
@@ -105,6 +103,32 @@ def leave_connections(manager: pgsession.SessionManager, dsn: str, schema: str, 
     for session in locked:
         fresh = manager.get_session(session.id, refresh=True)
         assert fresh is not None and fresh["n"] == 1
+
+
+def test_who_needs_a_locked_attribute_waits_alone(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    """Its session's row is free: the batch finds out only when it writes the attribute."""
+    manager = open_manager(operation_timeout=2)
+    sessions = [manager.create_session(f"u{n}", {"n": 0}) for n in range(4)]
+
+    def save(session: pgsession.Session) -> None:
+        session["n"] = 1
+        manager.update_session(session)
+
+    with Connection.connect(dsn) as foreign, Crew() as crew:
+        foreign.execute(
+            sql.SQL("SELECT FROM {}.session_attributes WHERE session_id = %s FOR UPDATE").format(
+                sql.Identifier(schema)
+            ),
+            [sessions[0].id],
+        )
+        crew.start(save, sessions[0])
+        with Crew() as others:
+            for session in sessions[1:]:
+                others.start(save, session)
+        foreign.rollback()
+    assert [session.version for session in sessions] == [2] * 4
 
 
 def test_an_error_of_whatever_sqlstate_is_its_members_own(

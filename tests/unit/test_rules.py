@@ -247,7 +247,6 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
             "opened", "clock", "resource", "session_id", "lease", "heartbeat", "max_retries", "retry_delay"
         )
     },
-    ("*Listener.close", "timeout"): ZERO_OR_DURATION,
     ("*Listener.execute", "timeout"): optional(DURATION),
     ("*Listener.remove_lost_hook", "hook"): FUNCTION._replace(good=[]),
     ("*Listener.unlisten", "on_notification"): optional(FUNCTION),
@@ -268,6 +267,8 @@ CONFIG: dict[str, Rule] = {
     "max_sessions": count(0, 2**31 - 1),
     "max_sessions_policy": choice("evict", "reject"),
     "max_attribute_length": count(1, 2**28),
+    "max_session_size": count(1, 2**30),
+    "max_attributes": count(1, 2**30),
     "session_expiration": DURATION,
     "inactivity_duration": Rule(
         partial(rules.seconds, least=1_000_000), [0, 0.999999, *DURATION.bad], [1, CENTURY]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Combiner, SharedFuture, background, call
+from pgsession._sync.keyed_mutex import KeyedMutex
 from pgsession._sync.stragglers import Stragglers
 from tests.crew import Crew
 
@@ -197,6 +198,20 @@ def test_a_storm_of_interrupts_on_background_tasks(seed: int) -> None:
     assert not work._threads and not work._unfinished
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_storm_of_interrupts_on_a_mutex(seed: int) -> None:
+    """What is raised into a thread that waits comes up the moment it has the mutex, which must not stay its own."""
+    mutexes = KeyedMutex()
+
+    def ask(number: int) -> int:
+        with mutexes.hold(b"key"):
+            time.sleep(0.001)  # so that the others wait
+            return 2 * number
+
+    Storm(seed, ask).run()
+    assert not len(mutexes)
+
+
 def test_work_runs_in_a_thread_of_its_own_that_ends() -> None:
     work = BackgroundTasks(most=2)
     go_on = threading.Event()
@@ -256,7 +271,7 @@ def test_a_straggler_that_comes_when_the_last_one_ends_is_written() -> None:
     written: list[Any] = []
     both = threading.Event()
 
-    def write_alone(operation: Any, last: bool) -> bool:
+    def write_alone(operation: Any) -> bool:
         written.append(operation)
         if len(written) == 2:
             both.set()

@@ -34,9 +34,10 @@ cdef int64_t checked_count(str name, object value, object least, object most) ex
     """Return an int from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: an int is needed, not {type(value).__name__}")
-    if not least <= value <= most:
-        raise ValueError(f"{name}: must be from {least} to {most}, not {shown(value)}")
-    return value
+    number = int.__pos__(value)         # the plain int, whatever a subclass says of itself
+    if not least <= number <= most:
+        raise ValueError(f"{name}: must be from {least} to {most}, not {shown(number)}")
+    return number
 
 
 cdef str shown(object value):

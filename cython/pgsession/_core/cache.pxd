@@ -65,6 +65,8 @@ cdef class Cache:
     cdef readonly int64_t access_interval
     cdef readonly int64_t lifetime
     cdef readonly int64_t max_attribute_length
+    cdef readonly int64_t max_session_size
+    cdef readonly int64_t max_attributes
     cdef public int64_t in_sync_until
     cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
     cdef uint32_t sweeper

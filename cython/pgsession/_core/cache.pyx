@@ -17,6 +17,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
+from pgsession._core.arguments cimport checked_count
 from pgsession._core.clock cimport exact
 from pgsession._core.key cimport key_bytes, parse
 from pgsession._core.lock cimport pgs_lock, pgs_take_and_unlock, pgs_unlock
@@ -49,16 +50,17 @@ cdef class Cache:
     """
 
     def __cinit__(self, capacity, Clock clock not None, *, int64_t inactivity, int64_t access_interval,
-                  int64_t lifetime, int64_t max_attribute_length):
-        if not 1 <= capacity <= LARGEST:
-            raise ValueError(f"capacity must be 1 to {LARGEST}, not {capacity}")
-        self.capacity = capacity
+                  int64_t lifetime, int64_t max_attribute_length, int64_t max_session_size=NEVER,
+                  int64_t max_attributes=NEVER):
+        self.capacity = <uint32_t> checked_count("capacity", capacity, 1, LARGEST)
         self.clock = clock
         self.evicted_accesses = EvictedAccesses(MOST_EVICTED_ACCESSES)
         self.inactivity = inactivity
         self.access_interval = access_interval
         self.lifetime = lifetime
         self.max_attribute_length = max_attribute_length
+        self.max_session_size = max_session_size
+        self.max_attributes = max_attributes
         self.table.owner_of = record_owner
         if pgs_table_init(&self.table, randbits(64), randbits(64)):
             raise MemoryError

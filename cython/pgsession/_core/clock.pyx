@@ -2,7 +2,9 @@
 """Time: the node's clock, its distance to the database's, and the rules for moments and durations."""
 
 cimport cython
-from cpython.datetime cimport PyDateTime_Check, PyDelta_Check, import_datetime
+from cpython.datetime cimport (
+    PyDateTime_Check, PyDelta_Check, import_datetime, timedelta_days, timedelta_microseconds, timedelta_seconds,
+)
 
 from pgsession._core.arguments cimport shown
 
@@ -71,29 +73,40 @@ cdef int64_t micros(object value, str name) except? -1:
     """Return the microseconds since the Unix epoch of an aware datetime."""
     if not PyDateTime_Check(value):
         raise TypeError(f"{name}: an aware datetime is needed, not {type(value).__name__}")
-    if value.tzinfo is None or value.utcoffset() is None:
+    if datetime.utcoffset(value) is None:
         raise ValueError(f"{name}: must be aware (have a time zone), not naive")
-    return span(value - EPOCH)
+    return span(datetime.__sub__(value, EPOCH))
 
 
 cdef int64_t span(object delta) except? -1:
-    """Return the microseconds of a timedelta of less than 290,000 years."""
-    return <int64_t> delta.days * DAY + <int64_t> delta.seconds * 1_000_000 + <int64_t> delta.microseconds
+    """Return the microseconds of a timedelta of less than 290,000 years; a subclass is not asked what it says."""
+    return timedelta_days(delta) * DAY + <int64_t> timedelta_seconds(delta) * 1_000_000 + timedelta_microseconds(delta)
 
 
 cdef int64_t duration(str name, object value, int64_t least) except? -1:
     """Return the microseconds of a timedelta or of a number of seconds, from `least` to `MOST_DAYS`."""
     cdef int64_t us = -1
-    delta = value
-    if not PyDelta_Check(value):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name}: a timedelta or a number of seconds is needed, not {type(value).__name__}")
+    cdef bint some = False              # a number that is not zero
+    if PyDelta_Check(value):
+        delta = value
+    else:
+        value = number_of(name, value)
+        some = value != 0
         delta = timedelta(seconds=value) if 0 <= value <= MOST_SECONDS else None    # NaN is in no range
-    if delta is not None and 0 <= delta.days <= MOST_DAYS:
+    if delta is not None and 0 <= timedelta_days(delta) <= MOST_DAYS:
         us = span(delta)
-    if us < least or us > MOST_DAYS * DAY or (us == 0 and value):
+    if us < least or us > MOST_DAYS * DAY or (us == 0 and some):
         raise ValueError(f"{name}: must be {said(least)} to {MOST_DAYS} days, not {shown(value)}")
     return us
+
+
+cdef object number_of(str name, object value):
+    """Return the plain int or float, whatever a subclass says of itself."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__pos__(value)
+    if isinstance(value, float):
+        return float.__pos__(value)
+    raise TypeError(f"{name}: a timedelta or a number of seconds is needed, not {type(value).__name__}")
 
 
 cdef str said(int64_t least):

@@ -66,7 +66,10 @@ static inline const unsigned char *pgs_text_36(PyObject *text) {
 /* The slow way, right on every build of Python: int.to_bytes, and not a method of that name of something else. Returns
  * -1 with TypeError or ValueError set. */
 static inline int pgs_int_portable(PyObject *number, uint64_t *high, uint64_t *low) {
-    PyObject *bytes = PyObject_CallMethod((PyObject *)&PyLong_Type, "to_bytes", "Ois", number, 16, "big");
+    PyObject *bytes;
+    Py_INCREF(number); /* a UUID may be given another one by what a collection runs */
+    bytes = PyObject_CallMethod((PyObject *)&PyLong_Type, "to_bytes", "Ois", number, 16, "big");
+    Py_DECREF(number);
     if (bytes == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError))
             PyErr_SetString(PyExc_ValueError, "session_id: must be a number of 128 bits");

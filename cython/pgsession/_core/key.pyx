@@ -18,9 +18,6 @@ cdef int parse_other(object session_id, Key *key) except -1:
 cdef int parse_named(object session_id, Key *key, str name) except -1:
     """Read the key of every form that there is, subclasses too; what is refused is called `name`."""
     cdef const unsigned char *text
-    if isinstance(session_id, UUID):
-        number = getattr(session_id, "int", None)
-        return pgs_int_halves(<PyObject *> number, &key.high, &key.low)
     if isinstance(session_id, str):
         plain = str.__str__(session_id)     # a subclass is laid out in another way
         text = pgs_text_36(plain)
@@ -34,6 +31,9 @@ cdef int parse_named(object session_id, Key *key, str name) except -1:
         key.high = pgs_load_big(text)
         key.low = pgs_load_big(text + 8)
         return 0
+    if isinstance(session_id, UUID):
+        number = getattr(session_id, "int", None)
+        return pgs_int_halves(<PyObject *> number, &key.high, &key.low)
     raise TypeError(f"{name}: a UUID, its str of 36 characters or 16 bytes is needed, not {type(session_id).__name__}")
 
 

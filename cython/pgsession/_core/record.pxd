@@ -11,6 +11,7 @@ cdef class Shape:
     """Holds the keys of a record, sorted and interned; all records with these keys share it."""
     cdef readonly tuple keys
     cdef dict places
+    cdef Py_ssize_t size        # bytes of the keys in UTF-8
 
 
 cdef class Record:
@@ -73,6 +74,13 @@ cdef inline Span value_of(Record record, uint32_t place) noexcept:
     span.length = ends[place] - start
     return span
 
+
+cdef inline int64_t values_size(Record record) noexcept:
+    """Return the bytes of all values."""
+    return <int64_t> ends_of(record)[record.count - 1] - record.user_length - record.group_length if record.count else 0
+
+
+cdef Py_ssize_t text_size(str text) except -1
 
 cdef inline Span owner_of(Record record, int which) noexcept:
     """Return the user id (0) or the group id (1) in UTF-8; a null pointer where there is no group."""

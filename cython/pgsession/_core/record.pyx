@@ -88,9 +88,16 @@ cdef Shape new_shape(tuple keys):
     cdef Shape shape = Shape.__new__(Shape)
     shape.keys = tuple([shared_key(key) for key in keys])
     shape.places = {key: place for place, key in enumerate(shape.keys)}
+    for key in shape.keys:
+        shape.size += text_size(key)
     if len(shape.places) != len(keys):
         raise ValueError("a key is there twice")
     return shape
+
+
+cdef Py_ssize_t text_size(str text) except -1:
+    """Return the bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 cdef int keep_shape(Shape shape) except -1:
@@ -198,8 +205,9 @@ cdef class Record:
 
 
 cdef list plain(object items):
-    """Return the items with keys that are exactly str: hashing and comparing those runs nobody's code."""
-    return [item if PyUnicode_CheckExact(item[0]) else (PyUnicode_FromObject(item[0]), *item[1:]) for item in items]
+    """Return the items as tuples with keys that are exactly str: hashing and comparing those runs nobody's code."""
+    return [item if type(item) is tuple and PyUnicode_CheckExact(item[0]) else (PyUnicode_FromObject(item[0]), *item[1:])
+            for item in items]
 
 
 cdef int fill(Record record, str user_id, str group_id, list attributes) except -1:

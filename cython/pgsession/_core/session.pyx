@@ -17,9 +17,11 @@ from pgsession._core.session_changing cimport delete_attribute, put
 from pgsession._core.clock cimport expiry, moment
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
 from pgsession._core.session_edits cimport SET, Edit, cache_of, edit_of, known_key, live_place, record_of, usable
-from pgsession._core.session_reading cimport decode_fresh, is_same, is_there, last_key, live_keys, read
+from pgsession._core.session_reading cimport (
+    decode_fresh, is_same, is_there, last_key, live_keys, looks_so_far, read,
+)
 from pgsession._core.record cimport Record, decoded_of, expiry_of, place_of, uuid_of, versions_of
-from pgsession._core.session_saving cimport Changes, become, changes_of
+from pgsession._core.session_saving cimport Changes, become, changes_of, check_limits
 from pgsession._core.values cimport is_plain
 
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
@@ -353,8 +355,16 @@ cdef class Session(SessionState):
         usable(self)
 
     def _changes(self):
-        """Return what is to be written, or None; nested changes of what was read are found here."""
-        return changes_of(self)
+        """Return what is to be written, or None; nested changes of what was read are found here.
+
+        Raises:
+            TooManyAttributesError, SessionTooLargeError: The session would grow beyond its limits.
+            TypeError, ValueError, AttributeTooLargeError: A value that has changed cannot be saved.
+        """
+        cdef Changes changes = changes_of(self)
+        if changes is not None:
+            check_limits(self, changes)
+        return changes
 
     def _saved(self, Changes changes, Record record not None, int64_t accessed):
         """Make this session the saved version. Only what is in `changes` is no longer to be saved."""
@@ -368,6 +378,12 @@ cdef class Session(SessionState):
 
 
 MutableMapping.register(Session)
+
+
+def _looks():
+    """Return at how many attributes all popitem() have looked so far, for tests."""
+    return looks_so_far()
+
 
 cdef pgs_method get
 

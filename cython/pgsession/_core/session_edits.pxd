@@ -90,5 +90,4 @@ cdef list edits_of(SessionState session)
 cdef int make_room(SessionState session) except -1
 cdef int keep_edit(SessionState session, Edit edit) except -1
 cdef int drop_edit(SessionState session, object key) except -1
-cdef bint is_current(SessionState session, Record record, list edits) noexcept
 cdef int replace(SessionState session, Record record, list before, list after, dict by_key) except -1

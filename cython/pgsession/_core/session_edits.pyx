@@ -214,30 +214,8 @@ cdef int drop_edit(SessionState session, object key) except -1:
 
 # ---- a save ----
 
-cdef bint is_current(SessionState session, Record record, list edits) noexcept:
-    """Return True while the session has this record and exactly these edits. This runs no other code."""
-    cdef Py_ssize_t at = 0
-    cdef Edit edit
-    if session.record != <PyObject *> record or session.lone is not None:
-        return False
-    if session.edits is not None:
-        if len(session.edits) != len(edits):
-            return False
-        for edit in edits:
-            if session.edits.get(edit.key) is not edit:
-                return False
-        return True
-    edit = session.first
-    while edit is not None:
-        if at == len(edits) or edits[at] is not edit:
-            return False
-        at += 1
-        edit = edit.following
-    return at == len(edits)
-
-
 cdef int replace(SessionState session, Record record, list before, list after, dict by_key) except -1:
-    """Put this record and the edits `after` in the place of `before`, which is_current().
+    """Put this record and the edits `after` in the place of all that is there, which is `before`.
 
     This runs no other code until all is in place.
     """

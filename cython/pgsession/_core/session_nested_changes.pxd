@@ -7,8 +7,9 @@ from pgsession._core.record cimport Record
 cdef class Found:
     cdef Edit view
     cdef bytes encoded
+    cdef Found alike            # an earlier object that says the same
 
 
-cdef Found found_in(Edit view, bytes encoded)
+cdef bint says(Found found, Edit view) noexcept
 cdef Found nested_change(SessionState session, Record record, uint32_t place, Edit edit)
 cdef Found current_value(SessionState session, Edit edit)

@@ -27,6 +27,16 @@ cdef Found found_in(Edit view, bytes encoded):
     return found
 
 
+cdef bint says(Found found, Edit view) noexcept:
+    """Return True if this object, perhaps with others, says what an attribute is now."""
+    cdef Found look = found
+    while look is not None:
+        if look.view is view:
+            return True
+        look = look.alike
+    return False
+
+
 cdef Found nested_change(SessionState session, Record record, uint32_t place, Edit edit):
     """Return the value that was read of this record and has changed since; None if it has not."""
     cdef Found found = None
@@ -87,4 +97,7 @@ cdef Found newest(Found found, Edit view, bytes changed, str key):
         return found
     if found is not None and found.encoded != changed and found.encoded != view.source:
         raise ValueError(f"attribute {key!r} was changed in two ways, through values read as different types")
-    return found_in(view, changed)
+    cdef Found now = found_in(view, changed)
+    if found is not None and found.encoded == changed:
+        now.alike = found
+    return now

@@ -9,4 +9,5 @@ cdef object decode_fresh(SessionState session, Record record, uint32_t place, ob
 cdef bint is_there(SessionState session, str key) except -1
 cdef list live_keys(SessionState session)
 cdef str last_key(SessionState session)
+cdef int64_t looks_so_far() noexcept
 cdef bint is_same(SessionState session, Record record, str key, int64_t version) noexcept

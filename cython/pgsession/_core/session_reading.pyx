@@ -7,10 +7,10 @@ session still has of that attribute what it had before; else it is read again.
 from cpython.object cimport PyObject
 
 from pgsession._core.session_edits cimport (
-    READ, SET, Edit, add_view, edit_of, edits_of, is_set, keep_edit, known_key, live_place, make_room, new_edit, record_of,
+    READ, SET, SHORT, Edit, add_view, edit_of, edits_of, is_set, keep_edit, known_key, live_place, make_room, new_edit, record_of,
     track,
 )
-from pgsession._core.session_nested_changes cimport Found, current_value, nested_change
+from pgsession._core.session_nested_changes cimport Found, current_value, nested_change, says
 from pgsession._core.record cimport (
     Span, decoded_of, place_of, share, share_typed, shared_typed, value_of, versions_of,
 )
@@ -25,8 +25,13 @@ from pgsession._core.session_edits import MISSING
 cdef object ANY = Any                  # the same, without looking up a global name
 cdef object NOTHING = MISSING
 cdef object AGAIN = object()           # read it again: the attribute was changed while it was decoded
+cdef int64_t looks = 0                  # at attributes, by all popitem(), for tests
 cdef enum:
     TRIES = 100
+    VIEWS = 64                          # objects for one attribute, before those that nobody has any more are forgotten
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *)
 
 
 # ---- what is there ----
@@ -63,27 +68,80 @@ cdef str last_key(SessionState session):
 
 
 cdef str last_added(SessionState session):
+    """Return the last key that was added, or None.
+
+    What was read or deleted since stands behind it. After many of those the edits are put in order, or popitem() would
+    pass them each time.
+    """
+    global looks
     cdef Record record = record_of(session)
     cdef dict edits = session.edits     # held: making the view of its values may run a finalizer that saves the session
+    cdef Py_ssize_t passed = 0
     cdef Edit edit
     if session.nothing_added:
         return None
     session.nothing_added = True        # before the look: what is set meanwhile says otherwise, see note_set()
+    if edits is not None:
+        trim(edits)
     known = edits_of(session) if edits is None else edits.values()
     for edit in reversed(known):
-        if edit.kind == SET and place_of(record, edit.key) < 0 and is_set(session, edit):
+        looks += 1
+        if is_added(session, record, edit):
             session.nothing_added = False
+            if passed > SHORT:
+                put_added_last(session)
             return edit.key
+        passed += 1
     return None
 
 
+cdef int trim(dict edits) except -1:
+    """Let a dict forget how many of its last items were deleted: who looks from its end passes the place of each.
+
+    The last item is taken out and put back.
+    """
+    try:
+        key, edit = edits.popitem()     # what may run other code, making the pair, comes before the change
+    except KeyError:
+        return 0
+    edits[key] = edit
+    return 0
+
+
+cdef inline bint is_added(SessionState session, Record record, Edit edit) noexcept:
+    """Return True for a live attribute that the record has not."""
+    return edit.kind == SET and place_of(record, edit.key) < 0 and is_set(session, edit)
+
+
+cdef int put_added_last(SessionState session) except -1:
+    """Put the edits that add an attribute behind all others, each kind in its order."""
+    global looks
+    cdef dict ordered = {}              # first: making it may run a finalizer
+    cdef Record record = record_of(session)
+    cdef dict edits = session.edits
+    cdef Edit edit
+    cdef bint added
+    if edits is None:
+        return 0
+    for added in (False, True):
+        for edit in edits.values():
+            looks += 1
+            if is_added(session, record, edit) == added:
+                ordered[edit.key] = edit
+    if len(ordered) == len(edits):      # else one has expired between both looks
+        session.edits = ordered
+    return 0
+
+
 cdef str last_stored(SessionState session):
+    global looks
     cdef Record record = record_of(session)
     cdef tuple keys = record.shape.keys
     cdef Py_ssize_t place = <Py_ssize_t> record.count - session.passed
     cdef str key
     while place > 0:
         place -= 1
+        looks += 1
         key = keys[place]
         if is_there(session, key):
             break
@@ -91,6 +149,10 @@ cdef str last_stored(SessionState session):
     else:
         return None
     return key
+
+
+cdef int64_t looks_so_far() noexcept:
+    return looks
 
 
 # ---- reading ----
@@ -223,6 +285,7 @@ cdef object read_again(SessionState session, Record record, uint32_t place, Edit
             return view.value if edit_of(session, edit.key) is edit else AGAIN
         view = view.next
     cdef Found found = nested_change(session, record, place, edit)
+    forget_views(edit, found)
     if edit_of(session, edit.key) is not edit:
         return AGAIN
     if found is None:
@@ -245,7 +308,34 @@ cdef object read_set(SessionState session, Edit edit, object type_):
             view.next = made.next               # what it was made of has changed
             break
         view, made = made, made.next
+    forget_views(edit, found)
+    if edit_of(session, edit.key) is not edit:
+        return AGAIN
     return convert(session, edit, found.encoded, type_)
+
+
+cdef int forget_views(Edit edit, Found found) except -1:
+    """Forget objects without changes that nobody refers to any more, once an attribute was read as many types.
+
+    They are released at the end, which may run other code. `found` is what nested changes were found.
+    """
+    cdef list gone = []
+    cdef Edit view = edit, made
+    cdef int count = 0
+    while view is not None:
+        view = view.next
+        count += 1
+    if count <= VIEWS:
+        return 0
+    view = edit
+    while view.next is not None:
+        made = view.next
+        if Py_REFCNT(<PyObject *> made.value) == 1 and not says(found, made):
+            gone.append(made)
+            view.next = made.next
+        else:
+            view = made
+    return 0
 
 
 cdef object convert(SessionState session, Edit edit, bytes encoded, object type_):

@@ -9,6 +9,7 @@ cdef class Changes:
     cdef readonly list sets
     cdef readonly list deletes
     cdef list taken             # of Part
+    cdef Record record          # on which all of it is based
 
 
 cdef class Part:
@@ -18,4 +19,5 @@ cdef class Part:
 
 
 cdef Changes changes_of(SessionState session)
+cdef int check_limits(SessionState session, Changes changes) except -1
 cdef int become(SessionState session, Changes changes, Record record, int64_t accessed) except -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TypeVar
 
 from pgsession._concurrency import AsyncThunk
@@ -24,27 +25,29 @@ class AsyncConflictRetry:
     def __len__(self) -> int:
         return len(self._mutexes)
 
-    async def run(self, key: bytes, attempt: AsyncThunk[T], retries: int) -> T:
+    async def run(self, key: bytes, attempt: AsyncThunk[T], retries: int, deadline: float | None = None) -> T:
         """Return what the first attempt without a conflict returns.
 
         Args:
             key: The session that is changed.
             attempt: Reads the session anew, changes and saves it.
             retries: How many attempts there may be after the first.
+            deadline: The moment of `time.monotonic` after which none begins.
 
         Raises:
             ConflictError: Others were faster each time.
+            OperationTimeout: The turn did not come in time; nothing was done.
         """
         try:
             return await attempt()
         except ConflictError:
             if not retries:
                 raise
-        async with self._mutexes.hold(key):
+        async with self._mutexes.hold(key, deadline):
             while True:
                 retries -= 1
                 try:
                     return await attempt()
                 except ConflictError:
-                    if not retries:
+                    if not retries or (deadline is not None and time.monotonic() >= deadline):
                         raise

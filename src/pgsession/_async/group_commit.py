@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections import deque
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
-from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture
+from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture, left_until
 from pgsession._core.record import Record
 from pgsession._database.connections import leads_elsewhere
 from pgsession._protocol import events
@@ -22,7 +23,9 @@ from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.operations import Operation
 from pgsession.errors import (
     ConflictError,
+    DatabaseUnavailable,
     ManagerClosedError,
+    OperationTimeout,
     PgSessionError,
     SessionNotFoundError,
     WriteOutcomeUnknown,
@@ -32,6 +35,7 @@ from .store import AsyncStore
 from .stragglers import AsyncStragglers
 
 CROWD = 64  # operations that wait for one lane when the second one opens
+MOST_WAITING = 10_000  # callers, for whom memory is kept
 ATTEMPTS = 3  # of a batch that the server gave up to end a deadlock
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
@@ -69,6 +73,7 @@ class AsyncGroupCommit:
         self._guard = threading.Lock()  # for the following
         self._queue = Queue()
         self._behind: dict[bytes, deque[Operation] | None] = {}  # of each session with an operation under way
+        self._waiting: set[Operation] = set()  # those whose callers wait
         self._stragglers = AsyncStragglers(self._write_alone, most_stragglers, logger)
         self._lanes = (
             AsyncCombiner(partial(self._write_next, 1), "pgsession writes", logger),
@@ -84,38 +89,80 @@ class AsyncGroupCommit:
     def __len__(self) -> int:
         return len(self._incoming) + len(self._queue)
 
-    async def write(self, operation: Operation) -> Any:
+    @property
+    def oldest_waiting(self) -> float | None:
+        """Return for how many seconds the write that has waited longest has waited; None: none waits."""
+        deadlines = [operation.deadline for operation in list(self._waiting)]
+        return self._store.deadline() - min(deadlines) if deadlines else None
+
+    async def write(self, operation: Operation, deadline: float | None = None) -> Any:
         """Bring one operation to the database; return its result, or raise its error.
 
+        Args:
+            operation: The operation.
+            deadline: The moment of `time.monotonic` until which its caller waits; None: after `operation_timeout`.
+
         Raises:
-            WriteOutcomeUnknown: The connection was lost between sending and answer.
+            WriteOutcomeUnknown: The connection was lost between sending and answer, or the answer did not come in time.
+            OperationTimeout: It was not done in time, and will not be.
+            DatabaseUnavailable: The database is known to be down, or too many writes wait; it was not done.
             psycopg.Error: The operation was not done.
             ManagerClosedError: The manager is closed, or was closed before this was written.
         """
         if self._closed:
             raise ManagerClosedError("the manager is closed")
-        operation.future = AsyncSharedFuture()
+        if len(self._waiting) >= MOST_WAITING:
+            raise DatabaseUnavailable(f"{MOST_WAITING} writes wait for the database already")
+        operation.deadline = self._store.deadline() if deadline is None else deadline
+        future: AsyncSharedFuture[Any] = AsyncSharedFuture()
+        operation.future = future
         try:
+            self._waiting.add(operation)
             self._incoming.append(operation)
             self._wake()
             if self._ended:
                 self._refuse_rest()
-            return await operation.future.wait()
-        except BaseException:
-            # Its caller is gone: what is not sent yet is not sent any more; what is sent comes to its end.
-            if not operation.finished:
-                operation.given_up = True
-                self._wake()
-            raise
+            return await future.wait(self._store.left(operation.deadline))
+        except TimeoutError:
+            if future.done:  # it is the answer that is such an error
+                raise
+            raise self._too_late(operation) from None
+        finally:
+            # If its caller is gone: what is not sent yet is not sent any more; what is sent comes to its end.
+            if not future.done:
+                self._give_up(operation)
+            self._waiting.discard(operation)
 
-    async def close(self, timeout: float | None) -> bool:
-        """Wait until what was accepted is done; refuse what comes later; return True if nothing was left undone."""
+    def _too_late(self, operation: Operation) -> Exception:
+        """Give up an operation whose caller has waited long enough; return what to tell him."""
+        if self._give_up(operation):
+            return OperationTimeout("others had to be waited for too long; nothing was done")
+        self._coherence.drop(events.Deleted(operation.key))
+        return WriteOutcomeUnknown("the database did not answer in time; this may be done, or still be done")
+
+    def _give_up(self, operation: Operation, error: Exception | None = None) -> bool:
+        """Have an operation not sent any more, and answer its caller with the error; False: it may be done."""
+        with self._guard:
+            unsent = not operation.sent
+            if unsent and error is not None:
+                operation.future.set_error(error)
+            operation.given_up = True
+        self._wake()
+        return unsent
+
+    def refuse_waiting(self, error: Callable[[], Exception]) -> None:
+        """Answer all who wait with an error of their own, but for those whose operation may have been done."""
+        for operation in list(self._waiting):
+            self._give_up(operation, error())
+
+    async def close(self, deadline: float) -> None:
+        """Wait until what was accepted is done, and refuse what comes later, and what is not begun by the deadline."""
         self._closed = True
-        done = [await lane.idle(timeout) for lane in self._lanes]
-        done.append(await self._stragglers.close(timeout))
+        for lane in self._lanes:
+            await lane.idle(left_until(deadline))
+        await self._stragglers.close(left_until(deadline))
         self._ended = True
         self._refuse_rest()
-        return all(done)
 
     def _wake(self) -> None:
         first, second = self._lanes
@@ -150,7 +197,7 @@ class AsyncGroupCommit:
                 rest = self._take_rest()
             self._fail(rest, error)
             raise
-        self._fail(given_up, ManagerClosedError("given up before it was sent"))
+        self._fail(given_up, _given_up())
         if batch.operations:
             await self._run(batch)
         return len(self) >= least
@@ -161,10 +208,22 @@ class AsyncGroupCommit:
             self._admit()
             # Of a crowd, half is for the other lane.
             batch = self._queue.take(max(CROWD, (len(self._queue) + 1) // 2))
-            given_up = [operation for operation in batch.operations if operation.given_up]
-            if given_up:
-                batch = Batch([operation for operation in batch.operations if not operation.given_up])
-        return batch, given_up
+            return batch, batch.leave_out_given_up()
+
+    def _begin(self, batch: Batch) -> bool:
+        """Leave out whose callers have gone; the others count as sent from now on. False: there are none."""
+        with self._guard:
+            given_up = batch.leave_out_given_up()
+            for operation in batch.operations:
+                operation.sent = True
+        self._fail(given_up, _given_up())
+        return bool(batch.operations)
+
+    def _not_sent(self, operations: list[Operation]) -> None:
+        """Note that these are known not to have been done."""
+        with self._guard:
+            for operation in operations:
+                operation.sent = False
 
     def _open_leases(self, batch: Batch) -> None:
         for operation in batch.operations:
@@ -205,14 +264,20 @@ class AsyncGroupCommit:
             if not isinstance(error, Exception):
                 raise
         else:
-            self._settle(batch, answer)
+            if answer is not None:
+                self._settle(batch, answer)
 
-    async def _send(self, batch: Batch, *, wait: bool = False) -> str:
+    async def _send(self, batch: Batch, *, wait: bool = False) -> str | None:
+        """Send a batch; return its answer, or None where all callers have gone and nothing was sent."""
+        end = batch.deadline
         for attempt in range(ATTEMPTS):
             try:
-                return await self._store.write(batch, wait=wait)
-            except _TRANSIENT as error:
-                if attempt + 1 == ATTEMPTS:
+                return await self._store.write(batch, end, begin=self._begin, wait=wait)
+            except WriteOutcomeUnknown:
+                raise
+            except (psycopg.Error, PgSessionError) as error:
+                self._not_sent(batch.operations)
+                if not isinstance(error, _TRANSIENT) or attempt + 1 == ATTEMPTS:
                     raise
                 self._logger.info("a batch of %d writes is tried again: %s", len(batch.operations), error)
         raise AssertionError("unreachable")
@@ -247,6 +312,7 @@ class AsyncGroupCommit:
 
         So nobody waits for a row that somebody else holds, but those who want that very row.
         """
+        self._not_sent(locked)
         for operation in reversed(locked):
             if operation.locked > 1:
                 self._stragglers.add(operation)
@@ -254,13 +320,10 @@ class AsyncGroupCommit:
                 with self._guard:
                     self._queue.again(operation)
 
-    async def _write_alone(self, operation: Operation, last: bool) -> bool:
-        """Write an operation whose row somebody holds, waiting for it; return False if that has to be tried again.
-
-        With `last` there is no time for another try.
-        """
+    async def _write_alone(self, operation: Operation) -> bool:
+        """Write an operation whose row somebody holds, waiting for it; return False if that has to be tried again."""
         if operation.given_up:
-            self._fail([operation], ManagerClosedError("given up before it was done"))
+            self._fail([operation], _given_up())
             return True
         batch = Batch([operation])
         tries = operation.locked
@@ -271,16 +334,16 @@ class AsyncGroupCommit:
             if not isinstance(error, Exception):
                 raise
             return True
-        settled = self._read(batch, answer)
+        settled = None if answer is None else self._read(batch, answer)
         if settled is None or operation.locked == tries:
             return True
-        if last:
-            self._fail([operation], pg.LockNotAvailable("somebody else holds rows that this write needs"))
-        return last
+        self._not_sent([operation])
+        return False
 
     def _fail(self, operations: list[Operation], error: Exception) -> None:
-        for operation in operations:
-            self._finish(operation, error, None)
+        for number, operation in enumerate(operations):
+            # Each caller raises one of his own.
+            self._finish(operation, _copied(error) if number else error, None)
 
     def _finish(self, operation: Operation, result: Any, incarnation: str | None) -> None:
         """Close the operation's lease, let the same session's next one go, and answer the caller."""
@@ -290,6 +353,7 @@ class AsyncGroupCommit:
         else:
             self.writes += 1
         self._close_lease(operation, result, incarnation)
+        self._waiting.discard(operation)
         with self._guard:
             operation.finished = True
             behind = self._behind.get(operation.key)
@@ -337,6 +401,16 @@ def _may_be_one_members(error: psycopg.Error) -> bool:
         and not leads_elsewhere(error)
         and not error.sqlstate.startswith(_SERVERS_OWN)
     )
+
+
+def _copied(error: Exception) -> Exception:
+    another = copy.copy(error)
+    another.__cause__ = error.__cause__
+    return another
+
+
+def _given_up() -> Exception:
+    return OperationTimeout("given up before it was sent")
 
 
 def _known(error: BaseException) -> Exception:

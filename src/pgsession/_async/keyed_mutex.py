@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
-from pgsession._concurrency import AsyncMutex
+from pgsession._concurrency import AsyncSharedFuture
+from pgsession.errors import OperationTimeout
 
 _inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", default=frozenset())
 
@@ -17,31 +20,56 @@ class AsyncKeyedMutex:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._mutexes: dict[bytes, AsyncMutex] = {}
-        self._users: dict[bytes, int] = {}
+        # Those who want a key, in the order in which they came: the first one holds it.
+        self._turns: dict[bytes, deque[AsyncSharedFuture[None]]] = {}
 
     def __len__(self) -> int:
-        return len(self._users)
+        return len(self._turns)
 
     @asynccontextmanager
-    async def hold(self, key: bytes) -> AsyncIterator[None]:
-        """Hold the key's mutex for the block. A caller that holds it already, further up, does not wait for itself."""
+    async def hold(self, key: bytes, deadline: float | None = None) -> AsyncIterator[None]:
+        """Hold the key's mutex for the block. A caller that holds it already, further up, does not wait for itself.
+
+        Raises:
+            OperationTimeout: It was not to be had until `deadline`, a moment of `time.monotonic`.
+        """
         mine = (id(self), key)
-        if mine in _inside.get():
+        before = _inside.get()
+        if mine in before:
             yield
             return
-        with self._guard:
-            mutex = self._mutexes.setdefault(key, AsyncMutex())
-            self._users[key] = self._users.get(key, 0) + 1
+        turn: AsyncSharedFuture[None] = AsyncSharedFuture()
         try:
-            async with mutex:
-                token = _inside.set(_inside.get() | {mine})
-                try:
-                    yield
-                finally:
-                    _inside.reset(token)
-        finally:
-            with self._guard:
-                self._users[key] -= 1
-                if not self._users[key]:
-                    del self._users[key], self._mutexes[key]
+            try:
+                if not self._line_up(key, turn):
+                    await _wait(turn, deadline)
+                _inside.set(before | {mine})
+                yield
+            finally:
+                self._leave(key, turn)
+        finally:  # once more, for a caller who is interrupted while he leaves
+            self._leave(key, turn)
+            _inside.set(before)
+
+    def _line_up(self, key: bytes, turn: AsyncSharedFuture[None]) -> bool:
+        with self._guard:
+            turns = self._turns.setdefault(key, deque())
+            turns.append(turn)
+            return turns[0] is turn
+
+    def _leave(self, key: bytes, turn: AsyncSharedFuture[None]) -> None:
+        with self._guard:
+            turns = self._turns.get(key, deque())
+            if turn in turns:
+                turns.remove(turn)
+            if turns:
+                turns[0].set_result(None)
+            else:
+                self._turns.pop(key, None)
+
+
+async def _wait(turn: AsyncSharedFuture[None], deadline: float | None) -> None:
+    try:
+        await turn.wait(None if deadline is None else deadline - time.monotonic())
+    except TimeoutError:
+        raise OperationTimeout("others who change the same had to be waited for too long") from None

@@ -39,12 +39,12 @@ class AsyncListenerConnection:
         self.busy = False
 
     @classmethod
-    async def connect(cls, parameters: Mapping[str, Any]) -> AsyncListenerConnection:
-        """Connect, within the parameter connect_timeout for each host."""
+    async def connect(
+        cls, connections: type[psycopg.AsyncConnection[Any]], parameters: Mapping[str, Any]
+    ) -> AsyncListenerConnection:
+        """Connect, within the parameter connect_timeout for each host, by a connection of this class."""
         return cls(
-            await psycopg.AsyncConnection.connect(
-                **parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS
-            )
+            await connections.connect(**parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS)
         )
 
     @property
@@ -113,6 +113,13 @@ class AsyncListenerConnection:
                 self._handle.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # cut, or closed, already
+
+    def finish(self) -> None:
+        """Close the connection where nobody can wait any more."""
+        self.abort()
+        with self._guard:
+            self._handle.close()
+        self._libpq.finish()
 
     async def close(self) -> None:
         """Close the connection, without waiting for the server."""

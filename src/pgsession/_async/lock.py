@@ -20,6 +20,7 @@ from pgsession.errors import (
     LockExpiredError,
     LockNotAcquiredError,
     LockNotHeldError,
+    OperationTimeout,
     PgSessionError,
     SessionNotFoundError,
 )
@@ -168,14 +169,17 @@ class AsyncLock:
         future: AsyncSharedFuture[Acquired] = AsyncSharedFuture()
         try:
             self._renewal.background.run(partial(self._ask, owner, future), "pgsession lock")
-            acquired = await future.wait()
+            acquired = await future.wait(self._renewal.store.timeout)
             if acquired.acquired:
                 self._hold(owner, acquired.token, sent)
         except BaseException as error:
             # If it is taken after this, `_ask` gives it back.
+            late = isinstance(error, TimeoutError) and not future.done
             if not future.set_error(error) and future.succeeded:
                 self._abandon(owner)
             self._owner = uuid.uuid4().hex
+            if late:
+                raise OperationTimeout(f"nobody said in time whether {self._resource!r} is free") from None
             raise
         if acquired.acquired is None:
             assert self._session_id is not None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import psycopg
 
-from pgsession._concurrency import AsyncBackgroundLoop, AsyncBackgroundTasks, AsyncEvent
+from pgsession._concurrency import AsyncBackgroundLoop, AsyncBackgroundTasks, AsyncEvent, left_until
 from pgsession._core.clock import Clock
 from pgsession._protocol.coherence import LockChanges
 from pgsession.errors import PgSessionError
@@ -72,19 +73,32 @@ class AsyncLockRenewal:
         self._held.clear()
         self._stopping = True
 
-    async def close(self, timeout: float | None) -> None:
-        """Stop the loop and give back what is still held; what cannot be given back ends after its lease time."""
+    async def close(self, deadline: float) -> None:
+        """Stop the loop and give back all that is held, at the same time and by the deadline.
+
+        What cannot be given back ends after its lease time.
+        """
         self._stopping = True
         self._wake.set()
-        await self._loop.stop(timeout)
-        await self.background.drain(timeout)
-        for lock in list(self._held):
-            try:
-                await lock.release()
-            except (psycopg.Error, PgSessionError) as error:
-                self.logger.warning("the lock on %r could not be released: %s", lock.resource, error)
+        await self._loop.stop(left_until(deadline))
+        await self.background.drain(left_until(deadline))
+        held, self._held = self._held, set()
+        for lock in held:
+            self.background.run(partial(self._give_back, lock), "pgsession lock")
+        await self.background.drain(left_until(deadline))
+        kept = [lock.resource for lock in held if not lock.released]
+        for lock in held:
             lock.end()
-        await self.background.drain(timeout)
+        if kept:
+            self.logger.warning(
+                "%d locks could not be given back, and end after their lease time: %s", len(kept), kept[:10]
+            )
+
+    async def _give_back(self, lock: AsyncHeldLock) -> None:
+        try:
+            await lock.give_back()
+        except (psycopg.Error, PgSessionError) as error:
+            self.logger.debug("the lock on %r could not be given back: %s", lock.resource, error)
 
     async def _renew_all(self) -> None:
         while not self._stopping:

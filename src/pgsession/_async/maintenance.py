@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 
-from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, AsyncMutex, async_pause
+from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, AsyncMutex, async_pause, left_until
 from pgsession._core.cache import Cache
 from pgsession._database.statements import NIL
 from pgsession.errors import PgSessionError
@@ -63,12 +63,12 @@ class AsyncMaintenance:
         if self._cleanup_interval:
             self._cleaner.start(self._cleanup_loop, "pgsession cleanup")
 
-    async def stop(self, timeout: float | None) -> None:
-        """End the loops, and write what was noted; after `timeout` seconds a loop is given up."""
+    async def stop(self, deadline: float) -> None:
+        """End the loops, and write what was noted, by the deadline."""
         self._stopping.set()
         self._urgent.set()
-        await self._access_writer.stop(timeout)
-        await self._cleaner.stop(timeout)
+        await self._access_writer.stop(left_until(deadline))
+        await self._cleaner.stop(left_until(deadline))
 
     def write_accesses_soon(self) -> None:
         """Write the noted accesses at once.

@@ -17,7 +17,17 @@ import psycopg
 from msgspec import UNSET, UnsetType
 from psycopg_pool import AsyncConnectionPool
 
-from pgsession._concurrency import AsyncBackgroundTasks, AsyncMutex, AsyncSharedFuture, async_call, fork
+from pgsession._concurrency import (
+    GRACE,
+    AsyncBackgroundTasks,
+    AsyncMutex,
+    AsyncSharedFuture,
+    Unclosed,
+    async_call,
+    deadline_in,
+    fork,
+    left_until,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.hit import session_of
@@ -32,6 +42,7 @@ from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
+    DatabaseUnavailable,
     ManagerClosedError,
     OperationTimeout,
     SessionNotFoundError,
@@ -51,13 +62,17 @@ Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
 _CHECKS = (None, "session", "attributes")
+_LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _AGAIN = object()  # the result of a fill whose record came from a server that is not listened to
 
 
 class AsyncSessionManager(AsyncReader):
     """Keeps sessions in PostgreSQL and answers reads from this process's memory, in step with every other node.
 
-    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager.
+    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager. One
+    that is dropped without that gives a `ResourceWarning`, and is closed in the background. At the interpreter's exit
+    an open one gives the warning too, and noted accesses are written within a few seconds at most, on a connection of
+    their own, since an event loop may be gone by then; its locks end after their lease time.
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
@@ -103,6 +118,8 @@ class AsyncSessionManager(AsyncReader):
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
                 max_attribute_length=config.max_attribute_length,
+                max_session_size=config.max_session_size,
+                max_attributes=config.max_attributes,
             )
         )
         self._node = secrets.token_hex(8)
@@ -115,14 +132,19 @@ class AsyncSessionManager(AsyncReader):
             logger=self._logger,
         )
         self._runtime: AsyncRuntime | None = None
+        self._starting: AsyncRuntime | None = None  # while it is opened
+        self._unclosed: Unclosed | None = None  # while it is open
         self._state: Literal["new", "open", "closed", "forked"] = "new"
-        self._opening = AsyncMutex()
-        self._background = self._new_background()
-        self._moving = AsyncBackgroundTasks(
-            self._logger, most=1
-        )  # opens and closes; what is begun is brought to its end
-        self._conflict_retry = AsyncConflictRetry()
+        self._begin_anew()
         fork.watch(self)
+
+    def _begin_anew(self) -> None:
+        self._moving = AsyncMutex()
+        self._background = self._new_background()
+        # What is begun is brought to its end. A close does not wait for those who open: it ends what they do.
+        self._opener = AsyncBackgroundTasks(self._logger, most=1)
+        self._closer = AsyncBackgroundTasks(self._logger, most=1)
+        self._conflict_retry = AsyncConflictRetry()
 
     def _new_background(self) -> AsyncBackgroundTasks:
         pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
@@ -144,10 +166,10 @@ class AsyncSessionManager(AsyncReader):
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
-        await self._moving.call(self._open)
+        await self._opener.call(self._open)
 
     async def _open(self) -> None:
-        async with self._opening:
+        async with self._moving:
             if self._state == "open":
                 return
             if self._state == "closed":
@@ -167,32 +189,72 @@ class AsyncSessionManager(AsyncReader):
                 background=self._background,
                 logger=self._logger,
             )
-            await runtime.open()
+            self._starting = runtime
+            try:
+                self._refuse_closed()  # `close` sees `_starting`, or is seen here
+                await runtime.open()
+                self._refuse_closed()
+            except BaseException as error:
+                await self._closer.complete(partial(runtime.close, deadline_in(GRACE)), "pgsession close")
+                if isinstance(error, Exception):
+                    self._refuse_closed(error)
+                raise
+            finally:
+                self._starting = None
             self._runtime = runtime
+            self._unclosed = Unclosed(
+                self, f"a {type(self).__name__}", dropped=runtime.abandon, at_exit=runtime.at_exit
+            )
             self._state = "open"
 
+    def _refuse_closed(self, cause: Exception | None = None) -> None:
+        if self._state == "closed":
+            raise ManagerClosedError("the manager was closed while it was opened") from cause
+
     async def close(self, timeout: timedelta | float | None = 30) -> None:
-        """Finish what was accepted, write noted accesses, and disconnect. A second call does nothing.
+        """Finish what was accepted, write noted accesses, give locks back, and disconnect.
+
+        An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
+        cancelled, leaves the work to be finished without him.
 
         Args:
-            timeout: A timedelta or seconds that bound each of these steps; what is not done by then is given up.
-                None: no limit.
+            timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
+                are cut, which takes a moment: writes that were sent have an unknown outcome, and locks end after their
+                lease time. 0: at once. None: no limit.
         """
-        patience = rules.timeout("timeout", timeout)
+        deadline = deadline_in(rules.timeout("timeout", timeout))
         if self._runtime is not None:
             self._runtime.home.check()
-        await self._moving.call(partial(self._close, patience))
-        await self._moving.drain(patience)
+        patience = left_until(deadline)
+        try:
+            await self._closer.complete(
+                partial(self._close, deadline),
+                "pgsession close",
+                None if patience is None else patience + _LONGEST_CUT,
+            )
+        except TimeoutError:
+            self._logger.warning(
+                "the manager is still being closed: something does not end although it was cut"
+            )
+        await self._closer.drain(GRACE)
+        await self._opener.drain(GRACE)
 
-    async def _close(self, patience: float | None) -> None:
-        async with self._opening:
+    async def _close(self, deadline: float) -> None:
+        self._state = "closed"
+        self._watch_no_longer()
+        if self._starting is not None:
+            await self._starting.cut()
+        async with self._moving:
             runtime, self._runtime = self._runtime, None
-            self._state = "closed"
             if runtime is not None:
-                await self._background.drain(patience)
-                await runtime.close(patience)
+                await runtime.close(deadline)
             self._coherence.on_lost()
             self._cache.clear()
+
+    def _watch_no_longer(self) -> None:
+        if self._unclosed is not None:
+            self._unclosed.closed()
+            self._unclosed = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -228,28 +290,29 @@ class AsyncSessionManager(AsyncReader):
         """
         if self._state == "closed":
             return
+        self._watch_no_longer()
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()
         self._runtime = None
         if self._state == "open":
             self._state = "forked"
-        self._opening = AsyncMutex()
-        self._background = self._new_background()
-        self._moving = AsyncBackgroundTasks(
-            self._logger, most=1
-        )  # opens and closes; what is begun is brought to its end
-        self._conflict_retry = AsyncConflictRetry()
+        self._begin_anew()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 
     # Reading: the compiled base class answers what is in memory, and calls these for the rest
 
     async def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Session | None:
+        return await self._load_by(key, touch, refresh, min_version, None)
+
+    async def _load_by(
+        self, key: bytes, touch: bool, refresh: bool, min_version: int, deadline: float | None
+    ) -> Session | None:
         runtime = await self._ready()
         try:
-            record = await self._fetch(runtime, key, refresh, min_version)
-        except (psycopg.Error, OperationTimeout):
+            record = await self._fetch(runtime, key, refresh, min_version, deadline)
+        except (psycopg.Error, OperationTimeout, DatabaseUnavailable):
             stale = (
                 None if refresh else self._coherence.stale_if_error(key, min_version=min_version, touch=touch)
             )
@@ -259,11 +322,13 @@ class AsyncSessionManager(AsyncReader):
         return None if record is None else self._session(record, touch)
 
     async def _fetch(
-        self, runtime: AsyncRuntime, key: bytes, refresh: bool, min_version: int
+        self, runtime: AsyncRuntime, key: bytes, refresh: bool, min_version: int, deadline: float | None
     ) -> Record | None:
         """Return the session as the database has it, by a fill of our own or by one that is under way."""
-        deadline = runtime.store.deadline()
+        if deadline is None:
+            deadline = runtime.store.deadline()
         while True:
+            runtime.check_available()
             future: AsyncSharedFuture[Any] = AsyncSharedFuture()
             try:
                 fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=lambda: future)  # noqa: B023
@@ -277,7 +342,12 @@ class AsyncSessionManager(AsyncReader):
                 if not future.handed_over:
                     self._coherence.withdraw_fill(key, future)
                 raise
-            record = await fill.future.wait()
+            try:
+                record = await fill.future.wait(runtime.store.left(deadline))
+            except TimeoutError:
+                if fill.future.done:  # it is the answer that is such an error
+                    raise
+                raise OperationTimeout("the database did not answer in time") from None
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
@@ -424,6 +494,23 @@ class AsyncSessionManager(AsyncReader):
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
+        return await self._update(
+            session, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
+            include_inactivity=include_inactivity, group_id=group_id,
+        )  # fmt: skip
+
+    async def _update(
+        self,
+        session: Session,
+        deadline: float | None,
+        *,
+        check: Check | None = None,
+        notify: bool = True,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        include_inactivity: bool | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+    ) -> Session:
         rules.instance("session", session, Session, "a Session")
         rules.choice("check", check, _CHECKS)
         if include_inactivity is not None:
@@ -435,7 +522,7 @@ class AsyncSessionManager(AsyncReader):
         session._check_usable()
         changes = session._changes()
         if changes is None and ends is None and include_inactivity is None and group is None:
-            return await self._confirm(runtime, session, check)
+            return await self._confirm(runtime, session, check, deadline)
         operation = Update(
             session._record,
             check=check,
@@ -447,14 +534,16 @@ class AsyncSessionManager(AsyncReader):
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
         )
-        record = await self._write(runtime, operation)
+        record = await self._write(runtime, operation, deadline)
         session._saved(changes, record, 0)
         return session
 
-    async def _confirm(self, runtime: AsyncRuntime, session: Session, check: Check | None) -> Session:
+    async def _confirm(
+        self, runtime: AsyncRuntime, session: Session, check: Check | None, deadline: float | None
+    ) -> Session:
         """Do an update that changes nothing: write nothing, and still tell whether the session is there, and newer."""
         based_on = session._record
-        record = await self._fetch(runtime, based_on.key, True, 0)
+        record = await self._fetch(runtime, based_on.key, True, 0, deadline)
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
@@ -494,18 +583,19 @@ class AsyncSessionManager(AsyncReader):
         rules.function("change", change)
         rules.choice("check", check, _CHECKS)
         rules.count("retries", retries, 0)
-        attempt = partial(self._modify, key, change, check, options)
-        return await self._conflict_retry.run(key, attempt, retries)
+        deadline = (await self._ready()).store.deadline()
+        attempt = partial(self._modify, key, change, deadline, check, options)
+        return await self._conflict_retry.run(key, attempt, retries, deadline)
 
     async def _modify(
-        self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]
+        self, key: bytes, change: Change, deadline: float, check: Check | None, options: dict[str, Any]
     ) -> Session:
         """Try once. A conflict drops what is in memory, so that the next try is based on something newer."""
-        session = await self.get_session(key)
+        session = self.get_cached_session(key) or await self._load_by(key, True, False, 0, deadline)
         if session is None:
             raise SessionNotFoundError(UUID(bytes=key))
         await async_call(change, session)
-        return await self.update_session(session, check=check, **options)
+        return await self._update(session, deadline, check=check, **options)
 
     async def delete_session(self, session_id: SessionId) -> bool:
         """End a session, on every node, and its locks with it.
@@ -526,10 +616,14 @@ class AsyncSessionManager(AsyncReader):
             await self._write(runtime, Delete(key))
         except SessionNotFoundError:
             return False
+        except BaseException:
+            # Whoever wanted to end it is not shown it by this node, whatever became of that.
+            self._coherence.drop(events.Deleted(key))
+            raise
         return True
 
-    async def _write(self, runtime: AsyncRuntime, operation: Operation) -> Any:
-        result = await runtime.group_commit.write(operation)
+    async def _write(self, runtime: AsyncRuntime, operation: Operation, deadline: float | None = None) -> Any:
+        result = await runtime.group_commit.write(operation, deadline)
         if self._cache.many_evicted_accesses:
             runtime.maintenance.write_accesses_soon()
         return result
@@ -724,7 +818,7 @@ class AsyncSessionManager(AsyncReader):
         failure: str | None = None
         try:
             await runtime.store.ping(patience)
-        except psycopg.Error as error:
+        except (psycopg.Error, OperationTimeout, DatabaseUnavailable) as error:
             failure = str(error) or type(error).__name__
         took = time.perf_counter() - started
         pool = runtime.pool.get_stats()
@@ -739,6 +833,7 @@ class AsyncSessionManager(AsyncReader):
             pool_size=pool.get("pool_size", 0),
             pool_waiting=pool.get("requests_waiting", 0),
             queued_writes=len(runtime.group_commit),
+            oldest_write=runtime.group_commit.oldest_waiting,
         )
 
 

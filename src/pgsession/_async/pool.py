@@ -8,19 +8,30 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pgsession._database.connections import AsyncPlainCursor, in_recovery, is_stale, leads_elsewhere, shut
+from pgsession._concurrency import AsyncDeadlines
+from pgsession._database.connections import (
+    AsyncPlainCursor,
+    cut,
+    in_recovery,
+    is_stale,
+    leads_elsewhere,
+    shut,
+)
+from pgsession.errors import OperationTimeout
 
 # Seconds that a connection is kept; then the psycopg pool has it back: it replaces old ones, and closes idle ones.
 KEPT_FOR: Final = 60.0
+_RESTORE: Final = 1.0  # seconds for making a caller's connection as it was
 _ENCODING: Final = b"UTF8"
 _IDLE: Final = pq.TransactionStatus.IDLE
 _OPEN_TRANSACTION: Final = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
@@ -52,39 +63,55 @@ class AsyncPool:
     else uses, what comes back is kept here and is the first to go out again: a lone caller stays with one server
     process, which has the library's plans and pages in its caches. While anybody waits in the psycopg pool's queue,
     nothing is kept: what comes back goes to whoever has waited longest. A pool of the caller's is used as it is.
+    `on_unfit` is called for each connection that is dead or leads to a standby.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[Any], *, keeps: bool) -> None:
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        *,
+        keeps: bool,
+        deadlines: AsyncDeadlines,
+        on_unfit: Callable[[], None],
+    ) -> None:
         self._pool = pool
         self._keeps = keeps
+        self._deadlines = deadlines
+        self._on_unfit = on_unfit
         self._guard = threading.Lock()
         self._kept: list[_Kept] = []  # the last one was used last; empty while `_asking`
         self._asking = 0  # callers that wait for the psycopg pool
         self._members: dict[AsyncConnection[Any], _Member] = {}  # all that are lent or kept
+        self._cut = False
 
     @asynccontextmanager
-    async def connection(self, timeout: float | None = None) -> AsyncIterator[AsyncConnection[Any]]:
-        """Lend a connection for the block.
+    async def connection(self, end: float) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend a connection for the block, and cut it if the block is not over in time.
 
         After a psycopg error the connection is given back, unless the error says that it leads to the wrong server.
         After any other exception (a cancelled task, an interrupt, a time limit of the caller's framework) nobody knows
         what state it is in: it is closed, nothing is sent on it, and the exception passes through unchanged.
 
         Args:
-            timeout: Seconds to wait for a connection; None: as many as the psycopg pool says.
+            end: The moment of `time.monotonic` by which the block is to be over.
 
         Raises:
-            psycopg_pool.PoolTimeout: There was none in time.
+            OperationTimeout: There was none to be had in time, or the connection was cut; the latter has psycopg's
+                error as its cause.
             psycopg.OperationalError: All connections lead to a standby.
         """
-        connection = await self._take_fit(timeout)
+        connection = await self._take_fit(end)
+        limit = self._deadlines.within(end - time.monotonic(), partial(cut, connection.pgconn))
         theirs: tuple[bool, bytes] | None = None
         try:
-            theirs = await _adapt(connection)
-            yield connection
+            with limit:
+                theirs = await _adapt(connection)
+                yield connection
         except psycopg.Error as error:
             if leads_elsewhere(error):
                 connection.pgconn.finish()
+            if limit.passed and error.sqlstate is None:
+                raise OperationTimeout("the database did not answer in time") from error
             raise
         except BaseException:
             connection.pgconn.finish()
@@ -92,7 +119,8 @@ class AsyncPool:
         finally:
             try:
                 if theirs is not None:
-                    await _restore(connection, *theirs)
+                    with self._deadlines.within(_RESTORE, partial(cut, connection.pgconn)):
+                        await _restore(connection, *theirs)
             finally:
                 await self._give_back(connection)
 
@@ -105,21 +133,37 @@ class AsyncPool:
             await self._return(connection)
 
     def cut(self) -> None:
-        """Cut the connections that are in use: whoever waits for an answer gets an error at once."""
+        """Cut the connections that are in use, and lend no others: whoever waits for an answer gets an error."""
         with self._guard:
+            self._cut = True
             kept = {connection for connection, _ in self._kept}
             for connection, member in self._members.items():
                 if connection not in kept:
                     shut(member.handle)
 
-    async def _take_fit(self, timeout: float | None) -> AsyncConnection[Any]:
-        longest = self._pool.timeout
-        deadline = time.monotonic() + (longest if timeout is None else min(timeout, longest))
+    def finish(self) -> None:
+        """Close the connections of one whose event loop is gone."""
+        with self._guard:
+            self._cut = True
+            members, self._members = self._members, {}
+        for connection, member in members.items():
+            member.handle.close()
+            connection.pgconn.finish()
+
+    async def _take_fit(self, end: float) -> AsyncConnection[Any]:
         # Each one that is thrown away makes room for a new one: more than a poolful of them is no accident.
         for _ in range(self._pool.max_size + 2):
-            connection = await self._take(deadline - time.monotonic())
+            try:
+                connection = await self._take(end - time.monotonic())
+            except PoolTimeout as error:
+                raise OperationTimeout("no connection was to be had in time; nothing was sent") from error
             if not is_stale(connection) and not in_recovery(connection.pgconn):
-                return connection
+                if time.monotonic() < end:
+                    return connection
+                # Sent now, it would be cut at once, and a good connection with it.
+                await self._give_back(connection)
+                raise OperationTimeout("a connection was to be had too late; nothing was sent")
+            self._on_unfit()
             connection.pgconn.finish()
             await self._return(connection)
         raise psycopg.OperationalError(
@@ -128,11 +172,13 @@ class AsyncPool:
 
     async def _take(self, timeout: float) -> AsyncConnection[Any]:
         with self._guard:
+            if self._cut:
+                raise _closed()
             if self._kept:
                 return self._kept.pop().connection
             self._asking += 1
         try:
-            connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
+            connection: AsyncConnection[Any] = await self._pool.getconn(max(timeout, 0.001))
         finally:
             with self._guard:
                 self._asking -= 1
@@ -141,9 +187,16 @@ class AsyncPool:
         except BaseException:
             await self._pool.putconn(connection)
             raise
+        if not self._register(connection, handle):
+            await self._return(connection)
+            raise _closed()
+        return connection
+
+    def _register(self, connection: AsyncConnection[Any], handle: socket.socket) -> bool:
+        """Note what is known of a connection that has come; return False where it came too late."""
         with self._guard:
             self._members[connection] = _Member(time.monotonic(), handle)
-        return connection
+            return not self._cut
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         now = time.monotonic()
@@ -169,6 +222,10 @@ class AsyncPool:
         with self._guard:
             self._members.pop(connection).handle.close()
         await self._pool.putconn(connection)
+
+
+def _closed() -> psycopg.OperationalError:
+    return psycopg.OperationalError("the manager is closed; nothing was sent")
 
 
 def plain_cursor(connection: AsyncConnection[Any]) -> AsyncPlainCursor:

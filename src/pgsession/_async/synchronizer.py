@@ -9,7 +9,7 @@ import psycopg
 from psycopg import Notify
 from psycopg import errors as pg
 
-from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent
+from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, left_until
 from pgsession._database.statements import Statements
 from pgsession._protocol import events
 from pgsession._protocol.coherence import Coherence, LockChanges
@@ -63,6 +63,7 @@ class AsyncSynchronizer:
         clock_now: Callable[[], int],
         max_staleness: float,
         on_lock_changes: Callable[[LockChanges], None],
+        on_lost: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
         self._listener = listener
@@ -73,6 +74,7 @@ class AsyncSynchronizer:
         self._now = clock_now
         self._patience = max_staleness
         self._on_lock_changes = on_lock_changes
+        self._tell_lost = on_lost
         self._logger = logger
         self._proofs = self._subscription(events.proofs(node), self._on_proof)
         self._events = self._subscription(events.EVENTS, self._on_event, self._on_connected)
@@ -80,7 +82,7 @@ class AsyncSynchronizer:
         self._stopping = AsyncEvent()
         self._wake = AsyncEvent()
         self._proved = AsyncEvent()
-        self._started = False
+        self._hooked = False
         self._connected = False
         self._incarnation = ""
         self._since = 0  # the loss of the listener after which it was connected
@@ -95,7 +97,7 @@ class AsyncSynchronizer:
                 be.
             psycopg.Error: There is no connection to the listener's server.
         """
-        self._started = True
+        self._hooked = True
         self._listener.add_lost_hook(self._on_lost)
         await self._refuse_what_cannot_work()
         try:
@@ -106,28 +108,39 @@ class AsyncSynchronizer:
             raise ListenerError(_ELSEWHERE) from error
         self._connected = True
         await self._synchronize()
-        if not await self._prove_once(self._patience):
+        proved = await self._prove_once(self._patience)
+        if self._stopping.is_set():
+            raise ListenerError("the manager was closed before it was in sync")
+        if not proved:
             raise ListenerError(
                 "a notification sent through the pool did not reach the listener: they must be connected to the same "
                 "database" + _PAST_THE_POOLER
             )
         self._loop.start(self._keep_in_step, "pgsession synchronizer")
 
-    async def stop(self, timeout: float | None) -> None:
-        """End the loop and stop listening; the listener stays its owner's."""
-        if not self._started:
+    async def stop(self, deadline: float) -> None:
+        """End the loop and stop listening, by the deadline; the listener stays its owner's."""
+        self.give_up()
+        await self._loop.stop(left_until(deadline))
+        if not self._hooked:
             return
-        self._started = False
-        self._stopping.set()
-        self._wake.set()
-        await self._loop.stop(timeout)
+        self._hooked = False
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
+        await self._unlisten(self._events, deadline)
+        await self._unlisten(self._proofs, deadline)
+
+    def give_up(self) -> None:
+        """Begin nothing more; a `start` that is under way fails."""
+        self._stopping.set()
+        self._wake.set()
+        self._proved.set()
+
+    async def _unlisten(self, subscription: AsyncSubscription, deadline: float) -> None:
         try:
-            await self._listener._stop_hearing(self._events)
-            await self._listener._stop_hearing(self._proofs)
-        except (psycopg.Error, PgSessionError):
-            pass  # it has no connection, so it does not listen
+            await self._listener._stop_hearing(subscription, left_until(deadline))
+        except (TimeoutError, psycopg.Error, PgSessionError):
+            pass  # it has no connection, so it does not listen; or it stops once the server has answered
 
     def _subscription(
         self,
@@ -160,6 +173,7 @@ class AsyncSynchronizer:
     def _on_lost(self) -> None:
         self._connected = False
         self._coherence.on_lost()
+        self._tell_lost()
 
     def _on_connected(self, channel: str) -> None:
         """Begin a resync: LISTEN is active again, and no notification has been delivered yet."""
@@ -178,6 +192,8 @@ class AsyncSynchronizer:
                 delay = 0.05
                 pause = self._coherence.proof_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
+                if self._stopping.is_set():
+                    return
                 self._logger.warning("not in sync with the database, trying again: %s", error)
                 pause, delay = delay, min(delay * 2, 1.0, self._patience)
             except TimeoutError:

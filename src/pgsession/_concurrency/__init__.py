@@ -9,9 +9,10 @@ An `AsyncX` belongs to one event loop and is used from that loop only; an `X` ma
 
 from __future__ import annotations
 
-from .background import AsyncBackgroundLoop, AsyncBackgroundTasks, BackgroundLoop, BackgroundTasks
+from .background import GRACE, AsyncBackgroundLoop, AsyncBackgroundTasks, BackgroundLoop, BackgroundTasks
 from .combiner import AsyncCombiner, Combiner
-from .deadlines import AsyncDeadlines, Deadlines
+from .connecting import async_connections_until, connections_until, until
+from .deadlines import AsyncDeadlines, Deadlines, deadline_in, left_until
 from .shared_future import AsyncSharedFuture, SharedFuture
 from .sockets import AsyncSocketWaiter, SocketWaiter
 from .sync import (
@@ -31,8 +32,10 @@ from .sync import (
     sleep,
 )
 from .types import LOGGER, AsyncThunk, Thunk
+from .unclosed import Unclosed
 
 __all__ = [
+    "GRACE",
     "LOGGER",
     "Alarm",
     "AsyncAlarm",
@@ -56,10 +59,16 @@ __all__ = [
     "SharedFuture",
     "SocketWaiter",
     "Thunk",
+    "Unclosed",
     "async_call",
+    "async_connections_until",
     "async_pause",
     "async_sleep",
     "call",
+    "connections_until",
+    "deadline_in",
+    "left_until",
     "pause",
     "sleep",
+    "until",
 ]

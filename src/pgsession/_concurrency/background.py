@@ -10,13 +10,16 @@ import time
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
-from .shared_future import SharedFuture
+from pgsession.errors import OperationTimeout
+
+from .shared_future import AsyncSharedFuture, SharedFuture
 from .types import LOGGER, AsyncThunk, Thunk
 
 T = TypeVar("T")
 
 MOST_THREADS: Final = 8  # that do the pieces of work of one owner, where it does not say
 LINGER: Final = 1.0  # seconds that a thread waits for more
+GRACE: Final = 1.0  # seconds to end in, for what was cancelled, or whose connection was cut
 
 _OURS = threading.local()  # has a `thread` that is True in threads that belong to the library
 
@@ -50,7 +53,7 @@ class AsyncBackgroundLoop:
     async def stop(self, timeout: float | None = None) -> bool:
         """Wait for the end, which the owner has already asked for; cancel what is not over by then.
 
-        Called from the loop itself it does not wait.
+        Called from the loop itself it does not wait, and for what does not end when cancelled no longer than `GRACE`.
 
         Returns:
             True if it ended by itself, or was never started.
@@ -60,8 +63,7 @@ class AsyncBackgroundLoop:
             return task is None
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
-            task.cancel()
-            await asyncio.wait({task})
+            await _cancel({task}, self._logger)
         return bool(done)
 
     async def _guarded(self, fn: AsyncThunk[None], name: str) -> None:
@@ -107,8 +109,8 @@ class BackgroundLoop:
             True if it has ended, or was never started; a thread cannot be cancelled.
         """
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return thread is None
+        if thread is None or thread.ident is None or thread is threading.current_thread():
+            return thread is None  # one that is just being started sees for itself that it has to end
         thread.join(timeout)
         return not thread.is_alive()
 
@@ -136,19 +138,38 @@ class AsyncBackgroundTasks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def call(self, fn: AsyncThunk[T]) -> T:
-        """Return what `fn` returns or raise what it raises; cancelling the caller cancels it."""
+    async def call(self, fn: AsyncThunk[T], until: float | None = None) -> T:
+        """Return what `fn` returns or raise what it raises; cancelling the caller cancels it.
+
+        `until` is for threads: a task of its own never waits for others to begin.
+        """
         return await fn()
+
+    async def complete(self, fn: AsyncThunk[T], name: str, timeout: float | None = None) -> T:
+        """Return what `fn` returns or raise what it raises; it is done to its end, whatever becomes of the caller.
+
+        Raises:
+            TimeoutError: It has not ended within `timeout` seconds; it goes on.
+        """
+        future: AsyncSharedFuture[T] = AsyncSharedFuture()
+
+        async def settle() -> None:
+            try:
+                future.set_result(await fn())
+            except BaseException as error:
+                future.set_error(error)
+                raise
+
+        self.run(settle, name)
+        return await future.wait(timeout)
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and cancel what has not by then; return True if nothing was."""
         if not self._tasks:
             return True
         _, late = await asyncio.wait(set(self._tasks), timeout=timeout)
-        for task in late:
-            task.cancel()
         if late:
-            await asyncio.wait(late)
+            await _cancel(late, self._logger)
         return not late
 
     async def _guarded(self, fn: AsyncThunk[None], name: str) -> None:
@@ -158,15 +179,30 @@ class AsyncBackgroundTasks:
             self._logger.exception("%s ended with an error", name)
 
 
+async def _cancel(tasks: set[asyncio.Task[None]], logger: logging.Logger) -> None:
+    for task in tasks:
+        task.cancel()
+    _, late = await asyncio.wait(tasks, timeout=GRACE)
+    for task in late:
+        logger.warning("%s goes on although it was cancelled", task.get_name())
+
+
 class _Piece:
     """Holds a piece of work that waits for a thread, or is being done."""
 
-    __slots__ = ("fn", "name", "unclaimed")
+    __slots__ = ("_unclaimed", "fn", "name")
 
     def __init__(self, fn: Thunk[None], name: str) -> None:
         self.fn = fn
         self.name = name
-        self.unclaimed = [True]  # popping it is what makes one thread the only one that does it
+        self._unclaimed = [True]  # popping it is what makes one thread the only one that does it
+
+    def claim(self) -> bool:
+        """Return True for the first who is about to do this, or sees to it that nobody will."""
+        try:
+            return self._unclaimed.pop()
+        except IndexError:
+            return False
 
 
 class BackgroundTasks:
@@ -187,7 +223,9 @@ class BackgroundTasks:
 
     def run(self, fn: Thunk[None], name: str) -> None:
         """Have `fn` done by a thread; it answers through `SharedFuture`s, also when it fails."""
-        piece = _Piece(fn, name)
+        self._run(_Piece(fn, name))
+
+    def _run(self, piece: _Piece) -> None:
         try:
             self._unfinished.add(piece)
             self._queue.put(piece)
@@ -196,16 +234,45 @@ class BackgroundTasks:
             raise
         self._have_threads()
 
-    def call(self, fn: Thunk[T]) -> T:
+    def call(self, fn: Thunk[T], until: float | None = None) -> T:
         """Return what `fn` returns or raise what it raises; it is done by a thread, to its end.
 
         A thread that belongs to the library does it itself.
+
+        Args:
+            fn: What to do; once begun, it ends by itself.
+            until: The moment of `time.monotonic` until which it may wait for a thread; None: any time.
+
+        Raises:
+            OperationTimeout: No thread was free in time; `fn` was not and will not be called.
         """
         if getattr(_OURS, "thread", False):
             return fn()
         future: SharedFuture[T] = SharedFuture()
-        self.run(lambda: _settle(future, fn), "pgsession call")
+        piece = _Piece(lambda: _settle(future, fn), "pgsession call")
+        self._run(piece)
+        if until is not None:
+            try:
+                return future.wait(max(until - time.monotonic(), 0))
+            except TimeoutError:
+                if piece.claim():
+                    self._finish(piece)
+                    raise OperationTimeout("others had to be waited for too long; nothing was sent") from None
         return future.wait()
+
+    def complete(self, fn: Thunk[T], name: str, timeout: float | None = None) -> T:
+        """Return what `fn` returns or raise what it raises; it is done to its end, whatever becomes of the caller.
+
+        A thread that belongs to the library does it itself.
+
+        Raises:
+            TimeoutError: It has not ended within `timeout` seconds; it goes on.
+        """
+        if getattr(_OURS, "thread", False):
+            return fn()
+        future: SharedFuture[T] = SharedFuture()
+        self.run(lambda: _settle(future, fn), name)
+        return future.wait(timeout)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and its threads with it; return True if all that ran has ended."""
@@ -216,7 +283,7 @@ class BackgroundTasks:
         for _ in threads:
             self._queue.put(None)
         for thread in threads:
-            thread.join(None if end is None else max(end - time.monotonic(), 0.1))
+            thread.join(None if end is None else max(end - time.monotonic(), 0))
         return done
 
     def _have_threads(self) -> None:
@@ -231,6 +298,7 @@ class BackgroundTasks:
             while (piece := self._next()) is not None:
                 self._have_threads()  # for what came while this thread was still counted as idle
                 self._do(piece)
+                del piece  # it holds what it was about, which may be dropped while this thread waits
         finally:
             self._threads.discard(threading.current_thread())
             self._have_threads()  # for what came while this thread was still counted
@@ -249,19 +317,20 @@ class BackgroundTasks:
             return None
 
     def _do(self, piece: _Piece) -> None:
-        try:
-            piece.unclaimed.pop()
-        except IndexError:
+        if not piece.claim():
             return
         try:
             piece.fn()
         except BaseException:
             self._logger.exception("%s ended with an error", piece.name)
         finally:
-            self._unfinished.discard(piece)
-            if not self._unfinished:
-                with self._changed:
-                    self._changed.notify_all()
+            self._finish(piece)
+
+    def _finish(self, piece: _Piece) -> None:
+        self._unfinished.discard(piece)
+        if not self._unfinished:
+            with self._changed:
+                self._changed.notify_all()
 
 
 def _settle(future: SharedFuture[T], fn: Thunk[T]) -> None:

@@ -12,6 +12,16 @@ from collections.abc import Callable
 from .types import LOGGER
 
 
+def deadline_in(seconds: float | None) -> float:
+    """Return the deadline that is so many seconds away, as a moment of `time.monotonic`; None: there is none."""
+    return math.inf if seconds is None else time.monotonic() + seconds
+
+
+def left_until(deadline: float) -> float | None:
+    """Return the seconds that are left until a deadline, 0 once it is over; None where there is none."""
+    return None if deadline == math.inf else max(deadline - time.monotonic(), 0)
+
+
 class AsyncDeadlines:
     """Gives time limits: `with deadlines.within(seconds, action) as limit:` calls `action` if the block takes longer.
 

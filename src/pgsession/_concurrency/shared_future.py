@@ -57,8 +57,7 @@ class AsyncSharedFuture(Generic[T]):
         self._done = True
         if self._waiters is not None:
             for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                _wake(waiter)
             self._waiters = None
         return True
 
@@ -69,19 +68,21 @@ class AsyncSharedFuture(Generic[T]):
             TimeoutError: There is neither within `timeout` seconds.
         """
         if not self._done:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
             if self._waiters is None:
                 self._waiters = {}
             self._waiters[waiter] = None
+            timer = None if timeout is None else loop.call_later(timeout, _wake, waiter)
             try:
-                if timeout is None:
-                    await waiter
-                else:
-                    async with asyncio.timeout(timeout):
-                        await waiter
+                await waiter
             finally:
+                if timer is not None:
+                    timer.cancel()
                 if self._waiters is not None:
                     del self._waiters[waiter]
+            if not self._done:
+                raise TimeoutError
         return _answer(self)
 
 
@@ -180,6 +181,11 @@ class SharedFuture(Generic[T]):
             self._gates.remove(gate)
         except ValueError:
             pass  # the setter has it
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _answer(future: AsyncSharedFuture[T] | SharedFuture[T]) -> T:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import contextvars
 import inspect
 import threading
 import time
 from collections.abc import Callable
 
 from pgsession.errors import EventLoopError
+
+from .types import AsyncThunk, Thunk
 
 
 class AsyncEvent(asyncio.Event):
@@ -34,23 +38,12 @@ class AsyncMutex(asyncio.Lock):
     """Lets one task at a time into a block, in the order in which they came, by `async with`."""
 
 
-class Mutex:
-    """Lets one thread at a time into a block, by `with`."""
+Mutex = threading.Lock
+"""Lets one thread at a time into a block, by `with`.
 
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def locked(self) -> bool:
-        """Return True while a thread is in the block."""
-        return self._lock.locked()
+It is compiled all the way: an `__enter__` of ours could be interrupted (Ctrl-C, a time limit of a framework) between
+having the lock and returning, and nobody would ever give it back.
+"""
 
 
 async def async_sleep(seconds: float) -> None:
@@ -101,6 +94,7 @@ class AsyncHome:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ending: asyncio.Task[None] | None = None
 
     def here(self) -> bool:
         """Return True where the caller runs in that event loop."""
@@ -118,6 +112,40 @@ class AsyncHome:
                 "loop, or use SessionManager, which any thread and loop may call"
             )
 
+    def end(self, close: AsyncThunk[None], otherwise: Callable[[], None], ended: Callable[[], None]) -> bool:
+        """Begin to close what lives here and was dropped, in a task; if that cannot be, do what else is possible.
+
+        Args:
+            close: Closes it.
+            otherwise: Called where the event loop is closed, or cancels the task.
+            ended: Called at the end.
+
+        Returns:
+            False: at the interpreter's exit the task is not waited for, since an event loop does not go on by itself.
+        """
+
+        def over(task: asyncio.Task[None] | None) -> None:
+            self._ending = None
+            if task is None or task.cancelled() or task.exception() is not None:
+                otherwise()
+            ended()
+
+        def begin() -> None:
+            self._ending = self._loop.create_task(close(), context=contextvars.Context())
+            self._ending.add_done_callback(over)
+
+        try:
+            if self.here():
+                begin()
+            else:
+                self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # it is closed
+            over(None)
+        return False
+
+    def at_exit(self, close: AsyncThunk[None]) -> None:
+        """Leave it to the process's end: there is no event loop that could run this."""
+
 
 class Home:
     """Stands for the home of what may be used from any thread."""
@@ -128,6 +156,43 @@ class Home:
 
     def check(self) -> None:
         """Accept every caller."""
+
+    def end(self, close: Thunk[None], otherwise: Callable[[], None], ended: Callable[[], None]) -> bool:
+        """Begin to close what was dropped, in a thread; if that cannot be, do what else is possible.
+
+        Args:
+            close: Closes it.
+            otherwise: Called where no thread can be started, since the interpreter exits.
+            ended: Called at the end.
+
+        Returns:
+            True: that thread goes on by itself.
+        """
+
+        def run() -> None:
+            try:
+                close()
+            finally:
+                ended()
+
+        def start() -> None:
+            try:
+                threading.Thread(target=run, name="pgsession unclosed", daemon=True).start()
+            except RuntimeError:
+                otherwise()
+                ended()
+
+        try:
+            # The collector may have come in the middle of `Thread.start`, which holds a lock of its module.
+            _thread.start_new_thread(start, ())
+        except RuntimeError:
+            otherwise()
+            ended()
+        return True
+
+    def at_exit(self, close: Thunk[None]) -> None:
+        """Close it, which starts no thread."""
+        close()
 
 
 class AsyncAlarm:

@@ -13,6 +13,8 @@ from psycopg.adapt import AdaptersMap
 from psycopg.postgres import register_default_adapters, register_default_types
 from psycopg.types import TypesRegistry
 
+from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
+
 __all__ = [
     "ADAPTERS",
     "AsyncPlainCursor",
@@ -22,10 +24,13 @@ __all__ = [
     "is_stale",
     "leads_elsewhere",
     "lost_durability",
+    "no_answer",
     "shut",
 ]
 
 _FATAL: Final = frozenset({"FATAL", "PANIC"})
+# Ended or not let in, as the server goes down or starts; too many connections; read-only.
+_NOT_THERE: Final = ("57P", "53300", "25006")
 
 
 def _adapters() -> AdaptersMap:
@@ -101,6 +106,20 @@ def leads_elsewhere(error: psycopg.Error) -> bool:
     """
     state = error.sqlstate or ""
     return state in ("25006", "0A000") or state.startswith(("08", "57P0"))
+
+
+def no_answer(error: BaseException) -> bool:
+    """Return True for an error after which the database may be down: nobody answered, or a server that cannot write.
+
+    What a server says of locks, cancelled queries, deadlocks or data is an answer.
+    """
+    if isinstance(error, WriteOutcomeUnknown | OperationTimeout):
+        return error.__cause__ is not None and no_answer(error.__cause__)
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError)
+    return error.sqlstate.startswith(_NOT_THERE)
 
 
 def cut(connection: pq.abc.PGconn) -> None:

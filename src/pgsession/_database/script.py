@@ -29,11 +29,29 @@ class Step(NamedTuple):
     parameters: tuple[bytes | None, ...] = ()
 
 
+class CommitFailed(Exception):
+    """A statement failed after the one that has the answer: of the first transaction's commit, or later.
+
+    Attributes:
+        error: The statement's error.
+    """
+
+    def __init__(self, error: psycopg.Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Script(NamedTuple):
     """Holds the statements of one or more transactions, and the number of the one that has the answer."""
 
     steps: tuple[Step, ...]
     answer: int
+
+    def limited(self, seconds: float) -> Script:
+        """Return the script with a limit for each of the statements of its first transaction."""
+        limit = step(f"SET LOCAL statement_timeout = {max(int(1000 * seconds), 1)}")
+        begin, *rest = self.steps
+        return Script((begin, limit, *rest), self.answer + 1)
 
     def run(self, connection: pq.abc.PGconn) -> Generator[Any, Any, Row | None]:
         """Send everything, and read all of the results.
@@ -44,7 +62,9 @@ class Script(NamedTuple):
             The one row of the answer, or None if it has none; that is known only once the last statement has succeeded.
 
         Raises:
-            psycopg.Error: The first error of a statement; or the connection was lost, and is closed.
+            psycopg.Error: An error of the statement with the answer, or of one before it: nothing was committed. Or the
+                connection was lost, and is closed.
+            CommitFailed: The first error is of a later statement.
         """
         try:
             connection.enter_pipeline_mode()
@@ -57,9 +77,10 @@ class Script(NamedTuple):
         except BaseException:
             connection.finish()  # nobody knows what it would answer next
             raise
-        for result in results:
+        for number, result in enumerate(results):
             if result.status in _FAILED:
-                raise psycopg.errors.error_from_result(result)
+                error = psycopg.errors.error_from_result(result)
+                raise error if number <= self.answer else CommitFailed(error)
         return _row(results[self.answer])
 
 

@@ -23,10 +23,27 @@ class Batch:
     """Holds operations that share a transaction, no two of them of one session."""
 
     def __init__(self, operations: list[Operation]) -> None:
-        self.operations = operations
+        self.operations: list[Operation] = []
         self._creates: list[Create] = []
         self._updates: list[Update] = []
         self._deletes: list[Delete] = []
+        self._fill(operations)
+
+    @property
+    def deadline(self) -> float:
+        """Return the moment until which the most patient of its callers wait."""
+        return max((operation.deadline for operation in self.operations), default=0.0)
+
+    def leave_out_given_up(self) -> list[Operation]:
+        """Take out the operations whose callers are gone, and return them."""
+        given_up = [operation for operation in self.operations if operation.given_up]
+        if given_up:
+            self._fill([operation for operation in self.operations if not operation.given_up])
+        return given_up
+
+    def _fill(self, operations: list[Operation]) -> None:
+        self.operations = operations
+        self._creates, self._updates, self._deletes = [], [], []
         kinds: dict[type[Operation], list[Any]] = {
             Create: self._creates, Update: self._updates, Delete: self._deletes,
         }  # fmt: skip

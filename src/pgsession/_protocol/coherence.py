@@ -267,6 +267,16 @@ class Coherence:
         with self._lock:
             self._leases.withdraw(key, future)
 
+    @property
+    def fills_under_way(self) -> int:
+        """Return for how many sessions a fill, or an own write, is under way."""
+        return self._leases.sessions
+
+    def fills(self) -> list[Fill]:
+        """Return all fills that are under way."""
+        with self._lock:
+            return self._leases.fills()
+
     def fail_fill(self, fill: Fill) -> None:
         """Close a fill whose leader got no answer from the database."""
         with self._lock:

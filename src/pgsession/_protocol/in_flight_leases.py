@@ -98,6 +98,15 @@ class Leases:
                 return lease if undisturbed and lease.opened > opened_after else None
         return None
 
+    @property
+    def sessions(self) -> int:
+        """Return of how many sessions there are open leases."""
+        return len(self._open)
+
+    def fills(self) -> list[Fill]:
+        """Return all open fills."""
+        return [lease for leases in self._open.values() for lease in leases if isinstance(lease, Fill)]
+
     def stamp(self, key: bytes, version: int) -> None:
         """Note that a version of this session is known to exist; what is older must not enter the cache (C1, C2)."""
         for lease in self._open.get(key, ()):

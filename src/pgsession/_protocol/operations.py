@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any
 from uuid import UUID
 
@@ -49,19 +50,23 @@ class Operation:
         size: About how many bytes it takes in a batch.
         future: The shared future at which its caller waits (opaque here).
         lease: The write's lease on its id (see `coherence`), from before it is sent.
+        deadline: The moment of `time.monotonic` until which its caller waits.
         given_up: True once its caller is gone.
+        sent: True while it may have been done: from when it is about to be sent until it is known not to have been.
         finished: True once its future is about to be settled.
         locked: Counts how often a batch found the row locked by somebody else.
     """
 
-    __slots__ = ("finished", "future", "given_up", "key", "lease", "locked", "size")
+    __slots__ = ("deadline", "finished", "future", "given_up", "key", "lease", "locked", "sent", "size")
 
     def __init__(self, key: bytes, size: int) -> None:
         self.key = key
         self.size = size
         self.locked = 0
         self.lease: Any = None
+        self.deadline = math.inf
         self.given_up = False
+        self.sent = False
         self.finished = False
         self.future: Any = None
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TypeVar
 
 from pgsession._concurrency import Thunk
@@ -26,27 +27,29 @@ class ConflictRetry:
     def __len__(self) -> int:
         return len(self._mutexes)
 
-    def run(self, key: bytes, attempt: Thunk[T], retries: int) -> T:
+    def run(self, key: bytes, attempt: Thunk[T], retries: int, deadline: float | None = None) -> T:
         """Return what the first attempt without a conflict returns.
 
         Args:
             key: The session that is changed.
             attempt: Reads the session anew, changes and saves it.
             retries: How many attempts there may be after the first.
+            deadline: The moment of `time.monotonic` after which none begins.
 
         Raises:
             ConflictError: Others were faster each time.
+            OperationTimeout: The turn did not come in time; nothing was done.
         """
         try:
             return attempt()
         except ConflictError:
             if not retries:
                 raise
-        with self._mutexes.hold(key):
+        with self._mutexes.hold(key, deadline):
             while True:
                 retries -= 1
                 try:
                     return attempt()
                 except ConflictError:
-                    if not retries:
+                    if not retries or (deadline is not None and time.monotonic() >= deadline):
                         raise

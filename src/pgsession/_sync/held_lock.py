@@ -11,7 +11,7 @@ from functools import partial
 from pgsession._concurrency import BackgroundTasks, Event, SharedFuture
 from pgsession._core.clock import Clock
 from pgsession._protocol import rules
-from pgsession.errors import LockExpiredError
+from pgsession.errors import LockExpiredError, WriteOutcomeUnknown
 
 from .store import Store
 
@@ -125,8 +125,7 @@ class HeldLock:
         sent, lost = self._clock.now(), self.lost
         if lost._deadline is None:
             return  # released meanwhile
-        patience = max(lost._deadline - sent, SECOND // 10) / SECOND
-        ends = self._store.renew(self.resource, self._owner, length, timeout=patience)
+        ends = self._store.renew(self.resource, self._owner, length)
         if lost.is_set() or lost._deadline is None:
             return  # too late for the holder, who has been told, or has released it
         if ends is None:
@@ -147,17 +146,29 @@ class HeldLock:
         try:
             self._background.run(partial(self._give_back, future), "pgsession lock")
             future.handed_over = True
-            in_time = future.wait()
-        except BaseException:
+            in_time = future.wait(self._store.timeout)
+        except BaseException as error:
             if not future.handed_over:
                 self._background.run(partial(self._give_back, future), "pgsession lock")
-            if future.succeeded or not future.done:  # its caller is interrupted: it goes on by itself
+            late = isinstance(error, TimeoutError) and not future.done
+            if future.succeeded or not future.done:  # its caller is gone: it goes on by itself
                 self._over()
+            if late:
+                raise WriteOutcomeUnknown(f"the lock on {self.resource!r} is still being released") from None
             raise
         self._over()
         if lost or not in_time:
             self.end()
             raise LockExpiredError(f"the lock on {self.resource!r} was lost before it was released")
+
+    def give_back(self) -> None:
+        """Give the lock back for a holder who does not ask for it.
+
+        Raises:
+            psycopg.Error: The database failed: the lock ends after its lease time.
+        """
+        self._store.release(self.resource, self._owner)
+        self._over()
 
     def _give_back(self, future: SharedFuture[bool | None]) -> None:
         try:

@@ -41,12 +41,12 @@ class ListenerConnection:
         self.busy = False
 
     @classmethod
-    def connect(cls, parameters: Mapping[str, Any]) -> ListenerConnection:
-        """Connect, within the parameter connect_timeout for each host."""
+    def connect(
+        cls, connections: type[psycopg.Connection[Any]], parameters: Mapping[str, Any]
+    ) -> ListenerConnection:
+        """Connect, within the parameter connect_timeout for each host, by a connection of this class."""
         return cls(
-            psycopg.Connection.connect(
-                **parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS
-            )
+            connections.connect(**parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS)
         )
 
     @property
@@ -115,6 +115,13 @@ class ListenerConnection:
                 self._handle.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # cut, or closed, already
+
+    def finish(self) -> None:
+        """Close the connection where nobody can wait any more."""
+        self.abort()
+        with self._guard:
+            self._handle.close()
+        self._libpq.finish()
 
     def close(self) -> None:
         """Close the connection, without waiting for the server."""

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import psycopg
 
-from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Event
+from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Event, left_until
 from pgsession._core.clock import Clock
 from pgsession._protocol.coherence import LockChanges
 from pgsession.errors import PgSessionError
@@ -74,19 +75,32 @@ class LockRenewal:
         self._held.clear()
         self._stopping = True
 
-    def close(self, timeout: float | None) -> None:
-        """Stop the loop and give back what is still held; what cannot be given back ends after its lease time."""
+    def close(self, deadline: float) -> None:
+        """Stop the loop and give back all that is held, at the same time and by the deadline.
+
+        What cannot be given back ends after its lease time.
+        """
         self._stopping = True
         self._wake.set()
-        self._loop.stop(timeout)
-        self.background.drain(timeout)
-        for lock in list(self._held):
-            try:
-                lock.release()
-            except (psycopg.Error, PgSessionError) as error:
-                self.logger.warning("the lock on %r could not be released: %s", lock.resource, error)
+        self._loop.stop(left_until(deadline))
+        self.background.drain(left_until(deadline))
+        held, self._held = self._held, set()
+        for lock in held:
+            self.background.run(partial(self._give_back, lock), "pgsession lock")
+        self.background.drain(left_until(deadline))
+        kept = [lock.resource for lock in held if not lock.released]
+        for lock in held:
             lock.end()
-        self.background.drain(timeout)
+        if kept:
+            self.logger.warning(
+                "%d locks could not be given back, and end after their lease time: %s", len(kept), kept[:10]
+            )
+
+    def _give_back(self, lock: HeldLock) -> None:
+        try:
+            lock.give_back()
+        except (psycopg.Error, PgSessionError) as error:
+            self.logger.debug("the lock on %r could not be given back: %s", lock.resource, error)
 
     def _renew_all(self) -> None:
         while not self._stopping:

@@ -10,7 +10,7 @@ from typing import Final
 
 import psycopg
 
-from pgsession._concurrency import BackgroundLoop, Event, Mutex, pause
+from pgsession._concurrency import BackgroundLoop, Event, Mutex, left_until, pause
 from pgsession._core.cache import Cache
 from pgsession._database.statements import NIL
 from pgsession.errors import PgSessionError
@@ -65,12 +65,12 @@ class Maintenance:
         if self._cleanup_interval:
             self._cleaner.start(self._cleanup_loop, "pgsession cleanup")
 
-    def stop(self, timeout: float | None) -> None:
-        """End the loops, and write what was noted; after `timeout` seconds a loop is given up."""
+    def stop(self, deadline: float) -> None:
+        """End the loops, and write what was noted, by the deadline."""
         self._stopping.set()
         self._urgent.set()
-        self._access_writer.stop(timeout)
-        self._cleaner.stop(timeout)
+        self._access_writer.stop(left_until(deadline))
+        self._cleaner.stop(left_until(deadline))
 
     def write_accesses_soon(self) -> None:
         """Write the noted accesses at once.

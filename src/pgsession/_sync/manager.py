@@ -19,7 +19,17 @@ import psycopg
 from msgspec import UNSET, UnsetType
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import BackgroundTasks, Mutex, SharedFuture, call, fork
+from pgsession._concurrency import (
+    GRACE,
+    BackgroundTasks,
+    Mutex,
+    SharedFuture,
+    Unclosed,
+    call,
+    deadline_in,
+    fork,
+    left_until,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.hit import session_of
@@ -34,6 +44,7 @@ from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
+    DatabaseUnavailable,
     ManagerClosedError,
     OperationTimeout,
     SessionNotFoundError,
@@ -53,13 +64,17 @@ Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
 _CHECKS = (None, "session", "attributes")
+_LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _AGAIN = object()  # the result of a fill whose record came from a server that is not listened to
 
 
 class SessionManager(Reader):
     """Keeps sessions in PostgreSQL and answers reads from this process's memory, in step with every other node.
 
-    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager.
+    One manager serves a whole process. Open it before use, close it at the end, or use it as a context manager. One
+    that is dropped without that gives a `ResourceWarning`, and is closed in the background. At the interpreter's exit
+    an open one gives the warning too, and noted accesses are written within a few seconds at most, on a connection of
+    their own, since an event loop may be gone by then; its locks end after their lease time.
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
@@ -103,6 +118,8 @@ class SessionManager(Reader):
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
                 max_attribute_length=config.max_attribute_length,
+                max_session_size=config.max_session_size,
+                max_attributes=config.max_attributes,
             )
         )
         self._node = secrets.token_hex(8)
@@ -115,14 +132,19 @@ class SessionManager(Reader):
             logger=self._logger,
         )
         self._runtime: Runtime | None = None
+        self._starting: Runtime | None = None  # while it is opened
+        self._unclosed: Unclosed | None = None  # while it is open
         self._state: Literal["new", "open", "closed", "forked"] = "new"
-        self._opening = Mutex()
-        self._background = self._new_background()
-        self._moving = BackgroundTasks(
-            self._logger, most=1
-        )  # opens and closes; what is begun is brought to its end
-        self._conflict_retry = ConflictRetry()
+        self._begin_anew()
         fork.watch(self)
+
+    def _begin_anew(self) -> None:
+        self._moving = Mutex()
+        self._background = self._new_background()
+        # What is begun is brought to its end. A close does not wait for those who open: it ends what they do.
+        self._opener = BackgroundTasks(self._logger, most=1)
+        self._closer = BackgroundTasks(self._logger, most=1)
+        self._conflict_retry = ConflictRetry()
 
     def _new_background(self) -> BackgroundTasks:
         pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
@@ -144,10 +166,10 @@ class SessionManager(Reader):
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
-        self._moving.call(self._open)
+        self._opener.call(self._open)
 
     def _open(self) -> None:
-        with self._opening:
+        with self._moving:
             if self._state == "open":
                 return
             if self._state == "closed":
@@ -167,32 +189,72 @@ class SessionManager(Reader):
                 background=self._background,
                 logger=self._logger,
             )
-            runtime.open()
+            self._starting = runtime
+            try:
+                self._refuse_closed()  # `close` sees `_starting`, or is seen here
+                runtime.open()
+                self._refuse_closed()
+            except BaseException as error:
+                self._closer.complete(partial(runtime.close, deadline_in(GRACE)), "pgsession close")
+                if isinstance(error, Exception):
+                    self._refuse_closed(error)
+                raise
+            finally:
+                self._starting = None
             self._runtime = runtime
+            self._unclosed = Unclosed(
+                self, f"a {type(self).__name__}", dropped=runtime.abandon, at_exit=runtime.at_exit
+            )
             self._state = "open"
 
+    def _refuse_closed(self, cause: Exception | None = None) -> None:
+        if self._state == "closed":
+            raise ManagerClosedError("the manager was closed while it was opened") from cause
+
     def close(self, timeout: timedelta | float | None = 30) -> None:
-        """Finish what was accepted, write noted accesses, and disconnect. A second call does nothing.
+        """Finish what was accepted, write noted accesses, give locks back, and disconnect.
+
+        An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
+        cancelled, leaves the work to be finished without him.
 
         Args:
-            timeout: A timedelta or seconds that bound each of these steps; what is not done by then is given up.
-                None: no limit.
+            timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
+                are cut, which takes a moment: writes that were sent have an unknown outcome, and locks end after their
+                lease time. 0: at once. None: no limit.
         """
-        patience = rules.timeout("timeout", timeout)
+        deadline = deadline_in(rules.timeout("timeout", timeout))
         if self._runtime is not None:
             self._runtime.home.check()
-        self._moving.call(partial(self._close, patience))
-        self._moving.drain(patience)
+        patience = left_until(deadline)
+        try:
+            self._closer.complete(
+                partial(self._close, deadline),
+                "pgsession close",
+                None if patience is None else patience + _LONGEST_CUT,
+            )
+        except TimeoutError:
+            self._logger.warning(
+                "the manager is still being closed: something does not end although it was cut"
+            )
+        self._closer.drain(GRACE)
+        self._opener.drain(GRACE)
 
-    def _close(self, patience: float | None) -> None:
-        with self._opening:
+    def _close(self, deadline: float) -> None:
+        self._state = "closed"
+        self._watch_no_longer()
+        if self._starting is not None:
+            self._starting.cut()
+        with self._moving:
             runtime, self._runtime = self._runtime, None
-            self._state = "closed"
             if runtime is not None:
-                self._background.drain(patience)
-                runtime.close(patience)
+                runtime.close(deadline)
             self._coherence.on_lost()
             self._cache.clear()
+
+    def _watch_no_longer(self) -> None:
+        if self._unclosed is not None:
+            self._unclosed.closed()
+            self._unclosed = None
 
     def __enter__(self) -> Self:
         try:
@@ -228,28 +290,29 @@ class SessionManager(Reader):
         """
         if self._state == "closed":
             return
+        self._watch_no_longer()
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()
         self._runtime = None
         if self._state == "open":
             self._state = "forked"
-        self._opening = Mutex()
-        self._background = self._new_background()
-        self._moving = BackgroundTasks(
-            self._logger, most=1
-        )  # opens and closes; what is begun is brought to its end
-        self._conflict_retry = ConflictRetry()
+        self._begin_anew()
         self._node = secrets.token_hex(8)
         self._coherence.forked(self._node)
 
     # Reading: the compiled base class answers what is in memory, and calls these for the rest
 
     def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Session | None:
+        return self._load_by(key, touch, refresh, min_version, None)
+
+    def _load_by(
+        self, key: bytes, touch: bool, refresh: bool, min_version: int, deadline: float | None
+    ) -> Session | None:
         runtime = self._ready()
         try:
-            record = self._fetch(runtime, key, refresh, min_version)
-        except (psycopg.Error, OperationTimeout):
+            record = self._fetch(runtime, key, refresh, min_version, deadline)
+        except (psycopg.Error, OperationTimeout, DatabaseUnavailable):
             stale = (
                 None if refresh else self._coherence.stale_if_error(key, min_version=min_version, touch=touch)
             )
@@ -258,10 +321,14 @@ class SessionManager(Reader):
             return session_of(self._cache, stale, from_cache=True)
         return None if record is None else self._session(record, touch)
 
-    def _fetch(self, runtime: Runtime, key: bytes, refresh: bool, min_version: int) -> Record | None:
+    def _fetch(
+        self, runtime: Runtime, key: bytes, refresh: bool, min_version: int, deadline: float | None
+    ) -> Record | None:
         """Return the session as the database has it, by a fill of our own or by one that is under way."""
-        deadline = runtime.store.deadline()
+        if deadline is None:
+            deadline = runtime.store.deadline()
         while True:
+            runtime.check_available()
             future: SharedFuture[Any] = SharedFuture()
             try:
                 fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=lambda: future)  # noqa: B023
@@ -275,7 +342,12 @@ class SessionManager(Reader):
                 if not future.handed_over:
                     self._coherence.withdraw_fill(key, future)
                 raise
-            record = fill.future.wait()
+            try:
+                record = fill.future.wait(runtime.store.left(deadline))
+            except TimeoutError:
+                if fill.future.done:  # it is the answer that is such an error
+                    raise
+                raise OperationTimeout("the database did not answer in time") from None
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)
 
@@ -422,6 +494,23 @@ class SessionManager(Reader):
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
+        return self._update(
+            session, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
+            include_inactivity=include_inactivity, group_id=group_id,
+        )  # fmt: skip
+
+    def _update(
+        self,
+        session: Session,
+        deadline: float | None,
+        *,
+        check: Check | None = None,
+        notify: bool = True,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        include_inactivity: bool | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+    ) -> Session:
         rules.instance("session", session, Session, "a Session")
         rules.choice("check", check, _CHECKS)
         if include_inactivity is not None:
@@ -433,7 +522,7 @@ class SessionManager(Reader):
         session._check_usable()
         changes = session._changes()
         if changes is None and ends is None and include_inactivity is None and group is None:
-            return self._confirm(runtime, session, check)
+            return self._confirm(runtime, session, check, deadline)
         operation = Update(
             session._record,
             check=check,
@@ -445,14 +534,16 @@ class SessionManager(Reader):
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
         )
-        record = self._write(runtime, operation)
+        record = self._write(runtime, operation, deadline)
         session._saved(changes, record, 0)
         return session
 
-    def _confirm(self, runtime: Runtime, session: Session, check: Check | None) -> Session:
+    def _confirm(
+        self, runtime: Runtime, session: Session, check: Check | None, deadline: float | None
+    ) -> Session:
         """Do an update that changes nothing: write nothing, and still tell whether the session is there, and newer."""
         based_on = session._record
-        record = self._fetch(runtime, based_on.key, True, 0)
+        record = self._fetch(runtime, based_on.key, True, 0, deadline)
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
@@ -492,16 +583,19 @@ class SessionManager(Reader):
         rules.function("change", change)
         rules.choice("check", check, _CHECKS)
         rules.count("retries", retries, 0)
-        attempt = partial(self._modify, key, change, check, options)
-        return self._conflict_retry.run(key, attempt, retries)
+        deadline = (self._ready()).store.deadline()
+        attempt = partial(self._modify, key, change, deadline, check, options)
+        return self._conflict_retry.run(key, attempt, retries, deadline)
 
-    def _modify(self, key: bytes, change: Change, check: Check | None, options: dict[str, Any]) -> Session:
+    def _modify(
+        self, key: bytes, change: Change, deadline: float, check: Check | None, options: dict[str, Any]
+    ) -> Session:
         """Try once. A conflict drops what is in memory, so that the next try is based on something newer."""
-        session = self.get_session(key)
+        session = self.get_cached_session(key) or self._load_by(key, True, False, 0, deadline)
         if session is None:
             raise SessionNotFoundError(UUID(bytes=key))
         call(change, session)
-        return self.update_session(session, check=check, **options)
+        return self._update(session, deadline, check=check, **options)
 
     def delete_session(self, session_id: SessionId) -> bool:
         """End a session, on every node, and its locks with it.
@@ -522,10 +616,14 @@ class SessionManager(Reader):
             self._write(runtime, Delete(key))
         except SessionNotFoundError:
             return False
+        except BaseException:
+            # Whoever wanted to end it is not shown it by this node, whatever became of that.
+            self._coherence.drop(events.Deleted(key))
+            raise
         return True
 
-    def _write(self, runtime: Runtime, operation: Operation) -> Any:
-        result = runtime.group_commit.write(operation)
+    def _write(self, runtime: Runtime, operation: Operation, deadline: float | None = None) -> Any:
+        result = runtime.group_commit.write(operation, deadline)
         if self._cache.many_evicted_accesses:
             runtime.maintenance.write_accesses_soon()
         return result
@@ -720,7 +818,7 @@ class SessionManager(Reader):
         failure: str | None = None
         try:
             runtime.store.ping(patience)
-        except psycopg.Error as error:
+        except (psycopg.Error, OperationTimeout, DatabaseUnavailable) as error:
             failure = str(error) or type(error).__name__
         took = time.perf_counter() - started
         pool = runtime.pool.get_stats()
@@ -735,6 +833,7 @@ class SessionManager(Reader):
             pool_size=pool.get("pool_size", 0),
             pool_waiting=pool.get("requests_waiting", 0),
             queued_writes=len(runtime.group_commit),
+            oldest_write=runtime.group_commit.oldest_waiting,
         )
 
 

@@ -5,32 +5,48 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict
 
+import psycopg
+from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import BackgroundTasks, Deadlines, Home
+from pgsession._concurrency import (
+    GRACE,
+    BackgroundTasks,
+    Deadlines,
+    Home,
+    connections_until,
+    deadline_in,
+    left_until,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
-from pgsession._database.connections import cut
 from pgsession._database.statements import Commit, Statements
+from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
-from pgsession.errors import SchemaError
+from pgsession.errors import ConfigError, DatabaseUnavailable, SchemaError
 from pgsession.schema import check, create
 
-from .group_commit import GroupCommit
+from .group_commit import MOST_WAITING, GroupCommit
+from .last_accesses import write_last_accesses
 from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
-from .pool import Pool
-from .store import PATIENCE, Store
+from .pool import Pool, plain_cursor
+from .prober import Prober
+from .store import ANSWERS_PART, CALLERS_PART, Store
 from .synchronizer import Synchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
+OPENING = 6  # operation timeouts for creating the schema
+PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
@@ -76,17 +92,36 @@ class Runtime:
     ) -> None:
         self.home = Home()
         self._config = config
+        self._database = database
+        self._cache = cache
         self._background = background
+        self._coherence = coherence
+        self._logger = logger
         self._deadlines = Deadlines(logger)
         self._owns_pool = isinstance(database, str)
         self._owns_listener = listener is None
+        most_connections = config.pool_max_size if isinstance(database, str) else database.max_size
+        self._was_cut = False
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.pool = _pool(database, config) if isinstance(database, str) else database
-        self.connections = Pool(self.pool, keeps=self._owns_pool)
-        self.listener = listener or Listener(
-            config.listener_conninfo or conninfos.of_database(database),
-            health_check_interval=None,  # the proofs of sync are better ones
+        self.pool = self._pool(database) if isinstance(database, str) else database
+        self._breaker = Breaker()
+        self._prober = Prober(
+            self._breaker,
+            _probe_parameters(database),
+            timeout=_seconds(config.operation_timeout) / 4,
+            on_down=self._on_down,
             logger=logger,
+        )
+        self.connections = Pool(
+            self.pool, keeps=self._owns_pool, deadlines=self._deadlines, on_unfit=self._prober.suspect
+        )
+        self.listener = (
+            listener
+            or Listener(
+                config.listener_conninfo or conninfos.of_database(database),
+                health_check_interval=None,  # the proofs of sync are better ones
+                logger=logger,
+            )._entrust()
         )
         self.store = Store(
             self.connections,
@@ -96,7 +131,7 @@ class Runtime:
             commit=_commit(config),
             operation_timeout=_seconds(config.operation_timeout),
             background=background,
-            deadlines=self._deadlines,
+            prober=self._prober,
         )
         self.lock_renewal = LockRenewal(self.store, clock, logger)
         self.synchronizer = Synchronizer(
@@ -108,6 +143,7 @@ class Runtime:
             clock_now=clock.now,
             max_staleness=_seconds(config.max_staleness),
             on_lock_changes=self.lock_renewal.on_lock_changes,
+            on_lost=self._prober.suspect,
             logger=logger,
         )
         self.group_commit = GroupCommit(
@@ -115,7 +151,7 @@ class Runtime:
             coherence,
             self.synchronizer.reconnect,
             logger,
-            most_stragglers=max(1, self.pool.max_size // 2),
+            most_stragglers=max(1, most_connections // 2),
         )
         self.maintenance = Maintenance(
             self.store,
@@ -127,36 +163,104 @@ class Runtime:
         )
 
     def open(self) -> None:
-        """Connect everything, or nothing: on an error what was begun is taken back."""
-        try:
-            # The listener first: where nobody answers, it says so and within its time; a pool would try on.
-            if self._owns_listener:
-                self.listener.open()
-            if self._owns_pool:
-                self._background.call(partial(self.pool.open, wait=True, timeout=2 * CONNECT_TIMEOUT))
-            self.store.look_for_pooler()
-            self._check_schema()
-            self.synchronizer.start()
-            self.maintenance.start()
-        except BaseException:
-            self.close(5)
-            raise
-
-    def close(self, timeout: float | None) -> None:
-        """End the writes first, while there is still a database, then close the connections."""
-        if not self.group_commit.close(timeout):
-            self.connections.cut()  # a thread that waits for an answer ends with it
-        self.lock_renewal.close(timeout)
-        self.maintenance.stop(timeout)
-        self.synchronizer.stop(timeout)
+        """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed."""
+        # The listener first: where nobody answers, it says so and within its time; a pool would try on.
         if self._owns_listener:
-            self.listener.close()
-        if not self._background.drain(timeout):
-            self.connections.cut()
-        self.connections.close()
+            self.listener.open()
         if self._owns_pool:
-            self.pool.close()
+            self._background.call(self._open_pool)
+        self.store.look_for_pooler()
+        self._check_schema()
+        self.synchronizer.start()
+        self.maintenance.start()
+
+    def _open_pool(self) -> None:
+        self.pool.open()
+        if self._was_cut:
+            raise psycopg.OperationalError("closed while it was opened")
+        with self.connections.connection(time.monotonic() + 2 * CONNECT_TIMEOUT):
+            pass  # `wait` of the pool would not see that it is closed meanwhile
+        self.pool.resize(self._config.pool_min_size, self._config.pool_max_size)
+
+    def close(self, deadline: float) -> None:
+        """Finish what was accepted by the deadline, and cut what has not ended by then; nothing is left."""
+        cutter = BackgroundTasks(self._logger, most=1)
+        with self._deadlines.within(left_until(deadline), lambda: cutter.run(self.cut, "pgsession cut")):
+            self._end(deadline + GRACE)
+        self.cut()
+        cutter.drain()
         self._deadlines.close()
+
+    def cut(self) -> None:
+        """Close all connections, and make no others: whoever waits for the database gets an error at once."""
+        self._was_cut = True
+        self._prober.give_up()
+        self.synchronizer.give_up()
+        self.connections.cut()
+        self.connections.close()
+        if self._owns_listener:
+            self.listener.close(0)
+        if self._owns_pool:
+            self.pool.close(GRACE)
+
+    def abandon(self, ended: Callable[[], None]) -> bool:
+        """Begin to close what a manager was made of that was dropped; call `ended` once that is done."""
+        return self.home.end(lambda: self.close(deadline_in(PATIENCE_WHEN_DROPPED)), self.finish, ended)
+
+    def at_exit(self, deadline: float) -> None:
+        """Write noted accesses before the interpreter exits, and end what would hold it up."""
+        self._write_last_accesses(deadline)
+        self.home.at_exit(self.cut)
+
+    def finish(self) -> None:
+        """Do what is possible without the event loop: write noted accesses, and close the connections."""
+        self._write_last_accesses(deadline_in(PATIENCE_WHEN_DROPPED))
+        self._was_cut = True
+        if self._owns_pool:
+            self.connections.finish()
+        if self._owns_listener:
+            self.listener._finish()
+
+    def _write_last_accesses(self, deadline: float) -> None:
+        conninfo = self._database if isinstance(self._database, str) else self._config.listener_conninfo
+        try:
+            write_last_accesses(
+                conninfo or conninfos.of_database(self._database),
+                self.statements,
+                self._cache,
+                self._config.last_access_update_batch_size,
+                self._logger,
+                deadline,
+            )
+        except ConfigError as error:
+            self._logger.warning("last accesses were lost at the end: %s", error)
+
+    def _end(self, deadline: float) -> None:
+        """End all that runs: the writes first, while there is still a database. Cancel what is late."""
+        self.group_commit.close(deadline)
+        self._prober.close(left_until(deadline))
+        self.lock_renewal.close(deadline)
+        self.maintenance.stop(deadline)
+        self.synchronizer.stop(deadline)
+        if self._owns_listener:
+            self.listener.close(left_until(deadline))
+        self._background.drain(left_until(deadline))
+
+    def check_available(self) -> None:
+        """Let a read go on to the database.
+
+        Raises:
+            DatabaseUnavailable: The database is known to be down, or too many reads wait for it already.
+        """
+        if self._coherence.fills_under_way >= MOST_WAITING:
+            raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
+        self.store.check_available()
+
+    def _on_down(self) -> None:
+        """Answer all who wait for a database that is down: it is known now what they would find out."""
+        self.group_commit.refuse_waiting(self._breaker.error)
+        for fill in self._coherence.fills():
+            fill.future.set_error(self._breaker.error())
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
@@ -173,40 +277,75 @@ class Runtime:
             "notification_queue_usage": self.synchronizer.queue_usage,
         }
 
+    def _pool(self, conninfo: str) -> ConnectionPool[Any]:
+        config = self._config
+        return ConnectionPool(
+            conninfo,
+            connection_class=connections_until(lambda: self._was_cut),
+            kwargs={
+                "autocommit": True,
+                **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT),
+            },
+            min_size=config.pool_min_size,
+            max_size=max(1, config.pool_min_size),  # who waits while it is opened makes it grow no further
+            timeout=2 * CONNECT_TIMEOUT,
+            name="pgsession",
+            reconnect_timeout=RECONNECT_DELAY,
+            reconnect_failed=_reconnect,
+            configure=partial(_limit_statements, _servers_limit(config)),
+            open=False,
+        )
+
     def _check_schema(self) -> None:
         self._background.call(self._check_schema_apart)
 
     def _check_schema_apart(self) -> None:
         config = self._config
-        with self.connections.connection() as connection:
-            longest = PATIENCE * _seconds(config.operation_timeout)
-            with self._deadlines.within(longest, partial(cut, connection.pgconn)):
-                try:
-                    check(connection, self.statements)
-                except SchemaError:
-                    if not config.create_schema_if_missing:
-                        raise
-                    create(connection, config.schema_name, config.table_prefix)
-                    check(connection, self.statements)
+        end = time.monotonic() + OPENING * _seconds(config.operation_timeout)
+        with self.connections.connection(end) as connection:
+            try:
+                check(connection, self.statements)
+            except SchemaError:
+                if not config.create_schema_if_missing:
+                    raise
+                create(connection, config.schema_name, config.table_prefix)
+                check(connection, self.statements)
 
 
-def _pool(conninfo: str, config: Config) -> ConnectionPool[Any]:
-    return ConnectionPool(
-        conninfo,
-        kwargs={"autocommit": True, **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)},
-        min_size=config.pool_min_size,
-        max_size=config.pool_max_size,
-        timeout=CONNECT_TIMEOUT,
-        name="pgsession",
-        reconnect_timeout=RECONNECT_DELAY,
-        reconnect_failed=_reconnect,
-        open=False,
+def _servers_limit(config: Config) -> int:
+    """Return the milliseconds that the server may take for a statement: its answer has to come in time."""
+    return max(int(1000 * (1 - CALLERS_PART - ANSWERS_PART) * _seconds(config.operation_timeout)), 1)
+
+
+def _limit_statements(milliseconds: int, connection: Connection[Any]) -> None:
+    """Have the server end what takes too long, so that no server process waits on for a caller who has gone.
+
+    Not behind a pooler, where the next client would have the limit; and a shorter one of the role's stays.
+    """
+    plain_cursor(connection).execute(
+        "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
+        " WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout'"
+        " AND NOT (s.setting::integer BETWEEN 1 AND %s)"
+        " AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s",
+        (str(milliseconds), milliseconds, connection.info.backend_pid),
+        prepare=False,
     )
 
 
 def _reconnect(pool: ConnectionPool[Any]) -> None:
     """Have a pool that has given up begin anew, for those who wait already."""
-    pool.check()
+    if not pool.get_stats()[
+        "pool_available"
+    ]:  # else nobody waits; and `check` waits for those, without a bound
+        pool.check()
+
+
+def _probe_parameters(database: Any) -> dict[str, Any] | None:
+    """Return what a probe connects with; None where a pool computes its conninfo for each connection."""
+    try:
+        return conninfos.listener_parameters(conninfos.of_database(database), connect_timeout=CONNECT_TIMEOUT)
+    except ConfigError:
+        return None
 
 
 def _commit(config: Config) -> Commit:

@@ -15,24 +15,28 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import Connection
-from psycopg_pool import PoolTimeout
 
-from pgsession._concurrency import BackgroundTasks, Deadlines
+from pgsession._concurrency import BackgroundTasks
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
-from pgsession._database.connections import cut, leads_elsewhere, lost_durability
-from pgsession._database.script import Script
+from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
+from pgsession._database.script import CommitFailed, Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
-from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
+from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
 from .pool import Pool, plain_cursor
+from .prober import Prober
 
-LOCK_TIMEOUT: Final = 10_000  # ms that a write waits for a row which somebody else has locked
-PATIENCE: Final = 6  # operation timeouts for a step of a bulk operation, and for comparing all that is cached
+# ms that a batch waits for what it cannot pass by, an attribute's row or a table: its members then wait by themselves.
+BATCH_LOCK_TIMEOUT: Final = 100
 STEP: Final = 2_000  # sessions for each transaction of a bulk operation
+COMPARED: Final = 20_000  # ids for each statement of a resync
+CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller hears how it ended
+# The part before that, in which the server's answer comes that it has given up, and that nothing was done.
+ANSWERS_PART: Final = 0.15
 
 
 class Acquired(NamedTuple):
@@ -49,10 +53,14 @@ class Store:
     """Runs the library's statements on the connections of a pool.
 
     `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds, `operation_timeout` in
-    seconds: then the connection of a statement that is not answered is cut.
+    seconds. Every operation has a deadline, which all of its steps share: the wait for a connection, the statement, a
+    second try, the question of what became of a write. Nothing is sent after it, and a connection that has not answered
+    by then is cut. The server is given a little less, so that it can say in time that it did nothing.
 
     Whatever uses a connection is done apart from its caller (`BackgroundTasks.call`): an exception raised into a
     thread of the user's, at whatever step, finds it waiting and nothing else.
+
+    While the database is known to be down nothing is sent, and an answer that fails to come has the prober look.
     """
 
     def __init__(
@@ -65,12 +73,12 @@ class Store:
         commit: Commit,
         operation_timeout: float,
         background: BackgroundTasks,
-        deadlines: Deadlines,
+        prober: Prober,
     ) -> None:
         self._pool = pool
         self._background = background
-        self._deadlines = deadlines
-        self._timeout = operation_timeout
+        self._prober = prober
+        self.timeout = operation_timeout
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -83,25 +91,51 @@ class Store:
         There a prepared statement may be missing, or be another client's of the same name. Such a pooler gives its
         clients process ids of its own making.
         """
-        self._background.call(self._look_for_pooler)
+        self._apart(self._look_for_pooler, self.deadline())
 
-    def _look_for_pooler(self) -> None:
-        with self._pool.connection() as connection:
-            with self._deadlines.within(self._timeout, partial(cut, connection.pgconn)):
-                cursor = plain_cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
-                row = cursor.fetchone()
+    def _look_for_pooler(self, end: float) -> None:
+        with self._pool.connection(end) as connection:
+            cursor = plain_cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
+            row = cursor.fetchone()
             self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
 
-    @property
-    def _waiting_timeout(self) -> float:
-        """Seconds for what may wait for a row that somebody else has locked."""
-        return LOCK_TIMEOUT / 1000 + self._timeout
+    def check_available(self) -> None:
+        """Let a call go on to the database.
+
+        Raises:
+            DatabaseUnavailable: The database is known to be down.
+        """
+        if self._prober.breaker.is_open:
+            self._prober.suspect()  # should nobody look any more
+            raise self._prober.breaker.error()
+
+    def _apart(self, fn: Callable[[float], Any], end: float) -> Any:
+        """Do what uses a connection, and ends by itself at about `end`, apart from its caller.
+
+        Raises:
+            DatabaseUnavailable: The database is known to be down; nothing was sent.
+            OperationTimeout: There was no time to begin.
+        """
+        self.check_available()
+        try:
+            return self._background.call(partial(fn, end), end)
+        except (psycopg.Error, PgSessionError) as error:
+            if no_answer(error):
+                self._prober.suspect()
+            raise
 
     # Reads
 
     def deadline(self) -> float:
-        """Return the moment of `time.monotonic` by which an operation that begins now has to be over."""
-        return time.monotonic() + self._timeout
+        """Return the moment of `time.monotonic` by which an operation that begins now has to be over.
+
+        It is a little before `operation_timeout` is, for its caller to hear how it ended.
+        """
+        return time.monotonic() + (1 - CALLERS_PART) * self.timeout
+
+    def left(self, deadline: float) -> float:
+        """Return the seconds for which the caller of an operation with this deadline waits from now on."""
+        return deadline + CALLERS_PART * self.timeout - time.monotonic()
 
     def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None]:
         """Return one live session, or None, as one snapshot (C4); and the server's incarnation.
@@ -128,13 +162,19 @@ class Store:
 
         These are the ones whose version in the database is another, or that are gone from it.
         """
-        incarnation, _, differing = self.query(
-            self._sql.resync,
-            (uuid_array(keys), integer_array(versions)),
-            deadline=time.monotonic() + PATIENCE * self._timeout,
-        )
-        packed = bytes(differing or b"")
-        return [packed[start : start + 16] for start in range(0, len(packed), 16)], incarnation
+        found: list[bytes] = []
+        answered_by: str | None = None
+        for start in range(0, max(len(keys), 1), COMPARED):
+            some = slice(start, start + COMPARED)
+            incarnation, _, differing = self.query(
+                self._sql.resync, (uuid_array(keys[some]), integer_array(versions[some]))
+            )
+            if start and incarnation != answered_by:
+                return found, None  # of more than one server
+            answered_by = incarnation
+            packed = bytes(differing or b"")
+            found += [packed[at : at + 16] for at in range(0, len(packed), 16)]
+        return found, answered_by
 
     def prove(self, payload: str) -> tuple[int, str | None]:
         """Send a proof to this node's listener through the pool; return the database's time and the incarnation."""
@@ -145,20 +185,14 @@ class Store:
         """Check that the database answers.
 
         Raises:
-            psycopg.OperationalError: No answer came within `timeout` seconds; the connection is given up.
+            OperationTimeout: No answer came within `timeout` seconds.
+            DatabaseUnavailable: The database is known to be down.
         """
-        self._background.call(partial(self._ping, timeout, time.monotonic() + timeout))
+        self._apart(self._ping, time.monotonic() + timeout)
 
-    def _ping(self, timeout: float, end: float) -> None:
-        with self._pool.connection(_left(end)) as connection:
-            limit = self._deadlines.within(_left(end), partial(cut, connection.pgconn))
-            try:
-                with limit:
-                    plain_cursor(connection).execute("SELECT 1")
-            except psycopg.OperationalError as error:
-                if limit.passed:
-                    raise psycopg.OperationalError(f"no answer within {timeout} s") from error
-                raise
+    def _ping(self, end: float) -> None:
+        with self._pool.connection(end) as connection:
+            plain_cursor(connection).execute("SELECT 1")
 
     def notify(self, items: list[events.Item]) -> None:
         """Send these items to every node, as one event or more."""
@@ -185,57 +219,66 @@ class Store:
 
         Raises:
             OperationTimeout: The server did not answer in time.
+            DatabaseUnavailable: The database is known to be down.
         """
         end = self.deadline() if deadline is None else deadline
-        return self._background.call(partial(self._query_again, statement, parameters, again, end))
+        return self._apart(partial(self._query_again, statement, parameters, again), end)
 
     def _query_again(self, statement: str, parameters: tuple[Any, ...], again: bool, end: float) -> Any:
         try:
             return self._query(statement, parameters, end)
-        except PoolTimeout:
-            raise
         except psycopg.Error as error:
             # Without an SQLSTATE it was the connection that failed, not the statement.
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-            if not again or not (lost or leads_elsewhere(error)) or time.monotonic() >= end:
+            if not again or not (lost or leads_elsewhere(error)):
                 raise
         return self._query(statement, parameters, end)
 
     def _query(self, statement: str, parameters: tuple[Any, ...], end: float) -> Any:
-        with self._pool.connection(_left(end)) as connection:
+        with self._pool.connection(end) as connection:
             cursor = plain_cursor(connection)
-            _refuse_late(end)
-            limit = self._deadlines.within(_left(end), partial(cut, connection.pgconn))
             try:
-                with limit:
-                    return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
-            except psycopg.OperationalError as error:
-                if limit.passed:
-                    raise OperationTimeout("the database did not answer in time") from error
+                return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
+            except psycopg.errors.QueryCanceled as error:
+                if self._is_late(end):
+                    raise OperationTimeout("the database could not answer in time") from error
                 raise
 
     # Writes
 
-    def write(self, batch: Batch, *, wait: bool = False) -> str:
+    def write(
+        self, batch: Batch, end: float, *, begin: Callable[[Batch], bool], wait: bool = False
+    ) -> str | None:
         """Write a batch in one transaction and one round trip; return the answer, which is for `Batch.settle`.
 
         Args:
             batch: The batch to write.
-            wait: True to wait for rows that somebody else has locked, for each `LOCK_TIMEOUT` at most.
+            end: The moment of `time.monotonic` by which all of it has to be over.
+            begin: Called once there is a connection, and nothing has been sent: takes out of the batch whose callers
+                have gone. False: nothing is left of it, and None is returned.
+            wait: True to wait for rows that somebody else has locked. Otherwise locked sessions are answered as such,
+                and other rows and tables are waited for as `BATCH_LOCK_TIMEOUT` says (psycopg's LockNotAvailable).
 
         Raises:
             WriteOutcomeUnknown: It was sent, and nobody can know if it was done.
-            psycopg.Error: It is known not to have been done.
+            OperationTimeout, DatabaseUnavailable, psycopg.Error: It is known not to have been done.
         """
         mark = secrets.token_hex(8)
-        limit, evicts = batch.limit
-        arguments = write_arguments(self._inactivity, wait, *batch.rows(), max_sessions=limit, evicts=evicts)
-        script = self._sql.write(
-            self._node, mark, arguments,
-            commit=self._commit, lock_timeout=LOCK_TIMEOUT if wait else 0,
-        )  # fmt: skip
-        row = self._run(script, mark, self._waiting_timeout if wait else None)
-        return str(row[0])
+
+        def script() -> Script | None:
+            if not begin(batch):
+                return None
+            limit, evicts = batch.limit
+            arguments = write_arguments(
+                self._inactivity, wait, *batch.rows(), max_sessions=limit, evicts=evicts
+            )
+            return self._sql.write(
+                self._node, mark, arguments,
+                commit=self._commit, lock_timeout=0 if wait else BATCH_LOCK_TIMEOUT,
+            )  # fmt: skip
+
+        row = self._apart(partial(self._run_script, script, mark), end)
+        return None if row is None else str(row[0])
 
     def write_accesses(self, accesses: Sequence[tuple[bytes, int]]) -> set[bytes]:
         """Write last accesses; return the sessions that somebody has locked, for the next time."""
@@ -275,20 +318,23 @@ class Store:
         """
         changed, skipped = self._walk_once(script, {})
         if skipped:
-            more, _ = self._walk_once(script, {"waiting": True, "lock_timeout": LOCK_TIMEOUT})
+            more, _ = self._walk_once(script, {"waiting": True}, changed)
             changed += more
         return changed
 
     def _walk_once(
-        self, script: Callable[[str, dict[str, Any]], Script], options: dict[str, Any]
+        self, script: Callable[[str, dict[str, Any]], Script], options: dict[str, Any], before: int = 0
     ) -> tuple[int, int]:
         after: str | None = NIL
         changed = skipped = 0
         while after is not None:
-            last, done, passed, *_ = self._run(
-                script(after, {"commit": self._commit, "size": STEP, **options}),
-                timeout=PATIENCE * self._timeout,
-            )
+            step = script(after, {"commit": self._commit, "size": STEP, **options})
+            try:
+                last, done, passed, *_ = self._run(step)
+            except OperationTimeout as error:
+                raise OperationTimeout(
+                    f"{error}, but for {before + changed} sessions", done=before + changed
+                ) from error
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)
@@ -319,13 +365,13 @@ class Store:
         acquired, token, expires_at, now, *_ = row
         return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 
-    def renew(self, resource: str, owner: str, lease: int, *, timeout: float) -> int | None:
+    def renew(self, resource: str, owner: str, lease: int) -> int | None:
         """Let the lease time of a held lock end later.
 
         Returns:
             The database's time at which it ends now; None: the lock is not held any more.
         """
-        row = self._run(self._sql.renew(resource, owner, lease), timeout=timeout)
+        row = self._run(self._sql.renew(resource, owner, lease))
         return None if row is None else int(row[0])
 
     def release(self, resource: str, owner: str) -> bool | None:
@@ -335,19 +381,21 @@ class Store:
 
     # Connections
 
-    def _run(self, script: Script, mark: str | None = None, timeout: float | None = None) -> Any:
+    def _run(self, script: Script) -> Any:
         """Run a script in one round trip; return the row that it answers with.
 
-        Its callers are answered only when its last statement is: the commit that is durable. After `timeout` seconds
-        (None: `operation_timeout`) the connection is given up.
+        Its callers are answered only when its last statement is: the commit that is durable.
         """
-        end = time.monotonic() + (timeout or self._timeout)
-        return self._background.call(partial(self._run_script, script, mark, end))
+        return self._apart(partial(self._run_script, lambda: script, None), self.deadline())
 
-    def _run_script(self, script: Script, mark: str | None, end: float) -> Any:
-        with self._pool.connection(_left(end)) as connection:
+    def _run_script(self, make_script: Callable[[], Script | None], mark: str | None, end: float) -> Any:
+        with self._pool.connection(end) as connection:
+            if self._is_late(end):
+                raise OperationTimeout("others had to be waited for too long; nothing was sent")
+            script = make_script()
+            if script is None:
+                return None
             doubts: list[str] = []
-            _refuse_late(end)
 
             def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
                 if lost_durability(diagnostic):
@@ -355,12 +403,22 @@ class Store:
 
             connection.add_notice_handler(notice)
             try:
-                with self._deadlines.within(_left(end), partial(cut, connection.pgconn)):
-                    with connection.lock:
-                        row = connection.wait(script.run(connection.pgconn))
+                with connection.lock:
+                    limited = script.limited(end - time.monotonic() - ANSWERS_PART * self.timeout)
+                    row = connection.wait(limited.run(connection.pgconn))
+            except CommitFailed as failure:
+                self._check_outcome(connection, failure.error, mark)
+                raise failure.error from None
             except psycopg.Error as error:
-                with self._deadlines.within(self._timeout, partial(cut, connection.pgconn)):
-                    self._check_outcome(connection, error, mark)
+                if connection.closed:
+                    raise WriteOutcomeUnknown(
+                        f"the connection was lost before the answer came: {error}"
+                    ) from error
+                _roll_back(connection)
+                if isinstance(error, psycopg.errors.QueryCanceled) and self._is_late(end):
+                    raise OperationTimeout(
+                        "the database could not do it in time; nothing was done"
+                    ) from error
                 raise
             finally:
                 connection.remove_notice_handler(notice)
@@ -370,10 +428,12 @@ class Store:
                 )
             return row
 
+    def _is_late(self, end: float) -> bool:
+        """Return True where what is left until `end` is no time to have anything done."""
+        return end - time.monotonic() < (CALLERS_PART + ANSWERS_PART) * self.timeout
+
     def _check_outcome(self, connection: Connection[Any], error: psycopg.Error, mark: str | None) -> None:
         """Return if the script is known not to have been committed, else raise `WriteOutcomeUnknown`."""
-        if connection.closed:
-            raise WriteOutcomeUnknown(f"the connection was lost before the answer came: {error}") from error
         try:
             cursor = plain_cursor(connection).execute(
                 "ROLLBACK; SELECT pg_catalog.current_setting('pgsession.batch', true)", prepare=False
@@ -386,12 +446,9 @@ class Store:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
 
 
-def _left(end: float) -> float:
-    """Return the seconds that are left until a moment of `time.monotonic`; at least a millisecond."""
-    return max(end - time.monotonic(), 0.001)
-
-
-def _refuse_late(end: float) -> None:
-    """Refuse what had to wait for too long: sent now, it would be cut at once, and a good connection with it."""
-    if time.monotonic() >= end:
-        raise psycopg.OperationalError("no connection was to be had in time; nothing was sent")
+def _roll_back(connection: Connection[Any]) -> None:
+    """End the transaction of a statement that failed; the connection is closed where that fails too."""
+    try:
+        plain_cursor(connection).execute("ROLLBACK", prepare=False)
+    except psycopg.Error:
+        connection.pgconn.finish()

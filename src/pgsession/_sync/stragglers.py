@@ -11,10 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from pgsession._concurrency import BackgroundTasks, sleep
+from pgsession._concurrency import BackgroundTasks, Event
 from pgsession._protocol.operations import Operation
-
-from . import store
 
 FIRST_PAUSE: Final = 0.02  # seconds before another try; doubled each time
 LONGEST_PAUSE: Final = 1.0
@@ -23,19 +21,17 @@ LONGEST_PAUSE: Final = 1.0
 class Stragglers:
     """Writes operations one by one, a bounded number at a time, since each holds a connection while it waits.
 
-    `write_alone(operation, last)` returns False if the operation could not be done and has to be tried again, which is
-    done with pauses for as long as a write may wait for a row; the last try is told that it is the last.
+    `write_alone(operation)` returns False if the operation could not be done and has to be tried again, which is done
+    with pauses until its deadline.
     """
 
-    def __init__(
-        self, write_alone: Callable[[Operation, bool], Any], most: int, logger: logging.Logger
-    ) -> None:
+    def __init__(self, write_alone: Callable[[Operation], Any], most: int, logger: logging.Logger) -> None:
         self._write_alone = write_alone
         self._most = most
         self._guard = threading.Lock()  # for the two that follow, which more than one lane changes
         self._waiting: deque[Operation] = deque()
         self._running = 0
-        self._closing = False
+        self._closing = Event()
         self._background = BackgroundTasks(logger)
 
     def __len__(self) -> int:
@@ -52,7 +48,7 @@ class Stragglers:
 
     def close(self, timeout: float | None) -> bool:
         """Wait until all are done; return True if they are."""
-        self._closing = True
+        self._closing.set()
         return self._background.drain(timeout)
 
     def take_rest(self) -> list[Operation]:
@@ -82,8 +78,12 @@ class Stragglers:
             return None
 
     def _write(self, operation: Operation) -> None:
-        end = time.monotonic() + store.LOCK_TIMEOUT / 1000
         pause = FIRST_PAUSE
-        while not self._write_alone(operation, self._closing or time.monotonic() >= end):
-            sleep(pause)
+        while not self._write_alone(operation):
+            # Whoever waits for it gives it up at its deadline.
+            left = operation.deadline - time.monotonic()
+            if self._closing.is_set() or left <= 0:
+                operation.given_up = True
+                continue
+            self._closing.wait(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import Notify
 from psycopg import errors as pg
 
-from pgsession._concurrency import BackgroundLoop, Event
+from pgsession._concurrency import BackgroundLoop, Event, left_until
 from pgsession._database.statements import Statements
 from pgsession._protocol import events
 from pgsession._protocol.coherence import Coherence, LockChanges
@@ -65,6 +65,7 @@ class Synchronizer:
         clock_now: Callable[[], int],
         max_staleness: float,
         on_lock_changes: Callable[[LockChanges], None],
+        on_lost: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
         self._listener = listener
@@ -75,6 +76,7 @@ class Synchronizer:
         self._now = clock_now
         self._patience = max_staleness
         self._on_lock_changes = on_lock_changes
+        self._tell_lost = on_lost
         self._logger = logger
         self._proofs = self._subscription(events.proofs(node), self._on_proof)
         self._events = self._subscription(events.EVENTS, self._on_event, self._on_connected)
@@ -82,7 +84,7 @@ class Synchronizer:
         self._stopping = Event()
         self._wake = Event()
         self._proved = Event()
-        self._started = False
+        self._hooked = False
         self._connected = False
         self._incarnation = ""
         self._since = 0  # the loss of the listener after which it was connected
@@ -97,7 +99,7 @@ class Synchronizer:
                 be.
             psycopg.Error: There is no connection to the listener's server.
         """
-        self._started = True
+        self._hooked = True
         self._listener.add_lost_hook(self._on_lost)
         self._refuse_what_cannot_work()
         try:
@@ -108,28 +110,39 @@ class Synchronizer:
             raise ListenerError(_ELSEWHERE) from error
         self._connected = True
         self._synchronize()
-        if not self._prove_once(self._patience):
+        proved = self._prove_once(self._patience)
+        if self._stopping.is_set():
+            raise ListenerError("the manager was closed before it was in sync")
+        if not proved:
             raise ListenerError(
                 "a notification sent through the pool did not reach the listener: they must be connected to the same "
                 "database" + _PAST_THE_POOLER
             )
         self._loop.start(self._keep_in_step, "pgsession synchronizer")
 
-    def stop(self, timeout: float | None) -> None:
-        """End the loop and stop listening; the listener stays its owner's."""
-        if not self._started:
+    def stop(self, deadline: float) -> None:
+        """End the loop and stop listening, by the deadline; the listener stays its owner's."""
+        self.give_up()
+        self._loop.stop(left_until(deadline))
+        if not self._hooked:
             return
-        self._started = False
-        self._stopping.set()
-        self._wake.set()
-        self._loop.stop(timeout)
+        self._hooked = False
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
+        self._unlisten(self._events, deadline)
+        self._unlisten(self._proofs, deadline)
+
+    def give_up(self) -> None:
+        """Begin nothing more; a `start` that is under way fails."""
+        self._stopping.set()
+        self._wake.set()
+        self._proved.set()
+
+    def _unlisten(self, subscription: Subscription, deadline: float) -> None:
         try:
-            self._listener._stop_hearing(self._events)
-            self._listener._stop_hearing(self._proofs)
-        except (psycopg.Error, PgSessionError):
-            pass  # it has no connection, so it does not listen
+            self._listener._stop_hearing(subscription, left_until(deadline))
+        except (TimeoutError, psycopg.Error, PgSessionError):
+            pass  # it has no connection, so it does not listen; or it stops once the server has answered
 
     def _subscription(
         self,
@@ -162,6 +175,7 @@ class Synchronizer:
     def _on_lost(self) -> None:
         self._connected = False
         self._coherence.on_lost()
+        self._tell_lost()
 
     def _on_connected(self, channel: str) -> None:
         """Begin a resync: LISTEN is active again, and no notification has been delivered yet."""
@@ -180,6 +194,8 @@ class Synchronizer:
                 delay = 0.05
                 pause = self._coherence.proof_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
+                if self._stopping.is_set():
+                    return
                 self._logger.warning("not in sync with the database, trying again: %s", error)
                 pause, delay = delay, min(delay * 2, 1.0, self._patience)
             except TimeoutError:

@@ -1,0 +1,106 @@
+"""The prober looks whether the database is there, on a connection made for nothing else."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, async_connections_until
+from pgsession._protocol.breaker import Breaker
+
+from .listener_connection import AsyncListenerConnection
+
+_CAN_WRITE = "SELECT NOT pg_catalog.pg_is_in_recovery()"
+
+
+class AsyncProber:
+    """Probes whenever there is a suspicion, and then until the database is found; tells the breaker what it finds.
+
+    Args:
+        breaker: What decides.
+        parameters: What a probe connects with; None: nothing is known of that, and no suspicion is looked into.
+        timeout: Seconds for a probe to connect to one host (libpq takes at least 2), and then to have an answer.
+        on_down: Called once the database is known to be down.
+        logger: The logger.
+    """
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        parameters: Mapping[str, Any] | None,
+        *,
+        timeout: float,
+        on_down: Callable[[], None],
+        logger: logging.Logger,
+    ) -> None:
+        self.breaker = breaker
+        self._timeout = timeout
+        self._parameters = parameters
+        self._on_down = on_down
+        self._logger = logger
+        self._background = AsyncBackgroundTasks(logger, most=1)
+        self._stopping = AsyncEvent()
+        self._connections = async_connections_until(self._stopping.is_set)
+        self._probing: AsyncListenerConnection | None = None
+
+    def suspect(self) -> None:
+        """Have somebody look, if nobody does; callable from any thread of the library's own."""
+        if self._parameters is None or self._stopping.is_set() or not self.breaker.suspect():
+            return
+        self._background.run(self._probe_until_found, "pgsession probe")
+
+    def give_up(self) -> None:
+        """Probe no more; a probe that is under way fails."""
+        self._stopping.set()
+        probing = self._probing
+        if probing is not None:
+            probing.abort()
+
+    async def close(self, timeout: float | None) -> None:
+        """Probe no more, and wait for a probe that is under way."""
+        self.give_up()
+        await self._background.drain(timeout)
+
+    async def _probe_until_found(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._probe()
+                except (psycopg.Error, TimeoutError) as error:
+                    pause = self._note(error)
+                else:
+                    self._found()
+                    return
+                await self._stopping.wait(pause)
+        finally:
+            self.breaker.rest()
+
+    async def _probe(self) -> None:
+        assert self._parameters is not None
+        timeout = {"connect_timeout": math.ceil(self._timeout)}
+        connection = await AsyncListenerConnection.connect(self._connections, {**self._parameters, **timeout})
+        self._probing = connection
+        try:
+            rows = await connection.execute(_CAN_WRITE, None, self._timeout)
+        finally:
+            self._probing = None
+            await connection.close()
+        if not rows[0][0]:
+            raise psycopg.OperationalError("the server is a standby in recovery")
+
+    def _note(self, error: Exception) -> float:
+        was_open = self.breaker.is_open
+        pause = self.breaker.failed(error)
+        if self.breaker.is_open and not was_open:
+            self._logger.warning("the database is down, calls are refused until it is back: %s", error)
+            self._on_down()
+        return pause
+
+    def _found(self) -> None:
+        if self.breaker.is_open:
+            self._logger.warning("the database is back")
+        self.breaker.found()

@@ -1,0 +1,231 @@
+"""Closing: one bound for all of it, also where the server answers nothing; and nothing is left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import pgsession
+from pgsession._async.store import AsyncStore
+from pgsession._async.synchronizer import AsyncSynchronizer
+from pgsession._concurrency import AsyncEvent
+from pgsession.errors import PgSessionError
+from tests.crew import AsyncCrew
+from tests.fault_proxy import FaultProxy
+from tests.leftovers import Leftovers
+from tests.tables import Tables
+
+from .conftest import OpenAsyncManager
+from .helpers import eventually
+
+BOUND = 0.5
+GUARD = 3 * BOUND + 1  # of a busy machine; a hang takes for ever
+SOON = 3 * 0.1 + 1  # psycopg looks up ten times a second when it connects
+
+
+def config(schema: str, **fields: Any) -> pgsession.Config:
+    return pgsession.Config(create_schema_if_missing=True, schema_name=schema, **fields)
+
+
+async def write(manager: pgsession.AsyncSessionManager) -> None:
+    await manager.create_session("u")
+
+
+async def read(manager: pgsession.AsyncSessionManager) -> None:
+    await manager.list_user_sessions("u")
+
+
+async def wait_for_a_lock(manager: pgsession.AsyncSessionManager) -> None:
+    await manager.lock("taken").acquire(timeout=600)
+
+
+async def nothing(manager: pgsession.AsyncSessionManager) -> None:
+    pass
+
+
+@pytest.mark.parametrize("timeout", [0, BOUND])
+@pytest.mark.parametrize("act", [nothing, write, read, wait_for_a_lock])
+async def test_a_silent_server_does_not_hold_up_a_close(
+    dsn: str, schema: str, act: Callable[[pgsession.AsyncSessionManager], Awaitable[None]], timeout: float
+) -> None:
+    with Leftovers(dsn) as left:
+        with FaultProxy(left.conninfo) as proxy:
+            left.know()
+            manager = pgsession.AsyncSessionManager(proxy.conninfo, config(schema))
+            await manager.open()
+            session = await manager.create_session("u")
+            locks = [manager.lock(f"{n}") for n in range(8)]
+            for lock in locks:
+                assert await lock.acquire()
+            assert await manager.lock("taken").acquire()
+            proxy.freeze()
+            assert await manager.get_session(session.id) is not None  # an access to be written
+            begun = AsyncEvent()
+
+            async def call() -> None:
+                begun.set()
+                with suppress(psycopg.Error, PgSessionError):
+                    await act(manager)
+
+            async with AsyncCrew() as crew:
+                crew.start(call)
+                assert await begun.wait(GUARD)
+                began = time.monotonic()
+                await manager.close(timeout)
+                assert time.monotonic() - began < (GUARD if timeout else SOON)
+            assert all(lock.lost.is_set() for lock in locks)
+            left.nothing_runs()
+            proxy.forward()
+
+
+async def test_locks_that_cannot_be_given_back_are_told_of_once(
+    dsn: str, schema: str, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = pgsession.AsyncSessionManager(proxy.conninfo, config(schema))
+        await manager.open()
+        locks = [manager.lock(f"{n}") for n in range(8)]
+        for lock in locks:
+            assert await lock.acquire()
+        proxy.freeze()
+        with caplog.at_level(logging.WARNING, "pgsession"):
+            await manager.close(BOUND)
+        told = [record.getMessage() for record in caplog.records if "given back" in record.getMessage()]
+        assert len(told) == 1 and told[0].startswith("8 locks"), told
+        proxy.cut()
+        proxy.forward()
+        assert tables.one("SELECT count(*) FROM {session_locks} WHERE expires_at > clock_timestamp()") == 8
+
+
+async def test_all_locks_are_given_back(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = await open_manager()
+    locks = [manager.lock(f"{n}") for n in range(40)]
+    for lock in locks:
+        assert await lock.acquire()
+    await manager.close()
+    assert tables.one("SELECT count(*) FROM {session_locks}") == 0
+    assert not any(lock.locked for lock in locks)
+
+
+STEPS = {
+    "the listener connects": None,
+    "the pool is asked": (AsyncStore, "look_for_pooler"),
+    "the listener is asked": (AsyncSynchronizer, "start"),
+    "the cache is compared": (AsyncStore, "incarnate"),
+    "the proof is awaited": (AsyncSynchronizer, "_prove_once"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_close_ends_an_open_that_hangs(
+    dsn: str, schema: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Leftovers(dsn) as left:
+        with FaultProxy(left.conninfo) as proxy:
+            left.know()
+            hangs = AsyncEvent()
+            place = STEPS[step]
+            if place is None:
+                proxy.freeze()
+                hangs.set()
+            else:
+                original = getattr(*place)
+
+                async def freeze(*arguments: Any) -> Any:
+                    proxy.freeze()
+                    hangs.set()
+                    return await original(*arguments)
+
+                monkeypatch.setattr(*place, freeze)
+                monkeypatch.setattr(AsyncSynchronizer, "_on_proof", lambda *_: None)  # it is too quick
+            manager = pgsession.AsyncSessionManager(proxy.conninfo, config(schema))
+
+            async def open_it() -> None:
+                with pytest.raises(pgsession.ManagerClosedError):
+                    await manager.open()
+
+            async def connecting() -> bool:
+                return proxy.connections > 0
+
+            async with AsyncCrew() as crew:
+                crew.start(open_it)
+                crew.start(open_it)
+                assert await hangs.wait(10)
+                await eventually(connecting)
+                began = time.monotonic()
+                await manager.close(600)
+                assert time.monotonic() - began < GUARD
+            left.nothing_runs()
+            with pytest.raises(pgsession.ManagerClosedError):
+                await manager.open()
+            proxy.forward()
+
+
+async def test_a_shared_listener_that_is_silent_does_not_hold_up_a_close(dsn: str, schema: str) -> None:
+    with Leftovers(dsn) as left:
+        with FaultProxy(left.conninfo) as proxy:
+            async with pgsession.AsyncListener(proxy.conninfo) as listener:
+                manager = pgsession.AsyncSessionManager(left.conninfo, config(schema), listener=listener)
+                await manager.open()
+                proxy.freeze()
+                began = time.monotonic()
+                await manager.close(BOUND)
+                assert time.monotonic() - began < GUARD
+                proxy.forward()
+
+                async def unlistened() -> bool:
+                    return not listener._loop._subscriptions
+
+                await eventually(unlistened)  # it has no manager any more, and forgets it
+
+
+@pytest.mark.parametrize("timeout", [0, BOUND])
+async def test_a_listener_that_is_silent(dsn: str, timeout: float) -> None:
+    def on_notification(notification: psycopg.Notify) -> None:
+        pass
+
+    with Leftovers(dsn) as left:
+        with FaultProxy(left.conninfo) as proxy:
+            left.know()
+            listener = pgsession.AsyncListener(proxy.conninfo)
+            await listener.open()
+            await listener.listen("news", on_notification)
+            proxy.freeze()
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                await listener.unlisten("news", timeout=0.1)
+            await listener.close(timeout)
+            assert time.monotonic() - began < (GUARD if timeout else SOON)
+            left.nothing_runs()
+            proxy.forward()
+
+
+async def test_a_close_ends_a_listener_that_is_connecting(dsn: str) -> None:
+    with Leftovers(dsn) as left:
+        with FaultProxy(make_conninfo(left.conninfo, connect_timeout=600)) as proxy:
+            left.know()
+            proxy.freeze()
+            listener = pgsession.AsyncListener(proxy.conninfo)
+
+            async def open_it() -> None:
+                with pytest.raises((pgsession.ListenerError, psycopg.OperationalError)):
+                    await listener.open()
+
+            async def connecting() -> bool:
+                return proxy.connections > 0
+
+            async with AsyncCrew() as crew:
+                crew.start(open_it)
+                await eventually(connecting)
+                began = time.monotonic()
+                await listener.close(600)
+                assert time.monotonic() - began < GUARD
+            left.nothing_runs()
+            proxy.forward()

@@ -1,0 +1,175 @@
+# Generated from tests/aio/test_known_down.py by tools/async_to_sync.py: never edit.
+
+"""A database that is known to be down: nobody waits to find out, and what is known is answered at once."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+import pgsession
+from pgsession._sync import group_commit, runtime
+from tests.crew import Crew
+from tests.fault_proxy import FaultProxy
+from tests.sync.conftest import OpenAsyncManager
+from tests.sync.helpers import eventually
+
+LIMIT = 20  # seconds, so that whoever waits for it is found out
+GUARD = LIMIT / 2  # of a busy machine
+
+
+def shut(way: FaultProxy) -> None:
+    way.refuse()
+    way.cut()
+
+
+def until_down(manager: pgsession.SessionManager) -> None:
+    def down() -> bool:
+        return (manager.check_health()).database is not None
+
+    eventually(down, "the outage to be known")
+
+
+def test_calls_are_refused_at_once_and_pass_again_afterwards(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        manager = open_manager(way.conninfo, operation_timeout=LIMIT)
+        session = manager.create_session("u", {"n": 1})
+        shut(way)
+        until_down(manager)
+        began = time.monotonic()
+        for _ in range(100):
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                manager.get_session(uuid.uuid4())
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                manager.create_session("u")
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                manager.delete_user_sessions("u")
+        assert time.monotonic() - began < GUARD
+        session["n"] = 2
+        with pytest.raises(pgsession.DatabaseUnavailable):
+            manager.update_session(session)
+        assert session.is_modified
+        way.forward()
+
+        def back() -> bool:
+            return (manager.check_health()).database is None
+
+        eventually(back, "the database to be back")
+        assert (manager.update_session(session)).version == 2
+        manager.close()
+
+
+def test_what_is_stale_is_answered_at_once_and_what_was_to_end_is_not(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        manager = open_manager(way.conninfo, operation_timeout=LIMIT, max_staleness=1, stale_if_error=600)
+        known, ended = [manager.create_session("u", {"n": number}) for number in range(2)]
+        shut(way)
+        until_down(manager)
+        began = time.monotonic()
+        for _ in range(100):
+            found = manager.get_session(known.id)
+            assert found is not None and found["n"] == 0
+        assert time.monotonic() - began < GUARD
+        assert manager.stats().stale_served
+        assert (manager.get_session(ended.id)) is not None
+        with pytest.raises(pgsession.DatabaseUnavailable):
+            manager.delete_session(ended.id)  # a logout
+        with pytest.raises(pgsession.DatabaseUnavailable):
+            manager.get_session(ended.id)
+        way.forward()
+        manager.close()
+
+
+def test_who_waits_is_answered_once_it_is_known(open_manager: OpenAsyncManager, dsn: str) -> None:
+    """They wait for a connection while others have all; then the server goes down."""
+    with FaultProxy(dsn) as way:
+        manager = open_manager(way.conninfo, operation_timeout=LIMIT, pool_max_size=1, stale_if_error=600)
+        known = manager.create_session("u", {"n": 1})
+        connections = manager._open_runtime().connections
+        began = time.monotonic()
+        with Crew() as crew, connections.connection(began + 60):
+
+            def read(session_id: uuid.UUID) -> object:
+                try:
+                    found = manager.get_session(session_id, refresh=False)
+                except pgsession.DatabaseUnavailable:
+                    return None
+                assert found is not None
+                return found["n"]
+
+            def write() -> object:
+                with pytest.raises(pgsession.DatabaseUnavailable):
+                    manager.create_session("u")
+                return None
+
+            manager._cache.clear()
+            for _ in range(3):
+                crew.start(read, uuid.uuid4())
+                crew.start(read, known.id)
+                crew.start(write)
+
+            def all_wait() -> bool:
+                return (
+                    manager.stats().misses >= 6
+                    and (manager.check_health(timeout=0.01)).oldest_write is not None
+                )
+
+            eventually(all_wait, "all to wait")
+            shut(way)
+            assert set(crew.join()) == {None}
+            assert time.monotonic() - began < GUARD
+        way.forward()
+        manager.close()
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_so_many_wait_and_no_more(
+    open_manager: OpenAsyncManager, dsn: str, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    monkeypatch.setattr(group_commit, "MOST_WAITING", 30)
+    monkeypatch.setattr(runtime, "MOST_WAITING", 30)
+    with FaultProxy(dsn) as way:
+        manager = open_manager(way.conninfo, listener_conninfo=dsn, operation_timeout=1)
+        way.freeze()
+
+        def call() -> type[Exception]:
+            try:
+                (manager.create_session("u") if writes else manager.get_session(uuid.uuid4()))
+            except pgsession.PgSessionError as error:
+                return type(error)
+            raise AssertionError("nobody answers")
+
+        with Crew() as crew:
+            for _ in range(40):
+                crew.start(call)
+            kinds = crew.join()
+        assert kinds.count(pgsession.DatabaseUnavailable) >= 10
+        assert set(kinds) <= {
+            pgsession.DatabaseUnavailable,
+            pgsession.OperationTimeout,
+            pgsession.WriteOutcomeUnknown,
+        }
+        way.forward()
+        manager.close()
+
+
+def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncManager, dsn: str) -> None:
+    with FaultProxy(dsn) as way:
+        manager = open_manager(way.conninfo, listener_conninfo=dsn, operation_timeout=LIMIT)
+        session = manager.create_session("u", {"n": 1})
+        for _ in range(5):
+            way.cut()
+            assert manager.get_session(session.id, refresh=True) is not None
+        manager.close()
+
+
+def test_the_waiting_is_bounded_for_real() -> None:
+    limits: list[Callable[[], int]] = [lambda: group_commit.MOST_WAITING, lambda: runtime.MOST_WAITING]
+    assert {limit() for limit in limits} == {10_000}
