@@ -37,9 +37,8 @@ COMPARED: Final = 20_000  # ids for each statement of a resync
 CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller hears how it ended
 # The part before that, in which the server's answer comes that it has given up, and that nothing was done.
 ANSWERS_PART: Final = 0.15
-SLACK: Final = (
-    0.05  # of `operation_timeout`, by which the server may take longer; to tell it costs a tenth of a write
-)
+# The part by which the server may take longer: to tell it each time would cost a tenth of a lone write.
+SLACK: Final = 0.05
 
 
 class Acquired(NamedTuple):
