@@ -53,9 +53,11 @@ class AsyncStore:
     """Runs the library's statements on the connections of a pool.
 
     `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds, `operation_timeout` in
-    seconds; `limited` is true where the connections have `servers_limit` as their limit. Every operation has a deadline, which all of its steps share: the wait for a connection, the statement, a
-    second try, the question of what became of a write. Nothing is sent after it, and a connection that has not answered
-    by then is cut. The server is given a little less, so that it can say in time that it did nothing.
+    seconds; `limited` is true where the connections have `servers_limit` as their limit.
+
+    Every operation has a deadline, which all of its steps share: the wait for a connection, the statement, a second
+    try, the question of what became of a write. Nothing is sent after it, and a connection that has not answered by
+    then is cut. The server is given a little less, so that it can say in time that it did nothing.
 
     Whatever uses a connection is done apart from its caller (`AsyncBackgroundTasks.call`): an exception raised into a
     thread of the user's, at whatever step, finds it waiting and nothing else.
