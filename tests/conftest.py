@@ -6,9 +6,11 @@ to start servers with. Without either the embedded PostgreSQL is used.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +22,28 @@ import pytest
 if TYPE_CHECKING:
     from pgsession.embedded import EmbeddedServer
     from tests.tables import Tables
+
+
+class _Calm(BaseException):
+    """Is raised once, and caught."""
+
+
+@pytest.fixture(autouse=True)
+def _no_exception_is_pending() -> Iterator[None]:
+    """Have CPython forget exceptions for threads that were taken back, or whose thread had ended before.
+
+    It would look for them at every step from then on, and 3.11 loops for ever as soon as a tracer or profiler is at
+    work. One that is raised makes it forget them all.
+    """
+    yield
+    try:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(threading.get_ident()), ctypes.py_object(_Calm)
+        )
+        while True:
+            pass
+    except _Calm:
+        pass
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import threading
@@ -36,6 +37,7 @@ class Leftovers:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.nothing_runs()
+            gc.collect()  # what errors' tracebacks hold
             _wait_until(lambda: _descriptors() <= self._descriptors, lambda: "descriptors")
             _wait_until(lambda: not self.backends(), lambda: f"backends {self.backends()}")
 

@@ -65,7 +65,8 @@ MUTATIONS = (
         "events that this node caused are ignored: its write of unknown outcome is done later (C1)",
         "coherence",
         "            changes = _NOTHING\n",
-        "            if event.origin == self._node:\n                return _NOTHING\n            changes = _NOTHING\n",
+        "            if event.origin == self._node:\n                return Heard(_NOTHING, False)\n"
+        "            changes = _NOTHING\n",
     ),
     Mutation(
         "deletion-does-not-void",

@@ -40,7 +40,6 @@ class Deployment:
     def __init__(self, roles: Roles, dsn: str, schema: str) -> None:
         self.roles = roles
         self.dsn = dsn
-        self.config = pgsession.Config(schema_name=schema)
         self.schema = schema
         self.init(dsn)
         with self.node(dsn) as node:
@@ -54,8 +53,9 @@ class Deployment:
     def as_role(self, dsn: str, kind: str) -> str:
         return make_conninfo(dsn, options=f"-c role={getattr(self.roles, kind)}")
 
-    def node(self, dsn: str) -> pgsession.SessionManager:
-        return pgsession.SessionManager(self.as_role(dsn, "service"), self.config)
+    def node(self, dsn: str, **fields: Any) -> pgsession.SessionManager:
+        config = pgsession.Config(schema_name=self.schema, **fields)
+        return pgsession.SessionManager(self.as_role(dsn, "service"), config)
 
     def rows(self, dsn: str, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -101,10 +101,23 @@ def test_a_whole_dump_in_another_database_of_the_server(
 
 
 def test_a_whole_dump_in_place(deployment: Deployment, dsn: str, dump: Dump, load: Load) -> None:
-    script = dump(dsn, f"--schema={deployment.schema}")
-    deployment.rows(dsn, "DROP SCHEMA {} CASCADE")
-    load(dsn, script)
-    deployment.works(dsn)
+    """A node that stays open meanwhile serves nothing of before: the versions of then are given out twice."""
+    session_id = deployment.sessions[0]
+    with deployment.node(dsn, max_staleness=1) as node:
+
+        def n() -> Any:
+            try:
+                return dict(node.get_session(session_id) or {}).get("n")
+            except (psycopg.Error, pgsession.PgSessionError):
+                return None  # while there are no tables
+
+        script = dump(dsn, f"--schema={deployment.schema}")
+        node.modify_session(session_id, lambda session: session.set("n", 6))
+        assert n() == 6
+        deployment.rows(dsn, "DROP SCHEMA {} CASCADE")
+        load(dsn, script)
+        until(lambda: n() == 5, "the node to drop what it has")
+        deployment.works(dsn)
 
 
 def test_a_dump_without_owners_and_rights_is_refused_until_init(

@@ -116,6 +116,7 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
         (statements.notify, ("payload",)),
     ):
         assert connection.execute(query, parameters).fetchone() is not None
+    schema_module.check(connection, statements)
     assert database.read(item[1]) is not None
     call(statements.delete_user(node, "ann"))
     call(statements.delete_group(node, "g"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import pgsession
 from pgsession import schema as module
@@ -154,6 +155,26 @@ def test_each_right_is_missed(roles: Roles, schema: str, init: Callable[..., str
             with pytest.raises(pgsession.SchemaError, match=re.escape(f"`GRANT {part} TO {roles.service}`")):
                 module.check(connection, Statements(schema))
             roles.execute("owner", f"GRANT {part} TO {roles.service}")
+
+
+def test_roles_and_tables_of_any_name(roles: Roles, schema: str, dsn: str) -> None:
+    prefix, name = "we\"ird {}%s $1 '", f"App {{}}%s'\"{schema}"
+    role = sql.Identifier(name)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE {}").format(role))
+        try:
+            with psycopg.connect(roles.dsn("owner"), autocommit=True) as connection:
+                module.create(connection, schema, prefix)
+                admin.execute(sql.SQL("SET ROLE {}").format(role))
+                with pytest.raises(pgsession.SchemaError) as refused:
+                    module.check(admin, Statements(schema, prefix))
+                assert "GRANT USAGE ON SCHEMA" in str(refused.value)
+                assert len(module.create(connection, schema, prefix, grant_to=[name])) == 1
+                module.check(admin, Statements(schema, prefix))
+                assert "nothing to do" in module.create(connection, schema, prefix, grant_to=[name])[0]
+        finally:
+            admin.execute("RESET ROLE")
+            admin.execute(sql.SQL("DROP OWNED BY {}; DROP ROLE {}").format(role, role))
 
 
 def test_init_grants_what_is_left(roles: Roles, schema: str, init: Callable[..., str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dis
 import sys
 import threading
@@ -23,6 +24,32 @@ class Interrupt(BaseException):
 
 class SoftLimit(Exception):
     """Like the time limits that task queues raise into a task."""
+
+
+_starting = threading.Lock()
+
+
+def know_when_threads_start() -> None:
+    """Have `raise_in` pass by who starts a thread: until that runs, CPython knows it by the identity of its maker.
+
+    The exception would hit the newborn, and `Thread.start` would wait for it for ever.
+    """
+    start = threading.Thread.start
+
+    def known(thread: threading.Thread) -> None:
+        with _starting:
+            start(thread)
+
+    threading.Thread.start = known  # type: ignore[method-assign]
+
+
+def raise_in(thread: int, exception: type[BaseException]) -> None:
+    """Raise an exception in a thread, as the time limits of task queues do; not while one is being started."""
+    if _starting.acquire(blocking=False):
+        try:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(exception))
+        finally:
+            _starting.release()
 
 
 class Interrupter:

@@ -143,6 +143,11 @@ class Server:
             if not connection.deaf:
                 connection.queue.append(notice)
 
+    def move(self, payload: str) -> None:
+        """The secret is changed: this is the last that comes on the old channels, and nothing else says so."""
+        self.notify(payload, ())
+        self.connections.clear()
+
     def prove(self, node: str, payload: str, *, by: Connection | None) -> None:
         """A proof: sent through the pool, or by a listener's own connection."""
         for connection in self.connections:

@@ -496,7 +496,8 @@ class Node:
             if not again:
                 self.coherence.proof_returned(notice.payload)
             return
-        self.coherence.on_event(notice.payload)
+        if self.coherence.on_event(notice.payload).moved:
+            self.drop_listener()
         for commit in notice.effects:
             self.disturb(commit.key)
         if not _all_by_id(notice.payload):

@@ -44,7 +44,7 @@ def test_histories_reach_what_they_are_about() -> None:
         ("fills", "joined_fills", "discarded_fills", "stale_served", "events", "malformed_events"), 0
     )
     totals |= dict.fromkeys(("invalidations", "proofs", "listener_losses", "resyncs", "hits", "evictions"), 0)
-    for seed in range(400):
+    for seed in range(1500):
         world = World(histories.history_of(seed))
         world.run()
         for node in world.nodes:

@@ -344,6 +344,9 @@ class World:
         if node.listener is not None:
             node.listener.frozen = not node.listener.frozen
 
+    def rotate_secret(self, node: Node, b: int, c: int) -> None:
+        self.server.move(f"{_PLAIN} {events.encode(events.Moved())}")
+
     def deliver_late(self, node: Node, b: int, c: int) -> None:
         if not node.paused:
             node.deliver_late()
@@ -524,7 +527,7 @@ _SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
     ((6, World.list_user), (3, World.write_accesses)),
     ((6, World.break_operation), (4, World.run_orphan)),
     ((4, World.end_listener), (2, World.blink), (4, World.deliver_late)),
-    ((4, World.freeze_listener), (3, World.get_slowly)),
+    ((4, World.freeze_listener), (3, World.get_slowly), (2, World.rotate_secret)),
     ((5, World.stop_or_continue),),
     ((3, World.toggle_pooler), (3, World.end_listener)),
     ((3, World.toggle_astray), (3, World.end_listener)),

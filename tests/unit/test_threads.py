@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import random
 import sys
@@ -19,6 +18,7 @@ from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Combiner, Sh
 from pgsession._sync.keyed_mutex import KeyedMutex
 from pgsession._sync.stragglers import Stragglers
 from tests.crew import Crew
+from tests.fault.interrupts import Interrupt, know_when_threads_start, raise_in
 
 PATIENCE = 20
 
@@ -73,36 +73,10 @@ def test_a_thousand_waiters_and_some_who_give_up() -> None:
     assert [result for number, result in enumerate(results) if number % 3] == ["done"] * 200
 
 
-class Interrupt(BaseException):
-    """Raised into a thread from outside, at a moment that nobody chooses."""
-
-
-STARTING = threading.Lock()
-
-
 @pytest.fixture(autouse=True)
 def _know_when_threads_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupt nobody who starts a thread: until that runs, CPython knows it by the identity of its maker."""
-    start = threading.Thread.start
-
-    def known(thread: threading.Thread) -> None:
-        with STARTING:
-            start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", known)
-
-
-def interrupt(thread: int) -> None:
-    if not STARTING.acquire(blocking=False):
-        return
-    try:
-        set_interrupt(thread)
-    finally:
-        STARTING.release()
-
-
-def set_interrupt(thread: int) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupt))
+    monkeypatch.setattr(threading.Thread, "start", threading.Thread.start)  # taken back afterwards
+    know_when_threads_start()
 
 
 class Storm:
@@ -133,7 +107,7 @@ class Storm:
         while not self._calm.is_set():
             for thread, asks in list(self._victims.items()):
                 if asks and self._choice.random() < 0.3:
-                    interrupt(thread)
+                    raise_in(thread, Interrupt)
             self._calm.wait(0.0005)
 
     def run(self) -> None:

@@ -81,13 +81,8 @@ class AsyncListener:
             psycopg.OperationalError: No server answered within the timeout for connecting.
             ListenerError: The listener cannot work there, or was closed before; the message says why.
         """
-        opened = self._loop.start()
-        if self._unclosed is None and not self._entrusted:
-            self._unclosed = Unclosed(
-                self, f"a {type(self).__name__}", dropped=self._loop.abandon, at_exit=self._loop.at_exit
-            )
         try:
-            await opened.wait()
+            await self._loop.open(self._watch)
         except BaseException:
             await self.close()
             raise
@@ -105,6 +100,12 @@ class AsyncListener:
         if self._unclosed is not None:
             self._unclosed.closed()
         await self._loop.close(patience)
+
+    def _watch(self) -> None:
+        if not self._entrusted:
+            self._unclosed = Unclosed(
+                self, f"a {type(self).__name__}", dropped=self._loop.abandon, at_exit=self._loop.at_exit
+            )
 
     def _entrust(self) -> Self:
         """Leave it to its maker, who is watched over himself, to close this one; warn of nothing."""

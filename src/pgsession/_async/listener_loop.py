@@ -17,6 +17,7 @@ from psycopg import Notify
 from pgsession._concurrency import (
     GRACE,
     AsyncBackgroundLoop,
+    AsyncBackgroundTasks,
     AsyncEvent,
     AsyncHome,
     AsyncSharedFuture,
@@ -67,6 +68,7 @@ class AsyncListenerLoop:
         self._reconnect_delay = reconnect_delay
         self._logger = logger
         self._loop = AsyncBackgroundLoop(logger)
+        self._starter = AsyncBackgroundTasks(logger, most=1)
         self.lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[AsyncThunk[Any], AsyncSharedFuture[Any]]] = deque()
         self._owner = 0
@@ -84,17 +86,25 @@ class AsyncListenerLoop:
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
-    def start(self) -> AsyncSharedFuture[None]:
-        """Begin to connect, if that is not done yet; return what is set once the loop listens, or cannot.
+    async def open(self, watch: Callable[[], None]) -> None:
+        """Connect, if that is not done yet; call `watch` before anything is opened.
 
         Raises:
-            ListenerError: It was closed before.
+            ListenerError: It was closed before, or cannot listen there.
         """
+        # Not in the caller's thread, who may be interrupted half way.
+        opened = await self._starter.complete(partial(self._start, watch), "pgsession listener")
+        await self._starter.drain(GRACE)
+        await opened.wait()
+
+    async def _start(self, watch: Callable[[], None]) -> AsyncSharedFuture[None]:
+        """Have the loop run; return what is set once it listens, or cannot."""
         if self._opened is None:
             if self._closing.is_set():
                 raise _closed()
             self._owner = os.getpid()
             self._home = AsyncHome()
+            watch()
             self._waiter = AsyncSocketWaiter()
             self._opened = AsyncSharedFuture()
             self._loop.start(partial(self._run, self._opened), "pgsession listener")

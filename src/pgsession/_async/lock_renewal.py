@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from functools import partial
 
 import psycopg
@@ -28,6 +29,7 @@ class AsyncLockRenewal:
         self._held: set[AsyncHeldLock] = set()
         self._waiting: dict[str, set[AsyncEvent]] = {}
         self._loop = AsyncBackgroundLoop(logger)
+        self._guard = threading.Lock()  # so that one loop is started
         self._wake = AsyncEvent()
         self._stopping = False
 
@@ -38,8 +40,9 @@ class AsyncLockRenewal:
         """Renew a lock from now on."""
         self._held.add(lock)
         self._wake.set()
-        if not self._loop.running and not self._stopping:
-            self._loop.start(self._renew_all, "pgsession locks")
+        with self._guard:
+            if not self._loop.running and not self._stopping:
+                self._loop.start(self._renew_all, "pgsession locks")
 
     def let_go(self, lock: AsyncHeldLock) -> None:
         """Stop renewing a lock."""

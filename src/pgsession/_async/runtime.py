@@ -39,7 +39,7 @@ from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
 from .pool import AsyncPool, plain_cursor
 from .prober import AsyncProber
-from .store import ANSWERS_PART, CALLERS_PART, AsyncStore
+from .store import AsyncStore, servers_limit
 from .synchronizer import AsyncSynchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
@@ -128,6 +128,7 @@ class AsyncRuntime:
             inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
             operation_timeout=_seconds(config.operation_timeout),
+            limited=self._owns_pool,
             background=background,
             prober=self._prober,
         )
@@ -290,7 +291,7 @@ class AsyncRuntime:
             name="pgsession",
             reconnect_timeout=RECONNECT_DELAY,
             reconnect_failed=_reconnect,
-            configure=partial(_limit_statements, _servers_limit(config)),
+            configure=partial(_limit_statements, servers_limit(_seconds(config.operation_timeout))),
             open=False,
         )
 
@@ -310,16 +311,12 @@ class AsyncRuntime:
                 await async_check(connection, self.statements)
 
 
-def _servers_limit(config: Config) -> int:
-    """Return the milliseconds that the server may take for a statement: its answer has to come in time."""
-    return max(int(1000 * (1 - CALLERS_PART - ANSWERS_PART) * _seconds(config.operation_timeout)), 1)
-
-
-async def _limit_statements(milliseconds: int, connection: AsyncConnection[Any]) -> None:
+async def _limit_statements(seconds: float, connection: AsyncConnection[Any]) -> None:
     """Have the server end what takes too long, so that no server process waits on for a caller who has gone.
 
     Not behind a pooler, where the next client would have the limit; and a shorter one of the role's stays.
     """
+    milliseconds = max(int(1000 * seconds), 1)
     await plain_cursor(connection).execute(
         "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
         " WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout'"

@@ -158,7 +158,8 @@ class AsyncBackgroundTasks:
                 future.set_result(await fn())
             except BaseException as error:
                 future.set_error(error)
-                raise
+                if not isinstance(error, Exception):
+                    raise
 
         self.run(settle, name)
         return await future.wait(timeout)

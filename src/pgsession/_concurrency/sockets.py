@@ -59,11 +59,11 @@ class SocketWaiter:
 
     def wake(self) -> None:
         """End the present `wait`, or else the next one at once; harmless after `close`."""
-        with self._guard:  # against a descriptor that `close` gave back and somebody else got
-            try:
+        try:
+            with self._guard:  # against a descriptor that `close` gave back and somebody else got
                 self._mouth.send(b"!")
-            except OSError:
-                pass  # full: it wakes anyway; or closed
+        except OSError:
+            pass  # full: it wakes anyway; or closed
 
     def wait(self, fileno: int | None, timeout: float | None = None) -> bool:
         """Wait for at most `timeout` seconds; return True where the socket can be read. None: only for `wake`."""

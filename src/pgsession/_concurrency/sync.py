@@ -30,8 +30,48 @@ class AsyncEvent(asyncio.Event):
         return self.is_set()
 
 
-class Event(threading.Event):
-    """An event is a flag to wait for."""
+class Event:
+    """An event is a flag to wait for.
+
+    That of `threading` has a lock which stays locked if an exception is raised into `set` at the wrong moment. Here
+    each waiter sleeps at a gate of its own (a lock that it has closed), as those of a `SharedFuture` do.
+    """
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._gates: list[threading.Lock] = []
+
+    def is_set(self) -> bool:
+        """Return True while the flag is set."""
+        return self._flag
+
+    def set(self) -> None:
+        """Set the flag, and wake who waits; the next call makes good what an interrupted one has left out."""
+        self._flag = True
+        for gate in list(self._gates):
+            try:
+                gate.release()
+            except RuntimeError:
+                pass  # it is open
+
+    def clear(self) -> None:
+        """Take the flag back."""
+        self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for at most `timeout` seconds; return True where the flag is set, or was meanwhile."""
+        if self._flag:
+            return True
+        gate = threading.Lock()
+        gate.acquire()
+        self._gates.append(gate)
+        try:
+            # Who sets the flag after this sees the gate.
+            return (
+                self._flag or gate.acquire(timeout=-1 if timeout is None else max(timeout, 0)) or self._flag
+            )
+        finally:
+            self._gates.remove(gate)
 
 
 class AsyncMutex(asyncio.Lock):

@@ -380,7 +380,8 @@ class Coherence:
                 self._complain()
             elif event.origin != events.PLAIN_SQL:
                 self._nodes.saw(event.origin, self._clock.now())
-            changes, moved = _NOTHING, False
+            changes = _NOTHING
+            moved = False
             for item in event.items:
                 if isinstance(item, events.LockReleased):
                     changes = changes._replace(released=(*changes.released, item.resource))

@@ -83,13 +83,8 @@ class Listener:
             psycopg.OperationalError: No server answered within the timeout for connecting.
             ListenerError: The listener cannot work there, or was closed before; the message says why.
         """
-        opened = self._loop.start()
-        if self._unclosed is None and not self._entrusted:
-            self._unclosed = Unclosed(
-                self, f"a {type(self).__name__}", dropped=self._loop.abandon, at_exit=self._loop.at_exit
-            )
         try:
-            opened.wait()
+            self._loop.open(self._watch)
         except BaseException:
             self.close()
             raise
@@ -107,6 +102,12 @@ class Listener:
         if self._unclosed is not None:
             self._unclosed.closed()
         self._loop.close(patience)
+
+    def _watch(self) -> None:
+        if not self._entrusted:
+            self._unclosed = Unclosed(
+                self, f"a {type(self).__name__}", dropped=self._loop.abandon, at_exit=self._loop.at_exit
+            )
 
     def _entrust(self) -> Self:
         """Leave it to its maker, who is watched over himself, to close this one; warn of nothing."""

@@ -110,11 +110,11 @@ class ListenerConnection:
 
     def abort(self) -> None:
         """Cut the connection at this end, from any thread: whoever waits for it gets an error at once."""
-        with self._guard:
-            try:
+        try:
+            with self._guard:
                 self._handle.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # cut, or closed, already
+        except OSError:
+            pass  # cut, or closed, already
 
     def finish(self) -> None:
         """Close the connection where nobody can wait any more."""

@@ -19,6 +19,7 @@ from psycopg import Notify
 from pgsession._concurrency import (
     GRACE,
     BackgroundLoop,
+    BackgroundTasks,
     Event,
     Home,
     SharedFuture,
@@ -69,6 +70,7 @@ class ListenerLoop:
         self._reconnect_delay = reconnect_delay
         self._logger = logger
         self._loop = BackgroundLoop(logger)
+        self._starter = BackgroundTasks(logger, most=1)
         self.lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[Thunk[Any], SharedFuture[Any]]] = deque()
         self._owner = 0
@@ -86,17 +88,25 @@ class ListenerLoop:
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
-    def start(self) -> SharedFuture[None]:
-        """Begin to connect, if that is not done yet; return what is set once the loop listens, or cannot.
+    def open(self, watch: Callable[[], None]) -> None:
+        """Connect, if that is not done yet; call `watch` before anything is opened.
 
         Raises:
-            ListenerError: It was closed before.
+            ListenerError: It was closed before, or cannot listen there.
         """
+        # Not in the caller's thread, who may be interrupted half way.
+        opened = self._starter.complete(partial(self._start, watch), "pgsession listener")
+        self._starter.drain(GRACE)
+        opened.wait()
+
+    def _start(self, watch: Callable[[], None]) -> SharedFuture[None]:
+        """Have the loop run; return what is set once it listens, or cannot."""
         if self._opened is None:
             if self._closing.is_set():
                 raise _closed()
             self._owner = os.getpid()
             self._home = Home()
+            watch()
             self._waiter = SocketWaiter()
             self._opened = SharedFuture()
             self._loop.start(partial(self._run, self._opened), "pgsession listener")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from functools import partial
 
 import psycopg
@@ -30,6 +31,7 @@ class LockRenewal:
         self._held: set[HeldLock] = set()
         self._waiting: dict[str, set[Event]] = {}
         self._loop = BackgroundLoop(logger)
+        self._guard = threading.Lock()  # so that one loop is started
         self._wake = Event()
         self._stopping = False
 
@@ -40,8 +42,9 @@ class LockRenewal:
         """Renew a lock from now on."""
         self._held.add(lock)
         self._wake.set()
-        if not self._loop.running and not self._stopping:
-            self._loop.start(self._renew_all, "pgsession locks")
+        with self._guard:
+            if not self._loop.running and not self._stopping:
+                self._loop.start(self._renew_all, "pgsession locks")
 
     def let_go(self, lock: HeldLock) -> None:
         """Stop renewing a lock."""

@@ -41,7 +41,7 @@ from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
 from .pool import Pool, plain_cursor
 from .prober import Prober
-from .store import ANSWERS_PART, CALLERS_PART, Store
+from .store import Store, servers_limit
 from .synchronizer import Synchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
@@ -130,6 +130,7 @@ class Runtime:
             inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
             operation_timeout=_seconds(config.operation_timeout),
+            limited=self._owns_pool,
             background=background,
             prober=self._prober,
         )
@@ -292,7 +293,7 @@ class Runtime:
             name="pgsession",
             reconnect_timeout=RECONNECT_DELAY,
             reconnect_failed=_reconnect,
-            configure=partial(_limit_statements, _servers_limit(config)),
+            configure=partial(_limit_statements, servers_limit(_seconds(config.operation_timeout))),
             open=False,
         )
 
@@ -312,16 +313,12 @@ class Runtime:
                 check(connection, self.statements)
 
 
-def _servers_limit(config: Config) -> int:
-    """Return the milliseconds that the server may take for a statement: its answer has to come in time."""
-    return max(int(1000 * (1 - CALLERS_PART - ANSWERS_PART) * _seconds(config.operation_timeout)), 1)
-
-
-def _limit_statements(milliseconds: int, connection: Connection[Any]) -> None:
+def _limit_statements(seconds: float, connection: Connection[Any]) -> None:
     """Have the server end what takes too long, so that no server process waits on for a caller who has gone.
 
     Not behind a pooler, where the next client would have the limit; and a shorter one of the role's stays.
     """
+    milliseconds = max(int(1000 * seconds), 1)
     plain_cursor(connection).execute(
         "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
         " WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout'"

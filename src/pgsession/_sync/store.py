@@ -37,6 +37,8 @@ COMPARED: Final = 20_000  # ids for each statement of a resync
 CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller hears how it ended
 # The part before that, in which the server's answer comes that it has given up, and that nothing was done.
 ANSWERS_PART: Final = 0.15
+# The part by which the server may take longer: to tell it each time would cost a tenth of a lone write.
+SLACK: Final = 0.05
 
 
 class Acquired(NamedTuple):
@@ -53,9 +55,11 @@ class Store:
     """Runs the library's statements on the connections of a pool.
 
     `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds, `operation_timeout` in
-    seconds. Every operation has a deadline, which all of its steps share: the wait for a connection, the statement, a
-    second try, the question of what became of a write. Nothing is sent after it, and a connection that has not answered
-    by then is cut. The server is given a little less, so that it can say in time that it did nothing.
+    seconds; `limited` is true where the connections have `servers_limit` as their limit.
+
+    Every operation has a deadline, which all of its steps share: the wait for a connection, the statement, a second
+    try, the question of what became of a write. Nothing is sent after it, and a connection that has not answered by
+    then is cut. The server is given a little less, so that it can say in time that it did nothing.
 
     Whatever uses a connection is done apart from its caller (`BackgroundTasks.call`): an exception raised into a
     thread of the user's, at whatever step, finds it waiting and nothing else.
@@ -72,6 +76,7 @@ class Store:
         inactivity: int,
         commit: Commit,
         operation_timeout: float,
+        limited: bool,
         background: BackgroundTasks,
         prober: Prober,
     ) -> None:
@@ -79,6 +84,7 @@ class Store:
         self._background = background
         self._prober = prober
         self.timeout = operation_timeout
+        self._limited = limited
         self._sql = statements
         self._node = node
         self._inactivity = inactivity
@@ -97,7 +103,8 @@ class Store:
         with self._pool.connection(end) as connection:
             cursor = plain_cursor(connection).execute("SELECT pg_catalog.pg_backend_pid()", prepare=False)
             row = cursor.fetchone()
-            self._prepare = None if row is not None and row[0] == connection.info.backend_pid else False
+            if row is None or row[0] != connection.info.backend_pid:
+                self._prepare = self._limited = False
 
     def check_available(self) -> None:
         """Let a call go on to the database.
@@ -404,8 +411,7 @@ class Store:
             connection.add_notice_handler(notice)
             try:
                 with connection.lock:
-                    limited = script.limited(end - time.monotonic() - ANSWERS_PART * self.timeout)
-                    row = connection.wait(limited.run(connection.pgconn))
+                    row = connection.wait(self._bounded(script, end).run(connection.pgconn))
             except CommitFailed as failure:
                 self._check_outcome(connection, failure.error, mark)
                 raise failure.error from None
@@ -428,6 +434,13 @@ class Store:
                 )
             return row
 
+    def _bounded(self, script: Script, end: float) -> Script:
+        """Return the script with a limit for the server, unless the connection's own is about the same."""
+        seconds = end - time.monotonic() - ANSWERS_PART * self.timeout
+        if self._limited and seconds >= servers_limit(self.timeout) - SLACK * self.timeout:
+            return script
+        return script.limited(seconds)
+
     def _is_late(self, end: float) -> bool:
         """Return True where what is left until `end` is no time to have anything done."""
         return end - time.monotonic() < (CALLERS_PART + ANSWERS_PART) * self.timeout
@@ -444,6 +457,11 @@ class Store:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
+
+
+def servers_limit(operation_timeout: float) -> float:
+    """Return the seconds that the server may take for a statement, for its answer to come in time."""
+    return (1 - CALLERS_PART - ANSWERS_PART) * operation_timeout
 
 
 def _roll_back(connection: Connection[Any]) -> None:
