@@ -75,14 +75,14 @@ async def test_the_fencing_token_only_grows(open_manager: OpenAsyncManager, tabl
 async def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> None:
     """Woken by the notification: the next try would be in a minute."""
     a, b = await open_manager(), await open_manager()
-    for arguments, options in (
-        ({"timeout": 60}, {"retry_delay": 60}),
-        ({}, {"retry_delay": 60, "max_retries": 1}),
-        ({}, {"retry_delay": timedelta(minutes=1), "max_retries": None}),
+    for resource, arguments, options in (
+        ("r1", {"timeout": 60}, {"retry_delay": 60}),
+        ("r2", {}, {"retry_delay": 60, "max_retries": 1}),
+        ("r3", {}, {"retry_delay": timedelta(minutes=1), "max_retries": None}),
     ):
-        lock = a.lock("r")
+        lock = a.lock(resource)
         assert await lock.acquire()
-        waiter = b.lock("r", **options)  # type: ignore[arg-type]
+        waiter = b.lock(resource, **options)  # type: ignore[arg-type]
         crew = AsyncCrew()
 
         async def wait(waiter: Any = waiter, arguments: Any = arguments) -> bool:
@@ -91,8 +91,8 @@ async def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> 
 
         crew.start(wait)
 
-        async def waits() -> bool:
-            return "r" in b._open_runtime().lock_renewal._waiting
+        async def waits(resource: str = resource) -> bool:
+            return resource in b._open_runtime().lock_renewal._waiting
 
         await eventually(waits)
         await lock.release()

@@ -90,9 +90,8 @@ async def test_a_cancellation_at_each_await_concerns_its_task_alone(dsn: str, sc
             assert not len(manager._coherence._leases)
             assert not len(runtime.group_commit) and not runtime.group_commit._behind
             assert len(runtime.connections._members) == len(runtime.connections._kept), "none is lent"
-            assert list(runtime.listener._loop._subscriptions) == [
-                runtime.statements.events_channel, runtime.synchronizer._proofs
-            ][::-1]  # fmt: skip
+            heard = [runtime.synchronizer._proofs.channel, runtime.synchronizer._events.channel]
+            assert list(runtime.listener._loop._subscriptions) == heard
 
 
 async def manager_by_hand(manager: pgsession.AsyncSessionManager) -> None:

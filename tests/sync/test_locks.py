@@ -77,14 +77,14 @@ def test_the_fencing_token_only_grows(open_manager: OpenAsyncManager, tables: Ta
 def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> None:
     """Woken by the notification: the next try would be in a minute."""
     a, b = open_manager(), open_manager()
-    for arguments, options in (
-        ({"timeout": 60}, {"retry_delay": 60}),
-        ({}, {"retry_delay": 60, "max_retries": 1}),
-        ({}, {"retry_delay": timedelta(minutes=1), "max_retries": None}),
+    for resource, arguments, options in (
+        ("r1", {"timeout": 60}, {"retry_delay": 60}),
+        ("r2", {}, {"retry_delay": 60, "max_retries": 1}),
+        ("r3", {}, {"retry_delay": timedelta(minutes=1), "max_retries": None}),
     ):
-        lock = a.lock("r")
+        lock = a.lock(resource)
         assert lock.acquire()
-        waiter = b.lock("r", **options)  # type: ignore[arg-type]
+        waiter = b.lock(resource, **options)  # type: ignore[arg-type]
         crew = Crew()
 
         def wait(waiter: Any = waiter, arguments: Any = arguments) -> bool:
@@ -93,8 +93,8 @@ def test_waiting_ends_with_the_release(open_manager: OpenAsyncManager) -> None:
 
         crew.start(wait)
 
-        def waits() -> bool:
-            return "r" in b._open_runtime().lock_renewal._waiting
+        def waits(resource: str = resource) -> bool:
+            return resource in b._open_runtime().lock_renewal._waiting
 
         eventually(waits)
         lock.release()

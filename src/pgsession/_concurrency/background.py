@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from pgsession.errors import OperationTimeout
 
 from .shared_future import AsyncSharedFuture, SharedFuture
+from .sync import Event
 from .types import LOGGER, AsyncThunk, Thunk
 
 T = TypeVar("T")
@@ -218,7 +219,7 @@ class BackgroundTasks:
         self._most = most
         self._queue: SimpleQueue[_Piece | None] = SimpleQueue()
         self._unfinished: set[_Piece] = set()
-        self._changed = threading.Condition()
+        self._finished = Event()  # set whenever nothing is unfinished
         self._threads: set[threading.Thread] = set()
         self._idle: list[None] = []  # one entry for each thread that waits at the queue
 
@@ -278,14 +279,21 @@ class BackgroundTasks:
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and its threads with it; return True if all that ran has ended."""
         end = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            done = self._changed.wait_for(lambda: not self._unfinished, timeout)
+        done = self._wait_until_finished(end)
         threads = [thread for thread in list(self._threads) if thread is not threading.current_thread()]
         for _ in threads:
             self._queue.put(None)
         for thread in threads:
             thread.join(None if end is None else max(end - time.monotonic(), 0))
         return done
+
+    def _wait_until_finished(self, end: float | None) -> bool:
+        while self._unfinished:
+            self._finished.clear()
+            left = None if end is None else end - time.monotonic()
+            if self._unfinished and not self._finished.wait(left):
+                return not self._unfinished
+        return True
 
     def _have_threads(self) -> None:
         """Start a thread if more waits than there are threads that wait for it."""
@@ -330,8 +338,7 @@ class BackgroundTasks:
     def _finish(self, piece: _Piece) -> None:
         self._unfinished.discard(piece)
         if not self._unfinished:
-            with self._changed:
-                self._changed.notify_all()
+            self._finished.set()
 
 
 def _settle(future: SharedFuture[T], fn: Thunk[T]) -> None:

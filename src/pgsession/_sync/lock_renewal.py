@@ -42,6 +42,11 @@ class LockRenewal:
         """Renew a lock from now on."""
         self._held.add(lock)
         self._wake.set()
+        if not self._loop.running:
+            # Not here: whoever is interrupted while he starts a thread cannot know whether it runs.
+            self.background.run(self._have_loop, "pgsession lock")
+
+    def _have_loop(self) -> None:
         with self._guard:
             if not self._loop.running and not self._stopping:
                 self._loop.start(self._renew_all, "pgsession locks")
