@@ -250,7 +250,9 @@ def run_threads(storm: Storm) -> None:
 def same(before: dict[str, object], state: Callable[[], dict[str, object]]) -> None:
     end = time.monotonic() + PATIENCE
     while (now := state()) != before:
-        assert time.monotonic() < end, f"before {before}, after {now}"
+        if time.monotonic() >= end:
+            faulthandler.dump_traceback()  # which thread is one too many
+            raise AssertionError(f"before {before}, after {now}")
         time.sleep(0.1)
 
 
