@@ -119,7 +119,13 @@ def test_who_may_connect_holds_up_nothing(roles: Roles, schema: str, node: pgses
         assert stranger.execute(locks).fetchone() == (0,)
         writer.rollback()
         for table in ("sessions", "session_locks", "session_user_buckets", "session_incarnation"):
-            for statement in ("LOCK TABLE {} IN ACCESS SHARE MODE", "SELECT FROM {} FOR KEY SHARE"):
+            for statement in (
+                "LOCK TABLE {} IN ACCESS SHARE MODE",
+                "SELECT FROM {} FOR KEY SHARE",
+                # These lock before they look for a right on the table: USAGE of its schema is what he must not have.
+                "PREPARE held AS DELETE FROM {}",
+                "CREATE RULE held AS ON INSERT TO {} DO ALSO NOTHING",
+            ):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege), stranger.transaction():
                     stranger.execute(statement.format(f"{schema}.{table}"))  # type: ignore[arg-type]
         assert node.delete_session(session.id)
