@@ -318,7 +318,19 @@ def _migrating(version: int, names: dict[str, sql.Composable]) -> _Steps[list[st
                 serves_from=sql.Literal(migration.serves_from),
             )
             done.append(f"applied migration {migration.name}")
+    if version == 0:
+        yield sql.SQL("REVOKE ALL ON {} FROM {}").format(names["incarnation"], (yield from _favoured()))
     return done
+
+
+def _favoured() -> _Steps[sql.SQL]:
+    """Return PUBLIC and the roles to which default privileges have just given rights, as a list in SQL."""
+    rows = yield sql.SQL(
+        "SELECT DISTINCT quote_ident(pg_get_userbyid(a.grantee))"
+        " FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) a JOIN pg_roles r ON r.oid = d.defaclrole"
+        " WHERE r.rolname = current_user AND a.grantee NOT IN (0, r.oid)"
+    )
+    return sql.SQL(", ".join(["PUBLIC", *(role for (role,) in rows)]))
 
 
 def _completing(
@@ -333,10 +345,11 @@ def _completing(
         )
     functions = found.missing("function")
     triggers = [] if newer else found.missing("trigger")
+    others = yield from _favoured()
     for short in functions:
         yield render(file("functions", f"{short}.sql"), names)
         types = sql.SQL(", ".join(parameter_types(short, names)))
-        yield sql.SQL("REVOKE EXECUTE ON FUNCTION {}({}) FROM PUBLIC").format(names[short], types)
+        yield sql.SQL("REVOKE ALL ON FUNCTION {}({}) FROM {}").format(names[short], types, others)
     if triggers or (functions and not newer):
         yield render(file("triggers.sql"), names)
     if functions:

@@ -119,7 +119,13 @@ def test_who_may_connect_holds_up_nothing(roles: Roles, schema: str, node: pgses
         assert stranger.execute(locks).fetchone() == (0,)
         writer.rollback()
         for table in ("sessions", "session_locks", "session_user_buckets", "session_incarnation"):
-            for statement in ("LOCK TABLE {} IN ACCESS SHARE MODE", "SELECT FROM {} FOR KEY SHARE"):
+            for statement in (
+                "LOCK TABLE {} IN ACCESS SHARE MODE",
+                "SELECT FROM {} FOR KEY SHARE",
+                # These lock before they look for a right on the table: USAGE of its schema is what he must not have.
+                "PREPARE held AS DELETE FROM {}",
+                "CREATE RULE held AS ON INSERT TO {} DO ALSO NOTHING",
+            ):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege), stranger.transaction():
                     stranger.execute(statement.format(f"{schema}.{table}"))  # type: ignore[arg-type]
         assert node.delete_session(session.id)
@@ -228,6 +234,40 @@ def test_who_may_delete_sessions_says_nothing_else(
             operator.execute(f"DELETE FROM {schema}.sessions WHERE false")  # type: ignore[arg-type]
     all_is_delivered(node)
     assert not lock.lost.is_set() and node.stats().listener_losses == 0
+
+
+def test_who_fires_a_trigger_is_not_told_the_name(
+    roles: Roles, schema: str, node: pgsession.SessionManager
+) -> None:
+    """Anybody may have the server report to him what it runs for him, inside of our functions too."""
+    sessions = [node.create_session("ann", {"n": 1}) for _ in range(3)]
+    for number, session in enumerate(sessions):
+        node.lock(f"r{number}", session_id=session.id).acquire()
+    tables = ("sessions", "session_attributes", "session_locks")
+    roles.execute("owner", f"GRANT USAGE ON SCHEMA {schema} TO {roles.operator}")
+    for table in tables:
+        roles.execute("owner", f"GRANT ALL ON {schema}.{table} TO {roles.operator}")
+    said: list[str] = []
+    with psycopg.connect(roles.dsn("operator"), autocommit=True) as operator:
+        operator.add_notice_handler(
+            lambda notice: said.extend((notice.message_primary or "", notice.message_detail or ""))
+        )
+        operator.execute("SET client_min_messages = debug1")
+        for setting in ("trace_notify", "debug_print_parse", "debug_print_rewritten", "debug_print_plan"):
+            operator.execute(f"SET {setting} = on")  # type: ignore[arg-type]
+        operator.execute(f"UPDATE {schema}.sessions SET group_id = 'g'")  # type: ignore[arg-type]
+        operator.execute(f"DELETE FROM {schema}.sessions WHERE id = %s", (sessions[0].id,))  # type: ignore[arg-type]
+        operator.execute(f"DELETE FROM {schema}.session_locks WHERE resource = 'r1'")  # type: ignore[arg-type]
+        for table in reversed(tables):
+            operator.execute(f"TRUNCATE {schema}.{table}")  # type: ignore[arg-type]
+    words = " ".join(" ".join(said).split())
+    assert "pg_notify" in words and "AtCommit_Notify" in words  # it was told something
+    values = (
+        bytes(int(number) & 255 for number in value.split())
+        for value in re.findall(r"\[((?: -?\d+)+) \]", words)
+    )
+    words += b" ".join(values).decode(errors="replace")
+    assert NAME.findall(words) == []
 
 
 def test_no_name_of_a_channel_is_in_the_log_or_in_what_others_run(own_server: Callable[..., Any]) -> None:

@@ -184,6 +184,33 @@ def test_init_grants_what_is_left(roles: Roles, schema: str, init: Callable[...,
     assert "nothing to do" in init("--grant-to", roles.service)
 
 
+def test_default_privileges_tell_nobody_the_secret(
+    roles: Roles, schema: str, init: Callable[..., str]
+) -> None:
+    for place in ("", f"IN SCHEMA {schema}"):
+        for what in ("TABLES", "FUNCTIONS"):
+            others = f"{roles.service}, {roles.stranger}, PUBLIC"
+            roles.execute("owner", f"ALTER DEFAULT PRIVILEGES {place} GRANT ALL ON {what} TO {others}")
+    init("--grant-to", roles.service)
+    roles.execute("owner", f"GRANT USAGE ON SCHEMA {schema} TO {roles.stranger}")
+    for kind in ("service", "stranger"):
+        for forbidden in ("SELECT secret FROM {}.session_incarnation", "DELETE FROM {}.session_incarnation"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                roles.execute(kind, forbidden.format(schema))
+    callers = (
+        "SELECT DISTINCT a.grantee::regrole::text FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a"
+        f" WHERE p.pronamespace = '{schema}'::regnamespace ORDER BY 1"
+    )
+    assert roles.execute("owner", callers) == [(roles.owner,), (roles.service,)]
+
+
+def test_not_everybody_is_a_service(roles: Roles, schema: str) -> None:
+    with psycopg.connect(roles.dsn("owner"), autocommit=True) as connection:
+        with pytest.raises(ValueError, match="grant_to: must be roles, not public"):
+            module.create(connection, schema, grant_to=[roles.service, "public"])
+    assert catalog(roles, schema)[1:] == []
+
+
 def test_a_role_that_is_not_there_gets_nothing(roles: Roles, schema: str) -> None:
     with psycopg.connect(roles.dsn("owner"), autocommit=True) as connection:
         with pytest.raises(

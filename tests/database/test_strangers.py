@@ -84,6 +84,28 @@ def test_what_is_ours_has_one_owner(roles: Roles, dsn: str, schema: str, change:
             module.create(connection, schema)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE {schema}.session_user_buckets (bucket integer PRIMARY KEY); CREATE TRIGGER pgsession_1_loaded"
+        " BEFORE INSERT ON {schema}.session_user_buckets FOR EACH ROW EXECUTE FUNCTION {schema}.trap();"
+        " ALTER TABLE {schema}.session_user_buckets ENABLE ALWAYS TRIGGER pgsession_1_loaded",
+        "CREATE VIEW {schema}.session_user_buckets AS SELECT 1 AS bucket",
+    ],
+    ids=["table", "view"],
+)
+def test_a_strangers_table_in_the_place_of_one_of_ours_is_seen(roles: Roles, schema: str, made: str) -> None:
+    """Our functions would use it, and its triggers run with the rights of our owner."""
+    with psycopg.connect(roles.dsn("owner"), autocommit=True) as connection:
+        module.create(connection, schema, grant_to=[roles.service])
+        connection.execute(f"DROP TABLE {schema}.session_user_buckets")  # type: ignore[arg-type]
+        connection.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {roles.stranger}")  # type: ignore[arg-type]
+    roles.execute("stranger", (TRAP + made).format(schema=schema))
+    with psycopg.connect(roles.dsn("service"), autocommit=True) as connection:
+        with pytest.raises(pgsession.SchemaError, match=f"missing, or not {roles.owner}'s: buckets"):
+            module.check(connection, Statements(schema))
+
+
 def test_a_superuser_is_told_to_be_the_owner(roles: Roles, dsn: str, schema: str) -> None:
     with psycopg.connect(roles.dsn("owner"), autocommit=True) as connection:
         module.create(connection, schema)

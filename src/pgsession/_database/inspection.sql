@@ -1,10 +1,13 @@
 -- What there is of our tables, functions and triggers, and whether a role may do with them what it must: see Found in
--- pgsession._database.inspection. A function is ours by its name and by belonging to the owner of the sessions.
+-- pgsession._database.inspection. A table or function is ours by its name and by belonging to the owner of the sessions.
 WITH n AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname = {schema}),
-t AS MATERIALIZED (
+c AS MATERIALIZED (
+    SELECT w.short, c.oid, c.relowner FROM (VALUES {relations}) w(short, name, columns)
+    JOIN pg_class c ON c.relname = w.name AND c.relnamespace = (SELECT oid FROM n) AND c.relkind IN ('r', 'S')
+), t AS MATERIALIZED (
     SELECT w.short, w.columns, c.oid, c.oid::regclass::text AS label, c.relowner
     FROM (VALUES {relations}) w(short, name, columns)
-    LEFT JOIN pg_class c ON c.relname = w.name AND c.relnamespace = (SELECT oid FROM n)
+    LEFT JOIN c ON c.short = w.short AND c.relowner = (SELECT relowner FROM c WHERE short = 'sessions')
 ), f AS MATERIALIZED (
     SELECT w.short, w.called, p.oid, p.oid::regprocedure::text AS label,
            coalesce(p.proacl, acldefault('f', p.proowner)) AS acl

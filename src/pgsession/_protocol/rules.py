@@ -123,7 +123,10 @@ def role_names(name: str, value: object) -> tuple[str, ...]:
     """Return the names of roles: any iterable of str but a str."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: an iterable of role names is needed, not {type(value).__name__}")
-    return tuple(check_text(name, role, 1, MAX_NAME_BYTES) for role in value)
+    roles = tuple(check_text(name, role, 1, MAX_NAME_BYTES) for role in value)
+    if "public" in roles:  # no role can be called that
+        raise ValueError(f"{name}: must be roles, not public, which is everybody")
+    return roles
 
 
 def _quotable(name: str, text: str) -> str:

@@ -3,7 +3,7 @@
 -- the rest would. What is replicated is sent row by row: apply workers of logical replication fire no statement triggers, and
 -- forget settings after each row.
 CREATE FUNCTION {note}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $pgsession$
 DECLARE
     noted text := coalesce(current_setting('pgsession.noted', true), '');
     sent integer := coalesce(nullif(current_setting('pgsession.noted_payloads', true), ''), '0')::integer;

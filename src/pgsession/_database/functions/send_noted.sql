@@ -1,7 +1,7 @@
 -- Sends what a statement of plain SQL has changed. Anybody can put something else into the setting: nothing goes out that is not
 -- about sessions.
 CREATE FUNCTION {send_noted}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET trace_notify = off AS $pgsession$
 DECLARE
     noted text := current_setting('pgsession.noted', true);
 BEGIN

@@ -1,7 +1,8 @@
 -- What belonged to a session that plain SQL has deleted goes, too. A row trigger: apply workers of logical replication fire no
 -- others, and no transition table is kept, for which our own deletes would pay.
 CREATE FUNCTION {session_removed}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET trace_notify = off SET plan_cache_mode = force_generic_plan AS $pgsession$
 DECLARE
     noted text := set_config('pgsession.own', 'on', true);
     ended text[];

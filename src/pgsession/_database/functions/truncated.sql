@@ -1,6 +1,6 @@
 -- Keeps the tables together after a TRUNCATE of the one that TG_ARGV names; before one of the locks it tells their holders.
 CREATE FUNCTION {truncated}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET trace_notify = off SET plan_cache_mode = force_generic_plan AS $pgsession$
 DECLARE
     own text := coalesce(current_setting('pgsession.own', true), '');
     moment timestamptz := clock_timestamp();
