@@ -27,7 +27,7 @@ from pgsession._database.connections import (
     leads_elsewhere,
     shut,
 )
-from pgsession.errors import OperationTimeout
+from pgsession.errors import OperationTimeout, PgSessionError
 
 # Seconds that a connection is kept; then the psycopg pool has it back: it replaces old ones, and closes idle ones.
 KEPT_FOR: Final = 60.0
@@ -88,8 +88,8 @@ class AsyncPool:
     async def connection(self, end: float) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend a connection for the block, and cut it if the block is not over in time.
 
-        After a psycopg error the connection is given back, unless the error says that it leads to the wrong server.
-        After any other exception (a cancelled task, an interrupt, a time limit of the caller's framework) nobody knows
+        After an error of psycopg's or the library's own the connection is given back, unless the error says that it
+        leads to the wrong server. After any other exception (a cancelled task, an interrupt, a time limit of the caller's framework) nobody knows
         what state it is in: it is closed, nothing is sent on it, and the exception passes through unchanged.
 
         Args:
@@ -112,6 +112,8 @@ class AsyncPool:
                 connection.pgconn.finish()
             if limit.passed and error.sqlstate is None:
                 raise OperationTimeout("the database did not answer in time") from error
+            raise
+        except PgSessionError:
             raise
         except BaseException:
             connection.pgconn.finish()
