@@ -131,6 +131,31 @@ async def test_who_waits_is_answered_once_it_is_known(open_manager: OpenAsyncMan
         await manager.close()
 
 
+async def test_a_write_is_refused_at_once_behind_one_that_waits_for_its_answer(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        manager = await open_manager(way.conninfo, operation_timeout=LIMIT)
+        way.freeze()
+        async with AsyncCrew() as crew:
+            crew.start(manager.create_session, "sent")
+
+            async def sent() -> bool:
+                writes = list(manager._open_runtime().group_commit._waiting)
+                return any(operation.sent for operation in writes)
+
+            await eventually(sent)
+            for _ in range(2):
+                manager._open_runtime()._breaker.failed(TimeoutError())
+            began = time.monotonic()
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                await manager.create_session("later")
+            assert time.monotonic() - began < GUARD
+            way.forward()
+            await crew.join()
+        await manager.close()
+
+
 @pytest.mark.parametrize("writes", [False, True])
 async def test_so_many_wait_and_no_more(
     open_manager: OpenAsyncManager, dsn: str, monkeypatch: pytest.MonkeyPatch, writes: bool

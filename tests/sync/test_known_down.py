@@ -129,6 +129,31 @@ def test_who_waits_is_answered_once_it_is_known(open_manager: OpenAsyncManager, 
         manager.close()
 
 
+def test_a_write_is_refused_at_once_behind_one_that_waits_for_its_answer(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        manager = open_manager(way.conninfo, operation_timeout=LIMIT)
+        way.freeze()
+        with Crew() as crew:
+            crew.start(manager.create_session, "sent")
+
+            def sent() -> bool:
+                writes = list(manager._open_runtime().group_commit._waiting)
+                return any(operation.sent for operation in writes)
+
+            eventually(sent)
+            for _ in range(2):
+                manager._open_runtime()._breaker.failed(TimeoutError())
+            began = time.monotonic()
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                manager.create_session("later")
+            assert time.monotonic() - began < GUARD
+            way.forward()
+            crew.join()
+        manager.close()
+
+
 @pytest.mark.parametrize("writes", [False, True])
 def test_so_many_wait_and_no_more(
     open_manager: OpenAsyncManager, dsn: str, monkeypatch: pytest.MonkeyPatch, writes: bool
