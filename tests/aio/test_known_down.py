@@ -6,10 +6,14 @@ import time
 import uuid
 from collections.abc import Callable
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgsession
 from pgsession._async import group_commit, runtime
+from pgsession._protocol.breaker import TRUST
+from pgsession.embedded import EmbeddedServer
 from tests.aio.conftest import OpenAsyncManager
 from tests.aio.helpers import eventually
 from tests.crew import AsyncCrew
@@ -195,6 +199,46 @@ async def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncMa
             way.cut()
             assert await manager.get_session(session.id, refresh=True) is not None
         await manager.close()
+
+
+async def test_who_is_let_in_no_more_uses_what_is_connected(
+    own_server: Callable[..., EmbeddedServer], schema: str
+) -> None:
+    """As with a new password, or where others have all connections of the server."""
+    server = own_server()
+    fields = {"create_schema_if_missing": True, "operation_timeout": LIMIT, "schema_name": schema}
+    with psycopg.connect(server.conninfo, autocommit=True) as console:
+        console.execute("CREATE ROLE service LOGIN SUPERUSER")
+        database = make_conninfo(server.conninfo, user="service")
+        async with pgsession.AsyncSessionManager(database, pgsession.Config(**fields)) as manager:
+            session = await manager.create_session("u")
+            runtime = manager._open_runtime()
+            console.execute("ALTER ROLE service NOLOGIN")
+            runtime._prober.suspect()
+
+            async def looked() -> bool:
+                return runtime._breaker._found_at > 0 or runtime._breaker.is_open
+
+            await eventually(looked, "a probe")
+            assert await manager.get_session(session.id, refresh=True) is not None
+            runtime._breaker._found_at = -TRUST  # what it has just found is no reason not to look again
+            console.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
+            )
+
+            async def down() -> bool:
+                return runtime._breaker.is_open
+
+            await eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable, match="not permitted"):
+                await manager.create_session("u")
+            console.execute("ALTER ROLE service LOGIN")
+
+            async def back() -> bool:
+                return (await manager.check_health()).database is None
+
+            await eventually(back, "the database to be back")
+            await manager.create_session("u")
 
 
 def test_the_waiting_is_bounded_for_real() -> None:

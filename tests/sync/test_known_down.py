@@ -8,10 +8,14 @@ import time
 import uuid
 from collections.abc import Callable
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgsession
+from pgsession._protocol.breaker import TRUST
 from pgsession._sync import group_commit, runtime
+from pgsession.embedded import EmbeddedServer
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
 from tests.sync.conftest import OpenAsyncManager
@@ -193,6 +197,46 @@ def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncManager,
             way.cut()
             assert manager.get_session(session.id, refresh=True) is not None
         manager.close()
+
+
+def test_who_is_let_in_no_more_uses_what_is_connected(
+    own_server: Callable[..., EmbeddedServer], schema: str
+) -> None:
+    """As with a new password, or where others have all connections of the server."""
+    server = own_server()
+    fields = {"create_schema_if_missing": True, "operation_timeout": LIMIT, "schema_name": schema}
+    with psycopg.connect(server.conninfo, autocommit=True) as console:
+        console.execute("CREATE ROLE service LOGIN SUPERUSER")
+        database = make_conninfo(server.conninfo, user="service")
+        with pgsession.SessionManager(database, pgsession.Config(**fields)) as manager:
+            session = manager.create_session("u")
+            runtime = manager._open_runtime()
+            console.execute("ALTER ROLE service NOLOGIN")
+            runtime._prober.suspect()
+
+            def looked() -> bool:
+                return runtime._breaker._found_at > 0 or runtime._breaker.is_open
+
+            eventually(looked, "a probe")
+            assert manager.get_session(session.id, refresh=True) is not None
+            runtime._breaker._found_at = -TRUST  # what it has just found is no reason not to look again
+            console.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
+            )
+
+            def down() -> bool:
+                return runtime._breaker.is_open
+
+            eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable, match="not permitted"):
+                manager.create_session("u")
+            console.execute("ALTER ROLE service LOGIN")
+
+            def back() -> bool:
+                return (manager.check_health()).database is None
+
+            eventually(back, "the database to be back")
+            manager.create_session("u")
 
 
 def test_the_waiting_is_bounded_for_real() -> None:

@@ -38,7 +38,7 @@ from .listener import AsyncListener
 from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
 from .pool import AsyncPool, plain_cursor
-from .prober import AsyncProber
+from .prober import CAN_WRITE, AsyncProber
 from .store import AsyncStore, servers_limit
 from .synchronizer import AsyncSynchronizer
 
@@ -106,6 +106,7 @@ class AsyncRuntime:
         self._prober = AsyncProber(
             self._breaker,
             _probe_parameters(database),
+            ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
             logger=logger,
@@ -254,6 +255,12 @@ class AsyncRuntime:
         if self._coherence.fills_under_way >= MOST_WAITING:
             raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
         self.store.check_available()
+
+    async def _ask_idle(self) -> bool:
+        end = time.monotonic() + _seconds(self._config.operation_timeout) / 4
+        async with self.connections.connection(end, patience=0) as connection:
+            row = await (await plain_cursor(connection).execute(CAN_WRITE)).fetchone()
+        return bool(row is not None and row[0])
 
     def _on_down(self) -> None:
         """Answer all who wait for a database that is down: it is known now what they would find out."""

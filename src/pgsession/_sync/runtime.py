@@ -40,7 +40,7 @@ from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
 from .pool import Pool, plain_cursor
-from .prober import Prober
+from .prober import CAN_WRITE, Prober
 from .store import Store, servers_limit
 from .synchronizer import Synchronizer
 
@@ -108,6 +108,7 @@ class Runtime:
         self._prober = Prober(
             self._breaker,
             _probe_parameters(database),
+            ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
             logger=logger,
@@ -256,6 +257,12 @@ class Runtime:
         if self._coherence.fills_under_way >= MOST_WAITING:
             raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
         self.store.check_available()
+
+    def _ask_idle(self) -> bool:
+        end = time.monotonic() + _seconds(self._config.operation_timeout) / 4
+        with self.connections.connection(end, patience=0) as connection:
+            row = (plain_cursor(connection).execute(CAN_WRITE)).fetchone()
+        return bool(row is not None and row[0])
 
     def _on_down(self) -> None:
         """Answer all who wait for a database that is down: it is known now what they would find out."""
