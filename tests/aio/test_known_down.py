@@ -9,6 +9,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from pgsession._async import group_commit, runtime
@@ -199,6 +200,27 @@ async def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncMa
             way.cut()
             assert await manager.get_session(session.id, refresh=True) is not None
         await manager.close()
+
+
+async def test_an_outage_is_known_where_the_pool_computes_its_conninfo(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        async with AsyncConnectionPool(way.conninfo, min_size=1, max_size=2, open=False) as pool:
+            pool.conninfo = lambda: way.conninfo  # type: ignore[assignment]  # as newer pools allow
+            manager = await open_manager(pool, listener_conninfo=way.conninfo, operation_timeout=LIMIT)
+            pool.conninfo = way.conninfo
+            shut(way)
+            runtime = manager._open_runtime()
+
+            async def down() -> bool:
+                return runtime._breaker.is_open
+
+            await eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                await manager.create_session("u")
+            way.forward()
+            await manager.close()
 
 
 async def test_who_is_let_in_no_more_uses_what_is_connected(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg_pool import ConnectionPool
 
 import pgsession
 from pgsession._protocol.breaker import TRUST
@@ -197,6 +198,27 @@ def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncManager,
             way.cut()
             assert manager.get_session(session.id, refresh=True) is not None
         manager.close()
+
+
+def test_an_outage_is_known_where_the_pool_computes_its_conninfo(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        with ConnectionPool(way.conninfo, min_size=1, max_size=2, open=False) as pool:
+            pool.conninfo = lambda: way.conninfo  # type: ignore[assignment]  # as newer pools allow
+            manager = open_manager(pool, listener_conninfo=way.conninfo, operation_timeout=LIMIT)
+            pool.conninfo = way.conninfo
+            shut(way)
+            runtime = manager._open_runtime()
+
+            def down() -> bool:
+                return runtime._breaker.is_open
+
+            eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                manager.create_session("u")
+            way.forward()
+            manager.close()
 
 
 def test_who_is_let_in_no_more_uses_what_is_connected(

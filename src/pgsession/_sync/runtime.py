@@ -107,7 +107,7 @@ class Runtime:
         self._breaker = Breaker()
         self._prober = Prober(
             self._breaker,
-            _probe_parameters(database),
+            _probe_parameters(database, config.listener_conninfo),
             ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
@@ -344,12 +344,15 @@ def _reconnect(pool: ConnectionPool[Any]) -> None:
         pool.check()
 
 
-def _probe_parameters(database: Any) -> dict[str, Any] | None:
-    """Return what a probe connects with; None where a pool computes its conninfo for each connection."""
+def _probe_parameters(database: Any, listener_conninfo: str | None) -> dict[str, Any] | None:
+    """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
     try:
-        return conninfos.listener_parameters(conninfos.of_database(database), connect_timeout=CONNECT_TIMEOUT)
+        conninfo = conninfos.of_database(database)
     except ConfigError:
-        return None
+        if listener_conninfo is None:
+            return None  # the listener is shared
+        conninfo = listener_conninfo
+    return conninfos.listener_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)
 
 
 def _commit(config: Config) -> Commit:
