@@ -6,10 +6,15 @@ import time
 import uuid
 from collections.abc import Callable
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from pgsession._async import group_commit, runtime
+from pgsession._protocol.breaker import TRUST
+from pgsession.embedded import EmbeddedServer
 from tests.aio.conftest import OpenAsyncManager
 from tests.aio.helpers import eventually
 from tests.crew import AsyncCrew
@@ -131,6 +136,31 @@ async def test_who_waits_is_answered_once_it_is_known(open_manager: OpenAsyncMan
         await manager.close()
 
 
+async def test_a_write_is_refused_at_once_behind_one_that_waits_for_its_answer(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        manager = await open_manager(way.conninfo, operation_timeout=LIMIT)
+        way.freeze()
+        async with AsyncCrew() as crew:
+            crew.start(manager.create_session, "sent")
+
+            async def sent() -> bool:
+                writes = list(manager._open_runtime().group_commit._waiting)
+                return any(operation.sent for operation in writes)
+
+            await eventually(sent)
+            for _ in range(2):
+                manager._open_runtime()._breaker.failed(TimeoutError())
+            began = time.monotonic()
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                await manager.create_session("later")
+            assert time.monotonic() - began < GUARD
+            way.forward()
+            await crew.join()
+        await manager.close()
+
+
 @pytest.mark.parametrize("writes", [False, True])
 async def test_so_many_wait_and_no_more(
     open_manager: OpenAsyncManager, dsn: str, monkeypatch: pytest.MonkeyPatch, writes: bool
@@ -170,6 +200,67 @@ async def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncMa
             way.cut()
             assert await manager.get_session(session.id, refresh=True) is not None
         await manager.close()
+
+
+async def test_an_outage_is_known_where_the_pool_computes_its_conninfo(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        async with AsyncConnectionPool(way.conninfo, min_size=1, max_size=2, open=False) as pool:
+            pool.conninfo = lambda: way.conninfo  # type: ignore[assignment]  # as newer pools allow
+            manager = await open_manager(pool, listener_conninfo=way.conninfo, operation_timeout=LIMIT)
+            pool.conninfo = way.conninfo
+            shut(way)
+            runtime = manager._open_runtime()
+
+            async def down() -> bool:
+                return runtime._breaker.is_open
+
+            await eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                await manager.create_session("u")
+            way.forward()
+            await manager.close()
+
+
+async def test_who_is_let_in_no_more_uses_what_is_connected(
+    own_server: Callable[..., EmbeddedServer], schema: str
+) -> None:
+    """As with a new password, or where others have all connections of the server."""
+    server = own_server()
+    fields = {"create_schema_if_missing": True, "operation_timeout": LIMIT, "schema_name": schema}
+    with psycopg.connect(server.conninfo, autocommit=True) as console:
+        console.execute("CREATE ROLE service LOGIN SUPERUSER")
+        database = make_conninfo(server.conninfo, user="service")
+        async with pgsession.AsyncSessionManager(database, pgsession.Config(**fields)) as manager:
+            session = await manager.create_session("u")
+            runtime = manager._open_runtime()
+            console.execute("ALTER ROLE service NOLOGIN")
+            runtime._prober.suspect()
+
+            async def looked() -> bool:
+                return runtime._breaker._found_at > 0 or runtime._breaker.is_open
+
+            await eventually(looked, "a probe")
+            assert await manager.get_session(session.id, refresh=True) is not None
+            runtime._breaker._found_at = -TRUST  # what it has just found is no reason not to look again
+            console.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
+            )
+
+            async def down() -> bool:
+                return runtime._breaker.is_open
+
+            await eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable, match="not permitted"):
+                await manager.create_session("u")
+            console.execute("ALTER ROLE service LOGIN")
+
+            async def back() -> bool:
+                return (await manager.check_health()).database is None
+
+            await eventually(back, "the database to be back")
+            await manager.create_session("u")
 
 
 def test_the_waiting_is_bounded_for_real() -> None:

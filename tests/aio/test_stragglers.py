@@ -105,6 +105,32 @@ async def leave_connections(
         assert fresh is not None and fresh["n"] == 1
 
 
+async def test_walks_that_wait_leave_connections_to_the_others(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    manager = await open_manager(operation_timeout=8, pool_max_size=4)
+    for _ in range(2):
+        await manager.create_session("locked", {"n": 0})
+    free = await manager.create_session("u", {"n": 0})
+    async with await AsyncConnection.connect(dsn) as foreign, AsyncCrew() as crew:
+        await lock_sessions(foreign, schema)
+        for _ in range(3):
+            crew.start(manager.delete_user_sessions, "locked")
+            crew.start(manager.delete_attribute_from_user_sessions, "locked", "n")
+
+        async def wait() -> bool:
+            return manager._open_runtime().pool.get_stats()["requests_num"] >= 6
+
+        await eventually(wait)
+        for n in range(3):
+            free["n"] = n + 1
+            await manager.update_session(free)
+            assert await manager.get_session(free.id, refresh=True) is not None
+        await foreign.rollback()
+        assert sum(await crew.join()) >= 2  # nobody's time was over yet
+    assert not await manager.list_user_sessions("locked")
+
+
 async def test_who_needs_a_locked_attribute_waits_alone(
     open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:

@@ -106,6 +106,29 @@ async def test_who_is_late_is_not_sent_and_cuts_no_connection(open_manager: Open
     assert await backend() == before
 
 
+async def test_what_the_server_gave_up_in_time_costs_no_connection(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    """Else every caller who is late would have the server begin another process, when it is busiest."""
+    manager = await open_manager(operation_timeout=1, pool_max_size=1)
+    session = await manager.create_session("u", {"n": 1})
+    session["n"] = 2
+    connections = manager._open_runtime().connections
+
+    async def backend() -> int:
+        async with connections.connection(time.monotonic() + 20) as connection:
+            return connection.info.backend_pid
+
+    before = await backend()
+    with tables.locked("SELECT id FROM {sessions} FOR UPDATE"):
+        with pytest.raises(pgsession.OperationTimeout):
+            await manager.delete_user_sessions("u")
+        assert await backend() == before
+        with pytest.raises(pgsession.OperationTimeout):
+            await manager.update_session(session)
+        assert await backend() == before
+
+
 async def test_a_server_that_is_silent_after_an_error_holds_up_nobody(
     open_manager: OpenAsyncManager, dsn: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,15 @@ import time
 import uuid
 from collections.abc import Callable
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import ConnectionPool
 
 import pgsession
+from pgsession._protocol.breaker import TRUST
 from pgsession._sync import group_commit, runtime
+from pgsession.embedded import EmbeddedServer
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
 from tests.sync.conftest import OpenAsyncManager
@@ -129,6 +134,31 @@ def test_who_waits_is_answered_once_it_is_known(open_manager: OpenAsyncManager, 
         manager.close()
 
 
+def test_a_write_is_refused_at_once_behind_one_that_waits_for_its_answer(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        manager = open_manager(way.conninfo, operation_timeout=LIMIT)
+        way.freeze()
+        with Crew() as crew:
+            crew.start(manager.create_session, "sent")
+
+            def sent() -> bool:
+                writes = list(manager._open_runtime().group_commit._waiting)
+                return any(operation.sent for operation in writes)
+
+            eventually(sent)
+            for _ in range(2):
+                manager._open_runtime()._breaker.failed(TimeoutError())
+            began = time.monotonic()
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                manager.create_session("later")
+            assert time.monotonic() - began < GUARD
+            way.forward()
+            crew.join()
+        manager.close()
+
+
 @pytest.mark.parametrize("writes", [False, True])
 def test_so_many_wait_and_no_more(
     open_manager: OpenAsyncManager, dsn: str, monkeypatch: pytest.MonkeyPatch, writes: bool
@@ -168,6 +198,67 @@ def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncManager,
             way.cut()
             assert manager.get_session(session.id, refresh=True) is not None
         manager.close()
+
+
+def test_an_outage_is_known_where_the_pool_computes_its_conninfo(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as way:
+        with ConnectionPool(way.conninfo, min_size=1, max_size=2, open=False) as pool:
+            pool.conninfo = lambda: way.conninfo  # type: ignore[assignment]  # as newer pools allow
+            manager = open_manager(pool, listener_conninfo=way.conninfo, operation_timeout=LIMIT)
+            pool.conninfo = way.conninfo
+            shut(way)
+            runtime = manager._open_runtime()
+
+            def down() -> bool:
+                return runtime._breaker.is_open
+
+            eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable):
+                manager.create_session("u")
+            way.forward()
+            manager.close()
+
+
+def test_who_is_let_in_no_more_uses_what_is_connected(
+    own_server: Callable[..., EmbeddedServer], schema: str
+) -> None:
+    """As with a new password, or where others have all connections of the server."""
+    server = own_server()
+    fields = {"create_schema_if_missing": True, "operation_timeout": LIMIT, "schema_name": schema}
+    with psycopg.connect(server.conninfo, autocommit=True) as console:
+        console.execute("CREATE ROLE service LOGIN SUPERUSER")
+        database = make_conninfo(server.conninfo, user="service")
+        with pgsession.SessionManager(database, pgsession.Config(**fields)) as manager:
+            session = manager.create_session("u")
+            runtime = manager._open_runtime()
+            console.execute("ALTER ROLE service NOLOGIN")
+            runtime._prober.suspect()
+
+            def looked() -> bool:
+                return runtime._breaker._found_at > 0 or runtime._breaker.is_open
+
+            eventually(looked, "a probe")
+            assert manager.get_session(session.id, refresh=True) is not None
+            runtime._breaker._found_at = -TRUST  # what it has just found is no reason not to look again
+            console.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
+            )
+
+            def down() -> bool:
+                return runtime._breaker.is_open
+
+            eventually(down, "the outage to be known")
+            with pytest.raises(pgsession.DatabaseUnavailable, match="not permitted"):
+                manager.create_session("u")
+            console.execute("ALTER ROLE service LOGIN")
+
+            def back() -> bool:
+                return (manager.check_health()).database is None
+
+            eventually(back, "the database to be back")
+            manager.create_session("u")
 
 
 def test_the_waiting_is_bounded_for_real() -> None:

@@ -105,6 +105,32 @@ def leave_connections(manager: pgsession.SessionManager, dsn: str, schema: str, 
         assert fresh is not None and fresh["n"] == 1
 
 
+def test_walks_that_wait_leave_connections_to_the_others(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    manager = open_manager(operation_timeout=8, pool_max_size=4)
+    for _ in range(2):
+        manager.create_session("locked", {"n": 0})
+    free = manager.create_session("u", {"n": 0})
+    with Connection.connect(dsn) as foreign, Crew() as crew:
+        lock_sessions(foreign, schema)
+        for _ in range(3):
+            crew.start(manager.delete_user_sessions, "locked")
+            crew.start(manager.delete_attribute_from_user_sessions, "locked", "n")
+
+        def wait() -> bool:
+            return manager._open_runtime().pool.get_stats()["requests_num"] >= 6
+
+        eventually(wait)
+        for n in range(3):
+            free["n"] = n + 1
+            manager.update_session(free)
+            assert manager.get_session(free.id, refresh=True) is not None
+        foreign.rollback()
+        assert sum(crew.join()) >= 2  # nobody's time was over yet
+    assert not manager.list_user_sessions("locked")
+
+
 def test_who_needs_a_locked_attribute_waits_alone(
     open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:

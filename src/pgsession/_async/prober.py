@@ -1,4 +1,4 @@
-"""The prober looks whether the database is there, on a connection made for nothing else."""
+"""The prober looks whether the database is there, on a connection made for nothing else if it is let in."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import psycopg
 
-from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, async_connections_until
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, AsyncThunk, async_connections_until
 from pgsession._protocol.breaker import Breaker
+from pgsession.errors import OperationTimeout
 
 from .listener_connection import AsyncListenerConnection
 
-_CAN_WRITE = "SELECT NOT pg_catalog.pg_is_in_recovery()"
+CAN_WRITE = "SELECT NOT pg_catalog.pg_is_in_recovery()"
 
 
 class AsyncProber:
@@ -23,6 +24,7 @@ class AsyncProber:
     Args:
         breaker: What decides.
         parameters: What a probe connects with; None: nothing is known of that, and no suspicion is looked into.
+        ask_idle: Returns what `CAN_WRITE` gives on an idle connection of the pool; raises at once where there is none.
         timeout: Seconds for a probe to connect to one host (libpq takes at least 2), and then to have an answer.
         on_down: Called once the database is known to be down.
         logger: The logger.
@@ -33,11 +35,13 @@ class AsyncProber:
         breaker: Breaker,
         parameters: Mapping[str, Any] | None,
         *,
+        ask_idle: AsyncThunk[bool],
         timeout: float,
         on_down: Callable[[], None],
         logger: logging.Logger,
     ) -> None:
         self.breaker = breaker
+        self._ask_idle = ask_idle
         self._timeout = timeout
         self._parameters = parameters
         self._on_down = on_down
@@ -80,17 +84,31 @@ class AsyncProber:
             self.breaker.rest()
 
     async def _probe(self) -> None:
+        if not await self._can_write():
+            raise psycopg.OperationalError("the server is a standby in recovery")
+
+    async def _can_write(self) -> bool:
         assert self._parameters is not None
         timeout = {"connect_timeout": math.ceil(self._timeout)}
-        connection = await AsyncListenerConnection.connect(self._connections, {**self._parameters, **timeout})
+        try:
+            connection = await AsyncListenerConnection.connect(
+                self._connections, {**self._parameters, **timeout}
+            )
+        except psycopg.errors.ConnectionTimeout:
+            raise
+        except psycopg.OperationalError as error:
+            # Nobody may be let in any more (too many connections, a new password) while what is connected works.
+            try:
+                return await self._ask_idle()
+            except (psycopg.Error, OperationTimeout):
+                raise error from None
         self._probing = connection
         try:
-            rows = await connection.execute(_CAN_WRITE, None, self._timeout)
+            rows = await connection.execute(CAN_WRITE, None, self._timeout)
         finally:
             self._probing = None
             await connection.close()
-        if not rows[0][0]:
-            raise psycopg.OperationalError("the server is a standby in recovery")
+        return bool(rows[0][0])
 
     def _note(self, error: Exception) -> float:
         was_open = self.breaker.is_open

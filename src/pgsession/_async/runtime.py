@@ -38,7 +38,7 @@ from .listener import AsyncListener
 from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
 from .pool import AsyncPool, plain_cursor
-from .prober import AsyncProber
+from .prober import CAN_WRITE, AsyncProber
 from .store import AsyncStore, servers_limit
 from .synchronizer import AsyncSynchronizer
 
@@ -105,7 +105,8 @@ class AsyncRuntime:
         self._breaker = Breaker()
         self._prober = AsyncProber(
             self._breaker,
-            _probe_parameters(database),
+            _probe_parameters(database, config.listener_conninfo),
+            ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
             logger=logger,
@@ -255,6 +256,12 @@ class AsyncRuntime:
             raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
         self.store.check_available()
 
+    async def _ask_idle(self) -> bool:
+        end = time.monotonic() + _seconds(self._config.operation_timeout) / 4
+        async with self.connections.connection(end, patience=0) as connection:
+            row = await (await plain_cursor(connection).execute(CAN_WRITE)).fetchone()
+        return bool(row is not None and row[0])
+
     def _on_down(self) -> None:
         """Answer all who wait for a database that is down: it is known now what they would find out."""
         self.group_commit.refuse_waiting(self._breaker.error)
@@ -335,12 +342,15 @@ async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
         await pool.check()
 
 
-def _probe_parameters(database: Any) -> dict[str, Any] | None:
-    """Return what a probe connects with; None where a pool computes its conninfo for each connection."""
+def _probe_parameters(database: Any, listener_conninfo: str | None) -> dict[str, Any] | None:
+    """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
     try:
-        return conninfos.listener_parameters(conninfos.of_database(database), connect_timeout=CONNECT_TIMEOUT)
+        conninfo = conninfos.of_database(database)
     except ConfigError:
-        return None
+        if listener_conninfo is None:
+            return None  # the listener is shared
+        conninfo = listener_conninfo
+    return conninfos.listener_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)
 
 
 def _commit(config: Config) -> Commit:

@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import AsyncConnection
 
-from pgsession._concurrency import AsyncBackgroundTasks
+from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
-from pgsession._database.script import CommitFailed, Script
+from pgsession._database.script import CommitFailed, Row, Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
@@ -27,8 +27,10 @@ from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnkno
 
 from .pool import AsyncPool, plain_cursor
 from .prober import AsyncProber
+from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
 
-# ms that a batch waits for what it cannot pass by, an attribute's row or a table: its members then wait by themselves.
+# ms that a batch, or a step of a walk, waits for what it cannot pass by, as an attribute's row or a table. Then its
+# members wait by themselves, or the step is tried again later.
 BATCH_LOCK_TIMEOUT: Final = 100
 STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 COMPARED: Final = 20_000  # ids for each statement of a resync
@@ -335,9 +337,12 @@ class AsyncStore:
         after: str | None = NIL
         changed = skipped = 0
         while after is not None:
-            step = script(after, {"commit": self._commit, "size": STEP, **options})
+            step = script(
+                after,
+                {"commit": self._commit, "size": STEP, "lock_timeout": BATCH_LOCK_TIMEOUT, **options},
+            )
             try:
-                last, done, passed, *_ = await self._run(step)
+                last, done, passed, *_ = await self._run_between_others(step)
             except OperationTimeout as error:
                 raise OperationTimeout(
                     f"{error}, but for {before + changed} sessions", done=before + changed
@@ -394,6 +399,25 @@ class AsyncStore:
         Its callers are answered only when its last statement is: the commit that is durable.
         """
         return await self._apart(partial(self._run_script, lambda: script, None), self.deadline())
+
+    async def _run_between_others(self, script: Script) -> Row:
+        """Run a script that waits for rows and tables for moments only; until its deadline it is tried again.
+
+        So those who wait for what somebody else holds leave the connections to the others.
+        """
+        end = self.deadline()
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                row: Row = await self._apart(partial(self._run_script, lambda: script, None), end)
+                return row
+            except psycopg.errors.LockNotAvailable as error:
+                if self._is_late(end - pause):
+                    raise OperationTimeout(
+                        "others had to be waited for too long; nothing was done"
+                    ) from error
+            await async_sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _run_script(
         self, make_script: Callable[[], Script | None], mark: str | None, end: float

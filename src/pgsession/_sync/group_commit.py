@@ -113,6 +113,7 @@ class GroupCommit:
         """
         if self._closed:
             raise ManagerClosedError("the manager is closed")
+        self._store.check_available()  # the lanes may be busy until their deadline, with what was sent before
         if len(self._waiting) >= MOST_WAITING:
             raise DatabaseUnavailable(f"{MOST_WAITING} writes wait for the database already")
         operation.deadline = self._store.deadline() if deadline is None else deadline

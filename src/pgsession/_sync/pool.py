@@ -29,7 +29,7 @@ from pgsession._database.connections import (
     leads_elsewhere,
     shut,
 )
-from pgsession.errors import OperationTimeout
+from pgsession.errors import OperationTimeout, PgSessionError
 
 # Seconds that a connection is kept; then the psycopg pool has it back: it replaces old ones, and closes idle ones.
 KEPT_FOR: Final = 60.0
@@ -87,22 +87,24 @@ class Pool:
         self._cut = False
 
     @contextmanager
-    def connection(self, end: float) -> Iterator[Connection[Any]]:
+    def connection(self, end: float, *, patience: float | None = None) -> Iterator[Connection[Any]]:
         """Lend a connection for the block, and cut it if the block is not over in time.
 
-        After a psycopg error the connection is given back, unless the error says that it leads to the wrong server.
-        After any other exception (a cancelled task, an interrupt, a time limit of the caller's framework) nobody knows
-        what state it is in: it is closed, nothing is sent on it, and the exception passes through unchanged.
+        After an error of psycopg's or the library's own the connection is given back, unless the error says that it
+        leads to the wrong server. After any other exception (a cancelled task, an interrupt, a time limit of the
+        caller's framework) nobody knows what state it is in: it is closed, nothing is sent on it, and the exception
+        passes through unchanged.
 
         Args:
             end: The moment of `time.monotonic` by which the block is to be over.
+            patience: Seconds to wait for a connection, 0 to take only one that is idle; None: until `end`.
 
         Raises:
             OperationTimeout: There was none to be had in time, or the connection was cut; the latter has psycopg's
                 error as its cause.
             psycopg.OperationalError: All connections lead to a standby.
         """
-        connection = self._take_fit(end)
+        connection = self._take_fit(end, patience)
         limit = self._deadlines.within(end - time.monotonic(), partial(cut, connection.pgconn))
         theirs: tuple[bool, bytes] | None = None
         try:
@@ -114,6 +116,8 @@ class Pool:
                 connection.pgconn.finish()
             if limit.passed and error.sqlstate is None:
                 raise OperationTimeout("the database did not answer in time") from error
+            raise
+        except PgSessionError:
             raise
         except BaseException:
             connection.pgconn.finish()
@@ -152,11 +156,11 @@ class Pool:
             member.handle.close()
             connection.pgconn.finish()
 
-    def _take_fit(self, end: float) -> Connection[Any]:
+    def _take_fit(self, end: float, patience: float | None) -> Connection[Any]:
         # Each one that is thrown away makes room for a new one: more than a poolful of them is no accident.
         for _ in range(self._pool.max_size + 2):
             try:
-                connection = self._take(end - time.monotonic())
+                connection = self._take(end - time.monotonic() if patience is None else patience)
             except PoolTimeout as error:
                 raise OperationTimeout("no connection was to be had in time; nothing was sent") from error
             if not is_stale(connection) and not in_recovery(connection.pgconn):

@@ -40,7 +40,7 @@ from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
 from .pool import Pool, plain_cursor
-from .prober import Prober
+from .prober import CAN_WRITE, Prober
 from .store import Store, servers_limit
 from .synchronizer import Synchronizer
 
@@ -107,7 +107,8 @@ class Runtime:
         self._breaker = Breaker()
         self._prober = Prober(
             self._breaker,
-            _probe_parameters(database),
+            _probe_parameters(database, config.listener_conninfo),
+            ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
             logger=logger,
@@ -257,6 +258,12 @@ class Runtime:
             raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
         self.store.check_available()
 
+    def _ask_idle(self) -> bool:
+        end = time.monotonic() + _seconds(self._config.operation_timeout) / 4
+        with self.connections.connection(end, patience=0) as connection:
+            row = (plain_cursor(connection).execute(CAN_WRITE)).fetchone()
+        return bool(row is not None and row[0])
+
     def _on_down(self) -> None:
         """Answer all who wait for a database that is down: it is known now what they would find out."""
         self.group_commit.refuse_waiting(self._breaker.error)
@@ -337,12 +344,15 @@ def _reconnect(pool: ConnectionPool[Any]) -> None:
         pool.check()
 
 
-def _probe_parameters(database: Any) -> dict[str, Any] | None:
-    """Return what a probe connects with; None where a pool computes its conninfo for each connection."""
+def _probe_parameters(database: Any, listener_conninfo: str | None) -> dict[str, Any] | None:
+    """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
     try:
-        return conninfos.listener_parameters(conninfos.of_database(database), connect_timeout=CONNECT_TIMEOUT)
+        conninfo = conninfos.of_database(database)
     except ConfigError:
-        return None
+        if listener_conninfo is None:
+            return None  # the listener is shared
+        conninfo = listener_conninfo
+    return conninfos.listener_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)
 
 
 def _commit(config: Config) -> Commit:
