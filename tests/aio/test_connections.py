@@ -9,13 +9,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.adapt import Loader
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from tests.crew import AsyncCrew
+from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
@@ -218,3 +219,55 @@ async def test_adapters_of_others_do_not_matter(
             assert await manager.create_session("u", {"flag": True})
     finally:
         psycopg.adapters.register_loader("bool", before)
+
+
+async def test_a_check_of_the_callers_that_nobody_answers_is_not_waited_for(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    """The pool's own time limit does not bound it."""
+    with FaultProxy(dsn) as way:
+        check = AsyncConnectionPool.check_connection
+        async with AsyncConnectionPool(way.conninfo, min_size=1, max_size=2, check=check, open=False) as pool:
+            manager = await open_manager(pool, listener_conninfo=dsn, operation_timeout=1)
+            session = await manager.create_session("u", {"n": 1})
+            way.freeze()
+            began = time.monotonic()
+            with pytest.raises(pgsession.OperationTimeout):
+                await manager.list_user_sessions("u")
+            with pytest.raises((pgsession.OperationTimeout, pgsession.DatabaseUnavailable)):
+                await manager.update_session(session, group_id="g")
+            assert time.monotonic() - began < 6
+            way.forward()
+
+            async def written() -> bool:
+                try:
+                    await manager.update_session(session, group_id="h")
+                except (pgsession.OperationTimeout, pgsession.DatabaseUnavailable):
+                    return False
+                return True
+
+            await eventually(written, "a write")
+            await manager.close()
+
+
+async def test_a_write_that_waits_leaves_the_only_connection_to_the_others(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    manager = await open_manager(pool_max_size=1, operation_timeout=20)
+    held, free = [await manager.create_session(f"u{number}", {"n": 0}) for number in range(2)]
+    for table, column in (("sessions", "id"), ("session_attributes", "session_id")):
+        async with await AsyncConnection.connect(dsn) as foreign, AsyncCrew() as crew:
+            await foreign.execute(
+                sql.SQL("SELECT FROM {} WHERE {} = %s FOR UPDATE").format(
+                    sql.Identifier(schema, table), sql.Identifier(column)
+                ),
+                [held.id],
+            )
+            held["n"] = 1 + held["n"]
+            crew.start(manager.update_session, held)
+            began = time.monotonic()
+            for number in range(10):
+                free["n"] = number
+                await manager.update_session(free)
+            assert time.monotonic() - began < 10
+            await foreign.rollback()

@@ -11,13 +11,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.adapt import Loader
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 import pgsession
 from tests.crew import Crew
+from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
@@ -216,3 +217,55 @@ def test_adapters_of_others_do_not_matter(dsn: str, open_manager: OpenAsyncManag
             assert manager.create_session("u", {"flag": True})
     finally:
         psycopg.adapters.register_loader("bool", before)
+
+
+def test_a_check_of_the_callers_that_nobody_answers_is_not_waited_for(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    """The pool's own time limit does not bound it."""
+    with FaultProxy(dsn) as way:
+        check = ConnectionPool.check_connection
+        with ConnectionPool(way.conninfo, min_size=1, max_size=2, check=check, open=False) as pool:
+            manager = open_manager(pool, listener_conninfo=dsn, operation_timeout=1)
+            session = manager.create_session("u", {"n": 1})
+            way.freeze()
+            began = time.monotonic()
+            with pytest.raises(pgsession.OperationTimeout):
+                manager.list_user_sessions("u")
+            with pytest.raises((pgsession.OperationTimeout, pgsession.DatabaseUnavailable)):
+                manager.update_session(session, group_id="g")
+            assert time.monotonic() - began < 6
+            way.forward()
+
+            def written() -> bool:
+                try:
+                    manager.update_session(session, group_id="h")
+                except (pgsession.OperationTimeout, pgsession.DatabaseUnavailable):
+                    return False
+                return True
+
+            eventually(written, "a write")
+            manager.close()
+
+
+def test_a_write_that_waits_leaves_the_only_connection_to_the_others(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    manager = open_manager(pool_max_size=1, operation_timeout=20)
+    held, free = [manager.create_session(f"u{number}", {"n": 0}) for number in range(2)]
+    for table, column in (("sessions", "id"), ("session_attributes", "session_id")):
+        with Connection.connect(dsn) as foreign, Crew() as crew:
+            foreign.execute(
+                sql.SQL("SELECT FROM {} WHERE {} = %s FOR UPDATE").format(
+                    sql.Identifier(schema, table), sql.Identifier(column)
+                ),
+                [held.id],
+            )
+            held["n"] = 1 + held["n"]
+            crew.start(manager.update_session, held)
+            began = time.monotonic()
+            for number in range(10):
+                free["n"] = number
+                manager.update_session(free)
+            assert time.monotonic() - began < 10
+            foreign.rollback()

@@ -74,7 +74,10 @@ class AsyncGroupCommit:
         self._queue = Queue()
         self._behind: dict[bytes, deque[Operation] | None] = {}  # of each session with an operation under way
         self._waiting: set[Operation] = set()  # those whose callers wait
-        self._stragglers = AsyncStragglers(self._write_alone, most_stragglers, logger)
+        self._holds_connections = (
+            most_stragglers > 0
+        )  # or the only one is for all, and a straggler looks again
+        self._stragglers = AsyncStragglers(self._write_alone, max(most_stragglers, 1), logger)
         self._lanes = (
             AsyncCombiner(partial(self._write_next, 1), "pgsession writes", logger),
             AsyncCombiner(partial(self._write_next, CROWD + 1), "pgsession writes", logger),
@@ -329,7 +332,9 @@ class AsyncGroupCommit:
         batch = Batch([operation])
         tries = operation.locked
         try:
-            answer = await self._send(batch, wait=True)
+            answer = await self._send(batch, wait=self._holds_connections)
+        except pg.LockNotAvailable:
+            return False
         except BaseException as error:
             self._fail(batch.operations, _known(error))
             if not isinstance(error, Exception):

@@ -346,7 +346,9 @@ class AsyncSessionManager(AsyncReader):
                 record = await fill.future.wait(runtime.store.left(deadline))
             except TimeoutError:
                 if fill.future.done:  # it is the answer that is such an error
-                    raise
+                    if leads or not runtime.store.has_time(deadline):
+                        raise
+                    continue  # whoever leads had less time
                 raise OperationTimeout("the database did not answer in time") from None
             if record is not _AGAIN and (leads or satisfies(record, min_version)):
                 return cast("Record | None", record)

@@ -5,6 +5,7 @@ It takes them from a psycopg pool, looks at them, and gives them back or throws 
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -18,10 +19,9 @@ from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pgsession._concurrency import AsyncDeadlines
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncDeadlines, AsyncSharedFuture
 from pgsession._database.connections import (
     AsyncPlainCursor,
-    cut,
     in_recovery,
     is_stale,
     leads_elsewhere,
@@ -72,6 +72,7 @@ class AsyncPool:
         *,
         keeps: bool,
         deadlines: AsyncDeadlines,
+        logger: logging.Logger,
         on_unfit: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -83,6 +84,9 @@ class AsyncPool:
         self._asking = 0  # callers that wait for the psycopg pool
         self._members: dict[AsyncConnection[Any], _Member] = {}  # all that are lent or kept
         self._cut = False
+        # For a psycopg pool whose owner has its connections checked.
+        checks = getattr(pool, "_check", None) is not None
+        self._background = AsyncBackgroundTasks(logger, most=pool.max_size) if checks else None
 
     @asynccontextmanager
     async def connection(
@@ -105,7 +109,8 @@ class AsyncPool:
             psycopg.OperationalError: All connections lead to a standby.
         """
         connection = await self._take_fit(end, patience)
-        limit = self._deadlines.within(end - time.monotonic(), partial(cut, connection.pgconn))
+        handle = self._members[connection].handle
+        limit = self._deadlines.within(end - time.monotonic(), partial(shut, handle))
         theirs: tuple[bool, bytes] | None = None
         try:
             with limit:
@@ -125,7 +130,7 @@ class AsyncPool:
         finally:
             try:
                 if theirs is not None:
-                    with self._deadlines.within(_RESTORE, partial(cut, connection.pgconn)):
+                    with self._deadlines.within(_RESTORE, partial(shut, handle)):
                         await _restore(connection, *theirs)
             finally:
                 await self._give_back(connection)
@@ -137,6 +142,8 @@ class AsyncPool:
             kept, self._kept = self._kept, []
         for connection, _ in kept:
             await self._return(connection)
+        if self._background is not None:
+            await self._background.drain(0)
 
     def cut(self) -> None:
         """Cut the connections that are in use, and lend no others: whoever waits for an answer gets an error."""
@@ -184,7 +191,7 @@ class AsyncPool:
                 return self._kept.pop().connection
             self._asking += 1
         try:
-            connection: AsyncConnection[Any] = await self._pool.getconn(max(timeout, 0.001))
+            connection = await self._get(max(timeout, 0.001))
         finally:
             with self._guard:
                 self._asking -= 1
@@ -203,6 +210,34 @@ class AsyncPool:
         with self._guard:
             self._members[connection] = _Member(time.monotonic(), handle)
             return not self._cut
+
+    async def _get(self, timeout: float) -> AsyncConnection[Any]:
+        """Take a connection out of the psycopg pool.
+
+        Its `timeout` does not bound the round trip of a check of the caller's, which a dead network never answers.
+        """
+        if self._background is None:
+            connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
+            return connection
+        future: AsyncSharedFuture[AsyncConnection[Any]] = AsyncSharedFuture()
+        self._background.run(partial(self._get_checked, future, timeout), "pgsession connection")
+        try:
+            return await future.wait(timeout)
+        except BaseException as error:
+            if not future.set_error(error) and future.succeeded:
+                await self._pool.putconn(await future.wait())
+            if isinstance(error, TimeoutError):
+                raise PoolTimeout(f"no connection has passed the pool's check in {timeout:.2f} s") from None
+            raise
+
+    async def _get_checked(self, future: AsyncSharedFuture[AsyncConnection[Any]], timeout: float) -> None:
+        try:
+            connection: AsyncConnection[Any] = await self._pool.getconn(timeout)
+        except Exception as error:
+            future.set_error(error)
+            return
+        if not future.set_result(connection):
+            await self._pool.putconn(connection)
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         now = time.monotonic()

@@ -112,7 +112,11 @@ class AsyncRuntime:
             logger=logger,
         )
         self.connections = AsyncPool(
-            self.pool, keeps=self._owns_pool, deadlines=self._deadlines, on_unfit=self._prober.suspect
+            self.pool,
+            keeps=self._owns_pool,
+            deadlines=self._deadlines,
+            logger=logger,
+            on_unfit=self._prober.suspect,
         )
         self.listener = (
             listener
@@ -151,7 +155,7 @@ class AsyncRuntime:
             coherence,
             self.synchronizer.reconnect,
             logger,
-            most_stragglers=max(1, most_connections // 2),
+            most_stragglers=most_connections // 2,
         )
         self.maintenance = AsyncMaintenance(
             self.store,

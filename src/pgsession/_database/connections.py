@@ -19,7 +19,6 @@ __all__ = [
     "ADAPTERS",
     "AsyncPlainCursor",
     "PlainCursor",
-    "cut",
     "in_recovery",
     "is_stale",
     "leads_elsewhere",
@@ -122,14 +121,8 @@ def no_answer(error: BaseException) -> bool:
     return error.sqlstate.startswith(_NOT_THERE)
 
 
-def cut(connection: pq.abc.PGconn) -> None:
-    """End a connection at this end while somebody waits for its answer, who gets an error at once."""
-    with socket.fromfd(connection.socket, socket.AF_INET, socket.SOCK_STREAM) as handle:
-        shut(handle)
-
-
 def shut(handle: socket.socket) -> None:
-    """Do what `cut` does, by a descriptor of the connection's socket."""
+    """End a connection at this end, by a descriptor of its socket: whoever waits for its answer gets an error."""
     try:
         handle.shutdown(socket.SHUT_RDWR)
     except OSError:

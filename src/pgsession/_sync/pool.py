@@ -7,6 +7,7 @@ It takes them from a psycopg pool, looks at them, and gives them back or throws 
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -20,10 +21,9 @@ from psycopg import Connection, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgsession._concurrency import Deadlines
+from pgsession._concurrency import BackgroundTasks, Deadlines, SharedFuture
 from pgsession._database.connections import (
     PlainCursor,
-    cut,
     in_recovery,
     is_stale,
     leads_elsewhere,
@@ -74,6 +74,7 @@ class Pool:
         *,
         keeps: bool,
         deadlines: Deadlines,
+        logger: logging.Logger,
         on_unfit: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -85,6 +86,9 @@ class Pool:
         self._asking = 0  # callers that wait for the psycopg pool
         self._members: dict[Connection[Any], _Member] = {}  # all that are lent or kept
         self._cut = False
+        # For a psycopg pool whose owner has its connections checked.
+        checks = getattr(pool, "_check", None) is not None
+        self._background = BackgroundTasks(logger, most=pool.max_size) if checks else None
 
     @contextmanager
     def connection(self, end: float, *, patience: float | None = None) -> Iterator[Connection[Any]]:
@@ -105,7 +109,8 @@ class Pool:
             psycopg.OperationalError: All connections lead to a standby.
         """
         connection = self._take_fit(end, patience)
-        limit = self._deadlines.within(end - time.monotonic(), partial(cut, connection.pgconn))
+        handle = self._members[connection].handle
+        limit = self._deadlines.within(end - time.monotonic(), partial(shut, handle))
         theirs: tuple[bool, bytes] | None = None
         try:
             with limit:
@@ -125,7 +130,7 @@ class Pool:
         finally:
             try:
                 if theirs is not None:
-                    with self._deadlines.within(_RESTORE, partial(cut, connection.pgconn)):
+                    with self._deadlines.within(_RESTORE, partial(shut, handle)):
                         _restore(connection, *theirs)
             finally:
                 self._give_back(connection)
@@ -137,6 +142,8 @@ class Pool:
             kept, self._kept = self._kept, []
         for connection, _ in kept:
             self._return(connection)
+        if self._background is not None:
+            self._background.drain(0)
 
     def cut(self) -> None:
         """Cut the connections that are in use, and lend no others: whoever waits for an answer gets an error."""
@@ -184,7 +191,7 @@ class Pool:
                 return self._kept.pop().connection
             self._asking += 1
         try:
-            connection: Connection[Any] = self._pool.getconn(max(timeout, 0.001))
+            connection = self._get(max(timeout, 0.001))
         finally:
             with self._guard:
                 self._asking -= 1
@@ -203,6 +210,34 @@ class Pool:
         with self._guard:
             self._members[connection] = _Member(time.monotonic(), handle)
             return not self._cut
+
+    def _get(self, timeout: float) -> Connection[Any]:
+        """Take a connection out of the psycopg pool.
+
+        Its `timeout` does not bound the round trip of a check of the caller's, which a dead network never answers.
+        """
+        if self._background is None:
+            connection: Connection[Any] = self._pool.getconn(timeout)
+            return connection
+        future: SharedFuture[Connection[Any]] = SharedFuture()
+        self._background.run(partial(self._get_checked, future, timeout), "pgsession connection")
+        try:
+            return future.wait(timeout)
+        except BaseException as error:
+            if not future.set_error(error) and future.succeeded:
+                self._pool.putconn(future.wait())
+            if isinstance(error, TimeoutError):
+                raise PoolTimeout(f"no connection has passed the pool's check in {timeout:.2f} s") from None
+            raise
+
+    def _get_checked(self, future: SharedFuture[Connection[Any]], timeout: float) -> None:
+        try:
+            connection: Connection[Any] = self._pool.getconn(timeout)
+        except Exception as error:
+            future.set_error(error)
+            return
+        if not future.set_result(connection):
+            self._pool.putconn(connection)
 
     def _give_back(self, connection: Connection[Any]) -> None:
         now = time.monotonic()

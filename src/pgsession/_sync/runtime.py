@@ -114,7 +114,11 @@ class Runtime:
             logger=logger,
         )
         self.connections = Pool(
-            self.pool, keeps=self._owns_pool, deadlines=self._deadlines, on_unfit=self._prober.suspect
+            self.pool,
+            keeps=self._owns_pool,
+            deadlines=self._deadlines,
+            logger=logger,
+            on_unfit=self._prober.suspect,
         )
         self.listener = (
             listener
@@ -153,7 +157,7 @@ class Runtime:
             coherence,
             self.synchronizer.reconnect,
             logger,
-            most_stragglers=max(1, most_connections // 2),
+            most_stragglers=most_connections // 2,
         )
         self.maintenance = Maintenance(
             self.store,

@@ -465,6 +465,10 @@ class Store:
             return script
         return script.limited(seconds)
 
+    def has_time(self, deadline: float) -> bool:
+        """Return True where there is time to begin something before the deadline."""
+        return not self._is_late(deadline)
+
     def _is_late(self, end: float) -> bool:
         """Return True where what is left until `end` is no time to have anything done."""
         return end - time.monotonic() < (CALLERS_PART + ANSWERS_PART) * self.timeout
