@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 MOST_THREADS: Final = 8  # that do the pieces of work of one owner, where it does not say
 LINGER: Final = 1.0  # seconds that a thread waits for more
+_LAST_STEPS: Final = 1.0  # seconds for a thread whose work has ended
 GRACE: Final = 1.0  # seconds to end in, for what was cancelled, or whose connection was cut
 
 _OURS = threading.local()  # has a `thread` that is True in threads that belong to the library
@@ -80,11 +81,13 @@ class BackgroundLoop:
     def __init__(self, logger: logging.Logger = LOGGER) -> None:
         self._logger = logger
         self._thread: threading.Thread | None = None
+        # `Thread.is_alive` would do, but one that is interrupted takes the thread for ended from then on.
+        self._ended = Event()
 
     @property
     def running(self) -> bool:
         """Return True from the start of the loop to its end."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and not self._ended.is_set()
 
     def is_current(self) -> bool:
         """Return True where the caller runs inside this loop."""
@@ -98,8 +101,14 @@ class BackgroundLoop:
         """
         if self.running:
             raise RuntimeError(f"{name} is already running")
-        self._thread = threading.Thread(target=self._guarded, args=(fn, name), name=name, daemon=True)
-        self._thread.start()
+        self._ended = ended = Event()
+        self._thread = threading.Thread(target=self._guarded, args=(fn, name, ended), name=name, daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            if self._thread.ident is None:
+                ended.set()  # it never began
+            raise
 
     def stop(self, timeout: float | None = None) -> bool:
         """Wait for the end, which the owner has already asked for.
@@ -112,15 +121,19 @@ class BackgroundLoop:
         thread = self._thread
         if thread is None or thread.ident is None or thread is threading.current_thread():
             return thread is None  # one that is just being started sees for itself that it has to end
-        thread.join(timeout)
-        return not thread.is_alive()
+        if not self._ended.wait(timeout):
+            return False
+        thread.join(_LAST_STEPS)
+        return True
 
-    def _guarded(self, fn: Thunk[None], name: str) -> None:
+    def _guarded(self, fn: Thunk[None], name: str, ended: Event) -> None:
         _OURS.thread = True
         try:
             fn()
         except Exception:
             self._logger.exception("%s ended with an error", name)
+        finally:
+            ended.set()
 
 
 class AsyncBackgroundTasks:
