@@ -209,6 +209,8 @@ def _checking(schema: str, prefix: str) -> _Steps[None]:
     found = inspection.inspection_of((yield inspection.query(schema, prefix)))
     if found.owner is None or "versions" in found.missing("table"):
         raise SchemaError(_nothing_there(schema, prefix))
+    if not found.trusted:
+        raise _untrusted(schema, prefix, found.owner)
     grants, version = found.grants(), latest_version()
     if not grants:
         version, serves_from = yield from _version(names_of(schema, prefix))
@@ -239,6 +241,16 @@ def _faults(found: Inspection, *, same_version: bool) -> list[str]:
     if found.public_functions():
         faults.append("everybody may call functions of pgsession, and could forge what nodes tell each other")
     return faults
+
+
+def _untrusted(schema: str, prefix: str, owner: str) -> SchemaError:
+    name = sql.Identifier(schema).as_string()
+    return SchemaError(
+        f"{_tables(schema, prefix)} belong to role {owner}, and may have been put there by a stranger: others may"
+        f" create in that schema too, which {owner} does not own. Take that right from them"
+        f" (`REVOKE CREATE ON SCHEMA {name} FROM PUBLIC`), or let {owner} own it"
+        f" (`ALTER SCHEMA {name} OWNER TO {owner}`)"
+    )
 
 
 def _nothing_there(schema: str, prefix: str) -> str:
@@ -294,6 +306,9 @@ def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> 
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         ).format(**names)
     else:
+        found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+        if sql.Identifier(owner).as_string() not in (found.role, f'"{found.role}"') and not found.trusted:
+            raise _untrusted(schema, prefix, owner)
         yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
         yield sql.SQL("LOCK TABLE {versions} IN SHARE ROW EXCLUSIVE MODE").format(**names)
         # Only what is locked stays whose it is.

@@ -106,6 +106,39 @@ def test_a_strangers_table_in_the_place_of_one_of_ours_is_seen(roles: Roles, sch
             module.check(connection, Statements(schema))
 
 
+def test_tables_that_a_stranger_has_made_in_whole_are_not_used(roles: Roles, dsn: str, schema: str) -> None:
+    """He comes before the first `init`: what a service then calls would be his functions."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {roles.service}")  # type: ignore[arg-type]
+        admin.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {roles.stranger}, {roles.operator}")  # type: ignore[arg-type]
+        with psycopg.connect(roles.dsn("stranger"), autocommit=True) as connection:
+            module.create(connection, schema, grant_to=[roles.service])
+        with psycopg.connect(roles.dsn("service"), autocommit=True) as connection:
+            with pytest.raises(
+                pgsession.SchemaError, match=f"role {roles.stranger}, and may have been put there"
+            ):
+                module.check(connection, Statements(schema))
+            admin.execute(f"REVOKE CREATE ON SCHEMA {schema} FROM {roles.operator}")  # type: ignore[arg-type]
+            module.check(
+                connection, Statements(schema)
+            )  # whom the schema's owner lets create, and nobody else
+    with psycopg.connect(roles.dsn("stranger"), autocommit=True) as connection:
+        assert "nothing to do" in module.create(connection, schema)[0], "he may use his own"
+
+
+def test_a_membership_that_somebody_forces_on_it_changes_nothing(roles: Roles, dsn: str, schema: str) -> None:
+    """Whoever may grant a role makes its members by that; `init` would make all tables that role's."""
+    roles.execute("owner", f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {roles.stranger}")
+    roles.execute("stranger", VERSIONS.format(schema=schema))
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"GRANT {roles.stranger} TO {roles.service}")  # type: ignore[arg-type]
+        admin.execute(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {roles.service}")  # type: ignore[arg-type]
+    with psycopg.connect(roles.dsn("service"), autocommit=True) as connection:
+        with pytest.raises(pgsession.SchemaError, match="may have been put there by a stranger"):
+            module.create(connection, schema)
+    assert roles.execute("stranger", f"SELECT * FROM {schema}.session_schema_version") == []
+
+
 def test_a_superuser_is_told_to_be_the_owner(roles: Roles, dsn: str, schema: str) -> None:
     with psycopg.connect(roles.dsn("owner"), autocommit=True) as connection:
         module.create(connection, schema)

@@ -39,11 +39,16 @@ class Found(NamedTuple):
 
 
 class Inspection:
-    """Says what is wrong, from what the query found."""
+    """Says what is wrong, from what the query found.
 
-    def __init__(self, role: str, owner: str | None, found: Sequence[Found]) -> None:
+    `trusted` is false where the tables may have been put there by a stranger: their owner is neither the role nor a
+    superuser nor the owner of the database or of the schema, in which somebody else may create too.
+    """
+
+    def __init__(self, role: str, owner: str | None, trusted: bool, found: Sequence[Found]) -> None:
         self.role = role
         self.owner = owner
+        self.trusted = trusted
         self._found = found
 
     def missing(self, kind: str) -> list[str]:
@@ -102,8 +107,8 @@ def query(schema: str, prefix: str, role: str | None = None) -> sql.Composed:
 
 def inspection_of(rows: Iterable[tuple[Any, ...]]) -> Inspection:
     """Return what the rows of the query say."""
-    (_, role, owner, _, _), *found = rows
-    return Inspection(role, owner, [Found(*row) for row in found])
+    (_, role, owner, _, trusted), *found = rows
+    return Inspection(role, owner, bool(trusted), [Found(*row) for row in found])
 
 
 def _values(rows: Iterable[Iterable[str | sql.Composable]]) -> sql.Composable:

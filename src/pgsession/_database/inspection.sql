@@ -20,7 +20,13 @@ c AS MATERIALIZED (
     LEFT JOIN pg_trigger r ON r.tgrelid = t.oid AND r.tgname = w.name AND NOT r.tgisinternal
 )
 SELECT 'role'::text AS kind, quote_ident({role}) AS name,
-       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM t WHERE short = 'sessions') AS label, true AS allowed, true AS sound
+       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM t WHERE short = 'sessions') AS label, true AS allowed,
+       (SELECT pg_get_userbyid(t.relowner) = {role} OR r.rolsuper OR t.relowner = d.datdba OR pg_has_role(r.oid, m.nspowner, 'MEMBER')
+            OR NOT EXISTS (
+                SELECT FROM aclexplode(coalesce(m.nspacl, acldefault('n', m.nspowner))) a LEFT JOIN pg_roles o ON o.oid = a.grantee
+                WHERE a.privilege_type = 'CREATE' AND a.grantee NOT IN (t.relowner, m.nspowner) AND o.rolsuper IS NOT TRUE)
+        FROM t JOIN pg_roles r ON r.oid = t.relowner, n JOIN pg_namespace m ON m.oid = n.oid, pg_database d
+        WHERE t.short = 'sessions' AND d.datname = current_database()) AS sound
 UNION ALL
 SELECT 'schema', {schema}, quote_ident({schema}), has_schema_privilege({role}, n.oid, 'USAGE'), true FROM n
 UNION ALL
