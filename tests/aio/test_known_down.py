@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 import pgsession
-from pgsession._async import group_commit, runtime
+from pgsession._async import group_commit, pool, runtime
 from pgsession._protocol.breaker import TRUST
 from pgsession.embedded import EmbeddedServer
 from tests.aio.conftest import OpenAsyncManager
@@ -192,6 +192,25 @@ async def test_so_many_wait_and_no_more(
         await manager.close()
 
 
+async def test_so_many_wait_for_a_connection_and_no_more(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those whose calls are of another kind."""
+    manager = await open_manager(operation_timeout=1, pool_max_size=1)
+    connections = manager._open_runtime().connections
+    async with connections.connection(time.monotonic() + 60), AsyncCrew() as crew:
+        monkeypatch.setattr(pool, "MOST_WAITING", 0)
+
+        async def call() -> type[Exception]:
+            with pytest.raises((pgsession.OperationTimeout, pgsession.DatabaseUnavailable)) as raised:
+                await manager.list_user_sessions("u")
+            return raised.type
+
+        for _ in range(5):
+            crew.start(call)
+        assert pgsession.DatabaseUnavailable in await crew.join()
+
+
 async def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncManager, dsn: str) -> None:
     with FaultProxy(dsn) as way:
         manager = await open_manager(way.conninfo, listener_conninfo=dsn, operation_timeout=LIMIT)
@@ -264,5 +283,9 @@ async def test_who_is_let_in_no_more_uses_what_is_connected(
 
 
 def test_the_waiting_is_bounded_for_real() -> None:
-    limits: list[Callable[[], int]] = [lambda: group_commit.MOST_WAITING, lambda: runtime.MOST_WAITING]
+    limits: list[Callable[[], int]] = [
+        lambda: group_commit.MOST_WAITING,
+        lambda: pool.MOST_WAITING,
+        lambda: runtime.MOST_WAITING,
+    ]
     assert {limit() for limit in limits} == {10_000}

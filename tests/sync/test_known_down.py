@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool
 
 import pgsession
 from pgsession._protocol.breaker import TRUST
-from pgsession._sync import group_commit, runtime
+from pgsession._sync import group_commit, pool, runtime
 from pgsession.embedded import EmbeddedServer
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
@@ -190,6 +190,25 @@ def test_so_many_wait_and_no_more(
         manager.close()
 
 
+def test_so_many_wait_for_a_connection_and_no_more(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those whose calls are of another kind."""
+    manager = open_manager(operation_timeout=1, pool_max_size=1)
+    connections = manager._open_runtime().connections
+    with connections.connection(time.monotonic() + 60), Crew() as crew:
+        monkeypatch.setattr(pool, "MOST_WAITING", 0)
+
+        def call() -> type[Exception]:
+            with pytest.raises((pgsession.OperationTimeout, pgsession.DatabaseUnavailable)) as raised:
+                manager.list_user_sessions("u")
+            return raised.type
+
+        for _ in range(5):
+            crew.start(call)
+        assert pgsession.DatabaseUnavailable in crew.join()
+
+
 def test_a_connection_that_is_cut_refuses_nobody(open_manager: OpenAsyncManager, dsn: str) -> None:
     with FaultProxy(dsn) as way:
         manager = open_manager(way.conninfo, listener_conninfo=dsn, operation_timeout=LIMIT)
@@ -262,5 +281,9 @@ def test_who_is_let_in_no_more_uses_what_is_connected(
 
 
 def test_the_waiting_is_bounded_for_real() -> None:
-    limits: list[Callable[[], int]] = [lambda: group_commit.MOST_WAITING, lambda: runtime.MOST_WAITING]
+    limits: list[Callable[[], int]] = [
+        lambda: group_commit.MOST_WAITING,
+        lambda: pool.MOST_WAITING,
+        lambda: runtime.MOST_WAITING,
+    ]
     assert {limit() for limit in limits} == {10_000}

@@ -27,10 +27,11 @@ from pgsession._database.connections import (
     leads_elsewhere,
     shut,
 )
-from pgsession.errors import OperationTimeout, PgSessionError
+from pgsession.errors import DatabaseUnavailable, OperationTimeout, PgSessionError
 
 # Seconds that a connection is kept; then the psycopg pool has it back: it replaces old ones, and closes idle ones.
 KEPT_FOR: Final = 60.0
+MOST_WAITING: Final = 10_000  # callers, for whom memory is kept
 _RESTORE: Final = 1.0  # seconds for making a caller's connection as it was
 _ENCODING: Final = b"UTF8"
 _IDLE: Final = pq.TransactionStatus.IDLE
@@ -104,6 +105,7 @@ class AsyncPool:
             patience: Seconds to wait for a connection, 0 to take only one that is idle; None: until `end`.
 
         Raises:
+            DatabaseUnavailable: Too many callers wait for one already.
             OperationTimeout: There was none to be had in time, or the connection was cut; the latter has psycopg's
                 error as its cause.
             psycopg.OperationalError: All connections lead to a standby.
@@ -189,6 +191,8 @@ class AsyncPool:
                 raise _closed()
             if self._kept:
                 return self._kept.pop().connection
+            if self._asking >= MOST_WAITING:
+                raise DatabaseUnavailable(f"{MOST_WAITING} calls wait for a connection already")
             self._asking += 1
         try:
             connection = await self._get(max(timeout, 0.001))
