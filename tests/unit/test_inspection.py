@@ -9,7 +9,7 @@ from pgsession._database.templates import FUNCTIONS, RELATIONS, file
 
 def test_a_schema_may_be_called_as_a_table_is() -> None:
     found = [Found("schema", name, name, False, True) for name in READ]
-    lacking = Inspection("app", "owner", found)
+    lacking = Inspection("app", "owner", True, found)
     assert lacking.grants() == [f"GRANT USAGE ON SCHEMA {', '.join(READ)} TO app"]
 
 
