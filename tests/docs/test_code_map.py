@@ -110,11 +110,15 @@ async def test_a_write(open_manager: OpenAsyncManager) -> None:
 async def test_an_event(open_manager: OpenAsyncManager, tables: Tables) -> None:
     manager = await open_manager(**QUIET)
     session = await manager.create_session("alice")
-    with Trace(TRIPS["An event"]) as trace:
-        tables.run(
-            "UPDATE {sessions} SET expires_at = expires_at + interval '1 hour' WHERE id = %s", session.id
-        )
-        await complete(trace, "An event")
+    for _ in range(5):  # it may also come along with the answer to a command of the node's own
+        assert await manager.get_session(session.id) is not None
+        with Trace(TRIPS["An event"]) as trace:
+            tables.run(
+                "UPDATE {sessions} SET expires_at = expires_at + interval '1 hour' WHERE id = %s", session.id
+            )
+            await complete(trace, "An event")
+        if trace.called == names("An event"):
+            break
     assert trace.called == names("An event")
 
 
