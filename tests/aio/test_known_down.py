@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from pgsession._async import group_commit, pool, runtime
+from pgsession._concurrency import AsyncEvent
 from pgsession._protocol.breaker import TRUST
 from pgsession.embedded import EmbeddedServer
 from tests.aio.conftest import OpenAsyncManager
@@ -159,6 +161,35 @@ async def test_a_write_is_refused_at_once_behind_one_that_waits_for_its_answer(
             way.forward()
             await crew.join()
         await manager.close()
+
+
+async def test_what_was_refused_is_not_joined_by_who_comes_afterwards(open_manager: OpenAsyncManager) -> None:
+    """The read that nobody waits for any more may hang on, long after the database is back."""
+    a, manager = await open_manager(), await open_manager(operation_timeout=LIMIT)
+    session = await a.create_session("u", {"n": 1})
+    its = manager._open_runtime()
+    read, begun, may_go_on = its.store.read, AsyncEvent(), AsyncEvent()
+
+    async def hang(key: bytes, deadline: float) -> Any:
+        its.store.read = read  # type: ignore[method-assign]
+        begun.set()
+        assert await may_go_on.wait(LIMIT)
+        return await read(key, deadline)
+
+    its.store.read = hang  # type: ignore[method-assign]
+
+    async def refused() -> None:
+        with pytest.raises(pgsession.DatabaseUnavailable):
+            await manager.get_session(session.id)
+
+    async with AsyncCrew() as crew:
+        crew.start(refused)
+        assert await begun.wait(LIMIT)
+        its._on_down()
+        await crew.join()
+        found = await manager.get_session(session.id)
+        assert found is not None and found["n"] == 1
+        may_go_on.set()
 
 
 @pytest.mark.parametrize("writes", [False, True])

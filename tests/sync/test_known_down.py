@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 import pgsession
+from pgsession._concurrency import Event
 from pgsession._protocol.breaker import TRUST
 from pgsession._sync import group_commit, pool, runtime
 from pgsession.embedded import EmbeddedServer
@@ -157,6 +159,35 @@ def test_a_write_is_refused_at_once_behind_one_that_waits_for_its_answer(
             way.forward()
             crew.join()
         manager.close()
+
+
+def test_what_was_refused_is_not_joined_by_who_comes_afterwards(open_manager: OpenAsyncManager) -> None:
+    """The read that nobody waits for any more may hang on, long after the database is back."""
+    a, manager = open_manager(), open_manager(operation_timeout=LIMIT)
+    session = a.create_session("u", {"n": 1})
+    its = manager._open_runtime()
+    read, begun, may_go_on = its.store.read, Event(), Event()
+
+    def hang(key: bytes, deadline: float) -> Any:
+        its.store.read = read  # type: ignore[method-assign]
+        begun.set()
+        assert may_go_on.wait(LIMIT)
+        return read(key, deadline)
+
+    its.store.read = hang  # type: ignore[method-assign]
+
+    def refused() -> None:
+        with pytest.raises(pgsession.DatabaseUnavailable):
+            manager.get_session(session.id)
+
+    with Crew() as crew:
+        crew.start(refused)
+        assert begun.wait(LIMIT)
+        its._on_down()
+        crew.join()
+        found = manager.get_session(session.id)
+        assert found is not None and found["n"] == 1
+        may_go_on.set()
 
 
 @pytest.mark.parametrize("writes", [False, True])

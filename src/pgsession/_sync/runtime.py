@@ -272,6 +272,7 @@ class Runtime:
         """Answer all who wait for a database that is down: it is known now what they would find out."""
         self.group_commit.refuse_waiting(self._breaker.error)
         for fill in self._coherence.fills():
+            self._coherence.fail_fill(fill)  # so that nobody joins it once the database is back
             fill.future.set_error(self._breaker.error())
 
     def counters(self) -> RuntimeCounters:
