@@ -55,6 +55,19 @@ def test_of_many_setters_one_wins() -> None:
             assert waiters.join() == [won.index(True)] * 6
 
 
+def test_whoever_is_just_setting_a_result_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody would have it: the setter believes that his result was taken."""
+    future: SharedFuture[int] = SharedFuture()
+    future._unclaimed.pop()  # so far the setter has come
+
+    def go_on(seconds: float) -> None:
+        future._result, future._done = 1, True
+
+    monkeypatch.setattr(time, "sleep", go_on)
+    assert not future.set_error(TimeoutError())
+    assert future.succeeded
+
+
 def test_a_thousand_waiters_and_some_who_give_up() -> None:
     future: SharedFuture[str] = SharedFuture()
 

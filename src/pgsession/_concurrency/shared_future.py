@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, Generic, TypeVar, cast
+import time
+from typing import Any, Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
+
+_SETTING: Final = 1.0  # seconds; one who was interrupted while he set a result never ends
 
 
 class AsyncSharedFuture(Generic[T]):
@@ -121,7 +124,10 @@ class SharedFuture(Generic[T]):
 
     @property
     def succeeded(self) -> bool:
-        """Return True once there is a result."""
+        """Return True once there is a result; whoever is just setting one is waited for, for a moment."""
+        end = time.monotonic() + _SETTING
+        while not self._done and not self._unclaimed and time.monotonic() < end:
+            time.sleep(0)
         return self._done and self._error is None
 
     def begin(self) -> bool:
