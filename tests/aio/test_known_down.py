@@ -314,9 +314,4 @@ async def test_who_is_let_in_no_more_uses_what_is_connected(
 
 
 def test_the_waiting_is_bounded_for_real() -> None:
-    limits: list[Callable[[], int]] = [
-        lambda: group_commit.MOST_WAITING,
-        lambda: pool.MOST_WAITING,
-        lambda: runtime.MOST_WAITING,
-    ]
-    assert {limit() for limit in limits} == {10_000}
+    assert {module.MOST_WAITING for module in (group_commit, pool, runtime)} == {10_000}

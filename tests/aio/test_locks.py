@@ -108,7 +108,7 @@ async def test_retries_are_counted(open_manager: OpenAsyncManager) -> None:
     acquire, calls = store.acquire, []
 
     async def counted(*arguments: Any) -> Any:
-        calls.append(1)
+        calls.append(arguments[-1])
         return await acquire(*arguments)
 
     store.acquire = counted  # type: ignore[method-assign]
@@ -116,6 +116,7 @@ async def test_retries_are_counted(open_manager: OpenAsyncManager) -> None:
         calls.clear()
         assert not await b.lock("r", max_retries=retries).acquire()
         assert len(calls) == retries + 1
+        assert len(set(calls)) == 1 and calls[0] is not None, "they share one deadline"
     calls.clear()
     assert not await b.lock("r", max_retries=4).acquire(blocking=False)
     assert len(calls) == 1

@@ -110,7 +110,7 @@ def test_retries_are_counted(open_manager: OpenAsyncManager) -> None:
     acquire, calls = store.acquire, []
 
     def counted(*arguments: Any) -> Any:
-        calls.append(1)
+        calls.append(arguments[-1])
         return acquire(*arguments)
 
     store.acquire = counted  # type: ignore[method-assign]
@@ -118,6 +118,7 @@ def test_retries_are_counted(open_manager: OpenAsyncManager) -> None:
         calls.clear()
         assert not b.lock("r", max_retries=retries).acquire()
         assert len(calls) == retries + 1
+        assert len(set(calls)) == 1 and calls[0] is not None, "they share one deadline"
     calls.clear()
     assert not b.lock("r", max_retries=4).acquire(blocking=False)
     assert len(calls) == 1

@@ -31,11 +31,11 @@ from pgsession.errors import (
     WriteOutcomeUnknown,
 )
 
+from .pool import MOST_WAITING
 from .store import AsyncStore
 from .stragglers import AsyncStragglers
 
 CROWD = 64  # operations that wait for one lane when the second one opens
-MOST_WAITING = 10_000  # callers, for whom memory is kept
 ATTEMPTS = 3  # of a batch that the server gave up to end a deadlock
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
@@ -74,9 +74,8 @@ class AsyncGroupCommit:
         self._queue = Queue()
         self._behind: dict[bytes, deque[Operation] | None] = {}  # of each session with an operation under way
         self._waiting: set[Operation] = set()  # those whose callers wait
-        self._holds_connections = (
-            most_stragglers > 0
-        )  # or the only one is for all, and a straggler looks again
+        # Else the only connection is for all, and a straggler looks again.
+        self._holds_connections = most_stragglers > 0
         self._stragglers = AsyncStragglers(self._write_alone, max(most_stragglers, 1), logger)
         self._lanes = (
             AsyncCombiner(partial(self._write_next, 1), "pgsession writes", logger),

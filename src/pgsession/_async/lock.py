@@ -131,17 +131,22 @@ class AsyncLock:
     async def _acquire(self, blocking: bool, patience: float | None) -> bool:
         end = None if patience is None else time.monotonic() + patience
         self._renewal = await self._opened()
-        acquired = await self._try()
+        # A wait that was asked for is not bounded by it; then each try is.
+        counted = end is None and self._max_retries is not None
+        deadline = self._renewal.store.deadline() if counted else None
+        acquired = await self._try(deadline)
         if acquired.acquired or not blocking:
             return bool(acquired.acquired)
         released = AsyncEvent()
         self._renewal.await_release(self._resource, released)
         try:
-            return await self._keep_trying(acquired, released, end)
+            return await self._keep_trying(acquired, released, end, deadline)
         finally:
             self._renewal.stop_waiting(self._resource, released)
 
-    async def _keep_trying(self, acquired: Acquired, released: AsyncEvent, end: float | None) -> bool:
+    async def _keep_trying(
+        self, acquired: Acquired, released: AsyncEvent, end: float | None, deadline: float | None
+    ) -> bool:
         tries = 0
         delay = self._retry_delay
         while True:
@@ -160,17 +165,18 @@ class AsyncLock:
             await released.wait(pause)
             released.clear()
             tries += 1
-            acquired = await self._try()
+            acquired = await self._try(deadline)
             if acquired.acquired:
                 return True
 
-    async def _try(self) -> Acquired:
+    async def _try(self, deadline: float | None) -> Acquired:
         sent = self._clock.now()
         owner = self._owner
         future: AsyncSharedFuture[Acquired] = AsyncSharedFuture()
         try:
-            self._renewal.background.run(partial(self._ask, owner, future), "pgsession lock")
-            acquired = await future.wait(self._renewal.store.timeout)
+            self._renewal.background.run(partial(self._ask, owner, future, deadline), "pgsession lock")
+            store = self._renewal.store
+            acquired = await future.wait(store.timeout if deadline is None else store.left(deadline))
             if acquired.acquired:
                 self._hold(owner, acquired.token, sent)
         except BaseException as error:
@@ -210,10 +216,12 @@ class AsyncLock:
             self._renewal.let_go(held)
         self._renewal.background.run(partial(self._give_back, owner), "pgsession lock")
 
-    async def _ask(self, owner: str, future: AsyncSharedFuture[Acquired]) -> None:
+    async def _ask(self, owner: str, future: AsyncSharedFuture[Acquired], deadline: float | None) -> None:
         """Ask the database for the lock; where the caller was cancelled meanwhile, give back what was taken."""
         try:
-            acquired = await self._renewal.store.acquire(self._resource, owner, self._lease, self._session_id)
+            acquired = await self._renewal.store.acquire(
+                self._resource, owner, self._lease, self._session_id, deadline
+            )
         except Exception as error:
             future.set_error(error)
             return

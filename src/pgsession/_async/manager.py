@@ -346,7 +346,7 @@ class AsyncSessionManager(AsyncReader):
                 record = await fill.future.wait(runtime.store.left(deadline))
             except TimeoutError:
                 if fill.future.done:  # it is the answer that is such an error
-                    if leads or not runtime.store.has_time(deadline):
+                    if leads or runtime.store.is_late(deadline):
                         raise
                     continue  # whoever leads had less time
                 raise OperationTimeout("the database did not answer in time") from None

@@ -32,12 +32,12 @@ from pgsession.config import Config, microseconds_of
 from pgsession.errors import ConfigError, DatabaseUnavailable, SchemaError
 from pgsession.schema import async_check, async_create
 
-from .group_commit import MOST_WAITING, AsyncGroupCommit
+from .group_commit import AsyncGroupCommit
 from .last_accesses import write_last_accesses
 from .listener import AsyncListener
 from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
-from .pool import AsyncPool, plain_cursor
+from .pool import MOST_WAITING, AsyncPool, plain_cursor
 from .prober import CAN_WRITE, AsyncProber
 from .store import AsyncStore, servers_limit
 from .synchronizer import AsyncSynchronizer
@@ -341,9 +341,8 @@ async def _limit_statements(seconds: float, connection: AsyncConnection[Any]) ->
 
 async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
     """Have a pool that has given up begin anew, for those who wait already."""
-    if not pool.get_stats()[
-        "pool_available"
-    ]:  # else nobody waits; and `check` waits for those, without a bound
+    # Where some are available nobody waits; and `check` waits for those, without a bound.
+    if not pool.get_stats()["pool_available"]:
         await pool.check()
 
 

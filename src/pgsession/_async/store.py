@@ -249,7 +249,7 @@ class AsyncStore:
             try:
                 return await (await cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
             except psycopg.errors.QueryCanceled as error:
-                if self._is_late(end):
+                if self.is_late(end):
                     raise OperationTimeout("the database could not answer in time") from error
                 raise
 
@@ -370,10 +370,12 @@ class AsyncStore:
 
     # Locks
 
-    async def acquire(self, resource: str, owner: str, lease: int, session_id: bytes | None) -> Acquired:
-        """Take a lock that is free or whose lease time is over."""
+    async def acquire(
+        self, resource: str, owner: str, lease: int, session_id: bytes | None, deadline: float | None = None
+    ) -> Acquired:
+        """Take a lock that is free or whose lease time is over; by the `deadline` of a call with more than one try."""
         session = None if session_id is None else session_id.hex()
-        row = await self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity))
+        row = await self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity), deadline)
         acquired, token, expires_at, now, *_ = row
         return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 
@@ -393,12 +395,14 @@ class AsyncStore:
 
     # Connections
 
-    async def _run(self, script: Script) -> Any:
+    async def _run(self, script: Script, deadline: float | None = None) -> Any:
         """Run a script in one round trip; return the row that it answers with.
 
-        Its callers are answered only when its last statement is: the commit that is durable.
+        Its callers are answered only when its last statement is: the commit that is durable. The `deadline` is that of
+        a call which has others too; None: it begins now.
         """
-        return await self._apart(partial(self._run_script, lambda: script, None), self.deadline())
+        end = self.deadline() if deadline is None else deadline
+        return await self._apart(partial(self._run_script, lambda: script, None), end)
 
     async def _run_between_others(self, script: Script) -> Row:
         """Run a script that waits for rows and tables for moments only; until its deadline it is tried again.
@@ -409,10 +413,10 @@ class AsyncStore:
         pause = FIRST_PAUSE
         while True:
             try:
-                row: Row = await self._apart(partial(self._run_script, lambda: script, None), end)
+                row: Row = await self._run(script, end)
                 return row
             except psycopg.errors.LockNotAvailable as error:
-                if self._is_late(end - pause):
+                if self.is_late(end - pause):
                     raise OperationTimeout(
                         "others had to be waited for too long; nothing was done"
                     ) from error
@@ -423,7 +427,7 @@ class AsyncStore:
         self, make_script: Callable[[], Script | None], mark: str | None, end: float
     ) -> Any:
         async with self._pool.connection(end) as connection:
-            if self._is_late(end):
+            if self.is_late(end):
                 raise OperationTimeout("others had to be waited for too long; nothing was sent")
             script = make_script()
             if script is None:
@@ -447,7 +451,7 @@ class AsyncStore:
                         f"the connection was lost before the answer came: {error}"
                     ) from error
                 await _roll_back(connection)
-                if isinstance(error, psycopg.errors.QueryCanceled) and self._is_late(end):
+                if isinstance(error, psycopg.errors.QueryCanceled) and self.is_late(end):
                     raise OperationTimeout(
                         "the database could not do it in time; nothing was done"
                     ) from error
@@ -467,11 +471,7 @@ class AsyncStore:
             return script
         return script.limited(seconds)
 
-    def has_time(self, deadline: float) -> bool:
-        """Return True where there is time to begin something before the deadline."""
-        return not self._is_late(deadline)
-
-    def _is_late(self, end: float) -> bool:
+    def is_late(self, end: float) -> bool:
         """Return True where what is left until `end` is no time to have anything done."""
         return end - time.monotonic() < (CALLERS_PART + ANSWERS_PART) * self.timeout
 

@@ -23,8 +23,8 @@ keys.
 
 **Writes** are methods that return a `script.Script`: statements with bound parameters, sent in one round trip on an
 autocommit connection, always `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`, `SET LOCAL lock_timeout` where there is
-one, a call of one of our functions, `COMMIT`, and then what `commit` asks for. The answer is the row of the call, in
-which these columns come first:
+one (`write` sets it in the call), a call of one of our functions, `COMMIT`, and then what `commit` asks for. The answer
+is the row of the call, in which these columns come first:
 
     write(node, mark, arguments)               -> (text,)  the group commit, below
     write_accesses(ids, accessed)              -> (bytes | None,)  16 bytes for each id that somebody else had

@@ -124,8 +124,6 @@ _INCARNATION = "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i WHER
 _CHANNEL = "coalesce((SELECT {channel_name(i.secret, 'events'::bytea)} FROM {incarnation} i WHERE {valid(i)}), {name_channel}('events'::text))"
 _ITEMS = "^( (u[0-9a-f]+:[0-9]+|d[0-9a-f]+))+$"
 _MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
-
-
 _DECLARATION = re.compile(r"^CREATE FUNCTION [^(]*\(([^)]*)\)", re.MULTILINE)
 _KEYWORDS = ("bigint", "boolean", "integer")
 

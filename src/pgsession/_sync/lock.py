@@ -133,17 +133,22 @@ class Lock:
     def _acquire(self, blocking: bool, patience: float | None) -> bool:
         end = None if patience is None else time.monotonic() + patience
         self._renewal = self._opened()
-        acquired = self._try()
+        # A wait that was asked for is not bounded by it; then each try is.
+        counted = end is None and self._max_retries is not None
+        deadline = self._renewal.store.deadline() if counted else None
+        acquired = self._try(deadline)
         if acquired.acquired or not blocking:
             return bool(acquired.acquired)
         released = Event()
         self._renewal.await_release(self._resource, released)
         try:
-            return self._keep_trying(acquired, released, end)
+            return self._keep_trying(acquired, released, end, deadline)
         finally:
             self._renewal.stop_waiting(self._resource, released)
 
-    def _keep_trying(self, acquired: Acquired, released: Event, end: float | None) -> bool:
+    def _keep_trying(
+        self, acquired: Acquired, released: Event, end: float | None, deadline: float | None
+    ) -> bool:
         tries = 0
         delay = self._retry_delay
         while True:
@@ -162,17 +167,18 @@ class Lock:
             released.wait(pause)
             released.clear()
             tries += 1
-            acquired = self._try()
+            acquired = self._try(deadline)
             if acquired.acquired:
                 return True
 
-    def _try(self) -> Acquired:
+    def _try(self, deadline: float | None) -> Acquired:
         sent = self._clock.now()
         owner = self._owner
         future: SharedFuture[Acquired] = SharedFuture()
         try:
-            self._renewal.background.run(partial(self._ask, owner, future), "pgsession lock")
-            acquired = future.wait(self._renewal.store.timeout)
+            self._renewal.background.run(partial(self._ask, owner, future, deadline), "pgsession lock")
+            store = self._renewal.store
+            acquired = future.wait(store.timeout if deadline is None else store.left(deadline))
             if acquired.acquired:
                 self._hold(owner, acquired.token, sent)
         except BaseException as error:
@@ -212,10 +218,12 @@ class Lock:
             self._renewal.let_go(held)
         self._renewal.background.run(partial(self._give_back, owner), "pgsession lock")
 
-    def _ask(self, owner: str, future: SharedFuture[Acquired]) -> None:
+    def _ask(self, owner: str, future: SharedFuture[Acquired], deadline: float | None) -> None:
         """Ask the database for the lock; where the caller was cancelled meanwhile, give back what was taken."""
         try:
-            acquired = self._renewal.store.acquire(self._resource, owner, self._lease, self._session_id)
+            acquired = self._renewal.store.acquire(
+                self._resource, owner, self._lease, self._session_id, deadline
+            )
         except Exception as error:
             future.set_error(error)
             return

@@ -34,12 +34,12 @@ from pgsession.config import Config, microseconds_of
 from pgsession.errors import ConfigError, DatabaseUnavailable, SchemaError
 from pgsession.schema import check, create
 
-from .group_commit import MOST_WAITING, GroupCommit
+from .group_commit import GroupCommit
 from .last_accesses import write_last_accesses
 from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
-from .pool import Pool, plain_cursor
+from .pool import MOST_WAITING, Pool, plain_cursor
 from .prober import CAN_WRITE, Prober
 from .store import Store, servers_limit
 from .synchronizer import Synchronizer
@@ -343,9 +343,8 @@ def _limit_statements(seconds: float, connection: Connection[Any]) -> None:
 
 def _reconnect(pool: ConnectionPool[Any]) -> None:
     """Have a pool that has given up begin anew, for those who wait already."""
-    if not pool.get_stats()[
-        "pool_available"
-    ]:  # else nobody waits; and `check` waits for those, without a bound
+    # Where some are available nobody waits; and `check` waits for those, without a bound.
+    if not pool.get_stats()["pool_available"]:
         pool.check()
 
 

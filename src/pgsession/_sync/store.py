@@ -249,7 +249,7 @@ class Store:
             try:
                 return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
             except psycopg.errors.QueryCanceled as error:
-                if self._is_late(end):
+                if self.is_late(end):
                     raise OperationTimeout("the database could not answer in time") from error
                 raise
 
@@ -370,10 +370,12 @@ class Store:
 
     # Locks
 
-    def acquire(self, resource: str, owner: str, lease: int, session_id: bytes | None) -> Acquired:
-        """Take a lock that is free or whose lease time is over."""
+    def acquire(
+        self, resource: str, owner: str, lease: int, session_id: bytes | None, deadline: float | None = None
+    ) -> Acquired:
+        """Take a lock that is free or whose lease time is over; by the `deadline` of a call with more than one try."""
         session = None if session_id is None else session_id.hex()
-        row = self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity))
+        row = self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity), deadline)
         acquired, token, expires_at, now, *_ = row
         return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 
@@ -393,12 +395,14 @@ class Store:
 
     # Connections
 
-    def _run(self, script: Script) -> Any:
+    def _run(self, script: Script, deadline: float | None = None) -> Any:
         """Run a script in one round trip; return the row that it answers with.
 
-        Its callers are answered only when its last statement is: the commit that is durable.
+        Its callers are answered only when its last statement is: the commit that is durable. The `deadline` is that of
+        a call which has others too; None: it begins now.
         """
-        return self._apart(partial(self._run_script, lambda: script, None), self.deadline())
+        end = self.deadline() if deadline is None else deadline
+        return self._apart(partial(self._run_script, lambda: script, None), end)
 
     def _run_between_others(self, script: Script) -> Row:
         """Run a script that waits for rows and tables for moments only; until its deadline it is tried again.
@@ -409,10 +413,10 @@ class Store:
         pause = FIRST_PAUSE
         while True:
             try:
-                row: Row = self._apart(partial(self._run_script, lambda: script, None), end)
+                row: Row = self._run(script, end)
                 return row
             except psycopg.errors.LockNotAvailable as error:
-                if self._is_late(end - pause):
+                if self.is_late(end - pause):
                     raise OperationTimeout(
                         "others had to be waited for too long; nothing was done"
                     ) from error
@@ -421,7 +425,7 @@ class Store:
 
     def _run_script(self, make_script: Callable[[], Script | None], mark: str | None, end: float) -> Any:
         with self._pool.connection(end) as connection:
-            if self._is_late(end):
+            if self.is_late(end):
                 raise OperationTimeout("others had to be waited for too long; nothing was sent")
             script = make_script()
             if script is None:
@@ -445,7 +449,7 @@ class Store:
                         f"the connection was lost before the answer came: {error}"
                     ) from error
                 _roll_back(connection)
-                if isinstance(error, psycopg.errors.QueryCanceled) and self._is_late(end):
+                if isinstance(error, psycopg.errors.QueryCanceled) and self.is_late(end):
                     raise OperationTimeout(
                         "the database could not do it in time; nothing was done"
                     ) from error
@@ -465,11 +469,7 @@ class Store:
             return script
         return script.limited(seconds)
 
-    def has_time(self, deadline: float) -> bool:
-        """Return True where there is time to begin something before the deadline."""
-        return not self._is_late(deadline)
-
-    def _is_late(self, end: float) -> bool:
+    def is_late(self, end: float) -> bool:
         """Return True where what is left until `end` is no time to have anything done."""
         return end - time.monotonic() < (CALLERS_PART + ANSWERS_PART) * self.timeout
 
