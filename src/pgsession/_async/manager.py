@@ -74,6 +74,10 @@ class AsyncSessionManager(AsyncReader):
     an open one gives the warning too, and noted accesses are written within a few seconds at most, on a connection of
     their own, since an event loop may be gone by then; its locks end after their lease time.
 
+    Every call that needs the database may raise `OperationTimeout` or `DatabaseUnavailable`, of which nothing was done,
+    or psycopg's own errors, likewise; and one that writes `WriteOutcomeUnknown`. None takes longer than
+    `Config.operation_timeout`, but for a wait that it asks for; one about many sessions takes that long for each step.
+
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
             own, or a pool (`AsyncConnectionPool`) that stays the caller's.
@@ -429,6 +433,7 @@ class AsyncSessionManager(AsyncReader):
 
         Raises:
             TooManySessionsError: The user has `Config.max_sessions` and the policy is "reject".
+            SessionTooLargeError, TooManyAttributesError, AttributeTooLargeError: A limit of `Config` is passed.
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may exist.
         """
@@ -493,6 +498,7 @@ class AsyncSessionManager(AsyncReader):
             SessionNotFoundError: The session is gone: deleted, expired or inactive.
             SessionVersionConflict, AttributeVersionConflict: The check failed; nothing was written.
             SessionInvalidatedError: The session object was invalidated.
+            SessionTooLargeError, TooManyAttributesError: The session would grow beyond a limit of `Config`.
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
