@@ -299,7 +299,8 @@ def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> 
     if not (yield sql.SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(sql.Literal(schema))):
         yield sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
         done.append(f"created schema {schema}")
-    owner = _owner(schema, prefix, (yield _existing(schema, prefix)))
+    existing = yield _existing(schema, prefix)
+    owner = _owner(schema, prefix, existing)
     if owner is None:
         yield sql.SQL(
             "CREATE TABLE {versions} (version integer PRIMARY KEY, name text NOT NULL, serves_from integer NOT NULL,"
@@ -307,7 +308,8 @@ def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> 
         ).format(**names)
     else:
         found = inspection.inspection_of((yield inspection.query(schema, prefix)))
-        if sql.Identifier(owner).as_string() not in (found.role, f'"{found.role}"') and not found.trusted:
+        user = existing[0][-1]
+        if owner != user and not found.trusted:
             raise _untrusted(schema, prefix, owner)
         yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
         yield sql.SQL("LOCK TABLE {versions} IN SHARE ROW EXCLUSIVE MODE").format(**names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 import pgsession
+from pgsession._sync import synchronizer
 from tests.chaos.cluster import Cluster
 from tests.fault.conftest import NewNode
 from tests.fault.nodes import Console, Node, until
@@ -104,6 +106,29 @@ def test_a_name_that_leads_to_a_standby_for_a_moment(kind: str, cluster: Cluster
 
             until(written, "a connection to the primary")
             assert node.get_session(session.id, refresh=True).group_id == "h"
+
+
+def test_a_listener_that_is_lost_while_a_manager_opens(
+    dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared one connects again as long as that takes; `open` does not wait for it without a bound."""
+    monkeypatch.setattr(synchronizer, "LISTENING_WITHIN", 0.5, raising=False)
+    look = synchronizer.Synchronizer._refuse_what_cannot_work
+    with FaultProxy(dsn) as way, pgsession.Listener(way.conninfo) as listener:
+
+        def look_and_lose(its: synchronizer.Synchronizer) -> None:
+            look(its)
+            way.refuse()
+            way.cut()
+            until(lambda: not listener.connected, "the listener to notice")
+
+        monkeypatch.setattr(synchronizer.Synchronizer, "_refuse_what_cannot_work", look_and_lose)
+        config = pgsession.Config(create_schema_if_missing=True, schema_name=schema)
+        manager = pgsession.SessionManager(dsn, config, listener=listener)
+        opening = ThreadPoolExecutor(1).submit(manager.open)
+        with pytest.raises(pgsession.ListenerError, match=r"within 0\.5 s"):
+            opening.result(10)
+        way.forward()
 
 
 def test_a_callers_pool_that_leads_to_a_standby(cluster: Cluster) -> None:

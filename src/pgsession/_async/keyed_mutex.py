@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
-from pgsession._concurrency import AsyncSharedFuture
+from pgsession._concurrency import AsyncSharedFuture, left_until
 from pgsession.errors import OperationTimeout
 
 _inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", default=frozenset())
@@ -70,6 +69,6 @@ class AsyncKeyedMutex:
 
 async def _wait(turn: AsyncSharedFuture[None], deadline: float | None) -> None:
     try:
-        await turn.wait(None if deadline is None else deadline - time.monotonic())
+        await turn.wait(None if deadline is None else left_until(deadline))
     except TimeoutError:
         raise OperationTimeout("others who change the same had to be waited for too long") from None

@@ -183,7 +183,7 @@ class AsyncListener:
             AsyncSubscription(channel, on_notification, on_out_of_sync, on_error, on_done), patience
         )
 
-    async def _hear(self, subscription: AsyncSubscription, patience: float | None = None) -> None:
+    async def _hear(self, subscription: AsyncSubscription, patience: float | None) -> None:
         """Do what a subscription asks for; return once its channel is listened to."""
         await self._loop.listen(subscription, patience)
 

@@ -19,6 +19,7 @@ from .listener import AsyncListener
 from .store import AsyncStore
 from .subscription import AsyncSubscription, Secret
 
+LISTENING_WITHIN = 10.0  # seconds for a listener to begin to listen
 _SECOND = 1_000_000
 _QUEUE_WARNING = (
     0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
@@ -101,9 +102,13 @@ class AsyncSynchronizer:
         self._listener.add_lost_hook(self._on_lost)
         await self._refuse_what_cannot_work()
         try:
-            await self._listener._hear(self._proofs)
+            await self._listener._hear(self._proofs, LISTENING_WITHIN)
             self._since = self._coherence.on_lost()
-            await self._listener._hear(self._events)
+            await self._listener._hear(self._events, LISTENING_WITHIN)
+        except TimeoutError as error:
+            raise ListenerError(
+                f"the listener lost its connection, and had no other within {LISTENING_WITHIN} s"
+            ) from error
         except (pg.UndefinedFunction, pg.InvalidSchemaName) as error:
             raise ListenerError(_ELSEWHERE) from error
         self._connected = True

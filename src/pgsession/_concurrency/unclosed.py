@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from typing import Final
 
 from .deadlines import deadline_in, left_until
+from .sync import Event
 
 __all__ = ["Unclosed"]
 
@@ -43,7 +43,7 @@ class Unclosed:
         self._dropped = dropped
         self._at_exit = at_exit
         self._process = os.getpid()
-        self._ended = threading.Event()
+        self._ended = Event()
         self._goes_on = False
         self._finalizer = weakref.finalize(owner, self._drop)
         self._finalizer.atexit = False

@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from pgsession._concurrency import SharedFuture
+from pgsession._concurrency import SharedFuture, left_until
 from pgsession.errors import OperationTimeout
 
 _inside: ContextVar[frozenset[tuple[int, bytes]]] = ContextVar("_inside", default=frozenset())
@@ -72,6 +71,6 @@ class KeyedMutex:
 
 def _wait(turn: SharedFuture[None], deadline: float | None) -> None:
     try:
-        turn.wait(None if deadline is None else deadline - time.monotonic())
+        turn.wait(None if deadline is None else left_until(deadline))
     except TimeoutError:
         raise OperationTimeout("others who change the same had to be waited for too long") from None

@@ -183,7 +183,7 @@ class Listener:
         patience = rules.timeout("timeout", timeout)
         self._hear(Subscription(channel, on_notification, on_out_of_sync, on_error, on_done), patience)
 
-    def _hear(self, subscription: Subscription, patience: float | None = None) -> None:
+    def _hear(self, subscription: Subscription, patience: float | None) -> None:
         """Do what a subscription asks for; return once its channel is listened to."""
         self._loop.listen(subscription, patience)
 
