@@ -27,8 +27,8 @@ others = Race(
 # The setting keeps the triggers quiet that announce plain SQL.
 _INSERT = """
 WITH quiet AS MATERIALIZED (SELECT set_config('pgsession.own', 'on', true)), made AS (
-    INSERT INTO sessions (id, user_id, expires_at)
-    SELECT gen_random_uuid(), 'hoarder', now() + interval '1 day' FROM quiet, generate_series(1, %s) RETURNING id
+    INSERT INTO sessions (id, version, owner_since, user_id, expires_at)
+    SELECT gen_random_uuid(), 1, 1, 'hoarder', now() + interval '1 day' FROM quiet, generate_series(1, %s) RETURNING id
 )
 INSERT INTO session_attributes (session_id, key, value)
 SELECT id, k, '"value"' FROM made, unnest(ARRAY['a', 'b', 'c']) k

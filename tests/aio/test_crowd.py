@@ -11,6 +11,7 @@ import pytest
 import pgsession
 from pgsession._async.group_commit import CROWD
 from pgsession._async.store import AsyncStore
+from tests.versions import changes
 
 
 async def test_a_crowd_is_written_in_two_lanes(
@@ -34,7 +35,7 @@ async def test_a_crowd_is_written_in_two_lanes(
         await asyncio.gather(*(_count(manager, session) for session in sessions for _ in range(2)))
     for session in sessions:
         fresh = await manager.get_session(session.id, refresh=True)
-        assert fresh is not None and fresh["n"] == 3 and fresh.version == 4
+        assert fresh is not None and fresh["n"] == changes(fresh) == 3
 
 
 async def test_few_callers_share_one_lane(

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from pgsession import schema as schema_module
 from pgsession._database.script import Parameter, Row, Script, step
@@ -167,11 +168,20 @@ class Database:
         ]
 
     def create(self, user: str = "ann", attributes: dict[str, Any] | None = None, **options: Any) -> str:
-        """A session; its id."""
+        """A session at version 1, not one of the clock's microseconds, for the sake of who reads the tests; its id."""
         item = self.new(user, attributes, **options)
         answer = self.write(create=[item])["create"]
         assert answer[0][1] == "ok", answer
-        return str(item[1])
+        session = str(item[1])
+        table, other = (
+            sql.Identifier(self.prefix + name).as_string().replace("%", "%%")
+            for name in ("sessions", "session_attributes")
+        )
+        self.execute("SET pgsession.own = 'on'")
+        self.execute(f"UPDATE {table} SET version = 1, owner_since = 1 WHERE id = %s", session)
+        self.execute(f"UPDATE {other} SET version = 1 WHERE session_id = %s", session)
+        self.execute("RESET pgsession.own")
+        return session
 
     def change(
         self, session: str, base: int, sets: dict[str, Any] | None = None, **options: Any
@@ -234,8 +244,8 @@ class Database:
         """Many sessions at once, unannounced, with analysed tables."""
         self.execute("SET pgsession.own = 'on'")
         self.execute(
-            f'INSERT INTO "{self.prefix}sessions" (user_id, group_id, expires_at) SELECT %s || g %% %s, %s,'
-            " now() + interval '30 days' FROM generate_series(1, %s) g",
+            f'INSERT INTO "{self.prefix}sessions" (version, owner_since, user_id, group_id, expires_at)'
+            " SELECT 1, 1, %s || g %% %s, %s, now() + interval '30 days' FROM generate_series(1, %s) g",
             "user",
             users,
             group,

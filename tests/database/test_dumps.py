@@ -193,12 +193,15 @@ def test_a_dump_of_the_rows_alone_is_loaded_in_any_order(
 ) -> None:
     sessions = [database.create("ann", {"a": n, "b": [n]}, group="g") for n in range(3)]
     database.update(sessions[0], 1, {"a": "new"}, deletes=["b"])
-    before = [database.read(session) for session in sessions]
+    before = [database.read(session) or [] for session in sessions]
     script = dump(database.dsn, "--data-only", f"--schema={database.schema}", *form)
     assert script.index("app_session_attributes") < script.index("app_sessions ")
     database.execute("TRUNCATE app_sessions, app_session_attributes")
     load(database.dsn, script)
-    assert [database.read(session) for session in sessions] == before
+    for session, (key, version, *rest) in zip(sessions, before, strict=True):
+        loaded = database.read(session)
+        assert loaded is not None and loaded[:1] + loaded[2:] == [key, *rest]
+        assert loaded[1] > version, "a row that was there before is another one now"
     assert database.execute("SELECT count(*), min(bucket), max(bucket) FROM app_session_user_buckets") == [
         (1025, -1, 1023)
     ]

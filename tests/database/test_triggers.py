@@ -11,7 +11,7 @@ import pytest
 
 from pgsession._protocol.events import PLAIN_SQL, Changed, Deleted, Everything, parse
 
-from .conftest import Database
+from .conftest import HOUR, Database
 
 
 def raised(database: Database, ear: Any, *sessions: str) -> None:
@@ -150,7 +150,45 @@ def test_a_copy_in_is_announced(database: Database, open_database: Callable[...,
     session = "ab" * 16
     with database.connection.cursor().copy("COPY app_sessions (id, user_id, expires_at) FROM STDIN") as copy:
         copy.write_row((session, "ann", "2100-01-01"))
-    assert ear.items() == [Changed(bytes.fromhex(session), 1)]
+    assert ear.items() == [Changed(bytes.fromhex(session), database.version(session))]
+
+
+@pytest.mark.parametrize("role", ["origin", "replica"])
+@pytest.mark.parametrize("version", ["DEFAULT", "1", "{0}"])
+def test_a_session_that_is_inserted_again_goes_on_above_its_old_versions(
+    database: Database, role: str, version: str
+) -> None:
+    """Otherwise a version could stand for two sessions; who held the first is never taken for the second's owner."""
+    session = uuid.uuid4().hex
+    insert = "INSERT INTO app_sessions (id, version, owner_since, user_id, expires_at)"
+    insert += " VALUES (%s, {}, 1, %s, '2100-01-01')"
+    ear = database.ear()
+    database.execute(f"SET session_replication_role = {role}")
+    database.execute(insert.format("DEFAULT"), session, "alice")
+    database.execute("UPDATE app_sessions SET group_id = 'g'")
+    first = database.version(session)
+    assert abs(first - database.now()) < 60_000_000, "the database's clock"
+    database.execute("DELETE FROM app_sessions")
+    database.execute(insert.format(version.format(first)), session, "bob")
+    second = database.version(session)
+    assert second > first
+    assert database.execute("SELECT owner_since FROM app_sessions") == [(second,)]
+    assert ear.items()[-1] == Changed(bytes.fromhex(session), second)
+    # A subscriber of logical replication applies the publisher's, which may be lower.
+    database.execute("UPDATE app_sessions SET owner_since = 1, version = 1")
+    assert database.version(session) == second + 1
+    assert database.execute("SELECT owner_since FROM app_sessions") == [(second,)]
+    database.execute("UPDATE app_sessions SET user_id = 'carol'")
+    assert database.execute("SELECT owner_since FROM app_sessions") == [(second + 2,)]
+
+
+def test_a_version_above_the_clock_is_kept(database: Database) -> None:
+    """A dump of a server whose clock was ahead; what was held and signed there says no more than this."""
+    ahead = database.now() + HOUR
+    database.execute(
+        "INSERT INTO app_sessions (version, user_id, expires_at) VALUES (%s, 'ann', '2100-01-01')", ahead
+    )
+    assert database.execute("SELECT version, owner_since FROM app_sessions") == [(ahead, ahead)]
 
 
 def test_an_attribute_that_came_before_its_session_has_a_version(database: Database) -> None:

@@ -42,7 +42,7 @@ def test_a_dump_of_the_rows_alone_brings_the_attributes_back(
     load(tables.dsn, script)
     for n, session in enumerate(sessions):
         read = manager.get_session(session.id, refresh=True)
-        assert read is not None and read["n"] == n and read.version == session.version
+        assert read is not None and read["n"] == n and read.version > session.version
 
 
 @pytest.mark.parametrize("table", ["sessions", "session_attributes", "session_locks"])

@@ -1,7 +1,7 @@
 -- C12: what plain SQL changes reaches every node. Our own transactions set pgsession.own and announce for themselves.
 -- Without ALWAYS, session_replication_role = replica and logical apply workers would pass unseen.
 
-CREATE OR REPLACE TRIGGER pgsession_1_version BEFORE UPDATE ON {sessions} FOR EACH ROW
+CREATE OR REPLACE TRIGGER pgsession_1_version BEFORE INSERT OR UPDATE ON {sessions} FOR EACH ROW
     WHEN ({plain_sql}) EXECUTE FUNCTION {raise_version}();
 CREATE OR REPLACE TRIGGER pgsession_2_note AFTER INSERT OR UPDATE OR DELETE ON {sessions} FOR EACH ROW
     WHEN ({plain_sql}) EXECUTE FUNCTION {note}();

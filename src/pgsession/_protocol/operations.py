@@ -124,12 +124,12 @@ class Create(Operation):
         return TooManySessionsError(self.user_id, self.limit)
 
     def saved(self, created_at: int) -> Record:
-        """Return the new record: what is stored is what was sent."""
+        """Return the new record: what is stored is what was sent. Its versions begin at the database's clock."""
         return Record(
-            self.key, 1, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
+            self.key, created_at, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
             self.include_inactivity,
             [
-                (name, 1, ends, value)
+                (name, created_at, ends, value)
                 for name, value, ends in self.attributes
                 if ends is None or ends > created_at
             ],

@@ -1,10 +1,15 @@
--- A version never comes back and always means the same contents (C4). greatest(): a logical replica applies versions
--- that are already raised.
+-- A version never comes back and always means the same contents (C4): those of a row begin at the clock, above all that an
+-- earlier row of this id had. greatest(): a dump and a logical replica bring versions that are already raised.
 CREATE FUNCTION {raise_version}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
     IF TG_RELID <> {sessions_oid} THEN
         {refuse_table};
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        NEW.version := greatest(NEW.version, {us(clock_timestamp())});
+        NEW.owner_since := NEW.version;
+        RETURN NEW;
     END IF;
     IF NEW.id <> OLD.id THEN
         RAISE EXCEPTION 'the id of a session cannot be changed' USING ERRCODE = 'integrity_constraint_violation';
@@ -12,6 +17,8 @@ BEGIN
     NEW.version := greatest(NEW.version, OLD.version + 1);
     IF NEW.user_id <> OLD.user_id THEN
         NEW.owner_since := NEW.version;
+    ELSE
+        NEW.owner_since := greatest(NEW.owner_since, OLD.owner_since);
     END IF;
     IF NEW.updated_at = OLD.updated_at THEN
         NEW.updated_at := clock_timestamp();

@@ -5,6 +5,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     seed bigint := {random_bigint};  -- drawn once: strong randomness takes longer than all else of a row
     moment timestamptz;
+    first bigint;  -- version: an id's versions begin at the clock, above all that an earlier row of it had
     too_many bigint[];
     overtaken bigint[];
     locked bigint[];
@@ -16,18 +17,19 @@ BEGIN
         FROM {make_room}(idle, waiting, most_sessions, evicts, new_ids, new_user_ids, accessed_ids, accessed_at) r;
     END IF;
     moment := clock_timestamp();
+    first := {us(moment)};
     WITH c AS MATERIALIZED (
         SELECT u.* FROM unnest(new_ids, new_user_ids, new_group_ids, new_expiries, new_inactivities)
             WITH ORDINALITY u(id, user_id, group_id, expiry, include_inactivity, i)
         WHERE u.i <> ALL (coalesce(too_many || locked || overtaken, '{{}}'))
     ), s AS (
-        INSERT INTO {sessions} (id, version, generation, created_at, updated_at, last_accessed, expires_at,
+        INSERT INTO {sessions} (id, version, generation, owner_since, created_at, updated_at, last_accessed, expires_at,
                                 include_inactivity, inactivity, user_id, group_id)
-        SELECT c.id, 1, uuid_hash_extended(c.id, seed), moment, moment, moment, {timestamp(c.expiry)},
+        SELECT c.id, first, uuid_hash_extended(c.id, seed), first, moment, moment, moment, {timestamp(c.expiry)},
                c.include_inactivity, CASE WHEN c.include_inactivity THEN idle END, c.user_id, {present(c.group_id)} FROM c
     )
     INSERT INTO {attributes} (session_id, version, expires_at, key, value)
-    SELECT x.id, 1, {timestamp_if_any(new_attribute_expiries[x.n])}, new_keys[x.n], new_values[x.n]::json
+    SELECT x.id, first, {timestamp_if_any(new_attribute_expiries[x.n])}, new_keys[x.n], new_values[x.n]::json
     FROM (SELECT c.id, generate_series(coalesce(new_ends[c.i - 1], 0) + 1, new_ends[c.i]) AS n FROM c) x;
     IF too_many IS NOT NULL OR locked IS NOT NULL THEN
         SELECT string_agg(concat('[', x.i, CASE WHEN x.i = ANY (too_many) THEN ',"too_many"]' ELSE ',"locked"]' END), ',')
@@ -36,6 +38,6 @@ BEGIN
     IF evicted IS NOT NULL THEN
         PERFORM {announce}(events, node, ARRAY(SELECT 'd' || x FROM unnest(evicted) x), {sessions_a_payload});
     END IF;
-    RETURN concat('"created_at":', {us(moment)}, ',"turned_away":[', turned_away,
+    RETURN concat('"created_at":', first, ',"turned_away":[', turned_away,
                   '],"evicted":', coalesce(to_json(evicted)::text, '[]'));
 END $pgsession$;

@@ -5,11 +5,12 @@
 
 CREATE TABLE {sessions} (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
-    version bigint NOT NULL DEFAULT 1,
+    -- Begins at the microseconds of the clock, so that no earlier row of this id had it; a trigger sees to that for plain SQL.
+    version bigint NOT NULL,
     -- Which of the session's tokens is current: 64 random bits, for a counter would be given out again after a restore.
     generation bigint NOT NULL DEFAULT {random_bigint},
     -- The version at which its user last changed, or at which it was created.
-    owner_since bigint NOT NULL DEFAULT 1,
+    owner_since bigint NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_accessed timestamptz NOT NULL DEFAULT clock_timestamp(),
