@@ -95,8 +95,8 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
         return MISS
     now += cache.clock.offset
     hot = &table.hot[slot]
-    if PGS_UNLIKELY(now + cache.clock.slack >= hot.deadline or hot.version < min_version):
-        answer = recheck(cache, slot, now + cache.clock.slack, touch, min_version)
+    if PGS_UNLIKELY(now + cache.clock.lag >= hot.deadline or hot.version < min_version):
+        answer = recheck(cache, slot, now + cache.clock.lag, touch, min_version)
         if answer <= MISS:
             return answer
     if touch and now > hot.accessed:

@@ -5,7 +5,8 @@
 """The cache of a node is bounded: the least recently used record leaves first. Nothing expired is served (C8).
 
 What is checked at a hit is one `deadline` in the entry, the earliest moment at which anything could be wrong with it;
-only past it does recheck() look at which it was. Times are database times unless they say "node".
+only past it does recheck() look at which it was. Times are database times unless they say "node"; an end is compared
+with the latest that it can be by the database's clock, so that what may be over is a miss, which the database answers.
 
 No change of the structure is left half done while something is called that could call back (releasing a record may
 run finalizers of decoded values): a change ends first, then what it took out is released, outside of the lock that
@@ -117,11 +118,11 @@ cdef class Cache:
         """Cache a record.
 
         Returns:
-            False where the cache keeps something newer (it never goes back, C2), or where the record has already
+            False where the cache keeps something newer (it never goes back, C2), or where the record may have
             expired; then nothing is cached for it.
         """
         cdef Entered entered = REFUSED
-        cdef int64_t now = exact(self.clock) + self.clock.offset
+        cdef int64_t now = exact(self.clock) + self.clock.offset + self.clock.lag
         released = None
         pgs_lock(&self.mutex)
         try:
@@ -446,7 +447,7 @@ cdef object discard_below(Cache cache, object session_id, int64_t version):
 
 cdef int drop(Cache cache, Key key) except -1:
     """Remove an entry that was found to be over, unless it has been replaced meanwhile."""
-    cdef int64_t now = exact(cache.clock) + cache.clock.slack + cache.clock.offset
+    cdef int64_t now = exact(cache.clock) + cache.clock.offset + cache.clock.lag
     cdef uint32_t slot
     released = None
     pgs_lock(&cache.mutex)

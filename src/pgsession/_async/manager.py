@@ -36,7 +36,7 @@ from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._protocol import events, rules
-from pgsession._protocol.coherence import Coherence, Fill, satisfies, unexpired
+from pgsession._protocol.coherence import Coherence, Fill, satisfies
 from pgsession._protocol.operations import Create, Delete, Operation, Update
 from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
@@ -362,13 +362,12 @@ class AsyncSessionManager(AsyncReader):
         if not fill.future.begin():
             return
         try:
-            record, incarnation = await runtime.store.read(fill.key, deadline)
-            verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
+            record, incarnation, now = await runtime.store.read(fill.key, deadline)
+            verdict = self._coherence.close_fill(fill, record, incarnation, now, min_version=min_version)
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()
             if verdict.reconnect:
                 runtime.synchronizer.reconnect()
-            record = unexpired(record, self._clock.database_now())
         except BaseException as error:
             self._coherence.fail_fill(fill)
             fill.future.set_error(
