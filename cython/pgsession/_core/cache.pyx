@@ -79,7 +79,8 @@ cdef class Cache:
     def get(self, session_id, bint touch=True):
         """Return the record of a session, or None where none may be served; with `touch` this is an access.
 
-        Everything is checked but the proof of sync.
+        Everything is checked but the proof of sync. This counts as neither a hit nor a miss: the read for which it is
+        done was counted when memory was asked before the database.
         """
         cdef Key key
         cdef Answer answer = MISS
@@ -318,6 +319,11 @@ cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_
     cdef pgs_hot *hot = NULL
     pgs_lock(&cache.mutex)
     answer[0] = look_up(cache, key, touch, min_version, in_sync, &hot)
+    if not in_sync:
+        if answer[0] <= MISS:
+            cache.misses -= 1
+        else:
+            cache.hits -= 1
     if answer[0] <= MISS:
         pgs_unlock(&cache.mutex)
         if answer[0] == OVER:
@@ -459,6 +465,13 @@ cdef int drop(Cache cache, Key key) except -1:
     finally:
         pgs_unlock(&cache.mutex)
     return 0
+
+
+cdef void count_miss(Cache cache) noexcept:
+    """Count a read that is not looked up in the table."""
+    pgs_lock(&cache.mutex)
+    cache.misses += 1
+    pgs_unlock(&cache.mutex)
 
 
 cdef enum Entered:

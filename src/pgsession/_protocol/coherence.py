@@ -577,6 +577,11 @@ class Coherence:
         return self._clock.now() < self._cache.in_sync_until
 
     @property
+    def may_serve_stale(self) -> bool:
+        """Return True while `stale_if_error` lets memory answer where the database fails."""
+        return 0 < self._stale_if_error > self._clock.now() - self._proofs.proved_until
+
+    @property
     def proof_age(self) -> int | None:
         """Return the microseconds since the newest proof of this epoch was sent, None before the first."""
         with self._lock:
