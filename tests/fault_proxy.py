@@ -33,10 +33,13 @@ class _Pair:
 
 
 class FaultProxy:
-    """`conninfo` leads to the server through the proxy, over TCP; `delay` (seconds) holds back whatever passes."""
+    """`conninfo` leads to the server through the proxy, over TCP; `delay` (seconds) holds back whatever passes.
+
+    `delay_answers` does that to what comes from the server alone.
+    """
 
     def __init__(self, conninfo: str) -> None:
-        self.delay = 0.0
+        self.delay = self.delay_answers = 0.0
         self._host, self._port = _address(conninfo)
         self._upstream = conninfo
         self._loop = asyncio.new_event_loop()
@@ -139,8 +142,10 @@ class FaultProxy:
             server_reader, server_writer = await self._connect()
             pair.writers.append(server_writer)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(pair, reader, server_writer))
-                group.create_task(self._pump(pair, server_reader, writer))
+                group.create_task(self._pump(pair, reader, server_writer, lambda: self.delay))
+                group.create_task(
+                    self._pump(pair, server_reader, writer, lambda: self.delay or self.delay_answers)
+                )
         except* (OSError, asyncio.CancelledError):
             pass  # one end is gone, or the test is over
         finally:
@@ -152,11 +157,17 @@ class FaultProxy:
             return await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
         return await asyncio.open_connection(self._host, self._port)
 
-    async def _pump(self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        pair: _Pair,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        delay: Callable[[], float],
+    ) -> None:
         while True:
             chunk = await reader.read(65536)
-            if self.delay:
-                await asyncio.sleep(self.delay)
+            if seconds := delay():
+                await asyncio.sleep(seconds)
             await self._flows.wait()
             if pair.lost:
                 await asyncio.Event().wait()

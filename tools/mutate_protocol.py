@@ -290,8 +290,15 @@ MUTATIONS = (
         "expired-under-way",
         "a session that expires while the answer is under way is given to those who wait (C8)",
         "coherence",
-        "return None if record is None or record.expires_at <= database_now else record",
-        "return record",
+        "return record.expires_at <= now + latest",
+        "return False",
+    ),
+    Mutation(
+        "step-of-the-clock-unseen",
+        "an answer that cannot be right beside what is believed is taken for one that says nothing (C8)",
+        "database_clock",
+        "            if step:\n",
+        "            if step:\n                return 0\n            if step:\n",
     ),
     Mutation(
         "lost-before-it-was-identified",

@@ -13,15 +13,18 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         cached_sessions (gauge): Sessions in memory.
         cache_capacity (gauge): The most that fit (`Config.cache_size`).
-        hits (counter): Reads answered from memory.
-        misses (counter): Reads for which memory had no usable answer.
+        hits (counter): Reads answered from memory: calls of `get_session`, `get_session_by_token` and
+            `get_cached_session`, and one for each try of `modify_session`.
+        misses (counter): All other such reads: the session is not in memory, may be over or is older than asked for,
+            the node is not in sync, the token is bad, `refresh=True`; whatever came of it, an error too. So hits and
+            misses are all reads, but for calls that are refused for their arguments.
         evictions (counter): Sessions that left memory because the cache was full.
         expirations (counter): Sessions that left memory because they had expired or were there for too long.
         fills (counter): Reads of one session from the database.
         joined_fills (counter): Reads that shared another caller's fill instead of making their own query (C10).
         discarded_fills (counter): Fills whose record was not kept, since something changed while it was on its way
             (C1).
-        stale_served (counter): Reads answered from memory past `max_staleness` because the database failed
+        stale_served (counter): Misses answered from memory all the same because the database failed
             (`stale_if_error`).
         writes (counter): Creates, updates and deletes of single sessions that succeeded.
         batches (counter): Transactions that carried those writes.
@@ -45,6 +48,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         notification_queue_usage (gauge): How full PostgreSQL's notification queue was at the last proof, from 0 to
             1.
         nodes (gauge): Nodes heard of in the last ten minutes, this one included.
+        oldest_write (gauge): Seconds that the oldest of the writes whose callers wait has taken so far, 0 where none
+            waits.
     """
 
     cached_sessions: int
@@ -76,13 +81,19 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     held_locks: int
     notification_queue_usage: float
     nodes: int
+    oldest_write: float
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Tells whether a node can serve at this moment; made by asking the database.
 
     Attributes:
-        healthy (bool): True while reads are in sync, the listener listens and the database answers.
+        ready (bool): True while the node can answer, be it from the database: that answers, or it fails and
+            `stale_if_error` lets memory answer for it. This is for readiness probes.
+        healthy (bool): True while the node is ready and also answers from memory: the database answers, the listener
+            listens and reads are in sync. This is for alarms: a node that is not healthy does all its work, and more
+            slowly.
+        reason (str | None): A sentence that says why the node is not healthy, None where it is.
         in_sync (bool): True while reads are answered from memory: the proof of sync is fresh enough.
         proof_age (float | None): Seconds since the newest proof of sync was sent, None before the first.
         listening (bool): True while the listener has a working connection.
@@ -91,10 +102,13 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         pool_size (int): Connections in the pool.
         pool_waiting (int): Callers waiting for a connection.
         queued_writes (int): Writes waiting for their batch.
-        oldest_write (float | None): Seconds that the oldest of the waiting writes has waited, None where none waits.
+        oldest_write (float | None): Seconds that the oldest of the writes whose callers wait has taken so far, also
+            where it waits for what somebody has locked; None where none waits.
     """
 
+    ready: bool
     healthy: bool
+    reason: str | None
     in_sync: bool
     proof_age: float | None
     listening: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -308,18 +309,45 @@ async def test_notification_queue_usage(
         connection.execute("COMMIT")
 
 
+async def test_oldest_write_while_somebody_holds_a_row(
+    manager: pgsession.AsyncSessionManager, tables: Tables
+) -> None:
+    """Others write meanwhile, and do not make it younger."""
+    session = await manager.create_session("u", {"n": 1})
+    assert manager.stats().oldest_write == 0 and (await manager.check_health()).oldest_write is None
+    began = time.monotonic()
+    with tables.locked("SELECT 1 FROM {sessions} WHERE id = %s FOR UPDATE", session.id):
+        session["n"] = 2
+        crew = AsyncCrew()
+        crew.start(manager.update_session, session)
+
+        async def waits() -> bool:
+            await manager.create_session("v")
+            return manager.stats().oldest_write > 0.5
+
+        await eventually(waits)
+        health = await manager.check_health()
+        assert health.oldest_write is not None and 0.5 < health.oldest_write < time.monotonic() - began
+        assert health.ready and health.healthy
+    await crew.join()
+    assert manager.stats().oldest_write == 0 and (await manager.check_health()).oldest_write is None
+
+
 # -- health --------------------------------------------------------------------------------------------------------
 
 
 async def test_a_healthy_node(manager: pgsession.AsyncSessionManager) -> None:
     health = await manager.check_health()
-    assert health.healthy and health.in_sync and health.listening and health.database is None
+    assert health.ready and health.healthy and health.reason is None
+    assert health.in_sync and health.listening and health.database is None
     assert health.proof_age is not None and 0 <= health.proof_age < 60
     assert health.round_trip is not None and health.round_trip > 0
     assert health.pool_size >= 1 and health.pool_waiting == 0 and health.queued_writes == 0
 
 
-async def test_a_node_without_a_listener_is_not_healthy(open_manager: OpenAsyncManager, dsn: str) -> None:
+async def test_a_node_without_a_listener_is_ready_and_not_healthy(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
     with FaultProxy(dsn) as proxy:
         manager = await open_manager(listener_conninfo=proxy.conninfo)
         assert (await manager.check_health()).healthy
@@ -328,11 +356,15 @@ async def test_a_node_without_a_listener_is_not_healthy(open_manager: OpenAsyncM
 
         async def deaf() -> bool:
             health = await manager.check_health()
-            return not health.healthy and not health.listening and not health.in_sync
+            return not health.healthy and not health.listening and "refused" in (health.reason or "")
 
         await eventually(deaf)
         health = await manager.check_health()
-        assert health.database is None and health.round_trip is not None
+        assert health.ready and health.database is None and health.round_trip is not None
+        assert health.reason is not None and "the listener does not listen: connection" in health.reason
+        session = await manager.create_session("u", {"n": 1})
+        read = await manager.get_session(session.id)
+        assert read is not None and not read.from_cache
         proxy.forward()
 
         async def well() -> bool:
@@ -351,6 +383,12 @@ async def test_a_node_with_a_frozen_listener_is_not_healthy(open_manager: OpenAs
             return not health.healthy and not health.in_sync and health.database is None
 
         await eventually(out_of_sync)
+        health = await manager.check_health()
+        assert (
+            health.ready
+            and health.reason is not None
+            and health.reason.startswith("Reads go to the database")
+        )
         proxy.forward()
 
 
@@ -358,6 +396,7 @@ async def test_a_node_with_a_frozen_listener_is_not_healthy(open_manager: OpenAs
 async def test_a_node_without_a_database_is_not_healthy(
     open_manager: OpenAsyncManager, dsn: str, how: str
 ) -> None:
+    """Nor is it ready, for it cannot write, nor read what is not in memory."""
     with FaultProxy(dsn) as proxy:
         manager = await open_manager(proxy.conninfo, listener_conninfo=dsn)
         if how == "refused":
@@ -366,7 +405,8 @@ async def test_a_node_without_a_database_is_not_healthy(
         else:
             proxy.freeze()
         health = await manager.check_health(timeout=0.5)
-        assert not health.healthy and health.database and health.round_trip is None
+        assert not health.ready and not health.healthy and health.database and health.round_trip is None
+        assert health.reason == f"The database does not answer: {health.database}"
         assert health.listening, "the listener has a way of its own"
         proxy.forward()
 
@@ -374,3 +414,43 @@ async def test_a_node_without_a_database_is_not_healthy(
             return (await manager.check_health(timeout=0.5)).healthy
 
         await eventually(well)
+
+
+async def test_a_node_that_may_answer_for_a_database_that_is_down_is_ready(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = await open_manager(
+            proxy.conninfo, stale_if_error=3600, max_staleness=0.5, operation_timeout=1
+        )
+        session = await manager.create_session("u")
+        proxy.refuse()
+        proxy.cut()
+
+        async def down() -> bool:
+            return (await manager.check_health()).database is not None and not manager._coherence.in_sync
+
+        await eventually(down)
+        health = await manager.check_health()
+        assert health.ready and not health.healthy and health.reason is not None
+        assert await manager.get_session(session.id) is not None
+        proxy.forward()
+
+
+async def test_a_manager_that_is_not_open_is_not_ready(open_manager: OpenAsyncManager, dsn: str) -> None:
+    health = await pgsession.AsyncSessionManager(dsn).check_health()
+    assert not health.ready and not health.healthy and health.reason is not None and "open()" in health.reason
+    manager = await open_manager()
+    await manager.close()
+    health = await manager.check_health()
+    assert not health.ready and health.reason == "the manager is closed"
+
+
+async def test_a_check_takes_no_longer_than_any_call(open_manager: OpenAsyncManager, dsn: str) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = await open_manager(proxy.conninfo, listener_conninfo=dsn, operation_timeout=0.5)
+        proxy.freeze()
+        began = time.monotonic()
+        health = await manager.check_health(timeout=60)
+        assert not health.ready and time.monotonic() - began < 3 * 0.5
+        proxy.forward()

@@ -118,6 +118,8 @@ class Server:
         """Commits that are not flushed yet."""
         self.incarnation: str | None = None
         self.connections: list[Connection] = []
+        self.ahead = 0
+        """By how much its clock is ahead of the true time."""
 
     def identify(self) -> str:
         """The incarnation, set anew if there is none."""
@@ -135,7 +137,7 @@ class Server:
 
     def live(self, key: bytes, now: int) -> Commit | None:
         row = self.rows.get(key)
-        return None if row is None or row.deleted or row.expires_at <= EPOCH + now else row
+        return None if row is None or row.deleted or row.expires_at <= EPOCH + now + self.ahead else row
 
     def notify(self, payload: str, effects: tuple[Commit, ...]) -> None:
         notice = Notice(payload, False, effects)

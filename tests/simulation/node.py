@@ -14,8 +14,8 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.reader import Reader
 from pgsession._protocol import events
-from tests.simulation.model import EPOCH, Commit, Connection
-from tests.simulation.oracle import Call, Violation
+from tests.simulation.model import EPOCH, Commit, Connection, Server
+from tests.simulation.oracle import PROMPT, Call, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,12 +106,15 @@ class Read(Operation):
         )
 
     def execute(self) -> None:
-        self.record, self.serial = self.node.world.read(self.call.key)
+        world = self.node.world
+        self.record, self.serial = world.read(self.call.key)
+        self.executed, self.database_time = world.now, EPOCH + world.now + world.server.ahead
 
     def answer(self) -> None:
         node, fill = self.node, self.fill
+        node.heard_from(self.server, self.began, self.executed)
         verdict = node.coherence.close_fill(
-            fill, self.record, self.incarnation, min_version=self.call.min_version
+            fill, self.record, self.incarnation, self.database_time, min_version=self.call.min_version
         )
         node.closed(fill)
         if verdict.reconnect:
@@ -119,12 +122,17 @@ class Read(Operation):
         if verdict.again:
             for call in (self.call, *fill.future.waiting):
                 node.load(call)
+            if verdict is node.verdicts.PERHAPS_OVER:
+                node.read_again += 1
+                expect(node.read_again < 10, f"C8: {node.name} reads {fill.key[-1]} again and again")
+                node.world.pass_moment(node, 0, 0)
             return
+        node.read_again = 0
         if verdict is node.verdicts.CACHED:
             node.entered(self, self.serial)
-            if self.record.expires_at > EPOCH + node.world.now + node.world.max_staleness:
+            if self.record.expires_at > node.clock.database_now() + node.world.max_staleness:
                 node.expect_hit(self.call)
-        record = node.module.unexpired(self.record, node.clock.database_now())
+        record = self.record
         node.finish(self.call, record, self.serial, "database")
         for call in fill.future.waiting:
             if node.module.satisfies(record, call.min_version):
@@ -276,14 +284,21 @@ class Prove(Operation):
 
     def execute(self) -> None:
         world, listener = self.node.world, self.listener
+        self.answered_by: Server | None = None
         if self.proof.through_pool:
             world.server.prove(self.node.name, self.proof.payload, by=None)
+            self.answered_by = world.server
         elif listener is not None and not listener.dead and not listener.frozen:
             listener.server.prove(self.node.name, self.proof.payload, by=listener)
-        self.database_time = EPOCH + world.now
+            self.answered_by = listener.server
+        if self.answered_by is not None:
+            self.executed, self.database_time = world.now, EPOCH + world.now + self.answered_by.ahead
 
     def answer(self) -> None:
-        self.node.coherence.clock_sample(self.asked, self.node.clock.now(), self.database_time)
+        node = self.node
+        if self.answered_by is not None and node.hears(self.answered_by):
+            node.heard_from(self.answered_by, self.began, self.executed)
+            node.coherence.clock_sample(self.asked, node.clock.now(), self.database_time)
 
     def fail(self, executed: bool) -> None:
         self.node.coherence.proof_failed(self.proof)
@@ -367,6 +382,10 @@ class Node:
         self.old_listener: Connection | None = None
         self.identified = self.compared = self.comparing = False
         self.proved_at = self.listening_since = 0
+        self.heard = 0
+        """The true time of the newest prompt answer of the server whose events arrive here."""
+        self.read_again = 0
+        """How often in a row what was read was perhaps over."""
         # What the oracle knows of this node.
         self.fills: dict[bytes, list[Any]] = {}
         self.inserted: dict[bytes, int] = {}
@@ -386,7 +405,7 @@ class Node:
         if session is _MISS:
             self.load(call)
         else:
-            self.accesses[key] = EPOCH + self.world.now
+            self.accesses[key] = EPOCH + self.world.now + self.world.oracle.least_ahead(call)
             assert session is not None
             self.finish(call, session._record, 0, "memory")
 
@@ -429,6 +448,15 @@ class Node:
         for fills in (self.fills.get(key, ()),) if key is not None else self.fills.values():
             for fill in fills:
                 fill.future.disturbed = True
+
+    def hears(self, server: Server) -> bool:
+        """Return True where the node knows this server to be the one whose events arrive here."""
+        return self.identified and self.listener is not None and self.listener.server is server
+
+    def heard_from(self, server: Server, asked: int, executed: int) -> None:
+        """An answer is here, from which the node may learn what time it is."""
+        if self.hears(server) and self.world.now - asked < PROMPT:
+            self.heard = max(self.heard, executed)
 
     # The listener
 

@@ -24,6 +24,7 @@ _KEYS: Final = tuple(bytes([0] * 15 + [number]) for number in range(1, 10))
 _USERS: Final = ("ann", "bob")
 _GROUPS: Final = (None, "red", "blue")
 _TIMES: Final = (0.001, 0.05, 0.3, 1, 2, 3.3, 3.4, 5, 9, 10.1, 12, 21)
+_STEPS: Final = tuple(seconds * SECOND for seconds in (0, 0, 0, 0, 1, -1, 30, -30))
 _PLAIN: Final = events.PLAIN_SQL
 
 
@@ -101,7 +102,7 @@ class World:
 
     def _commit(self, key: bytes, version: int, user: str, group: str | None, **more: Any) -> Commit:
         before = self.server.rows.get(key)
-        expires = before.expires_at if before else EPOCH + self.now + 1000 * SECOND
+        expires = before.expires_at if before else EPOCH + self.now + 1000 * SECOND + self.server.ahead
         expires = more.pop("expires", expires)
         commit = Commit(
             len(self.oracle.commits), self.now, key, version, user, group, expires, before, **more
@@ -310,9 +311,13 @@ class World:
         if c % 4 == 0:
             self.delete(row, origin=_PLAIN)
         elif c % 4 == 1:
-            self.update(row, origin=_PLAIN, expires=EPOCH + self.now + (1 + c) * SECOND // 4)
+            self.update(row, origin=_PLAIN, expires=self._in(1 + c))
         else:
             self.update(row, origin=_PLAIN)
+
+    def _in(self, quarters: int) -> int:
+        """The server's time in so many quarters of a second."""
+        return EPOCH + self.now + self.server.ahead + quarters * SECOND // 4
 
     # Trouble
 
@@ -417,8 +422,19 @@ class World:
         """Another server takes over; listeners stay with the old one, which is alive and alone."""
         rows, accessed = self.server.rows, self.server.accessed
         lost = self.server.lose(b % 4)
+        ahead = self.server.ahead
         self.server = Server(rows, accessed)
+        self._set_clock(ahead + _STEPS[c % len(_STEPS)])
         self._break_all(lost)
+
+    def step_clock(self, node: Node, b: int, c: int) -> None:
+        """The server's clock is set, by a minute, once."""
+        if not self.oracle.stepped:
+            self._set_clock(self.server.ahead + (60 if b & 1 else -60) * SECOND, stepped=True)
+
+    def _set_clock(self, ahead: int, *, stepped: bool = False) -> None:
+        self.server.ahead = ahead
+        self.oracle.clock_changed(ahead, stepped=stepped)
 
     def _break_all(self, lost: list[Commit]) -> None:
         self.oracle.crashed(lost, self.nodes)
@@ -480,7 +496,7 @@ class World:
             row = self.server.live(key, self.now)
             if row is not None:
                 expect(
-                    self.server.accessed.get(key, 0) >= at - self.max_staleness // 2,
+                    self.server.accessed.get(key, EPOCH) >= at - self.max_staleness // 2,
                     f"C11: {node.name} lost an access to {key[-1]}",
                 )
         for key in self.keys:
@@ -522,7 +538,7 @@ _ALWAYS: Final[tuple[tuple[int, Action], ...]] = (
 _SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
     ((10, World.refresh), (6, World.get_by_token)),
     ((6, World.update_checked), (6, World.update_quietly)),
-    ((3, World.delete_session), (4, World.plain_sql)),
+    ((3, World.delete_session), (4, World.plain_sql), (1, World.step_clock)),
     ((6, World.wide_statement), (5, World.regroup)),
     ((6, World.list_user), (3, World.write_accesses)),
     ((6, World.break_operation), (4, World.run_orphan)),

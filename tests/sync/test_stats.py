@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -308,18 +309,41 @@ def test_notification_queue_usage(
         connection.execute("COMMIT")
 
 
+def test_oldest_write_while_somebody_holds_a_row(manager: pgsession.SessionManager, tables: Tables) -> None:
+    """Others write meanwhile, and do not make it younger."""
+    session = manager.create_session("u", {"n": 1})
+    assert manager.stats().oldest_write == 0 and (manager.check_health()).oldest_write is None
+    began = time.monotonic()
+    with tables.locked("SELECT 1 FROM {sessions} WHERE id = %s FOR UPDATE", session.id):
+        session["n"] = 2
+        crew = Crew()
+        crew.start(manager.update_session, session)
+
+        def waits() -> bool:
+            manager.create_session("v")
+            return manager.stats().oldest_write > 0.5
+
+        eventually(waits)
+        health = manager.check_health()
+        assert health.oldest_write is not None and 0.5 < health.oldest_write < time.monotonic() - began
+        assert health.ready and health.healthy
+    crew.join()
+    assert manager.stats().oldest_write == 0 and (manager.check_health()).oldest_write is None
+
+
 # -- health --------------------------------------------------------------------------------------------------------
 
 
 def test_a_healthy_node(manager: pgsession.SessionManager) -> None:
     health = manager.check_health()
-    assert health.healthy and health.in_sync and health.listening and health.database is None
+    assert health.ready and health.healthy and health.reason is None
+    assert health.in_sync and health.listening and health.database is None
     assert health.proof_age is not None and 0 <= health.proof_age < 60
     assert health.round_trip is not None and health.round_trip > 0
     assert health.pool_size >= 1 and health.pool_waiting == 0 and health.queued_writes == 0
 
 
-def test_a_node_without_a_listener_is_not_healthy(open_manager: OpenAsyncManager, dsn: str) -> None:
+def test_a_node_without_a_listener_is_ready_and_not_healthy(open_manager: OpenAsyncManager, dsn: str) -> None:
     with FaultProxy(dsn) as proxy:
         manager = open_manager(listener_conninfo=proxy.conninfo)
         assert (manager.check_health()).healthy
@@ -328,11 +352,15 @@ def test_a_node_without_a_listener_is_not_healthy(open_manager: OpenAsyncManager
 
         def deaf() -> bool:
             health = manager.check_health()
-            return not health.healthy and not health.listening and not health.in_sync
+            return not health.healthy and not health.listening and "refused" in (health.reason or "")
 
         eventually(deaf)
         health = manager.check_health()
-        assert health.database is None and health.round_trip is not None
+        assert health.ready and health.database is None and health.round_trip is not None
+        assert health.reason is not None and "the listener does not listen: connection" in health.reason
+        session = manager.create_session("u", {"n": 1})
+        read = manager.get_session(session.id)
+        assert read is not None and not read.from_cache
         proxy.forward()
 
         def well() -> bool:
@@ -351,11 +379,18 @@ def test_a_node_with_a_frozen_listener_is_not_healthy(open_manager: OpenAsyncMan
             return not health.healthy and not health.in_sync and health.database is None
 
         eventually(out_of_sync)
+        health = manager.check_health()
+        assert (
+            health.ready
+            and health.reason is not None
+            and health.reason.startswith("Reads go to the database")
+        )
         proxy.forward()
 
 
 @pytest.mark.parametrize("how", ["refused", "frozen"])
 def test_a_node_without_a_database_is_not_healthy(open_manager: OpenAsyncManager, dsn: str, how: str) -> None:
+    """Nor is it ready, for it cannot write, nor read what is not in memory."""
     with FaultProxy(dsn) as proxy:
         manager = open_manager(proxy.conninfo, listener_conninfo=dsn)
         if how == "refused":
@@ -364,7 +399,8 @@ def test_a_node_without_a_database_is_not_healthy(open_manager: OpenAsyncManager
         else:
             proxy.freeze()
         health = manager.check_health(timeout=0.5)
-        assert not health.healthy and health.database and health.round_trip is None
+        assert not health.ready and not health.healthy and health.database and health.round_trip is None
+        assert health.reason == f"The database does not answer: {health.database}"
         assert health.listening, "the listener has a way of its own"
         proxy.forward()
 
@@ -372,3 +408,41 @@ def test_a_node_without_a_database_is_not_healthy(open_manager: OpenAsyncManager
             return (manager.check_health(timeout=0.5)).healthy
 
         eventually(well)
+
+
+def test_a_node_that_may_answer_for_a_database_that_is_down_is_ready(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = open_manager(proxy.conninfo, stale_if_error=3600, max_staleness=0.5, operation_timeout=1)
+        session = manager.create_session("u")
+        proxy.refuse()
+        proxy.cut()
+
+        def down() -> bool:
+            return (manager.check_health()).database is not None and not manager._coherence.in_sync
+
+        eventually(down)
+        health = manager.check_health()
+        assert health.ready and not health.healthy and health.reason is not None
+        assert manager.get_session(session.id) is not None
+        proxy.forward()
+
+
+def test_a_manager_that_is_not_open_is_not_ready(open_manager: OpenAsyncManager, dsn: str) -> None:
+    health = pgsession.SessionManager(dsn).check_health()
+    assert not health.ready and not health.healthy and health.reason is not None and "open()" in health.reason
+    manager = open_manager()
+    manager.close()
+    health = manager.check_health()
+    assert not health.ready and health.reason == "the manager is closed"
+
+
+def test_a_check_takes_no_longer_than_any_call(open_manager: OpenAsyncManager, dsn: str) -> None:
+    with FaultProxy(dsn) as proxy:
+        manager = open_manager(proxy.conninfo, listener_conninfo=dsn, operation_timeout=0.5)
+        proxy.freeze()
+        began = time.monotonic()
+        health = manager.check_health(timeout=60)
+        assert not health.ready and time.monotonic() - began < 3 * 0.5
+        proxy.forward()

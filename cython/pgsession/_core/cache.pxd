@@ -79,7 +79,7 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
                            pgs_hot **found) noexcept:
     """Return the answer to a read, and the entry of a hit in `found`; the caller has the lock.
 
-    With `in_sync` nothing is served beyond the proof of sync (C6).
+    With `in_sync` nothing is served beyond the proof of sync (C6). It counts as one hit or one miss.
     """
     cdef pgs_table *table = &cache.table
     cdef PyObject *clock = <PyObject *> cache.clock     # borrowed, see reference.h
@@ -89,14 +89,15 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
     cdef Answer answer = HIT
     if in_sync and PGS_UNLIKELY(now + cache.clock.slack >= cache.in_sync_until):
         cache.stale += 1
+        cache.misses += 1
         return MISS
     if PGS_UNLIKELY(slot == 0):
         cache.misses += 1
         return MISS
     now += cache.clock.offset
     hot = &table.hot[slot]
-    if PGS_UNLIKELY(now + cache.clock.slack >= hot.deadline or hot.version < min_version):
-        answer = recheck(cache, slot, now + cache.clock.slack, touch, min_version)
+    if PGS_UNLIKELY(now + cache.clock.lag >= hot.deadline or hot.version < min_version):
+        answer = recheck(cache, slot, now + cache.clock.lag, touch, min_version)
         if answer <= MISS:
             return answer
     if touch and now > hot.accessed:
@@ -113,4 +114,5 @@ cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept
 cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
                  int64_t *accessed)
 cdef int drop(Cache cache, Key key) except -1
+cdef void count_miss(Cache cache) noexcept
 

@@ -5,7 +5,8 @@
 """The cache of a node is bounded: the least recently used record leaves first. Nothing expired is served (C8).
 
 What is checked at a hit is one `deadline` in the entry, the earliest moment at which anything could be wrong with it;
-only past it does recheck() look at which it was. Times are database times unless they say "node".
+only past it does recheck() look at which it was. Times are database times unless they say "node"; an end is compared
+with the latest that it can be by the database's clock, so that what may be over is a miss, which the database answers.
 
 No change of the structure is left half done while something is called that could call back (releasing a record may
 run finalizers of decoded values): a change ends first, then what it took out is released, outside of the lock that
@@ -78,7 +79,8 @@ cdef class Cache:
     def get(self, session_id, bint touch=True):
         """Return the record of a session, or None where none may be served; with `touch` this is an access.
 
-        Everything is checked but the proof of sync.
+        Everything is checked but the proof of sync. This counts as neither a hit nor a miss: the read for which it is
+        done was counted when memory was asked before the database.
         """
         cdef Key key
         cdef Answer answer = MISS
@@ -117,11 +119,11 @@ cdef class Cache:
         """Cache a record.
 
         Returns:
-            False where the cache keeps something newer (it never goes back, C2), or where the record has already
+            False where the cache keeps something newer (it never goes back, C2), or where the record may have
             expired; then nothing is cached for it.
         """
         cdef Entered entered = REFUSED
-        cdef int64_t now = exact(self.clock) + self.clock.offset
+        cdef int64_t now = exact(self.clock) + self.clock.offset + self.clock.lag
         released = None
         pgs_lock(&self.mutex)
         try:
@@ -317,6 +319,11 @@ cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_
     cdef pgs_hot *hot = NULL
     pgs_lock(&cache.mutex)
     answer[0] = look_up(cache, key, touch, min_version, in_sync, &hot)
+    if not in_sync:
+        if answer[0] <= MISS:
+            cache.misses -= 1
+        else:
+            cache.hits -= 1
     if answer[0] <= MISS:
         pgs_unlock(&cache.mutex)
         if answer[0] == OVER:
@@ -446,7 +453,7 @@ cdef object discard_below(Cache cache, object session_id, int64_t version):
 
 cdef int drop(Cache cache, Key key) except -1:
     """Remove an entry that was found to be over, unless it has been replaced meanwhile."""
-    cdef int64_t now = exact(cache.clock) + cache.clock.slack + cache.clock.offset
+    cdef int64_t now = exact(cache.clock) + cache.clock.offset + cache.clock.lag
     cdef uint32_t slot
     released = None
     pgs_lock(&cache.mutex)
@@ -458,6 +465,13 @@ cdef int drop(Cache cache, Key key) except -1:
     finally:
         pgs_unlock(&cache.mutex)
     return 0
+
+
+cdef void count_miss(Cache cache) noexcept:
+    """Count a read that is not looked up in the table."""
+    pgs_lock(&cache.mutex)
+    cache.misses += 1
+    pgs_unlock(&cache.mutex)
 
 
 cdef enum Entered:

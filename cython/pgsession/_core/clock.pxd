@@ -14,7 +14,8 @@ cdef class Clock:
     cdef readonly bint manual
     cdef public int64_t offset
     cdef int64_t time           # a manual clock's
-    cdef int64_t slack          # recent() lags behind exact() by at most this
+    cdef int64_t slack          # recent() lags behind exact() by at most this,
+    cdef int64_t lag            # and recent() + offset behind the database's clock by at most this
     cdef pgs_recent memory
 
 

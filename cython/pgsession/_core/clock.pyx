@@ -25,8 +25,8 @@ cdef class Clock:
     """A node has one clock, in microseconds: it goes on while the host sleeps and ignores steps of the wall clock.
 
     `now()` is node time. `database_now()` adds `offset`, the distance to the database's clock, which starts as the
-    distance to this host's wall clock and is set anew whenever it was measured. With `manual` the time stands still
-    at that value until `advance` moves it.
+    distance to this host's wall clock and is set anew whenever something was learnt of it. With `manual` the time stands
+    still at that value until `advance` moves it.
     """
 
     def __cinit__(self, *, manual=None):
@@ -34,7 +34,7 @@ cdef class Clock:
         if self.manual:
             self.time = manual
         else:
-            self.slack = pgs_clock_start(&self.memory)
+            self.lag = self.slack = pgs_clock_start(&self.memory)
             self.offset = pgs_clock_wall() - pgs_clock_now()
 
     def now(self):
@@ -42,8 +42,13 @@ cdef class Clock:
         return exact(self)
 
     def database_now(self):
-        """Return the database's time, in microseconds since the Unix epoch."""
+        """Return the database's time, as well as it is known, in microseconds since the Unix epoch."""
         return exact(self) + self.offset
+
+    def set_offset(self, int64_t offset, int64_t error):
+        """Set the distance to the database's clock, and by how much that may be wrong."""
+        self.offset = offset
+        self.lag = self.slack + error
 
     def _recent(self):
         """Return the node time that hits read, for tests."""

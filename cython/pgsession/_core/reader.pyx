@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t
 from cpython.object cimport PyObject, PyTypeObject
 
 from pgsession._core.arguments cimport checked_count, checked_flag
-from pgsession._core.cache cimport Cache
+from pgsession._core.cache cimport Cache, count_miss
 from pgsession._core.clock cimport Clock
 from pgsession._core.completed cimport completed
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
@@ -204,7 +204,9 @@ cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_
     cdef PyObject *session
     parse(session_id, &key)
     cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
-    if not refresh:
+    if refresh:
+        count_miss(<Cache> cache)
+    else:
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:
             return pgs_give(session)
@@ -218,7 +220,9 @@ cdef object await_session(AsyncReader self, object session_id, bint touch, bint 
     cdef PyObject *session
     parse(session_id, &key)
     cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
-    if not refresh:
+    if refresh:
+        count_miss(<Cache> cache)
+    else:
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:
             return completed(pgs_give(session))
@@ -230,9 +234,12 @@ cdef object get_by_token(Reader self, object token, bint touch, bint refresh, in
     cdef Verified verified = verify(self, self.tokens, token)
     cdef PyObject *session
     if verified is None:
+        count_miss(self._cache)
         return None
     min_version = max(min_version, verified.version)
-    if not refresh:
+    if refresh:
+        count_miss(self._cache)
+    else:
         session = hit(self, self._cache, verified.key, touch, min_version)
         if session != NULL:
             return pgs_give(session)
@@ -244,9 +251,12 @@ cdef object await_by_token(AsyncReader self, object token, bint touch, bint refr
     cdef Verified verified = verify(self, self.tokens, token)
     cdef PyObject *session
     if verified is None:
+        count_miss(self._cache)
         return completed(None)
     min_version = max(min_version, verified.version)
-    if not refresh:
+    if refresh:
+        count_miss(self._cache)
+    else:
         session = hit(self, self._cache, verified.key, touch, min_version)
         if session != NULL:
             return completed(pgs_give(session))

@@ -1,12 +1,15 @@
 """An attribute that is set or deleted is a pending change of the session until that is saved."""
 
+from libc.stdint cimport int64_t, uint32_t
+
 from cpython.object cimport PyObject
 
 from pgsession._core.clock cimport expiry
 from pgsession._core.session_edits cimport (
-    DELETED, SET, Edit, Kind, cache_of, drop_edit, edit_of, keep_edit, live_place, make_room, new_edit, usable,
+    DELETED, SET, Edit, Kind, cache_of, drop_edit, edit_of, keep_edit, make_room, new_edit, now_of,
+    usable,
 )
-from pgsession._core.record cimport Record, place_of, versions_of
+from pgsession._core.record cimport Record, is_live, place_of, versions_of
 from pgsession._core.values cimport checked_key, encode, is_plain
 
 from typing import Any
@@ -53,14 +56,19 @@ cdef int change(SessionState session, str key, Kind kind, object value, bytes en
 
 
 cdef int64_t base_of(SessionState session, str key) except -1:
-    """Return the version that a change of `key` is based on: that which this object has read, or its record's."""
+    """Return the version that a change of `key` is based on: that which this object has read, or its record's.
+
+    An attribute that is not served any more, and may still be there by the database's clock, has its version.
+    """
     cdef Edit edit = edit_of(session, key)
     cdef PyObject *record = session.record
     cdef Py_ssize_t place
     if edit is not None:
         return edit.base
-    place = live_place(session, <Record> record, key)
-    return versions_of(<Record> record)[place] if place >= 0 else 0
+    place = place_of(<Record> record, key)
+    if place < 0 or not is_live(<Record> record, <uint32_t> place, now_of(session) - 2 * cache_of(session).clock.lag):
+        return 0
+    return versions_of(<Record> record)[place]
 
 
 cdef void note_set(SessionState session, str key) noexcept:

@@ -60,7 +60,7 @@ cdef inline Cache cache_of(SessionState session):
 
 cdef inline int64_t now_of(SessionState session) noexcept:
     cdef PyObject *cache = session.cache
-    return recent((<Cache> cache).clock) + (<Cache> cache).clock.slack + (<Cache> cache).clock.offset
+    return recent((<Cache> cache).clock) + (<Cache> cache).clock.offset + (<Cache> cache).clock.lag
 
 
 cdef str plain_key(object key)

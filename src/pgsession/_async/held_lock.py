@@ -9,6 +9,7 @@ from functools import partial
 from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, AsyncSharedFuture
 from pgsession._core.clock import Clock
 from pgsession._protocol import rules
+from pgsession._protocol.database_clock import drift
 from pgsession._short_names import shown
 from pgsession.errors import LockExpiredError, WriteOutcomeUnknown
 
@@ -22,7 +23,8 @@ class AsyncLost:
 
     `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
     it acts. It is true before anybody else can have acquired the lock: the lease time is counted here from before it
-    was asked for, on a clock that goes on while the host sleeps. What is lost stays lost; a lock that was released in
+    was asked for, on a clock that goes on while the host sleeps, and less by how much slower than the database's that
+    can be. What is lost stays lost; a lock that was released in
     time never was.
     """
 
@@ -98,7 +100,7 @@ class AsyncHeldLock:
         self.token = token
         self.released = False
         self.renew_at = since + heartbeat
-        self.lost = AsyncLost(clock, since + lease)
+        self.lost = AsyncLost(clock, since + lease - drift(lease))
         self._owner = owner
         self._lease = lease
         self._heartbeat = heartbeat
@@ -130,7 +132,7 @@ class AsyncHeldLock:
         if ends is None:
             self.end()
             return
-        lost._deadline = max(lost._deadline, sent + length)
+        lost._deadline = max(lost._deadline, sent + length - drift(length))
         self.renew_at = sent + self._heartbeat
 
     async def release(self) -> None:

@@ -12,13 +12,12 @@ How a shell reads a session that is not in the cache:
             record = await fill.future
             if satisfies(record, min_version): return record
             continue                                            # it did not reach far enough: read again
-        try: record, incarnation = await read(key)
+        try: record, incarnation, now = await read(key)
         except: coherence.fail_fill(fill); raise                # perhaps coherence.stale_if_error(key, ...)
-        verdict = coherence.close_fill(fill, record, incarnation, min_version=min_version)
+        verdict = coherence.close_fill(fill, record, incarnation, now, min_version=min_version)
         if verdict.reconnect: listener.reconnect()
-        if verdict.again:                                       # from a server that is not listened to
+        if verdict.again:                                       # of another server, or perhaps over by now
             fill.future.set_result(AGAIN); continue            # its joiners read again as well
-        record = unexpired(record, clock.database_now())
         fill.future.set_result(record); return record
 
 and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none;
@@ -39,8 +38,9 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 from pgsession._protocol import events
+from pgsession._protocol.database_clock import Offset
 from pgsession._protocol.in_flight_leases import Fill, Lease, Leases
-from pgsession._protocol.proofs_of_sync import Nodes, Offset, Proof, Proofs
+from pgsession._protocol.proofs_of_sync import Nodes, Proof, Proofs
 
 __all__ = [
     "Coherence",
@@ -53,7 +53,6 @@ __all__ = [
     "Resync",
     "Verdict",
     "satisfies",
-    "unexpired",
 ]
 
 
@@ -68,14 +67,16 @@ class Verdict(enum.Enum):
     """It came from another incarnation than the listener's. The node is out of sync: connect the listener again."""
     SERVER_REPLACED = "server replaced"
     """It came from an incarnation that has ended since; the listener is with the new one already."""
+    PERHAPS_OVER = "perhaps over"
+    """Its session may have ended while the answer was under way (C8): the database knows."""
 
     @property
     def again(self) -> bool:
-        """Return True where a read must be made again: its result is from a server whose events are not heard.
+        """Return True where a read must be made again: nobody may have its result.
 
         A write is not repeated: it was done, and its result goes to its caller.
         """
-        return self is Verdict.WRONG_SERVER or self is Verdict.SERVER_REPLACED
+        return self in (Verdict.WRONG_SERVER, Verdict.SERVER_REPLACED, Verdict.PERHAPS_OVER)
 
     @property
     def reconnect(self) -> bool:
@@ -148,6 +149,8 @@ class _State(enum.Enum):
 
 _NOTHING = LockChanges((), ())
 _SECONDS_A_COMPLAINT = 60
+_SECOND = 1_000_000
+_WORTH_A_WARNING = _SECOND // 10  # of a step of the database's clock
 
 
 def satisfies(record: Record | None, min_version: int) -> bool:
@@ -157,11 +160,6 @@ def satisfies(record: Record | None, min_version: int) -> bool:
     its read began after its call.
     """
     return min_version <= 0 or (record is not None and record.version >= min_version)
-
-
-def unexpired(record: Record | None, database_now: int) -> Record | None:
-    """Return the record, or None where its session expired while the answer was under way (C8)."""
-    return None if record is None or record.expires_at <= database_now else record
 
 
 class Coherence:
@@ -232,6 +230,7 @@ class Coherence:
         fill: Fill,
         record: Record | None,
         incarnation: str | None,
+        database_time: int,
         *,
         min_version: int = 0,
     ) -> Verdict:
@@ -241,26 +240,47 @@ class Coherence:
             fill: The leader's fill.
             record: The database's answer, None if there is no live session.
             incarnation: That of the server which answered.
+            database_time: The time there, in microseconds since the Unix epoch.
             min_version: The version that the leader asked for.
         """
         with self._lock:
-            if not self._leases.close(fill):
-                return Verdict.NOT_CACHED
-            elsewhere = self._check_origin(fill, incarnation)
-            if elsewhere is not None:
+            now = self._clock.now()
+            if incarnation == self._incarnation:
+                self._sample(fill.opened, now, database_time)
+            if record is not None and self._is_perhaps_over(record, fill, incarnation, database_time, now):
+                verdict = Verdict.PERHAPS_OVER
+                self._leases.close(fill)
+            else:
+                verdict = self._close_fill(fill, record, incarnation, min_version)
+            if verdict is not Verdict.CACHED:
                 self._counters.discarded_fills += 1
-                return elsewhere
-            if record is None:
-                self._counters.discarded_fills += 1
-                self._gone(fill.key)
-                return Verdict.NOT_CACHED
-            verdict = self._keep(fill, record, incarnation)
-            if verdict is Verdict.NOT_CACHED:
-                self._counters.discarded_fills += 1
-            elif min_version > record.version:
-                # The server has lost that version. Without a floor such a token would make every read a miss.
-                self._cache.set_floor(fill.key, min_version)
             return verdict
+
+    def _close_fill(
+        self, fill: Fill, record: Record | None, incarnation: str | None, min_version: int
+    ) -> Verdict:
+        if not self._leases.close(fill):
+            return Verdict.NOT_CACHED
+        elsewhere = self._check_origin(fill, incarnation)
+        if elsewhere is not None:
+            return elsewhere
+        if record is None:
+            self._gone(fill.key)
+            return Verdict.NOT_CACHED
+        verdict = self._keep(fill, record, incarnation)
+        if verdict is Verdict.CACHED and min_version > record.version:
+            # The server has lost that version. Without a floor such a token would make every read a miss.
+            self._cache.set_floor(fill.key, min_version)
+        return verdict
+
+    def _is_perhaps_over(
+        self, record: Record, fill: Fill, incarnation: str | None, database_time: int, now: int
+    ) -> bool:
+        """Return True for a record whose session may have ended while the answer was under way (C8)."""
+        bounds = self._offset.bounds(now) if incarnation == self._incarnation else None
+        # Else by the clock of the server that answered, whichever that is.
+        latest = database_time - fill.opened if bounds is None else bounds[1]
+        return record.expires_at <= now + latest
 
     def withdraw_fill(self, key: bytes, future: Any) -> None:
         """Whoever called `open_fill` with this future was interrupted, perhaps before it knew its fill."""
@@ -289,8 +309,10 @@ class Coherence:
         for a refresh does not call this.
         """
         with self._lock:
-            if self._clock.now() >= self._proofs.proved_until + self._stale_if_error:
+            now = self._clock.now()
+            if now >= self._proofs.proved_until + self._stale_if_error:
                 return None
+            self._set_clock(now)
             record: Record | None = self._cache.get(key, touch)
             if record is None or record.version < min_version:
                 return None
@@ -450,7 +472,8 @@ class Coherence:
             if since not in (None, self._losses):
                 return None
             self._new_epoch(_State.LISTENING)
-            self._offset.start()
+            if self._incarnation != incarnation:
+                self._offset.start(self._clock.now())
             if self._incarnation not in (None, incarnation):
                 self._logger.warning("the database server has restarted or failed over: the cache is emptied")
                 self._cache.clear()
@@ -525,8 +548,8 @@ class Coherence:
         with self._lock:
             return self._state is not _State.LOST and self._proofs.silent(self._clock.now())
 
-    def clock_sample(self, asked: int, answered: int, database_time: int) -> bool:
-        """Set the clock's offset from what the database said the time is; return True where the sample was good enough.
+    def clock_sample(self, asked: int, answered: int, database_time: int) -> None:
+        """Learn what the database said the time is; its incarnation must have been the listener's.
 
         Args:
             asked: When the question was sent, in node time.
@@ -534,11 +557,7 @@ class Coherence:
             database_time: The answer, in microseconds since the Unix epoch.
         """
         with self._lock:
-            offset = self._offset.sample(asked, answered, database_time, longest=self._max_staleness)
-            if offset is None:
-                return False
-            self._clock.offset = offset
-            return True
+            self._sample(asked, answered, database_time)
 
     # State and counters
 
@@ -556,6 +575,11 @@ class Coherence:
     def in_sync(self) -> bool:
         """Return True while reads are answered from memory."""
         return self._clock.now() < self._cache.in_sync_until
+
+    @property
+    def may_serve_stale(self) -> bool:
+        """Return True while `stale_if_error` lets memory answer where the database fails."""
+        return 0 < self._stale_if_error > self._clock.now() - self._proofs.proved_until
 
     @property
     def proof_age(self) -> int | None:
@@ -636,3 +660,18 @@ class Coherence:
     def _extend_sync(self) -> None:
         if self._state is _State.SYNCED:
             self._cache.in_sync_until = self._proofs.in_sync_until()
+            self._set_clock(self._cache.in_sync_until)
+
+    def _sample(self, asked: int, answered: int, database_time: int) -> None:
+        step = self._offset.sample(asked, answered, database_time)
+        self._set_clock(max(answered, self._cache.in_sync_until))
+        if abs(step) >= _WORTH_A_WARNING:
+            self._logger.warning("the database's clock was stepped by %+.1f s", step / _SECOND)
+
+    def _set_clock(self, until: int) -> None:
+        """Let memory be compared with the latest that it can be, until this moment, by the database's clock (C8)."""
+        bounds = self._offset.bounds(until)
+        if bounds is not None:
+            lowest, highest = bounds
+            error = (highest - lowest + 1) // 2
+            self._clock.set_offset(highest - error, error)

@@ -1,4 +1,4 @@
-"""Proofs of sync tell until when a node may answer from memory, and what time it is in the database (C6, C8).
+"""Proofs of sync tell until when a node may answer from memory (C6).
 
 A *proof* is a notification that the node sends to itself. PostgreSQL delivers notifications in the order of commits, so
 when a proof comes back, every event committed before the proof was *sent* has been delivered. That says nothing about
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Nodes", "Offset", "Proof", "Proofs"]
+__all__ = ["Nodes", "Proof", "Proofs"]
 
 
 class Proof(NamedTuple):
@@ -132,37 +132,3 @@ class Nodes:
         for origin in [origin for origin, at in self._seen.items() if now - at > self._REMEMBERED]:
             del self._seen[origin]
         return len(self._seen)
-
-
-class Offset:
-    """Decides which samples of the database's clock to believe.
-
-    A sample is wrong by at most half its round trip, and what is believed grows worse as the clocks drift apart. So a
-    sample replaces the one before if its bound is the better one by now.
-    """
-
-    _DRIFT = 5_000  # one part in 5,000: four times what NTP calls a broken clock
-
-    def __init__(self) -> None:
-        self._error: int | None = None
-        self._at = 0
-
-    def start(self) -> None:
-        """Believe nothing of what was sampled: another server may have another clock."""
-        self._error = None
-
-    def sample(self, asked: int, answered: int, database_time: int, *, longest: int) -> int | None:
-        """Return the offset of the database's clock from the node's, or None if this sample is not to be used.
-
-        Args:
-            asked: When the question was sent, in node time.
-            answered: When the answer was here, in node time.
-            database_time: The answer, in microseconds since the Unix epoch.
-            longest: The longest round trip, in microseconds, of a first sample that is believed.
-        """
-        error = (answered - asked) // 2
-        known = longest // 2 if self._error is None else self._error + (answered - self._at) // self._DRIFT
-        if error > known:
-            return None
-        self._error, self._at = error, answered
-        return database_time - (asked + error)

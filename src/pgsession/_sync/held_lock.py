@@ -11,6 +11,7 @@ from functools import partial
 from pgsession._concurrency import BackgroundTasks, Event, SharedFuture
 from pgsession._core.clock import Clock
 from pgsession._protocol import rules
+from pgsession._protocol.database_clock import drift
 from pgsession._short_names import shown
 from pgsession.errors import LockExpiredError, WriteOutcomeUnknown
 
@@ -24,7 +25,8 @@ class Lost:
 
     `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
     it acts. It is true before anybody else can have acquired the lock: the lease time is counted here from before it
-    was asked for, on a clock that goes on while the host sleeps. What is lost stays lost; a lock that was released in
+    was asked for, on a clock that goes on while the host sleeps, and less by how much slower than the database's that
+    can be. What is lost stays lost; a lock that was released in
     time never was.
     """
 
@@ -100,7 +102,7 @@ class HeldLock:
         self.token = token
         self.released = False
         self.renew_at = since + heartbeat
-        self.lost = Lost(clock, since + lease)
+        self.lost = Lost(clock, since + lease - drift(lease))
         self._owner = owner
         self._lease = lease
         self._heartbeat = heartbeat
@@ -132,7 +134,7 @@ class HeldLock:
         if ends is None:
             self.end()
             return
-        lost._deadline = max(lost._deadline, sent + length)
+        lost._deadline = max(lost._deadline, sent + length - drift(length))
         self.renew_at = sent + self._heartbeat
 
     def release(self) -> None:

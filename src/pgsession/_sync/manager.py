@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -38,15 +37,17 @@ from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._protocol import events, rules
-from pgsession._protocol.coherence import Coherence, Fill, satisfies, unexpired
+from pgsession._protocol.coherence import Coherence, Fill, satisfies
 from pgsession._protocol.operations import Create, Delete, Operation, Update
 from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
     ConfigError,
     DatabaseUnavailable,
+    ListenerError,
     ManagerClosedError,
     OperationTimeout,
+    SchemaError,
     SessionNotFoundError,
     SessionVersionConflict,
 )
@@ -362,13 +363,12 @@ class SessionManager(Reader):
         if not fill.future.begin():
             return
         try:
-            record, incarnation = runtime.store.read(fill.key, deadline)
-            verdict = self._coherence.close_fill(fill, record, incarnation, min_version=min_version)
+            record, incarnation, now = runtime.store.read(fill.key, deadline)
+            verdict = self._coherence.close_fill(fill, record, incarnation, now, min_version=min_version)
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()
             if verdict.reconnect:
                 runtime.synchronizer.reconnect()
-            record = unexpired(record, self._clock.database_now())
         except BaseException as error:
             self._coherence.fail_fill(fill)
             fill.future.set_error(
@@ -814,35 +814,33 @@ class SessionManager(Reader):
         )
 
     def check_health(self, *, timeout: timedelta | float = 5) -> Health:
-        """Ask the database, and tell whether this node can do its work; a database that is down raises nothing.
+        """Ask the database, and tell whether this node can do its work.
+
+        Nothing is raised where it cannot: not for a database that is down, nor by a manager that is not open. In the
+        child of a fork it opens the manager first.
 
         Args:
-            timeout: Seconds (or a timedelta) after which a database that has not answered counts as down.
+            timeout: Seconds (or a timedelta) after which a database that has not answered counts as down; at most
+                `Config.operation_timeout`.
+
+        Raises:
+            TypeError, ValueError: The timeout is not usable; the message names it.
+            EventLoopError: The manager was opened by another event loop.
         """
         patience = rules.seconds("timeout", timeout)
-        runtime = self._ready()
-        age = self._coherence.proof_age
-        started = time.perf_counter()
-        failure: str | None = None
         try:
-            runtime.store.ping(patience)
-        except (psycopg.Error, OperationTimeout, DatabaseUnavailable) as error:
-            failure = str(error) or type(error).__name__
-        took = time.perf_counter() - started
-        pool = runtime.pool.get_stats()
-        in_sync, listening = self._coherence.in_sync, self._coherence.listening
-        return Health(
-            healthy=failure is None and in_sync and listening,
-            in_sync=in_sync,
-            proof_age=None if age is None else age / 1_000_000,
-            listening=listening,
-            database=failure,
-            round_trip=took if failure is None else None,
-            pool_size=pool.get("pool_size", 0),
-            pool_waiting=pool.get("requests_waiting", 0),
-            queued_writes=len(runtime.group_commit),
-            oldest_write=runtime.group_commit.oldest_waiting,
-        )
+            runtime = self._ready()
+        except (ManagerClosedError, psycopg.Error, SchemaError, ListenerError) as error:
+            return _not_open(str(error))
+        return runtime.check_health(patience)
+
+
+def _not_open(reason: str) -> Health:
+    """Return the health of a manager that is not open, or of a fork's that could not be opened."""
+    return Health(
+        ready=False, healthy=False, reason=reason, in_sync=False, proof_age=None, listening=False, database=reason,
+        round_trip=None, pool_size=0, pool_waiting=0, queued_writes=0, oldest_write=None,
+    )  # fmt: skip
 
 
 class _Dropping:

@@ -31,8 +31,9 @@ from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
-from pgsession.errors import ConfigError, DatabaseUnavailable, SchemaError
+from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout, SchemaError
 from pgsession.schema import check, create
+from pgsession.stats import Health
 
 from .group_commit import GroupCommit
 from .last_accesses import write_last_accesses
@@ -41,7 +42,7 @@ from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
 from .pool import MOST_WAITING, Pool, plain_cursor
 from .prober import CAN_WRITE, Prober
-from .store import Store, servers_limit
+from .store import CALLERS_PART, Store, servers_limit
 from .synchronizer import Synchronizer
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
@@ -63,11 +64,12 @@ class RuntimeCounters(TypedDict):
     deleted_sessions: int
     held_locks: int
     notification_queue_usage: float
+    oldest_write: float
 
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
-    cleanups=0, deleted_sessions=0, held_locks=0, notification_queue_usage=0.0,
+    cleanups=0, deleted_sessions=0, held_locks=0, notification_queue_usage=0.0, oldest_write=0.0,
 )  # fmt: skip
 
 
@@ -275,6 +277,44 @@ class Runtime:
             self._coherence.fail_fill(fill)  # so that nobody joins it once the database is back
             fill.future.set_error(self._breaker.error())
 
+    def check_health(self, patience: float) -> Health:
+        """Ask the database, for at most `patience` seconds, and tell whether this node can do its work."""
+        age = self._coherence.proof_age
+        started = time.perf_counter()
+        failure: str | None = None
+        try:
+            self.store.ping(min(patience, (1 - CALLERS_PART) * self.store.timeout))
+        except (psycopg.Error, OperationTimeout, DatabaseUnavailable) as error:
+            failure = str(error).strip() or type(error).__name__
+        took = time.perf_counter() - started
+        pool = self.pool.get_stats()
+        reason = self._why_not_healthy(failure)
+        return Health(
+            ready=failure is None or self._coherence.may_serve_stale,
+            healthy=reason is None,
+            reason=reason,
+            in_sync=self._coherence.in_sync,
+            proof_age=None if age is None else age / 1_000_000,
+            listening=self._coherence.listening,
+            database=failure,
+            round_trip=took if failure is None else None,
+            pool_size=pool.get("pool_size", 0),
+            pool_waiting=pool.get("requests_waiting", 0),
+            queued_writes=len(self.group_commit),
+            oldest_write=self.group_commit.oldest_waiting,
+        )
+
+    def _why_not_healthy(self, failure: str | None) -> str | None:
+        if failure is not None:
+            return f"The database does not answer: {failure}"
+        if not self._coherence.listening:
+            why = self.synchronizer.failure or "it is being connected"
+            return f"Reads go to the database, for the listener does not listen: {why}"
+        if not self._coherence.in_sync:
+            why = self.synchronizer.failure or "no notification of its own has come back in time"
+            return f"Reads go to the database, for this node cannot prove to be in sync: {why}"
+        return None
+
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
         return {
@@ -288,6 +328,7 @@ class Runtime:
             "deleted_sessions": self.maintenance.deleted_sessions,
             "held_locks": len(self.lock_renewal),
             "notification_queue_usage": self.synchronizer.queue_usage,
+            "oldest_write": self.group_commit.oldest_waiting or 0.0,
         }
 
     def _pool(self, conninfo: str) -> ConnectionPool[Any]:

@@ -146,15 +146,15 @@ class Store:
         """Return the seconds for which the caller of an operation with this deadline waits from now on."""
         return deadline + CALLERS_PART * self.timeout - time.monotonic()
 
-    def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None]:
-        """Return one live session, or None, as one snapshot (C4); and the server's incarnation.
+    def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int]:
+        """Return one live session, or None, as one snapshot (C4); the server's incarnation, and the time there.
 
         The `deadline` is its caller's, who may have waited for this to begin.
         """
-        incarnation, _, snapshot = self.query(
+        incarnation, now, snapshot = self.query(
             self._sql.read, (key.hex(), self._inactivity), deadline=deadline
         )
-        return None if snapshot is None else record_of(snapshot), incarnation
+        return None if snapshot is None else record_of(snapshot), incarnation, now
 
     def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
         """Return a user's live sessions, newest access first; and the server's incarnation."""

@@ -80,7 +80,7 @@ class Synchronizer:
         self._tell_lost = on_lost
         self._logger = logger
         self._proofs = self._subscription(events.proofs(node), self._on_proof)
-        self._events = self._subscription(events.EVENTS, self._on_event, self._on_connected)
+        self._events = self._subscription(events.EVENTS, self._on_event, self._on_connected, self._on_error)
         self._loop = BackgroundLoop(logger)
         self._stopping = Event()
         self._wake = Event()
@@ -91,6 +91,7 @@ class Synchronizer:
         self._since = 0  # the loss of the listener after which it was connected
         self._synced = -1  # the epoch for which the cache was compared with the database
         self.queue_usage = 0.0
+        self.failure: str | None = None  # why the last step failed; None: it did not
 
     def start(self) -> None:
         """Listen, and return once the node is in sync.
@@ -154,9 +155,10 @@ class Synchronizer:
         label: str,
         on_notification: Callable[[Notify], object],
         on_out_of_sync: Callable[[str], object] | None = None,
+        on_error: Callable[[str, Exception], object] | None = None,
     ) -> Subscription:
         secret = Secret(self._sql.listen, label)
-        return Subscription("", on_notification, on_out_of_sync, None, None, secret)
+        return Subscription("", on_notification, on_out_of_sync, on_error, None, secret)
 
     def reconnect(self) -> None:
         """Connect the listener again: the server that is read is not the one that is listened to."""
@@ -182,6 +184,9 @@ class Synchronizer:
         self._coherence.on_lost()
         self._tell_lost()
 
+    def _on_error(self, channel: str, error: Exception) -> None:
+        self.failure = _in_words(error)
+
     def _on_connected(self, channel: str) -> None:
         """Begin a resync: LISTEN is active again, and no notification has been delivered yet."""
         self._since = self._coherence.on_lost()
@@ -196,14 +201,17 @@ class Synchronizer:
             self._wake.clear()
             try:
                 self._step()
+                self.failure = None
                 delay = 0.05
                 pause = self._coherence.proof_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
                 if self._stopping.is_set():
                     return
+                self.failure = _in_words(error)
                 self._logger.warning("not in sync with the database, trying again: %s", error)
                 pause, delay = delay, min(delay * 2, 1.0, self._patience)
             except TimeoutError:
+                self.failure = "the listener did not answer"
                 self._logger.warning("the listener did not answer, connecting it again")
                 self.reconnect()
                 pause = delay
@@ -294,3 +302,7 @@ class Synchronizer:
                 "holds it, and once it is full every write fails",
                 self.queue_usage * 100,
             )
+
+
+def _in_words(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
