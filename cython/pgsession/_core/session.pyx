@@ -51,6 +51,9 @@ cdef class Session(SessionState):
     has named can be read for a second more where it expires meanwhile, so that `dict(session)` is of one moment. A slower
     loop over `items()` or `values()` passes by what has expired before its turn.
 
+    What was set is read as it is until it is saved. From then on it is what others read: a value that JSON turns into
+    another (a datetime, a tuple) is that other, and `get(type=)` gives the type back. Nested changes are found in both.
+
     Attributes:
         from_cache: True where this object was made without a query, of a record in memory.
     """
