@@ -243,7 +243,8 @@ cdef class Session(SessionState):
         Raises:
             TypeError: JSON cannot hold the value, or an argument is of a wrong type.
             ValueError: `expires_at` is naive, both expiries are given, or one is out of its range; or the key or value
-                has a NUL, a lone surrogate or a number that is not finite.
+                has a NUL or a lone surrogate, or the value a number that is not finite or cannot be read again, or a dict of
+                which two keys are encoded alike.
             AttributeTooLargeError: The encoded value is longer than `max_attribute_length`.
             SessionInvalidatedError: This object was invalidated.
         """
