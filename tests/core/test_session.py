@@ -248,6 +248,14 @@ class WithFloat(msgspec.Struct):
     value: float
 
 
+class Size(enum.Enum):
+    LARGE = 9
+
+
+class Table(msgspec.Struct):
+    rows: dict[str | int, int]
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [
@@ -263,6 +271,11 @@ class WithFloat(msgspec.Struct):
         (math.nan, ValueError),
         ([1, {"a": (math.inf,)}], ValueError),
         (WithFloat(-math.inf), ValueError),
+        ({1: "a", "1": "b"}, ValueError),
+        ([{"a": {Size.LARGE: 1, 9: 2}}], ValueError),
+        (Table({"1": 1, 1: 2}), ValueError),
+        (msgspec.Raw(b'{"a":1,"a":2}'), ValueError),
+        (msgspec.Raw(b"1e400"), ValueError),
         ("x" * 999, AttributeTooLargeError),
     ],
 )
@@ -277,16 +290,77 @@ def test_values_that_cannot_be_stored(
 
 
 @pytest.mark.parametrize(
-    "value", ["x" * 998, "\\u0000", "a\\\\u0000", None, [None, 1.5], {"a": None}, -0.0, 10**40]
+    "value",
+    [
+        "x" * 998,
+        "\\u0000",
+        "a\\\\u0000",
+        None,
+        [None, 1.5],
+        {"a": None},
+        -0.0,
+        10**40,
+        -(10**900),
+        2**63,
+        -(2**64),
+        {"a": {"a": 1e300}, "b": {"a": 5e-324}},
+        {"é\n": 10**30},
+        "{",
+    ],
 )
 def test_values_that_can(make_session: MakeSession, value: object) -> None:
     session = saved_with(make_session(), value)
     assert session["a"] == value
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda value: value.update({1: 0}), ValueError),
+        (lambda value: value.update(a=math.nan), ValueError),
+        (lambda value: value.update(a="\0"), ValueError),
+        (lambda value: value.update(a=object()), TypeError),
+        (lambda value: value.update(a="x" * 999), AttributeTooLargeError),
+    ],
+)
+@pytest.mark.parametrize("how", ["read", "set", "saved"])
+def test_a_nested_change_that_cannot_be_stored_is_refused_at_the_save(
+    make_session: MakeSession, change: Callable[[dict[Any, Any]], None], error: type[Exception], how: str
+) -> None:
+    session = make_session(v=b'{"1":1}', other=b"1")
+    if how != "read":
+        session["v"] = {"1": 1}
+    if how == "saved":
+        saved(session)
+    change(session["v"])
+    session["other"] = 2
+    before = session._record
+    for _ in range(2):
+        with pytest.raises(error, match="attribute 'v'"):
+            session._changes()
+    assert session._record is before and session["other"] == 2, "nothing is forgotten"
+    session["v"].clear()
+    session["v"]["mended"] = True
+    assert dict(saved(session)) == {"v": {"mended": True}, "other": 2}
+
+
 def saved_with(session: Session, value: object) -> Session:
     session["a"] = value
     return saved(session)
+
+
+def test_a_number_that_cannot_be_read_again_is_not_stored(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    session = session_of(make_cache(max_attribute_length=10_000), make_record(), from_cache=False)
+    for number in (10**4300, -(10**4299), -(10**4300)):
+        for value in (number, [number], {"a": [number]}):
+            with pytest.raises(ValueError, match="attribute 'a': must "):
+                session["a"] = value
+    assert "a" not in session
+    for number in (10**4299, -(10**4298), 2**64, -(2**64)):
+        session["a"], session["b"] = number, [number]
+        assert dict(saved(session)) == {"a": number, "b": [number]}
 
 
 def test_nothing_endless_is_stored(make_session: MakeSession) -> None:

@@ -156,7 +156,7 @@ ROLES = Rule(
 )
 VALUE = Rule(
     lambda name, value: fresh(pgsession.Session).set("k", value),
-    ["a\0b", "\ud800", math.nan, [math.inf], 1j, {1j: 1}, "x" * 16383],
+    ["a\0b", "\ud800", math.nan, [math.inf], 1j, {1j: 1}, {1: 0, "1": 0}, "x" * 16383],
     ["x" * 16382, None, [1, {"a": 1.5}]],
 )
 TEXT = typed("a str", "")

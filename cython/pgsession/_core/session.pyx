@@ -51,6 +51,9 @@ cdef class Session(SessionState):
     has named can be read for a second more where it expires meanwhile, so that `dict(session)` is of one moment. A slower
     loop over `items()` or `values()` passes by what has expired before its turn.
 
+    What was set is read as it is until it is saved. From then on it is what others read: a value that JSON turns into
+    another (a datetime, a tuple) is that other, and `get(type=)` gives the type back. Nested changes are found in both.
+
     Attributes:
         from_cache: True where this object was made without a query, of a record in memory.
     """
@@ -240,7 +243,8 @@ cdef class Session(SessionState):
         Raises:
             TypeError: JSON cannot hold the value, or an argument is of a wrong type.
             ValueError: `expires_at` is naive, both expiries are given, or one is out of its range; or the key or value
-                has a NUL, a lone surrogate or a number that is not finite.
+                has a NUL or a lone surrogate, or the value a number that is not finite or cannot be read again, or a dict of
+                which two keys are encoded alike.
             AttributeTooLargeError: The encoded value is longer than `max_attribute_length`.
             SessionInvalidatedError: This object was invalidated.
         """

@@ -23,7 +23,7 @@ cdef class Edit:
     cdef Kind kind
     cdef readonly str key
     cdef Edit following         # of another attribute
-    cdef object type            # that it was read as; Any for what was set
+    cdef object type            # that it was read as; Any for what was set; HELD for what was set or changed and saved
     cdef object value
     cdef bytes before           # its encoding when it was made, None: to be had by decoding what is stored
     cdef bytes source           # what it was decoded from, where that was not what is stored

@@ -25,6 +25,7 @@ cdef extern from "Python.h":
     void PyObject_GC_Track(PyObject *)
 
 MISSING = object()
+HELD = object()         # in place of the type of a view that was saved: see still_held() in session_saving.pyx
 cdef object ANY = Any
 
 

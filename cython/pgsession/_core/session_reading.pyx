@@ -2,10 +2,14 @@
 
 Decoding runs the caller's code. So a record is held while it is decoded from, and what was decoded is kept only if the
 session still has of that attribute what it had before; else it is read again.
+
+After a save the session reads as others read it: what it has saved is decoded, and the caller's own object is given only
+where it looks the same.
 """
 
 from cpython.object cimport PyObject
 
+from pgsession._core.alike cimport looks_alike
 from pgsession._core.session_edits cimport (
     READ, SET, SHORT, Edit, add_view, edit_of, edits_of, is_set, keep_edit, known_key, live_place, make_room, new_edit, record_of,
     track,
@@ -20,10 +24,11 @@ from pgsession._core.values cimport (
 
 from typing import Any
 
-from pgsession._core.session_edits import MISSING
+from pgsession._core.session_edits import HELD, MISSING
 
 cdef object ANY = Any                  # the same, without looking up a global name
 cdef object NOTHING = MISSING
+cdef object SAVED = HELD
 cdef object AGAIN = object()           # read it again: the attribute was changed while it was decoded
 cdef int64_t looks = 0                  # at attributes, by all popitem(), for tests
 cdef enum:
@@ -220,7 +225,7 @@ cdef object decode_untyped(SessionState session, Record record, uint32_t place, 
     if is_plain(value):
         share(held, place, value)
         return value
-    return value if keep_read(session, held, place, edit, ANY, value, None) else AGAIN
+    return keep_read(session, held, place, edit, ANY, value, None)
 
 
 cdef object decode_as(SessionState session, Record record, uint32_t place, Edit edit, object type_):
@@ -230,7 +235,7 @@ cdef object decode_as(SessionState session, Record record, uint32_t place, Edit 
     value = decode_typed(held.shape.keys[place], span, plan)
     if not plan.shareable:
         before = None if plan.repeatable else reencode(value)
-        return value if keep_read(session, held, place, edit, type_, value, before) else AGAIN
+        return keep_read(session, held, place, edit, type_, value, before)
     if <PyObject *> Py_TYPE(value) == <PyObject *> type_ and is_container(span):
         share(held, place, value)           # without a type it is mutable, so the place is free
     else:
@@ -238,12 +243,13 @@ cdef object decode_as(SessionState session, Record record, uint32_t place, Edit 
     return value
 
 
-cdef bint keep_read(SessionState session, Record record, uint32_t place, Edit edit, object type_, object value,
-                    bytes before) except -1:
+cdef object keep_read(SessionState session, Record record, uint32_t place, Edit edit, object type_, object value,
+                      bytes before):
     """Keep a mutable value: it belongs to this session, which finds at save whether it was changed.
 
     Returns:
-        False, and nothing is kept, where the session no longer has what this was read from.
+        The value, or the caller's own object that looks the same; AGAIN, and nothing is kept, where the session no
+        longer has what this was read from.
     """
     cdef str key = record.shape.keys[place]
     cdef int64_t base = versions_of(record)[place]
@@ -253,18 +259,39 @@ cdef bint keep_read(SessionState session, Record record, uint32_t place, Edit ed
         session.lone_key = key
         session.lone_base = base
         track(session)
-        return True
+        return value
     made = new_edit(READ, key, type_, value)
     made.before = before
     made.base = base
-    make_room(session)
-    if edit_of(session, key) is not edit or not is_same(session, record, key, base):
-        return False
     if edit is not None:
+        return give_view(session, record, edit, None, made)
+    make_room(session)
+    if edit_of(session, key) is not None or not is_same(session, record, key, base):
+        return AGAIN
+    keep_edit(session, made)
+    return value
+
+
+cdef object give_view(SessionState session, Record record, Edit edit, Found found, Edit made):
+    """Return the caller's own object that was saved, where it looks like this view of it, else that; or AGAIN.
+
+    `found` is what has been changed since, None: nothing. `record` is what the view was read of, None where that is the
+    session's own change.
+    """
+    cdef Edit own = edit
+    while own is not None:
+        if own.type is SAVED and (found is None or says(found, own)) and looks_alike(made.value, own.value):
+            break
+        own = own.next
+    if edit_of(session, edit.key) is not edit:          # the comparison may have run other code
+        return AGAIN
+    if record is not None and not is_same(session, record, edit.key, made.base):
+        return AGAIN
+    if own is None or own.type is not SAVED:
         add_view(edit, made)
-    else:
-        keep_edit(session, made)
-    return True
+        return made.value
+    own.type = made.type
+    return own.value
 
 
 cdef bint is_same(SessionState session, Record record, str key, int64_t version) noexcept:
@@ -290,7 +317,7 @@ cdef object read_again(SessionState session, Record record, uint32_t place, Edit
         return AGAIN
     if found is None:
         return read_stored(session, record, place, edit, type_)
-    return convert(session, edit, found.encoded, type_)
+    return convert(session, edit, found, type_)
 
 
 cdef object read_set(SessionState session, Edit edit, object type_):
@@ -311,7 +338,7 @@ cdef object read_set(SessionState session, Edit edit, object type_):
     forget_views(edit, found)
     if edit_of(session, edit.key) is not edit:
         return AGAIN
-    return convert(session, edit, found.encoded, type_)
+    return convert(session, edit, found, type_)
 
 
 cdef int forget_views(Edit edit, Found found) except -1:
@@ -338,7 +365,8 @@ cdef int forget_views(Edit edit, Found found) except -1:
     return 0
 
 
-cdef object convert(SessionState session, Edit edit, bytes encoded, object type_):
+cdef object convert(SessionState session, Edit edit, Found found, object type_):
+    cdef bytes encoded = found.encoded
     cdef Plan plan = plan_of(type_)
     cdef Edit view
     cdef Span span
@@ -349,7 +377,5 @@ cdef object convert(SessionState session, Edit edit, bytes encoded, object type_
         view = new_edit(READ, edit.key, type_, value)
         view.before = reencode(value)
         view.source = encoded
-        if edit_of(session, edit.key) is not edit:
-            return AGAIN
-        add_view(edit, view)
+        return give_view(session, None, edit, found, view)
     return value

@@ -23,6 +23,7 @@ from pgsession._core.values cimport is_plain
 
 from typing import Any
 
+from pgsession._core.session_edits import HELD
 from pgsession.errors import SessionTooLargeError, TooManyAttributesError
 
 cdef extern from "Python.h":
@@ -30,6 +31,7 @@ cdef extern from "Python.h":
     bint PyGC_Enable()
 
 cdef object ANY = Any
+cdef object SAVED = HELD
 
 
 @cython.final
@@ -261,7 +263,10 @@ cdef Edit based_on(Edit edit, int64_t base):
 
 
 cdef Edit still_held(int64_t version, Edit edit, Found found):
-    """Return the objects that say what was saved as something read: the caller may go on changing them."""
+    """Return the objects that say what was saved as something read: the caller may go on changing them.
+
+    What a caller has set or changed is HELD: it is not known whether others read the same, see give_view().
+    """
     cdef Edit first = None
     cdef Edit view = edit
     cdef Edit held
@@ -269,7 +274,7 @@ cdef Edit still_held(int64_t version, Edit edit, Found found):
     while view is not None:
         before = said(found, view)
         if before is not None and not is_plain(view.value):
-            held = new_edit(READ, edit.key, view.type, view.value)
+            held = new_edit(READ, edit.key, SAVED if says(found, view) else view.type, view.value)
             held.base = version
             held.before = before
             if first is None:

@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
+import json
 import re
 
 import msgspec
@@ -32,6 +33,7 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 largest)
     void *PyUnicode_DATA(object text)
 
+cdef Py_ssize_t LONG_INTEGER = 19   # digits and a sign that every reader takes
 cdef Py_ssize_t PLANS = 256         # in each of two generations, as the shapes in record.pyx
 cdef dict plans = {}, old_plans = {}
 cdef Plan last_plan = None
@@ -250,14 +252,16 @@ cdef bytes encode(str key, object value, int64_t limit):
         encoded = encode_json(value)
     except UnicodeEncodeError:          # it holds the value
         pass
-    except (TypeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+    except ValueError as error:         # a number of more digits than Python prints
+        raise ValueError(f"attribute {key!r}: must be a value that JSON can hold: {error}") from error
+    except (TypeError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {error}") from error
     if encoded is None:
         raise ValueError(f"attribute {key!r}: must not contain lone surrogates, which UTF-8 cannot carry")
     if PyBytes_GET_SIZE(encoded) > limit:
         raise AttributeTooLargeError(key, PyBytes_GET_SIZE(encoded), limit)
     check_text(key, encoded)
-    if not is_plain(value):
+    if not is_plain(value) or (type(value) is int and PyBytes_GET_SIZE(encoded) > LONG_INTEGER):
         check_json(key, encoded)
     if b"null" in encoded and value is not None:
         check_finite(key, to_builtins(value))
@@ -282,17 +286,45 @@ cdef int check_text(str key, bytes encoded) except -1:
 
 
 cdef int check_json(str key, bytes encoded) except -1:
-    """Raise TypeError for what is not JSON.
+    """Raise TypeError for what is not JSON, and ValueError for what would not be read again as it was written.
 
     A msgspec.Raw goes out as it is, so what it holds is not known to be JSON.
     """
     cdef str reason
+    cdef bint unreadable = False
     try:
-        decode_json(encoded)
-        return 0
+        decoded = decode_json(encoded)
+        if b"{" not in encoded or encode_json(decoded) == encoded:
+            return 0
+    except msgspec.ValidationError as error:    # without a type that is about numbers only
+        reason = str(error)
+        unreadable = True
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         reason = str(error)             # the error of a decoder may hold all of the value
+    else:
+        return check_keys(key, encoded)
+    if unreadable:
+        raise ValueError(f"attribute {key!r}: must not contain a number that cannot be read again: {reason}")
     raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {reason}")
+
+
+cdef int check_keys(str key, bytes encoded) except -1:
+    """Raise ValueError for a dict of which two keys are encoded alike, as 1 and "1": only one would be read again."""
+    cdef list clash = []
+
+    def unique(list pairs):
+        known = dict(pairs)
+        if len(known) != len(pairs):
+            clash.append(True)
+        return known
+
+    try:
+        json.loads(encoded, object_pairs_hook=unique, parse_int=str)
+    except RecursionError as error:
+        raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {error}") from error
+    if clash:
+        raise ValueError(f"attribute {key!r}: must not contain a dict with two keys that are encoded alike")
+    return 0
 
 
 cdef int check_finite(str key, object value) except -1:

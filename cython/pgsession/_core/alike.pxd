@@ -1,0 +1,1 @@
+cdef bint looks_alike(object one, object other) except -1
