@@ -14,10 +14,13 @@ from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from tests.crew import AsyncCrew
+from tests.leftovers import UNRELEASED
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
 from .helpers import eventually
+
+pytestmark = UNRELEASED
 
 
 async def test_one_holder_among_all_nodes(open_manager: OpenAsyncManager) -> None:

@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 import pgsession
 from pgsession._protocol import events
+from tests.leftovers import UNRELEASED
 from tests.roles import Roles
 
 from .conftest import DAY, Database, Ear
@@ -340,6 +341,7 @@ def contents(node: pgsession.SessionManager, session_id: Any) -> tuple[str, int]
 # ---- locks ----
 
 
+@UNRELEASED
 def test_a_truncate_of_the_locks_is_told_to_their_holders(dsn: str, schema: str) -> None:
     config = pgsession.Config(schema_name=schema, create_schema_if_missing=True)
     with (

@@ -16,10 +16,13 @@ from psycopg_pool import ConnectionPool
 
 import pgsession
 from tests.crew import Crew
+from tests.leftovers import UNRELEASED
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
 from .helpers import eventually
+
+pytestmark = UNRELEASED
 
 
 def test_one_holder_among_all_nodes(open_manager: OpenAsyncManager) -> None:
