@@ -12,7 +12,11 @@ from collections.abc import Callable
 from typing import Self
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
+
+UNRELEASED = pytest.mark.filterwarnings("ignore:the lock on:ResourceWarning")
+"""For tests that do not release each lock that they take: the manager's close gives it back."""
 
 GRACE = 5.0  # seconds for what is ending already
 

@@ -19,7 +19,7 @@ from pgsession._concurrency import AsyncEvent
 from pgsession.errors import PgSessionError
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
-from tests.leftovers import Leftovers
+from tests.leftovers import UNRELEASED, Leftovers
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
@@ -50,6 +50,7 @@ async def nothing(manager: pgsession.AsyncSessionManager) -> None:
     pass
 
 
+@UNRELEASED
 @pytest.mark.parametrize("timeout", [0, BOUND])
 @pytest.mark.parametrize("act", [nothing, write, read, wait_for_a_lock])
 async def test_a_silent_server_does_not_hold_up_a_close(

@@ -73,6 +73,7 @@ async def test_a_cancelled_release_releases(open_manager: OpenAsyncManager, tabl
     assert not lock.locked
     await free(manager, tables)
     assert await lock.acquire()
+    await lock.release()
 
 
 async def test_a_cancelled_block_gives_the_lock_back(open_manager: OpenAsyncManager, tables: Tables) -> None:

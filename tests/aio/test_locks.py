@@ -14,11 +14,14 @@ from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from tests.crew import AsyncCrew
+from tests.leftovers import UNRELEASED
 from tests.tables import Tables
 from tests.versions import changes
 
 from .conftest import OpenAsyncManager
 from .helpers import eventually
+
+pytestmark = UNRELEASED
 
 
 async def test_one_holder_among_all_nodes(open_manager: OpenAsyncManager) -> None:

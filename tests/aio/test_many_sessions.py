@@ -10,6 +10,7 @@ import pytest
 import pgsession
 from pgsession._database.statements import NIL
 from tests.crew import AsyncCrew
+from tests.leftovers import UNRELEASED
 from tests.tables import Tables
 from tests.versions import changes
 
@@ -281,6 +282,7 @@ async def test_the_cleanup_steps_over_rows_that_others_hold(
     assert tables.count() == 0
 
 
+@UNRELEASED
 async def test_the_cleanup_takes_expired_attributes_and_locks(
     open_manager: OpenAsyncManager, tables: Tables
 ) -> None:

@@ -14,7 +14,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import pgsession
+from tests.leftovers import UNRELEASED
 from tests.roles import Roles
+
+pytestmark = UNRELEASED
 
 NAME = re.compile(r"\b(?:p_[0-9a-f]{32}|pgsession_[0-9a-f]{16}(?:_[0-9a-f]+)?)")
 """What looks like the name of a channel of ours, also of former versions."""

@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 import pgsession
 from pgsession._protocol import events
+from tests.leftovers import UNRELEASED
 from tests.roles import Roles
 from tests.versions import changes
 
@@ -341,6 +342,7 @@ def contents(node: pgsession.SessionManager, session_id: Any) -> tuple[str, int]
 # ---- locks ----
 
 
+@UNRELEASED
 def test_a_truncate_of_the_locks_is_told_to_their_holders(dsn: str, schema: str) -> None:
     config = pgsession.Config(schema_name=schema, create_schema_if_missing=True)
     with (

@@ -20,7 +20,7 @@ import pytest
 import pgsession
 from tests.crew import Crew
 from tests.fault.interrupts import Interrupt, Interrupter, SoftLimit
-from tests.leftovers import Leftovers
+from tests.leftovers import UNRELEASED, Leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20
@@ -84,6 +84,7 @@ def look(manager: pgsession.SessionManager, session: pgsession.Session) -> None:
     manager.delete_attribute_from_user_sessions("u", "x")
 
 
+@UNRELEASED
 @pytest.mark.parametrize(
     ("act", "exception"),
     [

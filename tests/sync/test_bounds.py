@@ -17,6 +17,7 @@ from psycopg import Connection, sql
 import pgsession
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
+from tests.leftovers import UNRELEASED
 from tests.sync.conftest import OpenAsyncManager
 from tests.sync.helpers import eventually
 
@@ -167,6 +168,7 @@ TROUBLES = {
 CUT = ("silent", "refused")  # whoever had sent a write cannot know what became of it
 
 
+@UNRELEASED
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_every_call_ends(trouble: str, open_manager: OpenAsyncManager, dsn: str, schema: str) -> None:
     with FaultProxy(dsn) as way, FaultProxy(dsn) as listening:

@@ -21,7 +21,7 @@ from pgsession._sync.synchronizer import Synchronizer
 from pgsession.errors import PgSessionError
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
-from tests.leftovers import Leftovers
+from tests.leftovers import UNRELEASED, Leftovers
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
@@ -52,6 +52,7 @@ def nothing(manager: pgsession.SessionManager) -> None:
     pass
 
 
+@UNRELEASED
 @pytest.mark.parametrize("timeout", [0, BOUND])
 @pytest.mark.parametrize("act", [nothing, write, read, wait_for_a_lock])
 def test_a_silent_server_does_not_hold_up_a_close(

@@ -16,11 +16,14 @@ from psycopg_pool import ConnectionPool
 
 import pgsession
 from tests.crew import Crew
+from tests.leftovers import UNRELEASED
 from tests.tables import Tables
 from tests.versions import changes
 
 from .conftest import OpenAsyncManager
 from .helpers import eventually
+
+pytestmark = UNRELEASED
 
 
 def test_one_holder_among_all_nodes(open_manager: OpenAsyncManager) -> None:

@@ -12,6 +12,7 @@ import pytest
 import pgsession
 from pgsession._database.statements import NIL
 from tests.crew import Crew
+from tests.leftovers import UNRELEASED
 from tests.tables import Tables
 from tests.versions import changes
 
@@ -281,6 +282,7 @@ def test_the_cleanup_steps_over_rows_that_others_hold(open_manager: OpenAsyncMan
     assert tables.count() == 0
 
 
+@UNRELEASED
 def test_the_cleanup_takes_expired_attributes_and_locks(
     open_manager: OpenAsyncManager, tables: Tables
 ) -> None:

@@ -39,10 +39,14 @@ class AsyncLock:
     `AsyncSessionManager.lock` makes it. Each lock object is an owner of its own: two objects never share a lock, and
     none can release another's. It is not re-entrant.
 
-    While it is held, it is renewed in the background. Where that fails for the whole lease time, or the session that it
-    was tied to is deleted, it is `lost`. `token` is a fencing token (M. Kleppmann, "How to do
-    distributed locking", 2016): it grows with each hand-over, for ever, so that a store that remembers the highest
-    one it has seen can refuse a holder who has lost the lock without knowing.
+    While it is held, it is renewed in the background. Where that fails for the whole lease time, or the lock is ended
+    before that, it is `lost`, which may be a moment after another has taken it: `lost` says when, and for how long.
+    `token` is a fencing token (M. Kleppmann, "How to do distributed locking", 2016): it grows with each hand-over, for
+    ever, so that a store that remembers the highest one it has seen can refuse a holder who has lost the lock without
+    knowing.
+
+    Keep the object while you need the lock. One that is dropped without `release` gives a `ResourceWarning`, is renewed
+    no longer, and its lock ends after its lease time.
     """
 
     def __init__(
@@ -94,7 +98,15 @@ class AsyncLock:
 
     @property
     def lost(self) -> AsyncLost:
-        """Return what is shaped like an event and set once the lock is lost, before anybody else can have it."""
+        """Return what is shaped like an event and set once the lock is lost.
+
+        A lock whose lease time was over is lost before anybody else can have it. One that was ended before that may be
+        another's already when this is set: its session ended, its row was deleted or truncated, or the database's
+        clock stepped forward. Of the first two a notification tells at once. Where that does not arrive, and of a step
+        of the clock, the next heartbeat does, `heartbeat_interval` after the last one; while this node does not reach
+        the database, it is set `lease_time` after the last heartbeat that did (or when `extend` ended, if that is
+        later). Where two holders must not write, not even for a moment, let the store compare `token`.
+        """
         return self._never_lost if self._held is None else self._held.lost
 
     def _holding(self) -> AsyncHeldLock | None:
@@ -204,7 +216,7 @@ class AsyncLock:
         # An object that nobody has any more, say of a block that was interrupted at its end, is not renewed.
         if self._unheld is not None:
             self._unheld.detach()
-        self._unheld = weakref.finalize(self, self._renewal.let_go, self._held)
+        self._unheld = weakref.finalize(self, self._renewal.on_dropped, self._held)
         self._unheld.atexit = False
         self._renewal.hold(self._held)
 

@@ -749,7 +749,10 @@ class AsyncSessionManager(AsyncReader):
     ) -> AsyncLock:
         """Make a distributed lock, which has one holder among all nodes for as long as it is renewed.
 
-        Nothing is acquired yet: see `AsyncLock`.
+        Nothing is acquired yet: see `AsyncLock`. A lock can end before its lease time is over, and its holder may hear
+        of it after somebody else has it: at the latest with the next heartbeat, `heartbeat_interval` after the last
+        one, or `lease_time` after that where the database is not reached (`AsyncLock.lost`). Meanwhile the fencing
+        `token` lets a store refuse its writes.
 
         Args:
             resource: What is locked; text of at most 512 bytes.

@@ -29,8 +29,8 @@ from .pool import AsyncPool, plain_cursor
 from .prober import AsyncProber
 from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
 
-# ms that a batch, or a step of a walk, waits for what it cannot pass by, as an attribute's row or a table. Then its
-# members wait by themselves, or the step is tried again later.
+# ms that a batch, a step of a walk or a heartbeat waits for what it cannot pass by, as an attribute's row or a table.
+# Then its members wait by themselves, or it is tried again later.
 BATCH_LOCK_TIMEOUT: Final = 100
 STEP: Final = 2_000  # sessions for each transaction of a bulk operation
 COMPARED: Final = 20_000  # ids for each statement of a resync
@@ -379,13 +379,14 @@ class AsyncStore:
         acquired, token, expires_at, now, *_ = row
         return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 
-    async def renew(self, resource: str, owner: str, lease: int) -> int | None:
-        """Let the lease time of a held lock end later.
+    async def renew(self, resource: str, owner: str, lease: int, *, wait: bool = True) -> int | None:
+        """Let the lease time of a held lock end later; without `wait`, not where somebody else has its row locked.
 
         Returns:
             The database's time at which it ends now; None: the lock is not held any more.
         """
-        row = await self._run(self._sql.renew(resource, owner, lease))
+        lock_timeout = 0 if wait else BATCH_LOCK_TIMEOUT
+        row = await self._run(self._sql.renew(resource, owner, lease, lock_timeout=lock_timeout))
         return None if row is None else int(row[0])
 
     async def release(self, resource: str, owner: str) -> bool | None:

@@ -252,10 +252,10 @@ class Statements:
         """
         return self._call("acquire", (resource, owner, lease, session_id, inactivity), "plain")
 
-    def renew(self, resource: str, owner: str, lease: int) -> Script:
+    def renew(self, resource: str, owner: str, lease: int, *, lock_timeout: int = 0) -> Script:
         """Return the script that lets a lease time end `lease` from now, or later where it already does."""
         form = "SELECT f.*, {settings} FROM {call} f WHERE f.until IS NOT NULL"
-        return self._call("renew", (resource, owner, lease), "plain", form=form)
+        return self._call("renew", (resource, owner, lease), "plain", lock_timeout, form)
 
     def release(self, node: str, resource: str, owner: str) -> Script:
         """Return the script that gives a lock back.

@@ -24,10 +24,10 @@ class Lost:
     """Tells the holder of a lock that it has lost it; shaped like an event.
 
     `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
-    it acts. It is true before anybody else can have acquired the lock: the lease time is counted here from before it
-    was asked for, on a clock that goes on while the host sleeps, and less by how much slower than the database's that
-    can be. What is lost stays lost; a lock that was released in
-    time never was.
+    it acts. The lease time is counted here from before it was asked for, on a clock that goes on while the host sleeps,
+    and less by how much slower than the database's that can be: so it is over here first. A lock that ends earlier may
+    be another's already when this is set (`Lock.lost`). What is lost stays lost; a lock that was released in time never
+    was.
     """
 
     def __init__(self, clock: Clock, deadline: int | None = None) -> None:
@@ -119,16 +119,19 @@ class HeldLock:
         self.renew_at = self._clock.now() + self._heartbeat // 4
 
     def renew(self, length: int | None = None) -> None:
-        """Renew the lock for `length` microseconds from now; None: for the lease time.
+        """Renew the lock for `length` microseconds from now; None: for the lease time, as a heartbeat.
+
+        A heartbeat does not wait for a row that somebody else has locked: the node's other locks need theirs.
 
         Raises:
             psycopg.Error: The database failed; the lock lasts as long as it did.
         """
+        heartbeat = length is None
         length = self._lease if length is None else length
         sent, lost = self._clock.now(), self.lost
-        if lost._deadline is None:
-            return  # released meanwhile
-        ends = self._store.renew(self.resource, self._owner, length)
+        if lost._deadline is None or lost.is_set():
+            return  # released meanwhile, or nobody counts on it any more
+        ends = self._store.renew(self.resource, self._owner, length, wait=not heartbeat)
         if lost.is_set() or lost._deadline is None:
             return  # too late for the holder, who has been told, or has released it
         if ends is None:

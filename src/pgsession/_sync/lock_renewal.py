@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from functools import partial
 
 import psycopg
@@ -55,6 +56,19 @@ class LockRenewal:
         """Stop renewing a lock."""
         self._held.discard(lock)
 
+    def on_dropped(self, lock: HeldLock) -> None:
+        """Stop renewing a lock whose object nobody has any more; called in the middle of anything."""
+        if lock not in self._held:
+            return  # it was released, or given up with a word
+        self.let_go(lock)
+        if not lock.lost.is_set():
+            warnings.warn(
+                f"the lock on {shown(lock.resource)} was not released: call release(), or use it in a with block; "
+                "it ends after its lease time",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
     def await_release(self, resource: str, event: Event) -> None:
         """Have an event set whenever a lock on the resource is released or ended."""
         self._waiting.setdefault(resource, set()).add(event)
@@ -73,6 +87,7 @@ class LockRenewal:
             for lock in list(self._held):
                 if lock.resource == resource and lock.token == token:
                     lock.end()
+                    self.let_go(lock)
         for resource in (*changes.released, *(resource for resource, _ in changes.ended)):
             for event in list(self._waiting.get(resource, ())):
                 event.set()

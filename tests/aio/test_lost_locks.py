@@ -1,0 +1,176 @@
+"""Locks that end before their time: told late, and fenced. Objects that nobody has any more: not renewed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+import pgsession
+from tests.fault_proxy import FaultProxy
+from tests.tables import Tables
+
+from .conftest import OpenAsyncManager
+from .helpers import eventually
+
+HEARTBEAT = 0.3
+LEASE = 0.8
+UNHEARD_ENDS = {
+    "its session is deleted": "DELETE FROM {sessions}",
+    "its row is removed": "DELETE FROM {session_locks}",
+    "the locks are truncated": "TRUNCATE {session_locks}",
+    # To the row it is the same: its end is compared with that clock alone.
+    "the server's clock steps": "UPDATE {session_locks} SET expires_at = expires_at - interval '1 hour'",
+}
+
+
+class Store:
+    """A store that compares fencing tokens."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+
+    def write(self, token: int | None) -> bool:
+        assert token is not None
+        accepted = token >= self.highest
+        self.highest = max(self.highest, token)
+        return accepted
+
+
+@pytest.mark.parametrize("how", UNHEARD_ENDS)
+async def test_an_end_that_is_not_heard_of_is_known_by_the_next_heartbeat(
+    open_manager: OpenAsyncManager, tables: Tables, dsn: str, how: str
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        a = await open_manager(listener_conninfo=proxy.conninfo)
+        b = await open_manager()
+        session = await a.create_session("u")
+        lock = a.lock("r", session_id=session.id, lease_time=60, heartbeat_interval=HEARTBEAT)
+        assert await lock.acquire()
+        proxy.freeze()
+        tables.run(UNHEARD_ENDS[how])  # type: ignore[arg-type]
+        other, store = b.lock("r"), Store()
+        assert await other.acquire(blocking=False), "at once"
+        assert store.write(other.token)
+        assert not store.write(lock.token), "whatever its holder knows by now"
+        assert await lock.lost.wait(3 * HEARTBEAT + 5) and not lock.locked
+        with pytest.raises(pgsession.LockExpiredError):
+            await lock.release()
+        assert other.locked
+        await other.release()
+        proxy.forward()
+
+
+async def test_a_holder_who_reaches_nobody_knows_when_the_lease_time_is_over(
+    open_manager: OpenAsyncManager, dsn: str
+) -> None:
+    with FaultProxy(dsn) as proxy:
+        a, b = await open_manager(proxy.conninfo), await open_manager()
+        session = await b.create_session("u")
+        lock = a.lock("r", session_id=session.id, lease_time=LEASE, heartbeat_interval=HEARTBEAT)
+        assert await lock.acquire()
+        proxy.freeze()
+        assert await b.delete_session(session.id)
+        other, store = b.lock("r"), Store()
+        assert await other.acquire(blocking=False)
+        assert store.write(other.token) and not store.write(lock.token)
+        assert await lock.lost.wait(3 * LEASE)
+        proxy.forward()
+        await other.release()
+
+
+async def test_a_row_that_somebody_holds_keeps_no_other_lock_from_being_renewed(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    manager = await open_manager()
+    held = manager.lock("held", lease_time=60, heartbeat_interval=0.05)
+    lock = manager.lock("r", lease_time=LEASE, heartbeat_interval=0.1)
+    assert await held.acquire() and await lock.acquire()
+    with tables.locked("SELECT FROM {session_locks} WHERE resource = 'held' FOR UPDATE"):
+
+        async def older_than_two_leases() -> bool:
+            assert lock.locked
+            return bool(
+                tables.one(
+                    "SELECT clock_timestamp() > acquired_at + interval '1.6 s' FROM {session_locks}"
+                    " WHERE resource = 'r'"
+                )
+            )
+
+        await eventually(older_than_two_leases)
+        assert held.locked
+    await held.release()
+    await lock.release()
+
+
+async def test_what_is_lost_here_is_not_renewed(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    manager = await open_manager()
+    lock = manager.lock("r", lease_time=60, heartbeat_interval=50)
+    assert await lock.acquire()
+    ends = tables.one("SELECT expires_at FROM {session_locks}")
+    held = lock._held
+    assert held is not None
+    held.end()
+    await held.renew()
+    assert tables.one("SELECT expires_at FROM {session_locks}") == ends
+
+
+async def test_an_object_that_nobody_has_any_more_is_not_renewed(open_manager: OpenAsyncManager) -> None:
+    a, b = await open_manager(), await open_manager()
+    lock = a.lock("r", lease_time=LEASE, heartbeat_interval=0.1)
+    assert await lock.acquire()
+    lost = lock.lost
+    objects = [lock]
+    del lock
+    with pytest.warns(ResourceWarning, match=r"the lock on .* was not released: call release"):
+        objects.clear()
+    assert a.stats().held_locks == 0
+    other = b.lock("r")
+    assert await other.acquire(timeout=20), "after the lease time"
+    assert lost.is_set(), "whoever kept that is told"
+    await other.release()
+
+
+async def test_an_object_that_is_done_with_warns_of_nothing(
+    open_manager: OpenAsyncManager, tables: Tables, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def never_acquired(manager: pgsession.AsyncSessionManager) -> None:
+        manager.lock("r")
+
+    async def released(manager: pgsession.AsyncSessionManager) -> None:
+        async with manager.lock("r"):
+            pass
+
+    async def refused(manager: pgsession.AsyncSessionManager) -> None:
+        async with manager.lock("r"):
+            assert not await manager.lock("r").acquire(blocking=False)
+
+    async def lost(manager: pgsession.AsyncSessionManager) -> None:
+        lock = manager.lock("r")
+        assert await lock.acquire()
+        tables.run("DELETE FROM {session_locks}")
+        assert await lock.lost.wait(20)
+
+    async def failed(manager: pgsession.AsyncSessionManager) -> None:
+        lock = manager.lock("r")
+        assert await lock.acquire()
+        tables.run("ALTER TABLE {session_locks} RENAME TO away")
+        with pytest.raises(Exception, match="session_locks"):
+            await lock.release()
+        tables.run("ALTER TABLE {schema}.away RENAME TO session_locks")
+
+    async def closed(manager: pgsession.AsyncSessionManager) -> None:
+        tables.run("TRUNCATE {session_locks}")
+        lock = manager.lock("r")
+        assert await lock.acquire()
+        await manager.close()
+
+    manager = await open_manager()
+    ends: list[Callable[[pgsession.AsyncSessionManager], Awaitable[None]]] = [
+        never_acquired, released, refused, lost, failed, closed,
+    ]  # fmt: skip
+    for end in ends:
+        await end(manager)
+        gc.collect()
+        assert [str(warning.message) for warning in recwarn] == [], end
