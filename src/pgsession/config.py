@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
@@ -96,8 +96,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             sizes of its own.
         pool_max_size (int, default 8): The most connections of the manager's own pool; the listener has one more. The
             server's `max_connections` must have room for those of all nodes.
-        listener_conninfo (str, default None): Where to LISTEN, if not where the sessions are read: past a
-            transaction pooler, straight to the same database.
+        listener_conninfo (str or function, default None): Where to LISTEN, if not where the sessions are read: past
+            a transaction pooler, straight to the same database. Or a function that returns this, called at each
+            attempt to connect; with asyncio it may be a coroutine function.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
 
     Raises:
@@ -129,7 +130,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     operation_timeout: Duration = timedelta(seconds=10)
     pool_min_size: int = 1
     pool_max_size: int = 8
-    listener_conninfo: str | None = None
+    listener_conninfo: str | Callable[[], str | Awaitable[str]] | None = None
     logger: logging.Logger | None = None
 
     def __post_init__(self) -> None:
@@ -180,8 +181,12 @@ def _policy(name: str, value: object) -> object:
     return value
 
 
-def _conninfo(name: str, value: object) -> str | None:
-    return None if value is None else rules.instance(name, value, str, "a str or None")
+def _conninfo(name: str, value: object) -> object:
+    if value is not None and not isinstance(value, str) and not callable(value):
+        raise TypeError(
+            f"{name}: a str, a function that returns one, or None is needed, not {type(value).__name__}"
+        )
+    return value
 
 
 def _logger(name: str, value: object) -> logging.Logger | None:

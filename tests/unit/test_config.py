@@ -76,7 +76,7 @@ def test_durations_are_timedeltas_or_seconds() -> None:
         ({"table_prefix": "x" * 40}, "table_prefix: must be at most"),
         ({"table_prefix": None}, "table_prefix: a str"),
         ({"synchronous_commit": 1}, "synchronous_commit: True or False"),
-        ({"listener_conninfo": 7}, "listener_conninfo: a str or None"),
+        ({"listener_conninfo": 7}, "listener_conninfo: a str, a function"),
         ({"logger": "pgsession"}, "logger: a logging.Logger"),
     ],
 )

@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 from pgsession._concurrency import (
     GRACE,
     AsyncBackgroundTasks,
+    AsyncConninfoFunction,
     AsyncMutex,
     AsyncSharedFuture,
     Unclosed,
@@ -80,7 +81,9 @@ class AsyncSessionManager(AsyncReader):
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
-            own, or a pool (`AsyncConnectionPool`) that stays the caller's.
+            own; a function that returns one, called whenever a connection is made, for passwords and tokens that
+            change (with asyncio it may be a coroutine function); or a pool (`AsyncConnectionPool`) that stays the
+            caller's.
         config: How the manager works; None: with the defaults of `Config`.
         listener: The `AsyncListener` to share with others; None: the manager has its own, connected as
             `Config.listener_conninfo` or else `database` says.
@@ -93,15 +96,18 @@ class AsyncSessionManager(AsyncReader):
 
     def __init__(
         self,
-        database: str | AsyncConnectionPool[Any],
+        database: str | AsyncConninfoFunction | AsyncConnectionPool[Any],
         config: Config | None = None,
         *,
         listener: AsyncListener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str):
+        if not isinstance(database, str) and not callable(database):
             rules.instance(
-                "database", database, AsyncConnectionPool, "a conninfo or a pool (AsyncConnectionPool)"
+                "database",
+                database,
+                AsyncConnectionPool,
+                "a conninfo, a function that returns one, or a pool (AsyncConnectionPool)",
             )
         if listener is not None:
             rules.instance("listener", listener, AsyncListener, "a listener (AsyncListener) or None")
@@ -151,8 +157,9 @@ class AsyncSessionManager(AsyncReader):
         self._conflict_retry = AsyncConflictRetry()
 
     def _new_background(self) -> AsyncBackgroundTasks:
-        pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
-        return AsyncBackgroundTasks(self._logger, most=pool_size)
+        database = self._database
+        theirs = database.max_size if isinstance(database, AsyncConnectionPool) else None
+        return AsyncBackgroundTasks(self._logger, most=theirs or self._config.pool_max_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
@@ -166,6 +173,7 @@ class AsyncSessionManager(AsyncReader):
 
         Raises:
             SchemaError: The tables are missing or of another version; the message names the command to run.
+            EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
@@ -178,7 +186,7 @@ class AsyncSessionManager(AsyncReader):
                 return
             if self._state == "closed":
                 raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
-            if self._state == "forked" and not isinstance(self._database, str):
+            if self._state == "forked" and isinstance(self._database, AsyncConnectionPool):
                 raise ManagerClosedError(
                     "this process is a fork, and the pool belongs to its parent: make a new manager"
                 )
@@ -274,7 +282,7 @@ class AsyncSessionManager(AsyncReader):
         await self.close()
 
     async def _ready(self) -> AsyncRuntime:
-        if self._state == "forked" and isinstance(self._database, str):
+        if self._state == "forked" and not isinstance(self._database, AsyncConnectionPool):
             await self.open()
         return self._open_runtime()
 
@@ -396,7 +404,7 @@ class AsyncSessionManager(AsyncReader):
     def _check_can_open(self) -> None:
         """Refuse a call that no opening will make possible; the child of a fork opens at its first one that waits."""
         self._check_open()
-        if self._state == "forked" and not isinstance(self._database, str):
+        if self._state == "forked" and isinstance(self._database, AsyncConnectionPool):
             raise ManagerClosedError(_WHY_CLOSED[self._state])
 
     def _write_access_soon(self, key: bytes) -> None:

@@ -16,9 +16,9 @@ from psycopg_pool import AsyncConnectionPool
 from pgsession._concurrency import (
     GRACE,
     AsyncBackgroundTasks,
+    AsyncConninfoFunction,
     AsyncDeadlines,
     AsyncHome,
-    async_connections_until,
     deadline_in,
     left_until,
 )
@@ -32,6 +32,7 @@ from pgsession.config import Config, microseconds_of
 from pgsession.errors import ConfigError, DatabaseUnavailable, SchemaError
 from pgsession.schema import async_check, async_create
 
+from .conninfo import AsyncConninfo
 from .group_commit import AsyncGroupCommit
 from .last_accesses import write_last_accesses
 from .listener import AsyncListener
@@ -77,7 +78,7 @@ class AsyncRuntime:
 
     def __init__(
         self,
-        database: str | AsyncConnectionPool[Any],
+        database: str | AsyncConninfoFunction | AsyncConnectionPool[Any],
         config: Config,
         *,
         node: str,
@@ -96,16 +97,21 @@ class AsyncRuntime:
         self._coherence = coherence
         self._logger = logger
         self._deadlines = AsyncDeadlines(logger)
-        self._owns_pool = isinstance(database, str)
+        self._owns_pool = not isinstance(database, AsyncConnectionPool)
         self._owns_listener = listener is None
-        most_connections = config.pool_max_size if isinstance(database, str) else database.max_size
         self._was_cut = False
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.pool = self._pool(database) if isinstance(database, str) else database
+        if isinstance(database, AsyncConnectionPool):
+            self._conninfo: AsyncConninfo | None = None
+            self.pool: AsyncConnectionPool[Any] = database
+        else:
+            self._conninfo = self._completed(database)
+            self.pool = self._pool(self._conninfo)
+        most_connections = config.pool_max_size if self._owns_pool else self.pool.max_size
         self._breaker = Breaker()
         self._prober = AsyncProber(
             self._breaker,
-            _probe_parameters(database, config.listener_conninfo),
+            _probes_conninfo(database, config),
             ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
@@ -121,7 +127,7 @@ class AsyncRuntime:
         self.listener = (
             listener
             or AsyncListener(
-                config.listener_conninfo or conninfos.of_database(database),
+                conninfos.to_listen(database, config.listener_conninfo),
                 health_check_interval=None,  # the proofs of sync are better ones
                 logger=logger,
             )._entrust()
@@ -226,18 +232,21 @@ class AsyncRuntime:
             self.listener._finish()
 
     def _write_last_accesses(self, deadline: float) -> None:
-        conninfo = self._database if isinstance(self._database, str) else self._config.listener_conninfo
-        try:
-            write_last_accesses(
-                conninfo or conninfos.of_database(self._database),
-                self.statements,
-                self._cache,
-                self._config.last_access_update_batch_size,
-                self._logger,
-                deadline,
-            )
-        except ConfigError as error:
-            self._logger.warning("last accesses were lost at the end: %s", error)
+        write_last_accesses(
+            self._conninfo_at_exit,
+            self.statements,
+            self._cache,
+            self._config.last_access_update_batch_size,
+            self._logger,
+            deadline,
+        )
+
+    def _conninfo_at_exit(self) -> str:
+        if self._conninfo is not None:
+            return self._conninfo.text_at_exit()
+        return self._completed(
+            conninfos.to_listen(self._database, self._config.listener_conninfo)
+        ).text_at_exit()
 
     async def _end(self, deadline: float) -> None:
         """End all that runs: the writes first, while there is still a database. Cancel what is late."""
@@ -288,15 +297,15 @@ class AsyncRuntime:
             "notification_queue_usage": self.synchronizer.queue_usage,
         }
 
-    def _pool(self, conninfo: str) -> AsyncConnectionPool[Any]:
+    def _completed(self, given: str | Callable[[], object]) -> AsyncConninfo:
+        complete = partial(conninfos.pool_parameters, connect_timeout=CONNECT_TIMEOUT)
+        return AsyncConninfo(given, complete, patience=CONNECT_TIMEOUT)
+
+    def _pool(self, conninfo: AsyncConninfo) -> AsyncConnectionPool[Any]:
         config = self._config
         return AsyncConnectionPool(
-            conninfo,
-            connection_class=async_connections_until(lambda: self._was_cut),
-            kwargs={
-                "autocommit": True,
-                **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT),
-            },
+            connection_class=conninfo.connections(lambda: self._was_cut),
+            kwargs={"autocommit": True},
             min_size=config.pool_min_size,
             max_size=max(1, config.pool_min_size),  # who waits while it is opened makes it grow no further
             timeout=2 * CONNECT_TIMEOUT,
@@ -346,15 +355,16 @@ async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
         await pool.check()
 
 
-def _probe_parameters(database: Any, listener_conninfo: str | None) -> dict[str, Any] | None:
+def _probes_conninfo(database: Any, config: Config) -> AsyncConninfo | None:
     """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
     try:
-        conninfo = conninfos.of_database(database)
+        given = conninfos.of_database(database)
     except ConfigError:
-        if listener_conninfo is None:
+        if config.listener_conninfo is None:
             return None  # the listener is shared
-        conninfo = listener_conninfo
-    return conninfos.listener_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)
+        given = config.listener_conninfo
+    complete = partial(conninfos.listener_parameters, connect_timeout=CONNECT_TIMEOUT)
+    return AsyncConninfo(given, complete, patience=_seconds(config.operation_timeout) / 4)
 
 
 def _commit(config: Config) -> Commit:

@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool
 from pgsession._concurrency import (
     GRACE,
     BackgroundTasks,
+    ConninfoFunction,
     Mutex,
     SharedFuture,
     Unclosed,
@@ -82,7 +83,9 @@ class SessionManager(Reader):
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
-            own, or a pool (`ConnectionPool`) that stays the caller's.
+            own; a function that returns one, called whenever a connection is made, for passwords and tokens that
+            change (with asyncio it may be a coroutine function); or a pool (`ConnectionPool`) that stays the
+            caller's.
         config: How the manager works; None: with the defaults of `Config`.
         listener: The `Listener` to share with others; None: the manager has its own, connected as
             `Config.listener_conninfo` or else `database` says.
@@ -95,14 +98,19 @@ class SessionManager(Reader):
 
     def __init__(
         self,
-        database: str | ConnectionPool[Any],
+        database: str | ConninfoFunction | ConnectionPool[Any],
         config: Config | None = None,
         *,
         listener: Listener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str):
-            rules.instance("database", database, ConnectionPool, "a conninfo or a pool (ConnectionPool)")
+        if not isinstance(database, str) and not callable(database):
+            rules.instance(
+                "database",
+                database,
+                ConnectionPool,
+                "a conninfo, a function that returns one, or a pool (ConnectionPool)",
+            )
         if listener is not None:
             rules.instance("listener", listener, Listener, "a listener (Listener) or None")
         if signer is not None:
@@ -151,8 +159,9 @@ class SessionManager(Reader):
         self._conflict_retry = ConflictRetry()
 
     def _new_background(self) -> BackgroundTasks:
-        pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
-        return BackgroundTasks(self._logger, most=pool_size)
+        database = self._database
+        theirs = database.max_size if isinstance(database, ConnectionPool) else None
+        return BackgroundTasks(self._logger, most=theirs or self._config.pool_max_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
@@ -166,6 +175,7 @@ class SessionManager(Reader):
 
         Raises:
             SchemaError: The tables are missing or of another version; the message names the command to run.
+            EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
@@ -178,7 +188,7 @@ class SessionManager(Reader):
                 return
             if self._state == "closed":
                 raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
-            if self._state == "forked" and not isinstance(self._database, str):
+            if self._state == "forked" and isinstance(self._database, ConnectionPool):
                 raise ManagerClosedError(
                     "this process is a fork, and the pool belongs to its parent: make a new manager"
                 )
@@ -274,7 +284,7 @@ class SessionManager(Reader):
         self.close()
 
     def _ready(self) -> Runtime:
-        if self._state == "forked" and isinstance(self._database, str):
+        if self._state == "forked" and not isinstance(self._database, ConnectionPool):
             self.open()
         return self._open_runtime()
 
@@ -396,7 +406,7 @@ class SessionManager(Reader):
     def _check_can_open(self) -> None:
         """Refuse a call that no opening will make possible; the child of a fork opens at its first one that waits."""
         self._check_open()
-        if self._state == "forked" and not isinstance(self._database, str):
+        if self._state == "forked" and isinstance(self._database, ConnectionPool):
             raise ManagerClosedError(_WHY_CLOSED[self._state])
 
     def _write_access_soon(self, key: bytes) -> None:
