@@ -293,6 +293,7 @@ CONFIG: dict[str, Rule] = {
     "synchronous_commit": FLAG,
     "notify_before_flush": FLAG,
     "listener_conninfo": optional(typed("a str, a function that returns one, or None", "", print)),
+    "on_audit_event": optional(FUNCTION),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }
 COMMAND: dict[str, Rule | Free] = {

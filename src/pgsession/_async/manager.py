@@ -23,6 +23,7 @@ from pgsession._concurrency import (
     AsyncConninfoFunction,
     AsyncMutex,
     AsyncSharedFuture,
+    AsyncThunk,
     Unclosed,
     async_call,
     deadline_in,
@@ -414,7 +415,10 @@ class AsyncSessionManager(AsyncReader):
     def _verify_token(self, token: str) -> tuple[bytes, int] | None:
         if self._signer is None:
             raise ConfigError("signer: get_session_by_token needs the manager to have been given a signer")
-        return open_session_token(self._signer._keys, token)
+        says = open_session_token(self._signer._keys, token)
+        if says is None and token and self._runtime is not None:
+            self._runtime.audit.token_refused("forged")
+        return says
 
     # Writing one session
 
@@ -563,7 +567,9 @@ class AsyncSessionManager(AsyncReader):
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
-            raise SessionVersionConflict(session.id, based_on.version, record.version)
+            conflict = SessionVersionConflict(session.id, based_on.version, record.version)
+            runtime.audit.conflict(based_on, conflict)
+            raise conflict
         session._saved(None, record, 0)
         return session
 
@@ -691,7 +697,7 @@ class AsyncSessionManager(AsyncReader):
         kept = rules.optional_session_id("keep", keep)
         runtime = await self._ready()
         with self._dropping(events.UserChanged(user)):
-            return await runtime.store.delete_user(user, kept)
+            return await self._revoke(partial(runtime.store.delete_user, user, kept), runtime, user_id=user)
 
     async def delete_group_sessions(self, group_id: str | int | UUID) -> int:
         """End every session of a group; return how many ended.
@@ -702,13 +708,32 @@ class AsyncSessionManager(AsyncReader):
         group = rules.identifier("group_id", group_id)
         runtime = await self._ready()
         with self._dropping(events.GroupChanged(group)):
-            return await runtime.store.delete_group(group)
+            return await self._revoke(partial(runtime.store.delete_group, group), runtime, group_id=group)
 
     async def delete_all_sessions(self) -> int:
         """End every session; return how many ended."""
         runtime = await self._ready()
         with self._dropping(events.Everything()):
-            return await runtime.store.delete_all()
+            return await self._revoke(runtime.store.delete_all, runtime)
+
+    async def _revoke(
+        self,
+        delete: AsyncThunk[int],
+        runtime: AsyncRuntime,
+        *,
+        user_id: str | None = None,
+        group_id: str | None = None,
+    ) -> int:
+        """Do a deletion of many, and tell of it; also of what was deleted where it was not done in time."""
+        count = 0
+        try:
+            count = await delete()
+        except OperationTimeout as error:
+            count = error.done
+            raise
+        finally:
+            runtime.audit.ended("revoked", user_id=user_id, group_id=group_id, count=count)
+        return count
 
     async def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
         """Remove an attribute from each of a user's sessions, to be computed anew; return how many had it.

@@ -10,6 +10,7 @@ An `AsyncX` belongs to one event loop and is used from that loop only; an `X` ma
 from __future__ import annotations
 
 from .asking import AsyncQuestion, Question
+from .audit_thread import AuditThread
 from .background import GRACE, AsyncBackgroundLoop, AsyncBackgroundTasks, BackgroundLoop, BackgroundTasks
 from .combiner import AsyncCombiner, Combiner
 from .connecting import async_connections_until, connections_until, until
@@ -52,6 +53,7 @@ __all__ = [
     "AsyncSharedFuture",
     "AsyncSocketWaiter",
     "AsyncThunk",
+    "AuditThread",
     "BackgroundLoop",
     "BackgroundTasks",
     "Combiner",

@@ -25,6 +25,7 @@ from pgsession._concurrency import (
     ConninfoFunction,
     Mutex,
     SharedFuture,
+    Thunk,
     Unclosed,
     call,
     deadline_in,
@@ -416,7 +417,10 @@ class SessionManager(Reader):
     def _verify_token(self, token: str) -> tuple[bytes, int] | None:
         if self._signer is None:
             raise ConfigError("signer: get_session_by_token needs the manager to have been given a signer")
-        return open_session_token(self._signer._keys, token)
+        says = open_session_token(self._signer._keys, token)
+        if says is None and token and self._runtime is not None:
+            self._runtime.audit.token_refused("forged")
+        return says
 
     # Writing one session
 
@@ -565,7 +569,9 @@ class SessionManager(Reader):
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
-            raise SessionVersionConflict(session.id, based_on.version, record.version)
+            conflict = SessionVersionConflict(session.id, based_on.version, record.version)
+            runtime.audit.conflict(based_on, conflict)
+            raise conflict
         session._saved(None, record, 0)
         return session
 
@@ -693,7 +699,7 @@ class SessionManager(Reader):
         kept = rules.optional_session_id("keep", keep)
         runtime = self._ready()
         with self._dropping(events.UserChanged(user)):
-            return runtime.store.delete_user(user, kept)
+            return self._revoke(partial(runtime.store.delete_user, user, kept), runtime, user_id=user)
 
     def delete_group_sessions(self, group_id: str | int | UUID) -> int:
         """End every session of a group; return how many ended.
@@ -704,13 +710,32 @@ class SessionManager(Reader):
         group = rules.identifier("group_id", group_id)
         runtime = self._ready()
         with self._dropping(events.GroupChanged(group)):
-            return runtime.store.delete_group(group)
+            return self._revoke(partial(runtime.store.delete_group, group), runtime, group_id=group)
 
     def delete_all_sessions(self) -> int:
         """End every session; return how many ended."""
         runtime = self._ready()
         with self._dropping(events.Everything()):
-            return runtime.store.delete_all()
+            return self._revoke(runtime.store.delete_all, runtime)
+
+    def _revoke(
+        self,
+        delete: Thunk[int],
+        runtime: Runtime,
+        *,
+        user_id: str | None = None,
+        group_id: str | None = None,
+    ) -> int:
+        """Do a deletion of many, and tell of it; also of what was deleted where it was not done in time."""
+        count = 0
+        try:
+            count = delete()
+        except OperationTimeout as error:
+            count = error.done
+            raise
+        finally:
+            runtime.audit.ended("revoked", user_id=user_id, group_id=group_id, count=count)
+        return count
 
     def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
         """Remove an attribute from each of a user's sessions, to be computed anew; return how many had it.

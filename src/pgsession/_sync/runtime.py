@@ -17,17 +17,20 @@ from psycopg_pool import ConnectionPool
 
 from pgsession._concurrency import (
     GRACE,
+    AuditThread,
     BackgroundTasks,
     ConninfoFunction,
     Deadlines,
     Home,
     deadline_in,
     left_until,
+    sleep,
 )
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
 from pgsession._database.statements import Commit, Statements
+from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
@@ -48,6 +51,8 @@ from .synchronizer import Synchronizer
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 OPENING = 6  # operation timeouts for creating the schema
 PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
+REPORTING = 5.0  # seconds, at most, for the audit events that wait when a manager is closed
+PAUSE = 0.01  # seconds between two looks whether they are reported
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
@@ -63,12 +68,14 @@ class RuntimeCounters(TypedDict):
     cleanups: int
     deleted_sessions: int
     held_locks: int
+    audit_events: int
+    lost_audit_events: int
     notification_queue_usage: float
 
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
-    cleanups=0, deleted_sessions=0, held_locks=0, notification_queue_usage=0.0,
+    cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, notification_queue_usage=0.0,
 )  # fmt: skip
 
 
@@ -145,7 +152,9 @@ class Runtime:
             background=background,
             prober=self._prober,
         )
-        self.lock_renewal = LockRenewal(self.store, clock, logger)
+        self.audit = AuditLog(node, clock.database_now, active=config.on_audit_event is not None)
+        self._audit_thread = AuditThread(self.audit, config.on_audit_event, logger)
+        self.lock_renewal = LockRenewal(self.store, clock, logger, audit=self.audit)
         self.synchronizer = Synchronizer(
             self.listener,
             self.store,
@@ -164,6 +173,7 @@ class Runtime:
             self.synchronizer.reconnect,
             logger,
             most_stragglers=most_connections // 2,
+            audit=self.audit,
         )
         self.maintenance = Maintenance(
             self.store,
@@ -171,6 +181,7 @@ class Runtime:
             access_interval=_seconds(config.last_access_update_interval),
             access_batch=config.last_access_update_batch_size,
             cleanup_interval=_seconds(config.cleanup_interval),
+            audit=self.audit,
             logger=logger,
         )
 
@@ -184,6 +195,7 @@ class Runtime:
         self.store.look_for_pooler()
         self._check_schema()
         self.synchronizer.start()
+        self._audit_thread.start()
         self.maintenance.start()
 
     def _open_pool(self) -> None:
@@ -202,6 +214,15 @@ class Runtime:
         self.cut()
         cutter.drain()
         self._deadlines.close()
+        self._report_rest(deadline)
+
+    def _report_rest(self, deadline: float) -> None:
+        """Wait for the user's function to hear of all that has happened, for a bounded time."""
+        end = max(min(deadline, deadline_in(REPORTING)), deadline_in(PAUSE))
+        self._audit_thread.end()
+        while not self._audit_thread.ended and time.monotonic() < end:
+            sleep(PAUSE)
+        self._audit_thread.give_up()
 
     def cut(self) -> None:
         """Close all connections, and make no others: whoever waits for the database gets an error at once."""
@@ -223,6 +244,8 @@ class Runtime:
         """Write noted accesses before the interpreter exits, and end what would hold it up."""
         self._write_last_accesses(deadline)
         self.home.at_exit(self.cut)
+        self._audit_thread.end()
+        self._audit_thread.wait(left_until(deadline))
 
     def finish(self) -> None:
         """Do what is possible without the event loop: write noted accesses, and close the connections."""
@@ -232,6 +255,7 @@ class Runtime:
             self.connections.finish()
         if self._owns_listener:
             self.listener._finish()
+        self._audit_thread.end()
 
     def _write_last_accesses(self, deadline: float) -> None:
         write_last_accesses(
@@ -296,6 +320,8 @@ class Runtime:
             "cleanups": self.maintenance.cleanups,
             "deleted_sessions": self.maintenance.deleted_sessions,
             "held_locks": len(self.lock_renewal),
+            "audit_events": self._audit_thread.reported,
+            "lost_audit_events": self.audit.lost,
             "notification_queue_usage": self.synchronizer.queue_usage,
         }
 
