@@ -15,6 +15,7 @@ from pgsession._sync.lock import Lock
 from pgsession._sync.manager import SessionManager
 from pgsession._version import __version__
 from pgsession.attribute import Attribute
+from pgsession.audit import AuditEvent
 from pgsession.config import Config
 from pgsession.errors import (
     AttributeTooLargeError,
@@ -53,6 +54,7 @@ __all__ = [
     "AttributeTooLargeError",
     "AttributeTypeError",
     "AttributeVersionConflict",
+    "AuditEvent",
     "Config",
     "ConfigError",
     "ConflictError",

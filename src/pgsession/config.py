@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from pgsession._protocol import rules
+from pgsession.audit import AuditEvent
 from pgsession.errors import ConfigError
 
 __all__ = ["Config"]
@@ -96,8 +98,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             sizes of its own.
         pool_max_size (int, default 8): The most connections of the manager's own pool; the listener has one more. The
             server's `max_connections` must have room for those of all nodes.
-        listener_conninfo (str, default None): Where to LISTEN, if not where the sessions are read: past a
-            transaction pooler, straight to the same database.
+        listener_conninfo (str or function, default None): Where to LISTEN, if not where the sessions are read: past
+            a transaction pooler, straight to the same database. Or a function that returns this, called at each
+            attempt to connect; with asyncio it may be a coroutine function.
+        on_audit_event (function, default None): A plain function that is called with each `AuditEvent`: what a security
+            log records. It is called in one thread of its own for each manager, also with asyncio, one event after the
+            other in the order in which they happened on this node, at most once each. It delays no call, and may call
+            the manager. 10,000 events wait for it at most, and 100 about refused tokens, of which 10 a second pass in
+            the long run; `close` gives it 5 seconds for what waits. What is lost is counted in
+            `Stats.lost_audit_events`. An error that it raises is logged, once a minute at most.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
 
     Raises:
@@ -129,7 +138,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     operation_timeout: Duration = timedelta(seconds=10)
     pool_min_size: int = 1
     pool_max_size: int = 8
-    listener_conninfo: str | None = None
+    listener_conninfo: str | Callable[[], str | Awaitable[str]] | None = None
+    on_audit_event: Callable[[AuditEvent], object] | None = None
     logger: logging.Logger | None = None
 
     def __post_init__(self) -> None:
@@ -158,7 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         fields = {}
         for name in cls.__struct_fields__:
             text = variables.get(prefix + name.upper())
-            if text is not None and name != "logger":
+            if text is not None and name not in ("logger", "on_audit_event"):
                 fields[name] = _from_text(prefix + name.upper(), name, text)
         return cls(**fields)
 
@@ -180,8 +190,21 @@ def _policy(name: str, value: object) -> object:
     return value
 
 
-def _conninfo(name: str, value: object) -> str | None:
-    return None if value is None else rules.instance(name, value, str, "a str or None")
+def _conninfo(name: str, value: object) -> object:
+    if value is not None and not isinstance(value, str) and not callable(value):
+        raise TypeError(
+            f"{name}: a str, a function that returns one, or None is needed, not {type(value).__name__}"
+        )
+    return value
+
+
+def _audit_function(name: str, value: object) -> object:
+    if value is None:
+        return None
+    rules.function(name, value)
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise TypeError(f"{name}: a plain function is needed, not a coroutine function")
+    return value
 
 
 def _logger(name: str, value: object) -> logging.Logger | None:
@@ -214,6 +237,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "pool_min_size": partial(rules.count, least=0, most=10_000),
     "pool_max_size": partial(rules.count, least=1, most=10_000),
     "listener_conninfo": _conninfo,
+    "on_audit_event": _audit_function,
     "logger": _logger,
 }
 

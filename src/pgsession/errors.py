@@ -64,7 +64,10 @@ class ManagerClosedError(PgSessionError, RuntimeError):
 
 
 class EventLoopError(PgSessionError, RuntimeError):
-    """An `AsyncSessionManager` was used from another event loop than the one that opened it; nothing was done."""
+    """An `AsyncSessionManager` was used from another event loop than the one that opened it; nothing was done.
+
+    Or it was to be opened in one that psycopg cannot work in: Windows' ProactorEventLoop.
+    """
 
 
 class OperationTimeout(PgSessionError, TimeoutError):

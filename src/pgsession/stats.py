@@ -45,6 +45,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         cleanups (counter): Cleanups that this node ran.
         deleted_sessions (counter): Sessions deleted by this node's cleanups.
         held_locks (gauge): Distributed locks held through this manager.
+        audit_events (counter): Events that `Config.on_audit_event` was called with.
+        lost_audit_events (counter): Events that it was not called with, since too many waited, or the manager was
+            closed before it had heard of all.
         notification_queue_usage (gauge): How full PostgreSQL's notification queue was at the last proof, from 0 to
             1.
         nodes (gauge): Nodes heard of in the last ten minutes, this one included.
@@ -79,6 +82,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     cleanups: int
     deleted_sessions: int
     held_locks: int
+    audit_events: int
+    lost_audit_events: int
     notification_queue_usage: float
     nodes: int
     oldest_write: float

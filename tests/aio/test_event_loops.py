@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import selectors
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -93,3 +94,25 @@ async def test_a_lock_too_belongs_to_the_loop(open_manager: OpenAsyncManager) ->
         await asyncio.to_thread(asyncio.run, elsewhere())
     assert await lock.acquire()
     await lock.release()
+
+
+class ProactorEventLoop(asyncio.SelectorEventLoop):
+    """Stands for Windows' own, which exists nowhere else."""
+
+    def __init__(self) -> None:
+        super().__init__(selectors.SelectSelector())
+
+
+@pytest.mark.parametrize("what", [pgsession.AsyncSessionManager, pgsession.AsyncListener])
+def test_the_loop_that_psycopg_cannot_use_is_named(
+    what: Callable[[str], Any], dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio, "ProactorEventLoop", ProactorEventLoop, raising=False)
+
+    async def use() -> None:
+        async with what(dsn):
+            pass
+
+    with asyncio.Runner(loop_factory=ProactorEventLoop) as runner:
+        with pytest.raises(pgsession.EventLoopError, match=r"ProactorEventLoop: run .*SelectorEventLoop"):
+            runner.run(use())

@@ -263,6 +263,22 @@ async def test_cleanups_and_deleted_sessions(manager: pgsession.AsyncSessionMana
     await moved(manager, before, cleanups=1, deleted_sessions=1)
 
 
+async def test_audit_events_and_lost_audit_events(open_manager: OpenAsyncManager) -> None:
+    heard: list[pgsession.AuditEvent] = []
+    manager = await open_manager(on_audit_event=heard.append)
+    await manager.create_session("u")
+
+    async def told() -> bool:
+        return manager.stats().audit_events == len(heard) == 1
+
+    await eventually(told)
+    assert manager.stats().lost_audit_events == 0
+    runtime = manager._open_runtime()
+    runtime._audit_thread.give_up()
+    runtime.audit.ended("logout")
+    assert manager.stats().lost_audit_events == 0, "of a manager that is closed"
+
+
 async def test_held_locks(manager: pgsession.AsyncSessionManager) -> None:
     async with manager.lock("a"):
         assert manager.stats().held_locks == 1

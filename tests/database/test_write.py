@@ -189,7 +189,10 @@ def test_what_is_gone_expired_or_inactive_cannot_be_updated(database: Database) 
 def test_delete_announces_and_leaves_nothing(database: Database) -> None:
     ear = database.ear()
     session, kept = database.create(attributes={"a": 1}), database.create(attributes={"a": 1})
-    assert database.write(delete=[[7, session], [8, ABSENT]])["delete"] == [[7, "ok"], [8, "gone"]]
+    assert database.write(delete=[[7, session], [8, ABSENT]])["delete"] == [
+        [7, "ok", "ann", None],
+        [8, "gone"],
+    ]
     assert ear.items() == [Deleted(key(session))]
     assert database.execute("SELECT session_id FROM app_session_attributes") == [(uuid.UUID(kept),)]
 
@@ -206,7 +209,10 @@ def test_rows_locked_by_others_are_skipped_or_waited_for(database: Database) -> 
         ]
         verdicts = [item[:2] for item in database.write(update=items)["update"]]
         assert verdicts == [[0, "ok"], [1, "locked"], [2, "ok"], [3, "gone"]]
-        assert database.write(delete=[[0, locked], [1, first]])["delete"] == [[0, "locked"], [1, "ok"]]
+        assert database.write(delete=[[0, locked], [1, first]])["delete"] == [
+            [0, "locked"],
+            [1, "ok", "ann", None],
+        ]
         # Alone, too: then there is no row held at all.
         assert database.write(update=items[1:2])["update"] == [[1, "locked"]]
         with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -229,7 +235,7 @@ def test_everything_at_once_in_one_batch(database: Database) -> None:
     )
     assert [item[:2] for item in answer["create"]] == [[0, "ok"], [1, "ok"], [2, "ok"]]
     assert [item[:3] for item in answer["update"]] == [[5, "ok", 2]]
-    assert answer["delete"] == [[9, "ok"]]
+    assert answer["delete"] == [[9, "ok", "ann", None]]
     assert set(ear.items()) == {Changed(key(updated), 2), Deleted(key(deleted))}
     assert database.write()["update"] == []
 

@@ -97,7 +97,28 @@ for _ in range(4):
 wait()
 """
 
+GIVEN_BY_A_FUNCTION = """
+sessions = pgsession.SessionManager(lambda: dsn, config)
+sessions.open()
+assert sessions.get_session(sessions.create_session("u").id) is not None
+wait()
+"""
+
+GIVEN_BY_A_COROUTINE_FUNCTION = """
+async def conninfo():
+    await asyncio.sleep(0)
+    return dsn
+async def main():
+    sessions = pgsession.AsyncSessionManager(conninfo, config)
+    await sessions.open()
+    assert await sessions.get_session((await sessions.create_session("u")).id) is not None
+    wait()
+asyncio.run(main())
+"""
+
 SCRIPTS = {
+    "sync, by a function": GIVEN_BY_A_FUNCTION,
+    "async, by a coroutine function": GIVEN_BY_A_COROUTINE_FUNCTION,
     "sync, several": SEVERAL,
     "sync": SYNC,
     "sync, in a function": SYNC_IN_A_FUNCTION,

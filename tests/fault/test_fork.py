@@ -125,9 +125,32 @@ with psycopg_pool.ConnectionPool(dsn, min_size=1, open=True) as pool:
         assert sessions.stats().listener_losses == 0
 """
 
+AUDIT = """
+heard = []
+config = pgsession.Config(schema_name=schema, create_schema_if_missing=True, on_audit_event=heard.append)
+
+with pgsession.SessionManager(dsn, config) as sessions:
+    first = sessions.create_session("u")
+    while not heard:
+        pass
+    child = os.fork()
+    if child == 0:
+        assert sessions.delete_session(first.id)
+        sessions.close()
+        assert [event.kind for event in heard] == ["session_created", "session_expired"], heard
+        assert heard[0].node != heard[1].node == sessions._node
+        sys.exit(0)
+    wait(child)
+    sessions.create_session("v")
+assert [event.user_id for event in heard] == ["u", "v"], heard
+assert heard[0].node == heard[1].node
+"""
+
+SCRIPTS = {"sync": SYNC, "async": ASYNC, "the caller's pool": CALLERS_POOL, "audit events": AUDIT}
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.parametrize("script", [SYNC, ASYNC, CALLERS_POOL], ids=["sync", "async", "the caller's pool"])
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
 def test_a_child_is_another_node(script: str, dsn: str, schema: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", COMMON + script, dsn, schema],

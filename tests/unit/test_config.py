@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
+from pgsession.audit import AuditEvent
 from pgsession.config import Config
 from pgsession.errors import ConfigError
 
@@ -35,6 +37,13 @@ def test_durations_are_timedeltas_or_seconds() -> None:
     assert Config(max_staleness=2.5).max_staleness == timedelta(seconds=2.5)
     assert Config(max_staleness=timedelta(seconds=3)).max_staleness == timedelta(seconds=3)
     assert msgspec.structs.replace(Config(), cleanup_interval=60).cleanup_interval == timedelta(minutes=1)
+
+
+async def coroutine_function(event: AuditEvent) -> None: ...
+
+
+class WithCoroutine:
+    async def __call__(self, event: AuditEvent) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -76,8 +85,12 @@ def test_durations_are_timedeltas_or_seconds() -> None:
         ({"table_prefix": "x" * 40}, "table_prefix: must be at most"),
         ({"table_prefix": None}, "table_prefix: a str"),
         ({"synchronous_commit": 1}, "synchronous_commit: True or False"),
-        ({"listener_conninfo": 7}, "listener_conninfo: a str or None"),
+        ({"listener_conninfo": 7}, "listener_conninfo: a str, a function"),
         ({"logger": "pgsession"}, "logger: a logging.Logger"),
+        ({"on_audit_event": "print"}, "on_audit_event: a function is needed, not str"),
+        ({"on_audit_event": coroutine_function}, "on_audit_event: a plain function is needed"),
+        ({"on_audit_event": partial(coroutine_function)}, "on_audit_event: a plain function is needed"),
+        ({"on_audit_event": WithCoroutine()}, "on_audit_event: a plain function is needed"),
     ],
 )
 def test_a_bad_field_is_named_with_its_rule(fields: dict[str, Any], message: str) -> None:

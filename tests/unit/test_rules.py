@@ -187,7 +187,7 @@ TABLE: dict[str, Rule | Free] = {
     "config": optional(typed("a Config or None")),
     "connect_timeout": count(1, 2**31 - 1),
     "connection": DRIVER,
-    "conninfo": TEXT,
+    "conninfo": Rule(rules.conninfo, [5, None, b"", [], object()], ["", print]),
     "environ": optional(typed("a mapping", {})),
     "expires_at": EXPIRES_AT,
     "expires_in": EXPIRES_IN,
@@ -234,7 +234,9 @@ TABLE: dict[str, Rule | Free] = {
     "version": count(0),
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
-    ("*SessionManager.__init__", "database"): typed("a conninfo or a pool (POOL)", ""),
+    ("*SessionManager.__init__", "database"): typed(
+        "a conninfo, a function that returns one, or a pool (POOL)", "", print
+    ),
     ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.check_health", "timeout"): DURATION,
@@ -290,7 +292,8 @@ CONFIG: dict[str, Rule] = {
     "notify_on_failed_updates": FLAG,
     "synchronous_commit": FLAG,
     "notify_before_flush": FLAG,
-    "listener_conninfo": optional(typed("a str or None", "")),
+    "listener_conninfo": optional(typed("a str, a function that returns one, or None", "", print)),
+    "on_audit_event": optional(FUNCTION),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }
 COMMAND: dict[str, Rule | Free] = {

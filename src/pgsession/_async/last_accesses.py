@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,11 @@ from pgsession._core.cache import Cache
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.conninfo import pool_parameters
 from pgsession._database.statements import Statements
+from pgsession.errors import ConfigError
 
 
 def write_last_accesses(
-    conninfo: str,
+    conninfo: Callable[[], str],
     statements: Statements,
     cache: Cache,
     batch: int,
@@ -26,6 +28,8 @@ def write_last_accesses(
 ) -> None:
     """Write what is noted by the deadline, on a connection of its own and in the thread of the caller.
 
+    `conninfo` is asked only where there is something to write.
+
     It is the same for threads and asyncio: nothing is started here and no event loop is used.
     """
     accesses = cache.take_accesses(batch)
@@ -33,8 +37,9 @@ def write_last_accesses(
         return
     late = partial(_passed, deadline)
     try:
-        parameters: dict[str, Any] = pool_parameters(conninfo, connect_timeout=2)
-        with connections_until(late).connect(conninfo, autocommit=True, **parameters) as connection:
+        text = conninfo()
+        parameters: dict[str, Any] = pool_parameters(text, connect_timeout=2)
+        with connections_until(late).connect(text, autocommit=True, **parameters) as connection:
             while accesses:
                 script = statements.write_accesses(
                     uuid_array(key for key, _ in accesses), integer_array(at for _, at in accesses)
@@ -42,7 +47,7 @@ def write_last_accesses(
                 with connection.lock:
                     connection.wait(until(late, script.run(connection.pgconn)))
                 accesses = cache.take_accesses(batch)
-    except psycopg.Error as error:
+    except (psycopg.Error, ConfigError) as error:
         logger.warning("last accesses were lost at the end: %s", error)
 
 

@@ -10,7 +10,7 @@ from typing import Any, LiteralString, Self
 
 from psycopg import Notify
 
-from pgsession._concurrency import LOGGER, Unclosed
+from pgsession._concurrency import LOGGER, AsyncConninfoFunction, Unclosed
 from pgsession._protocol import rules
 
 from .listener_connection import Command, Row
@@ -29,8 +29,9 @@ class AsyncListener:
     dropped without that gives a `ResourceWarning`, and is closed in the background.
 
     Args:
-        conninfo: The server to connect to; TCP keepalive and timeouts are set where it does not set them itself. It has
-            to lead to the primary, and not through a pooler that shares connections between transactions.
+        conninfo: The server to connect to, or a function that returns this, called at each attempt to connect; TCP
+            keepalive and timeouts are set where it does not set them itself. It has to lead to the primary, and not
+            through a pooler that shares connections between transactions.
         connect_timeout: Seconds for each host, where the conninfo gives no connect_timeout (at least 2).
         command_timeout: Seconds after which a connection that does not answer a command is taken for dead.
         health_check_interval: Seconds of silence after which the server is asked whether it is still there (None:
@@ -44,7 +45,7 @@ class AsyncListener:
 
     def __init__(
         self,
-        conninfo: str = "",
+        conninfo: str | AsyncConninfoFunction = "",
         *,
         connect_timeout: int = 5,
         command_timeout: float = 10,
@@ -52,7 +53,7 @@ class AsyncListener:
         reconnect_delay: float = 2,
         logger: logging.Logger = LOGGER,
     ) -> None:
-        rules.instance("conninfo", conninfo, str, "a str")
+        rules.conninfo("conninfo", conninfo)
         rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
         rules.instance("logger", logger, logging.Logger, "a logging.Logger")
         self._loop = AsyncListenerLoop(

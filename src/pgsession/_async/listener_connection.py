@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -40,7 +40,7 @@ class AsyncListenerConnection:
 
     @classmethod
     async def connect(
-        cls, connections: type[psycopg.AsyncConnection[Any]], parameters: Mapping[str, Any]
+        cls, connections: type[psycopg.AsyncConnection[Any]], **parameters: Any
     ) -> AsyncListenerConnection:
         """Connect, within the parameter connect_timeout for each host, by a connection of this class."""
         return cls(
@@ -61,6 +61,11 @@ class AsyncListenerConnection:
     def pid(self) -> int:
         """Return the id of the server's process that serves this connection."""
         return self._libpq.backend_pid
+
+    @property
+    def conninfo(self) -> str:
+        """Return what the connection was made with, without its password."""
+        return self._connection.info.dsn
 
     @property
     def in_recovery(self) -> bool:

@@ -18,13 +18,13 @@ from pgsession._concurrency import (
     GRACE,
     AsyncBackgroundLoop,
     AsyncBackgroundTasks,
+    AsyncConninfoFunction,
     AsyncEvent,
     AsyncHome,
     AsyncSharedFuture,
     AsyncSocketWaiter,
     AsyncThunk,
     async_call,
-    async_connections_until,
     deadline_in,
     left_until,
 )
@@ -32,6 +32,7 @@ from pgsession._database.channels import for_each
 from pgsession._database.conninfo import listener_parameters, server_settings
 from pgsession.errors import ListenerError
 
+from .conninfo import AsyncConninfo
 from .listener_connection import AsyncListenerConnection, Command, Row
 from .subscription import AsyncSubscription
 
@@ -53,7 +54,7 @@ class AsyncListenerLoop:
 
     def __init__(
         self,
-        conninfo: str,
+        conninfo: str | AsyncConninfoFunction,
         *,
         connect_timeout: int,
         command_timeout: float,
@@ -61,8 +62,7 @@ class AsyncListenerLoop:
         reconnect_delay: float,
         logger: logging.Logger,
     ) -> None:
-        self._parameters = listener_parameters(conninfo, connect_timeout=connect_timeout)
-        self._settings = server_settings(conninfo)
+        complete = partial(listener_parameters, connect_timeout=connect_timeout)
         self._command_timeout = command_timeout
         self._health_check_interval = health_check_interval
         self._reconnect_delay = reconnect_delay
@@ -77,7 +77,9 @@ class AsyncListenerLoop:
         self._opened: AsyncSharedFuture[None] | None = None
         self._closing = AsyncEvent()
         self._ended = AsyncEvent()
-        self._connections = async_connections_until(self._closing.is_set)
+        self._connections = AsyncConninfo(conninfo, complete, patience=connect_timeout).connections(
+            self._closing.is_set
+        )
         # What follows is changed by the background loop only.
         self._subscriptions: dict[str, list[AsyncSubscription]] = {}
         self._connection: AsyncListenerConnection | None = None
@@ -314,13 +316,13 @@ class AsyncListenerLoop:
                     await self._call(subscription.on_notification, notification)
 
     async def _connect(self) -> None:
-        connection = await AsyncListenerConnection.connect(self._connections, self._parameters)
+        connection = await AsyncListenerConnection.connect(self._connections)
         try:
             if self._closing.is_set():
                 raise _closed()
             if connection.in_recovery:
                 raise ListenerError(STANDBY)
-            await connection.execute(self._settings, None, self._command_timeout)
+            await connection.execute(server_settings(connection.conninfo), None, self._command_timeout)
             everybody = self._everybody()
             await self._listen(connection, everybody)
         except BaseException:

@@ -11,6 +11,7 @@ import psycopg
 
 from pgsession._concurrency import AsyncBackgroundLoop, AsyncBackgroundTasks, AsyncEvent, left_until
 from pgsession._core.clock import Clock
+from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.coherence import LockChanges
 from pgsession._short_names import shown
 from pgsession.errors import PgSessionError
@@ -22,7 +23,8 @@ from .store import AsyncStore
 class AsyncLockRenewal:
     """Renews all locks held through a manager, in one background loop, which waits while there are none."""
 
-    def __init__(self, store: AsyncStore, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(self, store: AsyncStore, clock: Clock, logger: logging.Logger, *, audit: AuditLog) -> None:
+        self._audit = audit
         self.store = store
         self.clock = clock
         self.logger = logger
@@ -85,7 +87,7 @@ class AsyncLockRenewal:
             for lock in list(self._held):
                 if lock.resource == resource and lock.token == token:
                     lock.end()
-                    self.let_go(lock)
+                    self._lose(lock, "ended")
         for resource in (*changes.released, *(resource for resource, _ in changes.ended)):
             for event in list(self._waiting.get(resource, ())):
                 event.set()
@@ -144,4 +146,10 @@ class AsyncLockRenewal:
             lock.postpone()
             self.logger.warning("the lock on %s could not be renewed yet: %s", shown(lock.resource), error)
         if lock.lost.is_set():
+            self._lose(lock, "expired")
+
+    def _lose(self, lock: AsyncHeldLock, reason: str) -> None:
+        """Stop renewing a lock that is lost; tell of it once."""
+        if lock in self._held:
+            self._audit.lock_lost(lock.resource, reason)
             self.let_go(lock)

@@ -11,6 +11,7 @@ import psycopg
 from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, AsyncMutex, async_pause, left_until
 from pgsession._core.cache import Cache
 from pgsession._database.statements import NIL
+from pgsession._protocol.audit_log import AuditLog
 from pgsession.errors import PgSessionError
 
 from .store import STEP, AsyncStore
@@ -28,6 +29,7 @@ class AsyncMaintenance:
         access_interval: Seconds from one writing of accesses to the next.
         access_batch: The most accesses in one statement.
         cleanup_interval: Seconds from one cleanup to the next; 0: none by this node.
+        audit: Takes what was deleted.
         logger: Takes what an operator should know.
     """
 
@@ -39,6 +41,7 @@ class AsyncMaintenance:
         access_interval: float,
         access_batch: int,
         cleanup_interval: float,
+        audit: AuditLog,
         logger: logging.Logger,
     ) -> None:
         self._store = store
@@ -46,6 +49,7 @@ class AsyncMaintenance:
         self._access_interval = access_interval
         self._access_batch = access_batch
         self._cleanup_interval = cleanup_interval
+        self._audit = audit
         self._logger = logger
         self._stopping = AsyncEvent()
         self._urgent = AsyncEvent()
@@ -131,6 +135,7 @@ class AsyncMaintenance:
                     return False
                 if what in ("expired", "inactive"):
                     self.deleted_sessions += removed
+                    self._audit.ended(what, count=removed)
                 if what != "inactive":
                     after = NIL if removed >= STEP else None
         self.cleanups += 1

@@ -19,8 +19,10 @@ from psycopg_pool import AsyncConnectionPool
 from pgsession._concurrency import (
     GRACE,
     AsyncBackgroundTasks,
+    AsyncConninfoFunction,
     AsyncMutex,
     AsyncSharedFuture,
+    AsyncThunk,
     Unclosed,
     async_call,
     deadline_in,
@@ -81,7 +83,9 @@ class AsyncSessionManager(AsyncReader):
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
-            own, or a pool (`AsyncConnectionPool`) that stays the caller's.
+            own; a function that returns one, called whenever a connection is made, for passwords and tokens that
+            change (with asyncio it may be a coroutine function); or a pool (`AsyncConnectionPool`) that stays the
+            caller's.
         config: How the manager works; None: with the defaults of `Config`.
         listener: The `AsyncListener` to share with others; None: the manager has its own, connected as
             `Config.listener_conninfo` or else `database` says.
@@ -94,15 +98,18 @@ class AsyncSessionManager(AsyncReader):
 
     def __init__(
         self,
-        database: str | AsyncConnectionPool[Any],
+        database: str | AsyncConninfoFunction | AsyncConnectionPool[Any],
         config: Config | None = None,
         *,
         listener: AsyncListener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str):
+        if not isinstance(database, str) and not callable(database):
             rules.instance(
-                "database", database, AsyncConnectionPool, "a conninfo or a pool (AsyncConnectionPool)"
+                "database",
+                database,
+                AsyncConnectionPool,
+                "a conninfo, a function that returns one, or a pool (AsyncConnectionPool)",
             )
         if listener is not None:
             rules.instance("listener", listener, AsyncListener, "a listener (AsyncListener) or None")
@@ -152,8 +159,9 @@ class AsyncSessionManager(AsyncReader):
         self._conflict_retry = AsyncConflictRetry()
 
     def _new_background(self) -> AsyncBackgroundTasks:
-        pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
-        return AsyncBackgroundTasks(self._logger, most=pool_size)
+        database = self._database
+        theirs = database.max_size if isinstance(database, AsyncConnectionPool) else None
+        return AsyncBackgroundTasks(self._logger, most=theirs or self._config.pool_max_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
@@ -167,6 +175,7 @@ class AsyncSessionManager(AsyncReader):
 
         Raises:
             SchemaError: The tables are missing or of another version; the message names the command to run.
+            EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
@@ -179,7 +188,7 @@ class AsyncSessionManager(AsyncReader):
                 return
             if self._state == "closed":
                 raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
-            if self._state == "forked" and not isinstance(self._database, str):
+            if self._state == "forked" and isinstance(self._database, AsyncConnectionPool):
                 raise ManagerClosedError(
                     "this process is a fork, and the pool belongs to its parent: make a new manager"
                 )
@@ -275,7 +284,7 @@ class AsyncSessionManager(AsyncReader):
         await self.close()
 
     async def _ready(self) -> AsyncRuntime:
-        if self._state == "forked" and isinstance(self._database, str):
+        if self._state == "forked" and not isinstance(self._database, AsyncConnectionPool):
             await self.open()
         return self._open_runtime()
 
@@ -396,7 +405,7 @@ class AsyncSessionManager(AsyncReader):
     def _check_can_open(self) -> None:
         """Refuse a call that no opening will make possible; the child of a fork opens at its first one that waits."""
         self._check_open()
-        if self._state == "forked" and not isinstance(self._database, str):
+        if self._state == "forked" and isinstance(self._database, AsyncConnectionPool):
             raise ManagerClosedError(_WHY_CLOSED[self._state])
 
     def _write_access_soon(self, key: bytes) -> None:
@@ -406,7 +415,10 @@ class AsyncSessionManager(AsyncReader):
     def _verify_token(self, token: str) -> tuple[bytes, int] | None:
         if self._signer is None:
             raise ConfigError("signer: get_session_by_token needs the manager to have been given a signer")
-        return open_session_token(self._signer._keys, token)
+        says = open_session_token(self._signer._keys, token)
+        if says is None and token and self._runtime is not None:
+            self._runtime.audit.token_refused("forged")
+        return says
 
     # Writing one session
 
@@ -555,7 +567,9 @@ class AsyncSessionManager(AsyncReader):
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
-            raise SessionVersionConflict(session.id, based_on.version, record.version)
+            conflict = SessionVersionConflict(session.id, based_on.version, record.version)
+            runtime.audit.conflict(based_on, conflict)
+            raise conflict
         session._saved(None, record, 0)
         return session
 
@@ -683,7 +697,7 @@ class AsyncSessionManager(AsyncReader):
         kept = rules.optional_session_id("keep", keep)
         runtime = await self._ready()
         with self._dropping(events.UserChanged(user)):
-            return await runtime.store.delete_user(user, kept)
+            return await self._revoke(partial(runtime.store.delete_user, user, kept), runtime, user_id=user)
 
     async def delete_group_sessions(self, group_id: str | int | UUID) -> int:
         """End every session of a group; return how many ended.
@@ -694,13 +708,32 @@ class AsyncSessionManager(AsyncReader):
         group = rules.identifier("group_id", group_id)
         runtime = await self._ready()
         with self._dropping(events.GroupChanged(group)):
-            return await runtime.store.delete_group(group)
+            return await self._revoke(partial(runtime.store.delete_group, group), runtime, group_id=group)
 
     async def delete_all_sessions(self) -> int:
         """End every session; return how many ended."""
         runtime = await self._ready()
         with self._dropping(events.Everything()):
-            return await runtime.store.delete_all()
+            return await self._revoke(runtime.store.delete_all, runtime)
+
+    async def _revoke(
+        self,
+        delete: AsyncThunk[int],
+        runtime: AsyncRuntime,
+        *,
+        user_id: str | None = None,
+        group_id: str | None = None,
+    ) -> int:
+        """Do a deletion of many, and tell of it; also of what was deleted where it was not done in time."""
+        count = 0
+        try:
+            count = await delete()
+        except OperationTimeout as error:
+            count = error.done
+            raise
+        finally:
+            runtime.audit.ended("revoked", user_id=user_id, group_id=group_id, count=count)
+        return count
 
     async def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
         """Remove an attribute from each of a user's sessions, to be computed anew; return how many had it.

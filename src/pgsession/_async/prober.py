@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import psycopg
 
-from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, AsyncThunk, async_connections_until
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncEvent, AsyncThunk
 from pgsession._protocol.breaker import Breaker
 from pgsession.errors import OperationTimeout
 
+from .conninfo import AsyncConninfo
 from .listener_connection import AsyncListenerConnection
 
 CAN_WRITE = "SELECT NOT pg_catalog.pg_is_in_recovery()"
@@ -23,7 +23,7 @@ class AsyncProber:
 
     Args:
         breaker: What decides.
-        parameters: What a probe connects with; None: nothing is known of that, and no suspicion is looked into.
+        conninfo: What a probe connects with; None: nothing is known of that, and no suspicion is looked into.
         ask_idle: Returns what `CAN_WRITE` gives on an idle connection of the pool; raises at once where there is none.
         timeout: Seconds for a probe to connect to one host (libpq takes at least 2), and then to have an answer.
         on_down: Called once the database is known to be down.
@@ -33,7 +33,7 @@ class AsyncProber:
     def __init__(
         self,
         breaker: Breaker,
-        parameters: Mapping[str, Any] | None,
+        conninfo: AsyncConninfo | None,
         *,
         ask_idle: AsyncThunk[bool],
         timeout: float,
@@ -43,17 +43,16 @@ class AsyncProber:
         self.breaker = breaker
         self._ask_idle = ask_idle
         self._timeout = timeout
-        self._parameters = parameters
         self._on_down = on_down
         self._logger = logger
         self._background = AsyncBackgroundTasks(logger, most=1)
         self._stopping = AsyncEvent()
-        self._connections = async_connections_until(self._stopping.is_set)
+        self._connections = None if conninfo is None else conninfo.connections(self._stopping.is_set)
         self._probing: AsyncListenerConnection | None = None
 
     def suspect(self) -> None:
         """Have somebody look, if nobody does; callable from any thread of the library's own."""
-        if self._parameters is None or self._stopping.is_set() or not self.breaker.suspect():
+        if self._connections is None or self._stopping.is_set() or not self.breaker.suspect():
             return
         self._background.run(self._probe_until_found, "pgsession probe")
 
@@ -88,11 +87,10 @@ class AsyncProber:
             raise psycopg.OperationalError("the server is a standby in recovery")
 
     async def _can_write(self) -> bool:
-        assert self._parameters is not None
-        timeout = {"connect_timeout": math.ceil(self._timeout)}
+        assert self._connections is not None
         try:
             connection = await AsyncListenerConnection.connect(
-                self._connections, {**self._parameters, **timeout}
+                self._connections, connect_timeout=math.ceil(self._timeout)
             )
         except psycopg.errors.ConnectionTimeout:
             raise

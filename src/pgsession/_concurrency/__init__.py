@@ -9,6 +9,8 @@ An `AsyncX` belongs to one event loop and is used from that loop only; an `X` ma
 
 from __future__ import annotations
 
+from .asking import AsyncQuestion, Question
+from .audit_thread import AuditThread
 from .background import GRACE, AsyncBackgroundLoop, AsyncBackgroundTasks, BackgroundLoop, BackgroundTasks
 from .combiner import AsyncCombiner, Combiner
 from .connecting import async_connections_until, connections_until, until
@@ -31,7 +33,7 @@ from .sync import (
     pause,
     sleep,
 )
-from .types import LOGGER, AsyncThunk, Thunk
+from .types import LOGGER, AsyncConninfoFunction, AsyncThunk, ConninfoFunction, Thunk
 from .unclosed import Unclosed
 
 __all__ = [
@@ -42,20 +44,25 @@ __all__ = [
     "AsyncBackgroundLoop",
     "AsyncBackgroundTasks",
     "AsyncCombiner",
+    "AsyncConninfoFunction",
     "AsyncDeadlines",
     "AsyncEvent",
     "AsyncHome",
     "AsyncMutex",
+    "AsyncQuestion",
     "AsyncSharedFuture",
     "AsyncSocketWaiter",
     "AsyncThunk",
+    "AuditThread",
     "BackgroundLoop",
     "BackgroundTasks",
     "Combiner",
+    "ConninfoFunction",
     "Deadlines",
     "Event",
     "Home",
     "Mutex",
+    "Question",
     "SharedFuture",
     "SocketWaiter",
     "Thunk",

@@ -9,6 +9,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from pgsession.errors import EventLoopError
 
@@ -106,12 +107,11 @@ def pause() -> None:
     time.sleep(0)
 
 
-async def async_call(function: Callable[..., object], *args: object) -> None:
-    """Call a plain function or a coroutine function of the user's; whatever it raises is an `Exception`."""
+async def async_call(function: Callable[..., Any], *args: object) -> Any:
+    """Return what a plain function or a coroutine function of the user's returns; what it raises is an `Exception`."""
     try:
         result = function(*args)
-        if inspect.isawaitable(result):
-            await result
+        return await result if inspect.isawaitable(result) else result
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -119,10 +119,10 @@ async def async_call(function: Callable[..., object], *args: object) -> None:
         raise RuntimeError("cancelled from inside") from error  # something it awaited; nobody cancelled us
 
 
-def call(function: Callable[..., object], *args: object) -> None:
-    """Call a function of the user's; whatever it raises is an `Exception`."""
+def call(function: Callable[..., Any], *args: object) -> Any:
+    """Return what a function of the user's returns; whatever it raises is an `Exception`."""
     try:
-        function(*args)
+        return function(*args)
     except Exception:
         raise
     except BaseException as error:  # such as sys.exit(), which in a thread would end only the thread
@@ -130,10 +130,19 @@ def call(function: Callable[..., object], *args: object) -> None:
 
 
 class AsyncHome:
-    """Stands for the event loop in which something lives, which may not be used from another one."""
+    """Stands for the event loop in which something lives, which may not be used from another one.
+
+    Raises:
+        EventLoopError: psycopg cannot work in this kind of event loop.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        if isinstance(self._loop, getattr(asyncio, "ProactorEventLoop", ())):
+            raise EventLoopError(
+                "psycopg cannot work in Windows' ProactorEventLoop: run the program in another one, as by "
+                "asyncio.Runner(loop_factory=asyncio.SelectorEventLoop), or use what is for threads"
+            )
         self._ending: asyncio.Task[None] | None = None
 
     def here(self) -> bool:

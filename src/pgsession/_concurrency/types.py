@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 AsyncThunk: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 Thunk: TypeAlias = Callable[[], T]
+
+AsyncConninfoFunction: TypeAlias = Callable[[], str | Awaitable[str]]
+ConninfoFunction: TypeAlias = Callable[[], str]
 
 LOGGER = logging.getLogger("pgsession")

@@ -101,13 +101,22 @@ def _any_host_will_do(given: dict[str, Any], known: dict[str, str]) -> bool:
     return not said and known.get("target_session_attrs", _ANY) == _ANY
 
 
-def of_database(database: Any) -> str:
-    """Return the conninfo of what a manager was given: the text itself, or what a pool connects with.
+def to_listen(database: Any, listener_conninfo: object) -> Any:
+    """Return where to listen: there, if that is given, else where the sessions are.
+
+    Raises:
+        ConfigError: It is not given, and the pool computes its own conninfo for each connection.
+    """
+    return listener_conninfo or of_database(database)
+
+
+def of_database(database: Any) -> Any:
+    """Return the conninfo of what a manager was given: the text or function itself, or what a pool connects with.
 
     Raises:
         ConfigError: The pool computes its own conninfo for each connection.
     """
-    if isinstance(database, str):
+    if isinstance(database, str) or callable(database):
         return database
     conninfo, kwargs = database.conninfo, database.kwargs
     if not isinstance(conninfo, str) or (kwargs is not None and not isinstance(kwargs, dict)):

@@ -66,7 +66,7 @@ the order in which they were given:
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
      "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version,
      "refused": [[i, "gone"] | [i, "locked"] | [i, "session", current_version] | [i, "attributes", [key, ...]], ...]
-     "delete": [[i, "ok"] | [i, "gone"] | [i, "locked"], ...]}
+     "delete": [[i, "ok", user, group] | [i, "gone"] | [i, "locked"], ...]}
 in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive. A create is
 "locked" if another login of its user's bucket is under way (with `wait` it waits for that), or if what it would evict is
 all being written to at this moment. Creates are not announced (nobody can know their id yet); evictions are.

@@ -52,9 +52,11 @@ class Refusal(Answer, array_like=True):
 
 
 class DeleteAnswer(Answer, array_like=True):
-    """Says what became of a delete."""
+    """Says what became of a delete, and whose the session was."""
 
     status: Literal["ok", "gone", "locked"]
+    user_id: str | None = None
+    group_id: str | None = None
 
 
 class Answers(msgspec.Struct):

@@ -15,7 +15,7 @@ from pgsession.errors import (
     TooManySessionsError,
 )
 
-from .answer_format import Answer, Refusal
+from .answer_format import Answer, DeleteAnswer, Refusal
 
 
 class Flag(enum.IntFlag):
@@ -220,11 +220,15 @@ class Update(Operation):
 class Delete(Operation):
     """Deletes one session; its result is an error where there was no such session."""
 
-    __slots__ = ()
+    __slots__ = ("group_id", "user_id")
 
     def __init__(self, key: bytes) -> None:
         super().__init__(key, 64)
+        self.user_id: str | None = None  # whose it was
+        self.group_id: str | None = None
 
     def result(self, answer: Answer) -> Exception | None:
         """Return None where the session was deleted, else the error."""
+        assert isinstance(answer, DeleteAnswer)
+        self.user_id, self.group_id = answer.user_id, answer.group_id
         return None if answer.status == "ok" else SessionNotFoundError(UUID(bytes=self.key))

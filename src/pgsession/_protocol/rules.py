@@ -25,6 +25,7 @@ __all__ = [
     "boolean",
     "channel",
     "choice",
+    "conninfo",
     "count",
     "expiry",
     "function",
@@ -173,6 +174,12 @@ def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
 def mapping(name: str, value: object) -> Mapping[Any, Any]:
     """Return a mapping; refuse anything else, pairs of keys and values too."""
     return instance(name, value, Mapping, "a mapping")  # type: ignore[type-abstract]
+
+
+def conninfo(name: str, value: object) -> None:
+    """Refuse what is neither a conninfo nor a function that returns one."""
+    if not isinstance(value, str) and not callable(value):
+        raise TypeError(f"{name}: a str or a function that returns one is needed, not {type(value).__name__}")
 
 
 def instance(name: str, value: object, kind: type[_T], words: str) -> _T:

@@ -20,6 +20,7 @@ from pgsession._core.record import Record
 from pgsession._database.connections import leads_elsewhere
 from pgsession._protocol import events
 from pgsession._protocol.answers import Settled
+from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.batch import Batch, Queue
 from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.operations import Operation
@@ -66,11 +67,13 @@ class GroupCommit:
         logger: logging.Logger,
         *,
         most_stragglers: int,
+        audit: AuditLog,
     ) -> None:
         self._store = store
         self._coherence = coherence
         self._on_wrong_server = on_wrong_server
         self._logger = logger
+        self._audit = audit
         self._incoming: deque[Operation] = deque()
         self._guard = threading.Lock()  # for the following
         self._queue = Queue()
@@ -306,6 +309,7 @@ class GroupCommit:
             self._fail(batch.operations, doubt)
             return None
         self.batches += 1
+        self._audit.settled(settled.results, settled.evicted)
         for key in settled.evicted:  # also one that was created here, and evicted by a later one of its user
             self._coherence.drop(events.Deleted(key))
         for operation, result in settled.results:

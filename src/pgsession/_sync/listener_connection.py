@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -41,9 +41,7 @@ class ListenerConnection:
         self.busy = False
 
     @classmethod
-    def connect(
-        cls, connections: type[psycopg.Connection[Any]], parameters: Mapping[str, Any]
-    ) -> ListenerConnection:
+    def connect(cls, connections: type[psycopg.Connection[Any]], **parameters: Any) -> ListenerConnection:
         """Connect, within the parameter connect_timeout for each host, by a connection of this class."""
         return cls(
             connections.connect(**parameters, autocommit=True, prepare_threshold=None, context=ADAPTERS)
@@ -63,6 +61,11 @@ class ListenerConnection:
     def pid(self) -> int:
         """Return the id of the server's process that serves this connection."""
         return self._libpq.backend_pid
+
+    @property
+    def conninfo(self) -> str:
+        """Return what the connection was made with, without its password."""
+        return self._connection.info.dsn
 
     @property
     def in_recovery(self) -> bool:

@@ -20,13 +20,13 @@ from pgsession._concurrency import (
     GRACE,
     BackgroundLoop,
     BackgroundTasks,
+    ConninfoFunction,
     Event,
     Home,
     SharedFuture,
     SocketWaiter,
     Thunk,
     call,
-    connections_until,
     deadline_in,
     left_until,
 )
@@ -34,6 +34,7 @@ from pgsession._database.channels import for_each
 from pgsession._database.conninfo import listener_parameters, server_settings
 from pgsession.errors import ListenerError
 
+from .conninfo import Conninfo
 from .listener_connection import Command, ListenerConnection, Row
 from .subscription import Subscription
 
@@ -55,7 +56,7 @@ class ListenerLoop:
 
     def __init__(
         self,
-        conninfo: str,
+        conninfo: str | ConninfoFunction,
         *,
         connect_timeout: int,
         command_timeout: float,
@@ -63,8 +64,7 @@ class ListenerLoop:
         reconnect_delay: float,
         logger: logging.Logger,
     ) -> None:
-        self._parameters = listener_parameters(conninfo, connect_timeout=connect_timeout)
-        self._settings = server_settings(conninfo)
+        complete = partial(listener_parameters, connect_timeout=connect_timeout)
         self._command_timeout = command_timeout
         self._health_check_interval = health_check_interval
         self._reconnect_delay = reconnect_delay
@@ -79,7 +79,9 @@ class ListenerLoop:
         self._opened: SharedFuture[None] | None = None
         self._closing = Event()
         self._ended = Event()
-        self._connections = connections_until(self._closing.is_set)
+        self._connections = Conninfo(conninfo, complete, patience=connect_timeout).connections(
+            self._closing.is_set
+        )
         # What follows is changed by the background loop only.
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._connection: ListenerConnection | None = None
@@ -316,13 +318,13 @@ class ListenerLoop:
                     self._call(subscription.on_notification, notification)
 
     def _connect(self) -> None:
-        connection = ListenerConnection.connect(self._connections, self._parameters)
+        connection = ListenerConnection.connect(self._connections)
         try:
             if self._closing.is_set():
                 raise _closed()
             if connection.in_recovery:
                 raise ListenerError(STANDBY)
-            connection.execute(self._settings, None, self._command_timeout)
+            connection.execute(server_settings(connection.conninfo), None, self._command_timeout)
             everybody = self._everybody()
             self._listen(connection, everybody)
         except BaseException:

@@ -13,6 +13,7 @@ import psycopg
 
 from pgsession._concurrency import BackgroundLoop, BackgroundTasks, Event, left_until
 from pgsession._core.clock import Clock
+from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.coherence import LockChanges
 from pgsession._short_names import shown
 from pgsession.errors import PgSessionError
@@ -24,7 +25,8 @@ from .store import Store
 class LockRenewal:
     """Renews all locks held through a manager, in one background loop, which waits while there are none."""
 
-    def __init__(self, store: Store, clock: Clock, logger: logging.Logger) -> None:
+    def __init__(self, store: Store, clock: Clock, logger: logging.Logger, *, audit: AuditLog) -> None:
+        self._audit = audit
         self.store = store
         self.clock = clock
         self.logger = logger
@@ -87,7 +89,7 @@ class LockRenewal:
             for lock in list(self._held):
                 if lock.resource == resource and lock.token == token:
                     lock.end()
-                    self.let_go(lock)
+                    self._lose(lock, "ended")
         for resource in (*changes.released, *(resource for resource, _ in changes.ended)):
             for event in list(self._waiting.get(resource, ())):
                 event.set()
@@ -146,4 +148,10 @@ class LockRenewal:
             lock.postpone()
             self.logger.warning("the lock on %s could not be renewed yet: %s", shown(lock.resource), error)
         if lock.lost.is_set():
+            self._lose(lock, "expired")
+
+    def _lose(self, lock: HeldLock, reason: str) -> None:
+        """Stop renewing a lock that is lost; tell of it once."""
+        if lock in self._held:
+            self._audit.lock_lost(lock.resource, reason)
             self.let_go(lock)

@@ -13,6 +13,7 @@ import psycopg
 from pgsession._concurrency import BackgroundLoop, Event, Mutex, left_until, pause
 from pgsession._core.cache import Cache
 from pgsession._database.statements import NIL
+from pgsession._protocol.audit_log import AuditLog
 from pgsession.errors import PgSessionError
 
 from .store import STEP, Store
@@ -30,6 +31,7 @@ class Maintenance:
         access_interval: Seconds from one writing of accesses to the next.
         access_batch: The most accesses in one statement.
         cleanup_interval: Seconds from one cleanup to the next; 0: none by this node.
+        audit: Takes what was deleted.
         logger: Takes what an operator should know.
     """
 
@@ -41,6 +43,7 @@ class Maintenance:
         access_interval: float,
         access_batch: int,
         cleanup_interval: float,
+        audit: AuditLog,
         logger: logging.Logger,
     ) -> None:
         self._store = store
@@ -48,6 +51,7 @@ class Maintenance:
         self._access_interval = access_interval
         self._access_batch = access_batch
         self._cleanup_interval = cleanup_interval
+        self._audit = audit
         self._logger = logger
         self._stopping = Event()
         self._urgent = Event()
@@ -133,6 +137,7 @@ class Maintenance:
                     return False
                 if what in ("expired", "inactive"):
                     self.deleted_sessions += removed
+                    self._audit.ended(what, count=removed)
                 if what != "inactive":
                     after = NIL if removed >= STEP else None
         self.cleanups += 1

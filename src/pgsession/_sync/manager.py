@@ -21,8 +21,10 @@ from psycopg_pool import ConnectionPool
 from pgsession._concurrency import (
     GRACE,
     BackgroundTasks,
+    ConninfoFunction,
     Mutex,
     SharedFuture,
+    Thunk,
     Unclosed,
     call,
     deadline_in,
@@ -83,7 +85,9 @@ class SessionManager(Reader):
 
     Args:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), for which the manager keeps a pool of its
-            own, or a pool (`ConnectionPool`) that stays the caller's.
+            own; a function that returns one, called whenever a connection is made, for passwords and tokens that
+            change (with asyncio it may be a coroutine function); or a pool (`ConnectionPool`) that stays the
+            caller's.
         config: How the manager works; None: with the defaults of `Config`.
         listener: The `Listener` to share with others; None: the manager has its own, connected as
             `Config.listener_conninfo` or else `database` says.
@@ -96,14 +100,19 @@ class SessionManager(Reader):
 
     def __init__(
         self,
-        database: str | ConnectionPool[Any],
+        database: str | ConninfoFunction | ConnectionPool[Any],
         config: Config | None = None,
         *,
         listener: Listener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str):
-            rules.instance("database", database, ConnectionPool, "a conninfo or a pool (ConnectionPool)")
+        if not isinstance(database, str) and not callable(database):
+            rules.instance(
+                "database",
+                database,
+                ConnectionPool,
+                "a conninfo, a function that returns one, or a pool (ConnectionPool)",
+            )
         if listener is not None:
             rules.instance("listener", listener, Listener, "a listener (Listener) or None")
         if signer is not None:
@@ -152,8 +161,9 @@ class SessionManager(Reader):
         self._conflict_retry = ConflictRetry()
 
     def _new_background(self) -> BackgroundTasks:
-        pool_size = self._config.pool_max_size if isinstance(self._database, str) else self._database.max_size
-        return BackgroundTasks(self._logger, most=pool_size)
+        database = self._database
+        theirs = database.max_size if isinstance(database, ConnectionPool) else None
+        return BackgroundTasks(self._logger, most=theirs or self._config.pool_max_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
@@ -167,6 +177,7 @@ class SessionManager(Reader):
 
         Raises:
             SchemaError: The tables are missing or of another version; the message names the command to run.
+            EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
@@ -179,7 +190,7 @@ class SessionManager(Reader):
                 return
             if self._state == "closed":
                 raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
-            if self._state == "forked" and not isinstance(self._database, str):
+            if self._state == "forked" and isinstance(self._database, ConnectionPool):
                 raise ManagerClosedError(
                     "this process is a fork, and the pool belongs to its parent: make a new manager"
                 )
@@ -275,7 +286,7 @@ class SessionManager(Reader):
         self.close()
 
     def _ready(self) -> Runtime:
-        if self._state == "forked" and isinstance(self._database, str):
+        if self._state == "forked" and not isinstance(self._database, ConnectionPool):
             self.open()
         return self._open_runtime()
 
@@ -396,7 +407,7 @@ class SessionManager(Reader):
     def _check_can_open(self) -> None:
         """Refuse a call that no opening will make possible; the child of a fork opens at its first one that waits."""
         self._check_open()
-        if self._state == "forked" and not isinstance(self._database, str):
+        if self._state == "forked" and isinstance(self._database, ConnectionPool):
             raise ManagerClosedError(_WHY_CLOSED[self._state])
 
     def _write_access_soon(self, key: bytes) -> None:
@@ -406,7 +417,10 @@ class SessionManager(Reader):
     def _verify_token(self, token: str) -> tuple[bytes, int] | None:
         if self._signer is None:
             raise ConfigError("signer: get_session_by_token needs the manager to have been given a signer")
-        return open_session_token(self._signer._keys, token)
+        says = open_session_token(self._signer._keys, token)
+        if says is None and token and self._runtime is not None:
+            self._runtime.audit.token_refused("forged")
+        return says
 
     # Writing one session
 
@@ -555,7 +569,9 @@ class SessionManager(Reader):
         if record is None:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
-            raise SessionVersionConflict(session.id, based_on.version, record.version)
+            conflict = SessionVersionConflict(session.id, based_on.version, record.version)
+            runtime.audit.conflict(based_on, conflict)
+            raise conflict
         session._saved(None, record, 0)
         return session
 
@@ -683,7 +699,7 @@ class SessionManager(Reader):
         kept = rules.optional_session_id("keep", keep)
         runtime = self._ready()
         with self._dropping(events.UserChanged(user)):
-            return runtime.store.delete_user(user, kept)
+            return self._revoke(partial(runtime.store.delete_user, user, kept), runtime, user_id=user)
 
     def delete_group_sessions(self, group_id: str | int | UUID) -> int:
         """End every session of a group; return how many ended.
@@ -694,13 +710,32 @@ class SessionManager(Reader):
         group = rules.identifier("group_id", group_id)
         runtime = self._ready()
         with self._dropping(events.GroupChanged(group)):
-            return runtime.store.delete_group(group)
+            return self._revoke(partial(runtime.store.delete_group, group), runtime, group_id=group)
 
     def delete_all_sessions(self) -> int:
         """End every session; return how many ended."""
         runtime = self._ready()
         with self._dropping(events.Everything()):
-            return runtime.store.delete_all()
+            return self._revoke(runtime.store.delete_all, runtime)
+
+    def _revoke(
+        self,
+        delete: Thunk[int],
+        runtime: Runtime,
+        *,
+        user_id: str | None = None,
+        group_id: str | None = None,
+    ) -> int:
+        """Do a deletion of many, and tell of it; also of what was deleted where it was not done in time."""
+        count = 0
+        try:
+            count = delete()
+        except OperationTimeout as error:
+            count = error.done
+            raise
+        finally:
+            runtime.audit.ended("revoked", user_id=user_id, group_id=group_id, count=count)
+        return count
 
     def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
         """Remove an attribute from each of a user's sessions, to be computed anew; return how many had it.

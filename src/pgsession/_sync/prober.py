@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import psycopg
 
-from pgsession._concurrency import BackgroundTasks, Event, Thunk, connections_until
+from pgsession._concurrency import BackgroundTasks, Event, Thunk
 from pgsession._protocol.breaker import Breaker
 from pgsession.errors import OperationTimeout
 
+from .conninfo import Conninfo
 from .listener_connection import ListenerConnection
 
 CAN_WRITE = "SELECT NOT pg_catalog.pg_is_in_recovery()"
@@ -25,7 +25,7 @@ class Prober:
 
     Args:
         breaker: What decides.
-        parameters: What a probe connects with; None: nothing is known of that, and no suspicion is looked into.
+        conninfo: What a probe connects with; None: nothing is known of that, and no suspicion is looked into.
         ask_idle: Returns what `CAN_WRITE` gives on an idle connection of the pool; raises at once where there is none.
         timeout: Seconds for a probe to connect to one host (libpq takes at least 2), and then to have an answer.
         on_down: Called once the database is known to be down.
@@ -35,7 +35,7 @@ class Prober:
     def __init__(
         self,
         breaker: Breaker,
-        parameters: Mapping[str, Any] | None,
+        conninfo: Conninfo | None,
         *,
         ask_idle: Thunk[bool],
         timeout: float,
@@ -45,17 +45,16 @@ class Prober:
         self.breaker = breaker
         self._ask_idle = ask_idle
         self._timeout = timeout
-        self._parameters = parameters
         self._on_down = on_down
         self._logger = logger
         self._background = BackgroundTasks(logger, most=1)
         self._stopping = Event()
-        self._connections = connections_until(self._stopping.is_set)
+        self._connections = None if conninfo is None else conninfo.connections(self._stopping.is_set)
         self._probing: ListenerConnection | None = None
 
     def suspect(self) -> None:
         """Have somebody look, if nobody does; callable from any thread of the library's own."""
-        if self._parameters is None or self._stopping.is_set() or not self.breaker.suspect():
+        if self._connections is None or self._stopping.is_set() or not self.breaker.suspect():
             return
         self._background.run(self._probe_until_found, "pgsession probe")
 
@@ -90,10 +89,11 @@ class Prober:
             raise psycopg.OperationalError("the server is a standby in recovery")
 
     def _can_write(self) -> bool:
-        assert self._parameters is not None
-        timeout = {"connect_timeout": math.ceil(self._timeout)}
+        assert self._connections is not None
         try:
-            connection = ListenerConnection.connect(self._connections, {**self._parameters, **timeout})
+            connection = ListenerConnection.connect(
+                self._connections, connect_timeout=math.ceil(self._timeout)
+            )
         except psycopg.errors.ConnectionTimeout:
             raise
         except psycopg.OperationalError as error:

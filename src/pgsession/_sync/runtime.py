@@ -17,17 +17,20 @@ from psycopg_pool import ConnectionPool
 
 from pgsession._concurrency import (
     GRACE,
+    AuditThread,
     BackgroundTasks,
+    ConninfoFunction,
     Deadlines,
     Home,
-    connections_until,
     deadline_in,
     left_until,
+    sleep,
 )
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
 from pgsession._database.statements import Commit, Statements
+from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
 from pgsession.config import Config, microseconds_of
@@ -35,6 +38,7 @@ from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout,
 from pgsession.schema import check, create
 from pgsession.stats import Health
 
+from .conninfo import Conninfo
 from .group_commit import GroupCommit
 from .last_accesses import write_last_accesses
 from .listener import Listener
@@ -48,6 +52,8 @@ from .synchronizer import Synchronizer
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 OPENING = 6  # operation timeouts for creating the schema
 PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
+REPORTING = 5.0  # seconds, at most, for the audit events that wait when a manager is closed
+PAUSE = 0.01  # seconds between two looks whether they are reported
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
@@ -63,13 +69,16 @@ class RuntimeCounters(TypedDict):
     cleanups: int
     deleted_sessions: int
     held_locks: int
+    audit_events: int
+    lost_audit_events: int
     notification_queue_usage: float
     oldest_write: float
 
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
-    cleanups=0, deleted_sessions=0, held_locks=0, notification_queue_usage=0.0, oldest_write=0.0,
+    cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, notification_queue_usage=0.0,
+    oldest_write=0.0,
 )  # fmt: skip
 
 
@@ -81,7 +90,7 @@ class Runtime:
 
     def __init__(
         self,
-        database: str | ConnectionPool[Any],
+        database: str | ConninfoFunction | ConnectionPool[Any],
         config: Config,
         *,
         node: str,
@@ -100,16 +109,21 @@ class Runtime:
         self._coherence = coherence
         self._logger = logger
         self._deadlines = Deadlines(logger)
-        self._owns_pool = isinstance(database, str)
+        self._owns_pool = not isinstance(database, ConnectionPool)
         self._owns_listener = listener is None
-        most_connections = config.pool_max_size if isinstance(database, str) else database.max_size
         self._was_cut = False
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.pool = self._pool(database) if isinstance(database, str) else database
+        if isinstance(database, ConnectionPool):
+            self._conninfo: Conninfo | None = None
+            self.pool: ConnectionPool[Any] = database
+        else:
+            self._conninfo = self._completed(database)
+            self.pool = self._pool(self._conninfo)
+        most_connections = config.pool_max_size if self._owns_pool else self.pool.max_size
         self._breaker = Breaker()
         self._prober = Prober(
             self._breaker,
-            _probe_parameters(database, config.listener_conninfo),
+            _probes_conninfo(database, config),
             ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
@@ -125,7 +139,7 @@ class Runtime:
         self.listener = (
             listener
             or Listener(
-                config.listener_conninfo or conninfos.of_database(database),
+                conninfos.to_listen(database, config.listener_conninfo),
                 health_check_interval=None,  # the proofs of sync are better ones
                 logger=logger,
             )._entrust()
@@ -141,7 +155,9 @@ class Runtime:
             background=background,
             prober=self._prober,
         )
-        self.lock_renewal = LockRenewal(self.store, clock, logger)
+        self.audit = AuditLog(node, clock.database_now, active=config.on_audit_event is not None)
+        self._audit_thread = AuditThread(self.audit, config.on_audit_event, logger)
+        self.lock_renewal = LockRenewal(self.store, clock, logger, audit=self.audit)
         self.synchronizer = Synchronizer(
             self.listener,
             self.store,
@@ -160,6 +176,7 @@ class Runtime:
             self.synchronizer.reconnect,
             logger,
             most_stragglers=most_connections // 2,
+            audit=self.audit,
         )
         self.maintenance = Maintenance(
             self.store,
@@ -167,6 +184,7 @@ class Runtime:
             access_interval=_seconds(config.last_access_update_interval),
             access_batch=config.last_access_update_batch_size,
             cleanup_interval=_seconds(config.cleanup_interval),
+            audit=self.audit,
             logger=logger,
         )
 
@@ -180,6 +198,7 @@ class Runtime:
         self.store.look_for_pooler()
         self._check_schema()
         self.synchronizer.start()
+        self._audit_thread.start()
         self.maintenance.start()
 
     def _open_pool(self) -> None:
@@ -198,6 +217,15 @@ class Runtime:
         self.cut()
         cutter.drain()
         self._deadlines.close()
+        self._report_rest(deadline)
+
+    def _report_rest(self, deadline: float) -> None:
+        """Wait for the user's function to hear of all that has happened, for a bounded time."""
+        end = max(min(deadline, deadline_in(REPORTING)), deadline_in(PAUSE))
+        self._audit_thread.end()
+        while not self._audit_thread.ended and time.monotonic() < end:
+            sleep(PAUSE)
+        self._audit_thread.give_up()
 
     def cut(self) -> None:
         """Close all connections, and make no others: whoever waits for the database gets an error at once."""
@@ -219,6 +247,8 @@ class Runtime:
         """Write noted accesses before the interpreter exits, and end what would hold it up."""
         self._write_last_accesses(deadline)
         self.home.at_exit(self.cut)
+        self._audit_thread.end()
+        self._audit_thread.wait(left_until(deadline))
 
     def finish(self) -> None:
         """Do what is possible without the event loop: write noted accesses, and close the connections."""
@@ -228,20 +258,24 @@ class Runtime:
             self.connections.finish()
         if self._owns_listener:
             self.listener._finish()
+        self._audit_thread.end()
 
     def _write_last_accesses(self, deadline: float) -> None:
-        conninfo = self._database if isinstance(self._database, str) else self._config.listener_conninfo
-        try:
-            write_last_accesses(
-                conninfo or conninfos.of_database(self._database),
-                self.statements,
-                self._cache,
-                self._config.last_access_update_batch_size,
-                self._logger,
-                deadline,
-            )
-        except ConfigError as error:
-            self._logger.warning("last accesses were lost at the end: %s", error)
+        write_last_accesses(
+            self._conninfo_at_exit,
+            self.statements,
+            self._cache,
+            self._config.last_access_update_batch_size,
+            self._logger,
+            deadline,
+        )
+
+    def _conninfo_at_exit(self) -> str:
+        if self._conninfo is not None:
+            return self._conninfo.text_at_exit()
+        return self._completed(
+            conninfos.to_listen(self._database, self._config.listener_conninfo)
+        ).text_at_exit()
 
     def _end(self, deadline: float) -> None:
         """End all that runs: the writes first, while there is still a database. Cancel what is late."""
@@ -327,19 +361,21 @@ class Runtime:
             "cleanups": self.maintenance.cleanups,
             "deleted_sessions": self.maintenance.deleted_sessions,
             "held_locks": len(self.lock_renewal),
+            "audit_events": self._audit_thread.reported,
+            "lost_audit_events": self.audit.lost,
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
         }
 
-    def _pool(self, conninfo: str) -> ConnectionPool[Any]:
+    def _completed(self, given: str | Callable[[], object]) -> Conninfo:
+        complete = partial(conninfos.pool_parameters, connect_timeout=CONNECT_TIMEOUT)
+        return Conninfo(given, complete, patience=CONNECT_TIMEOUT)
+
+    def _pool(self, conninfo: Conninfo) -> ConnectionPool[Any]:
         config = self._config
         return ConnectionPool(
-            conninfo,
-            connection_class=connections_until(lambda: self._was_cut),
-            kwargs={
-                "autocommit": True,
-                **conninfos.pool_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT),
-            },
+            connection_class=conninfo.connections(lambda: self._was_cut),
+            kwargs={"autocommit": True},
             min_size=config.pool_min_size,
             max_size=max(1, config.pool_min_size),  # who waits while it is opened makes it grow no further
             timeout=2 * CONNECT_TIMEOUT,
@@ -389,15 +425,16 @@ def _reconnect(pool: ConnectionPool[Any]) -> None:
         pool.check()
 
 
-def _probe_parameters(database: Any, listener_conninfo: str | None) -> dict[str, Any] | None:
+def _probes_conninfo(database: Any, config: Config) -> Conninfo | None:
     """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
     try:
-        conninfo = conninfos.of_database(database)
+        given = conninfos.of_database(database)
     except ConfigError:
-        if listener_conninfo is None:
+        if config.listener_conninfo is None:
             return None  # the listener is shared
-        conninfo = listener_conninfo
-    return conninfos.listener_parameters(conninfo, connect_timeout=CONNECT_TIMEOUT)
+        given = config.listener_conninfo
+    complete = partial(conninfos.listener_parameters, connect_timeout=CONNECT_TIMEOUT)
+    return Conninfo(given, complete, patience=_seconds(config.operation_timeout) / 4)
 
 
 def _commit(config: Config) -> Commit:

@@ -7,11 +7,12 @@ DECLARE
     answer text;
 BEGIN
     SELECT string_agg(concat('[', k.i, CASE WHEN s.held IS NULL THEN ',"gone"]' WHEN NOT s.held THEN ',"locked"]'
-                                            WHEN s.live THEN ',"ok"]' ELSE ',"gone"]' END), ',')
+                                            WHEN s.live THEN s.ok ELSE ',"gone"]' END), ',')
     INTO answer
     FROM unnest(deletes) WITH ORDINALITY k(id, i)
     LEFT JOIN LATERAL (
-        SELECT (s.id = ANY (held)) IS TRUE AS held, {live(s, moment, idle)} AS live
+        SELECT (s.id = ANY (held)) IS TRUE AS held, {live(s, moment, idle)} AS live,
+               concat(',"ok",', coalesce(to_json(s.user_id)::text, 'null'), ',', coalesce(to_json(s.group_id)::text, 'null'), ']') AS ok
         FROM {sessions} s WHERE s.id = k.id OFFSET 0
     ) s ON true;
     IF held IS NOT NULL THEN

@@ -1,0 +1,103 @@
+"""The audit thread calls the user's function with the events that wait, one after the other."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pgsession._protocol.audit_log import AuditLog
+from pgsession.audit import AuditEvent
+
+from .sync import Event, call
+
+LOGGED_EVERY: Final = 60.0  # seconds, at most, for a function that raises
+
+
+class AuditThread:
+    """Is one thread for each open manager, for asyncio too: a function that takes its time takes nobody else's.
+
+    Args:
+        log: The events.
+        function: The user's; None: there is no thread.
+        logger: Hears of a function that raises, at a bounded rate.
+    """
+
+    def __init__(
+        self, log: AuditLog, function: Callable[[AuditEvent], object] | None, logger: logging.Logger
+    ) -> None:
+        self.reported = 0
+        self._log = log
+        self._function = function
+        self._logger = logger
+        self._wake = Event()
+        self._started = False
+        self._ending = False
+        self._ended = Event()
+        self._logged_at = -LOGGED_EVERY
+        self._unlogged = 0
+
+    def start(self) -> None:
+        """Report from now on."""
+        if self._function is not None:
+            self._started = True
+            self._log.on_put = self._wake.set
+            threading.Thread(target=self._run, name="pgsession audit", daemon=True).start()
+
+    def end(self) -> None:
+        """Report what waits, and end."""
+        self._ending = True
+        self._wake.set()
+
+    @property
+    def ended(self) -> bool:
+        """Return True once nothing is being reported any more."""
+        return not self._started or self._ended.is_set()
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait until nothing is being reported any more, for so many seconds at most."""
+        if self._started:
+            self._ended.wait(seconds)
+
+    def give_up(self) -> None:
+        """Report nothing more; what waits is lost."""
+        self.end()
+        self._log.give_up()
+
+    def _run(self) -> None:
+        assert self._function is not None
+        try:
+            while True:
+                self._wake.clear()
+                while (event := self._log.take()) is not None:
+                    self._report(self._function, event)
+                if self._ending:
+                    return
+                self._wake.wait()
+        finally:
+            self._ended.set()
+
+    def _report(self, function: Callable[[AuditEvent], object], event: AuditEvent) -> None:
+        self.reported += 1
+        try:
+            result = call(function, event)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("it must be a plain function, and has returned a coroutine")
+        except Exception as error:
+            self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._logged_at < LOGGED_EVERY:
+            self._unlogged += 1
+            return
+        self._logger.error(
+            "on_audit_event raised an error, as it has %d times since the last such line",
+            self._unlogged,
+            exc_info=error,
+        )
+        self._logged_at, self._unlogged = now, 0

@@ -1,0 +1,233 @@
+# Generated from tests/aio/test_audit.py by tools/async_to_sync.py: never edit.
+
+"""What a manager tells a security log, and that whoever listens slowly, or fails, delays nobody."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import pgsession
+from pgsession import AuditEvent
+from tests.crew import Crew
+from tests.leftovers import Leftovers
+from tests.tables import Tables
+
+from .conftest import OpenAsyncManager
+from .helpers import eventually
+
+BOUND = 0.5  # seconds for what waits at a `close`; otherwise 5
+
+
+class Heard:
+    """Keeps what it is called with."""
+
+    def __init__(self) -> None:
+        self.events: list[AuditEvent] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, event: AuditEvent) -> None:
+        self.events.append(event)
+        self.threads.add(threading.get_ident())
+
+    def kinds(self, count: int) -> list[tuple[str, str | None]]:
+        """Those of so many events, once there are."""
+
+        def all_there() -> bool:
+            return len(self.events) >= count
+
+        eventually(all_there, f"{count} events, not {self.events},")
+        return [(event.kind, event.reason) for event in self.events]
+
+
+def test_the_life_of_a_session(open_manager: OpenAsyncManager) -> None:
+    heard = Heard()
+    manager = open_manager(on_audit_event=heard)
+    session = manager.create_session("alice", group_id="g")
+    assert manager.delete_session(session.id)
+    assert not manager.delete_session(session.id)
+    assert heard.kinds(2) == [("session_created", None), ("session_expired", "logout")]
+    for event in heard.events:
+        assert (event.session_id, event.user_id, event.group_id) == (session.id, "alice", "g")
+        assert event.node == manager._node and event.count == 1
+        assert abs(event.time - datetime.now(UTC)) < timedelta(seconds=30)
+    assert heard.threads and threading.get_ident() not in heard.threads
+    assert manager.stats().audit_events == 2 and manager.stats().lost_audit_events == 0
+
+
+def test_whose_a_session_was_is_told_also_where_it_was_not_in_memory(
+    open_manager: OpenAsyncManager,
+) -> None:
+    heard = Heard()
+    session = (open_manager()).create_session('a"b\\☃', group_id=None)
+    assert (open_manager(on_audit_event=heard)).delete_session(session.id)
+    heard.kinds(1)
+    assert heard.events[0].user_id == 'a"b\\☃' and heard.events[0].group_id is None
+
+
+def test_who_has_to_make_room(open_manager: OpenAsyncManager) -> None:
+    heard = Heard()
+    manager = open_manager(max_sessions=1, on_audit_event=heard)
+    first = manager.create_session("alice")
+    manager.create_session("alice")
+    assert (heard.kinds(3))[1:] == [("session_created", None), ("session_expired", "evicted")]
+    assert heard.events[2].session_id == first.id and heard.events[2].user_id == "alice"
+
+
+def test_many_are_told_at_once_with_their_number(open_manager: OpenAsyncManager) -> None:
+    heard = Heard()
+    other = open_manager(max_sessions=0)
+    manager = open_manager(max_sessions=0, on_audit_event=heard)
+    for user in ("alice", "alice", "bob", "bob", "carol"):
+        other.create_session(user, group_id="g" if user == "bob" else None)
+    assert manager.delete_user_sessions("alice") == 2
+    assert manager.delete_group_sessions("g") == 2
+    assert manager.delete_all_sessions() == 1
+    assert manager.delete_all_sessions() == 0
+    assert heard.kinds(3) == [("session_expired", "revoked")] * 3
+    told = [(event.user_id, event.group_id, event.session_id, event.count) for event in heard.events]
+    assert told == [("alice", None, None, 2), (None, "g", None, 2), (None, None, None, 1)]
+
+
+def test_what_a_cleanup_removes(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    heard = Heard()
+    manager = open_manager(max_sessions=0, on_audit_event=heard)
+    for _ in range(3):
+        manager.create_session("alice")
+    manager.create_session("bob")
+    tables.run_unheard("UPDATE {sessions} SET expires_at = now() - interval '1 s' WHERE user_id = 'alice'")
+    tables.run_unheard("UPDATE {sessions} SET last_accessed = now() - interval '90 d' WHERE user_id = 'bob'")
+    assert manager._open_runtime().maintenance.clean_up()
+    assert (heard.kinds(6))[4:] == [("session_expired", "expired"), ("session_expired", "inactive")]
+    assert [event.count for event in heard.events[4:]] == [3, 1]
+
+
+def test_tokens_that_nobody_signed(open_manager: OpenAsyncManager) -> None:
+    heard = Heard()
+    manager = open_manager(signer=pgsession.Signer(b"k" * 32), on_audit_event=heard)
+    assert manager.get_session_by_token("forged") is None
+    assert manager.get_session_by_token("") is None, "nobody has sent one"
+    manager.create_session("alice")
+    assert heard.kinds(2) == [("session_token_forged", None), ("session_created", None)]
+
+
+def test_conflicts(open_manager: OpenAsyncManager) -> None:
+    heard = Heard()
+    manager = open_manager(on_audit_event=heard)
+    session = manager.create_session("alice", {"n": 0})
+    old = manager.get_session(session.id)
+    unchanged = manager.get_session(session.id)
+    assert old is not None and unchanged is not None
+    session["n"] = 1
+    manager.update_session(session)
+    old["n"] = 2
+    for outdated, check in ((old, "session"), (old, "attributes"), (unchanged, "session")):
+        with pytest.raises(pgsession.ConflictError):
+            manager.update_session(outdated, check=check)  # type: ignore[arg-type]
+    assert (heard.kinds(4))[1:] == [
+        ("session_update_conflict", reason) for reason in ("session", "attributes", "session")
+    ]
+    assert {event.user_id for event in heard.events} == {"alice"}
+
+
+def test_a_lock_that_is_lost(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    heard = Heard()
+    manager = open_manager(on_audit_event=heard)
+    lock = manager.lock("rebuild", heartbeat_interval=0.05)
+    assert lock.acquire()
+    tables.run("DELETE FROM {session_locks}")
+    heard.kinds(1)
+    assert [(event.kind, event.resource) for event in heard.events] == [("session_lock_lost", "rebuild")]
+
+
+def test_a_function_that_hangs_delays_nobody(dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgsession._sync.runtime.REPORTING", BOUND)
+    goes_on = threading.Event()
+    called: list[AuditEvent] = []
+
+    def hangs(event: AuditEvent) -> None:
+        called.append(event)
+        goes_on.wait()
+
+    config = pgsession.Config(
+        schema_name=schema, create_schema_if_missing=True, on_audit_event=hangs, max_sessions=0
+    )
+    with Leftovers(dsn):
+        manager = pgsession.SessionManager(dsn, config)
+        manager.open()
+        with Crew() as crew:
+            for _ in range(20):
+                crew.start(logins, manager, 10)
+            crew.join()
+        for _ in range(12_000):
+            manager._open_runtime().audit.ended("logout")
+        assert len(called) == 1 and manager.stats().audit_events == 1
+        assert manager.stats().lost_audit_events == 12_000 + 200 - 1 - 10_000
+        began = time.monotonic()
+        audit = manager._open_runtime().audit
+        manager.close(timeout=None)
+        assert time.monotonic() - began < 3 * (BOUND + 1)
+        assert audit.lost == 12_000 + 200 - 1
+        goes_on.set()
+    assert len(called) == 1
+
+
+def logins(manager: pgsession.SessionManager, count: int) -> None:
+    for number in range(count):
+        session = manager.create_session(f"u{number}")
+        assert manager.get_session(session.id) is not None
+
+
+def test_a_close_waits_for_what_waits(open_manager: OpenAsyncManager) -> None:
+    heard = Heard()
+
+    def slow(event: AuditEvent) -> None:
+        time.sleep(0.001)
+        heard(event)
+
+    manager = open_manager(on_audit_event=slow)
+    for _ in range(100):
+        manager._open_runtime().audit.ended("logout")
+    manager.close()
+    assert len(heard.events) == 100
+
+
+def test_a_function_that_raises_is_logged_and_called_again(
+    open_manager: OpenAsyncManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = Heard()
+
+    def raises(event: AuditEvent) -> None:
+        heard(event)
+        raise SystemExit("no more")
+
+    manager = open_manager(on_audit_event=raises)
+    for _ in range(5):
+        manager.create_session("alice")
+    heard.kinds(5)
+    manager.close()
+    lines = [record for record in caplog.records if "on_audit_event" in record.getMessage()]
+    assert len(lines) == 1 and lines[0].levelno == logging.ERROR
+
+
+def test_it_may_call_the_manager(open_manager: OpenAsyncManager) -> None:
+    made: list[Any] = []
+
+    def calls(event: AuditEvent) -> None:
+        manager = made[0]
+        assert event.session_id is not None
+        made.append((manager.stats().audit_events, manager.get_cached_session(event.session_id)))
+
+    made.append(open_manager(on_audit_event=calls))
+    session = made[0].create_session("alice")
+
+    def called() -> bool:
+        return len(made) == 2
+
+    eventually(called)
+    assert made[1][0] == 1 and (made[1][1] is None or made[1][1].id == session.id)
