@@ -16,7 +16,7 @@ CORE = $(wildcard cython/pgsession/_core/*.pyx cython/pgsession/_core/*.pxd cyth
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check check-hot docs bench chaos fuzz faults wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo test check check-hot docs bench chaos fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,9 @@ fuzz: build ## SECONDS=60 of keys, notifications, tokens and rows as nobody shou
 
 faults: build ## show that the tests of tests/faults.toml fail on the commits before; ARGS="29 31" for some rows
 	$(PY) tools/prove_faults.py $(ARGS)
+
+mutate: build ## break the source in one place at a time: the tests named in tools/mutations must fail; ARGS="core" for some
+	$(PY) tools/mutate.py $(ARGS)
 
 wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments
 	$(PY) tools/wheel.py

@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 import pgsession
+from pgsession._database import script, statements
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
@@ -173,6 +174,21 @@ async def test_a_write_that_was_interrupted_is_unknown(dsn: str, open_manager: O
             fresh = await manager.get_session(session.id, refresh=True)
             assert fresh is not None and fresh["n"] == n, "it was written"
             session = fresh
+
+
+async def test_a_write_whose_second_commit_fails_is_unknown(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first commit has happened: it is there, though nobody can say if a crash would spare it."""
+    manager = await open_manager(max_staleness=60)
+    session = await manager.create_session("u", {"n": 0})
+    monkeypatch.setattr(statements, "_DURABLE", script.step("SELECT 1 / 0"))
+    session["n"] = 1
+    with pytest.raises(pgsession.WriteOutcomeUnknown, match="perhaps not durable"):
+        await manager.update_session(session)
+    monkeypatch.undo()
+    read = await manager.get_session(session.id)
+    assert read is not None and read["n"] == 1 and not read.from_cache
 
 
 async def test_a_read_that_was_interrupted_is_not_tried_again(

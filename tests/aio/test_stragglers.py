@@ -132,6 +132,27 @@ async def test_walks_that_wait_leave_connections_to_the_others(
     assert not await manager.list_user_sessions("locked")
 
 
+async def test_a_walk_comes_back_for_those_whom_somebody_held(
+    open_manager: OpenAsyncManager, dsn: str, schema: str, tables: Tables
+) -> None:
+    manager = await open_manager()
+    for user in ("locked", "locked-too"):
+        await manager.create_session(user, {"n": 0}, group_id="g")
+    for _ in range(2):
+        await manager.create_session("free", {"n": 0}, group_id="g")
+    async with await AsyncConnection.connect(dsn) as foreign, AsyncCrew() as crew:
+        await lock_sessions(foreign, schema)
+        crew.start(manager.delete_group_sessions, "g")
+
+        async def passed() -> bool:
+            return tables.count() == 2
+
+        await eventually(passed)
+        await foreign.rollback()
+        assert await crew.join() == [4]
+    assert tables.count() == 0
+
+
 async def test_who_needs_a_locked_attribute_waits_alone(
     open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:

@@ -97,6 +97,36 @@ def test_c6_nothing_is_served_without_the_proof(
     assert manager.get_cached_session(KEY) is None
 
 
+def test_c6_the_time_by_which_the_clock_of_a_hit_lags_is_allowed_for(make_record: MakeRecord) -> None:
+    """A hit reads a clock that may be behind; by the exact one the proof has just run out."""
+    clock = Clock()
+    cache = Cache(1, clock, inactivity=HOUR, access_interval=MINUTE, lifetime=0, max_attribute_length=10)
+    now = clock.database_now()
+    cache.put(make_record(last_accessed=now, expires_at=now + HOUR))
+    manager = Manager(cache)
+    for _ in range(1000):
+        cache.in_sync_until = clock.now()
+        assert manager.get_session(KEY) is None
+    cache.in_sync_until = clock.now() + HOUR
+    assert manager.get_session(KEY) is not None
+
+
+def test_what_has_replaced_an_expired_record_stays(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    """Another thread may come between a hit that finds an entry to be over and its removal."""
+    cache = make_cache()
+    cache.put(make_record(expires_at=START + HOUR))
+    clock.advance(HOUR)
+    cache.put(make_record(version=2))
+    cache._drop(KEY)
+    assert cache.version(KEY) == 2
+    clock.advance(24 * HOUR)
+    cache._drop(KEY)
+    cache._drop(KEY)
+    assert cache.version(KEY) == 0 and cache.stats()["expirations"] == 1
+
+
 def test_c8_an_expired_record_leaves_and_an_inactive_one_is_read_again(
     make_cache: MakeCache, make_record: MakeRecord, clock: Clock
 ) -> None:
@@ -184,6 +214,17 @@ def test_c11_a_pending_access_survives_its_entry_and_never_moves_back(
     assert cache.accesses_of_user("ann") == taken
     cache.clear()
     assert cache.take_accesses(10) == taken
+
+
+def test_c11_a_newer_record_does_not_move_a_noted_access_back(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    clock.advance(MINUTE)
+    cache.get(KEY)
+    cache.put(make_record(version=2, last_accessed=START + 1))
+    assert cache.take_accesses(10) == [(KEY, START + MINUTE)]
 
 
 def test_pending_accesses_are_taken_in_bounded_portions(

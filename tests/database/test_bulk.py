@@ -80,6 +80,19 @@ def test_one_session_is_kept_and_locked_ones_are_waited_for(database: Database) 
     assert database.read(kept) is not None and database.read(gone) is None
 
 
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize("scope", ["user", "group"])
+def test_who_has_another_owner_by_now_is_no_part_of_a_walk(
+    database: Database, scope: str, waiting: bool
+) -> None:
+    """Between the look at a page of a walk and its locks anybody can change whose a session is."""
+    mine, others = database.create("ann", group="ann"), database.create("bob", group="bob")
+    held = database.execute(
+        "SELECT app_session_hold_1(ARRAY[%s, %s]::uuid[], %s, 'ann', %s)", mine, others, scope, waiting
+    )
+    assert held == [([uuid.UUID(mine)],)]
+
+
 def test_an_attribute_leaves_all_sessions_of_a_user(database: Database) -> None:
     with_it = [database.create("ann", {"role": 1, "x": 1}) for _ in range(3)]
     without, other = database.create("ann", {"x": 1}), database.create("bob", {"role": 1})

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
+import pytest
 
 from pgsession import schema
 from pgsession._database.statements import Statements
 
-from .conftest import DAY, run
+from .conftest import DAY, Database, run
 from .test_races import at_once
 
 
@@ -66,6 +67,16 @@ def test_every_restart_and_crash_begins_a_new_incarnation(own_server: Callable[.
     assert same
     begin()
     assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize("other", ["system_identifier = 1", "started_at = 'epoch'", "place = 'base/1/1'"])
+def test_the_row_of_a_copy_is_no_incarnation(database: Database, other: LiteralString) -> None:
+    """A copied data folder brings it along, and so does a copied table."""
+    database.execute("SET pgsession.own = 'on'; UPDATE app_session_incarnation SET " + other)
+    made = database.run(database.statements.incarnate())
+    assert made[0] != database.incarnation and made[1] is True
+    assert database.run(database.statements.incarnate())[:2] == (made[0], False)
+    assert database.execute(database.statements.read, "00" * 16, DAY)[0][0] == made[0]
 
 
 def test_many_nodes_agree_on_one(own_server: Callable[..., Any]) -> None:

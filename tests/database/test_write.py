@@ -145,6 +145,19 @@ def test_conflicts_change_nothing_and_name_what_conflicts(database: Database, ne
     assert update(session, 3, {"a": 4}, check="session")[:2] == ["ok", 4]
 
 
+@pytest.mark.parametrize("check", ["session", "attributes"])
+def test_an_update_that_is_refused_removes_no_attribute(database: Database, check: str) -> None:
+    session, other = (database.create(attributes={"a": 1, "b": 1}) for _ in range(2))
+    database.update(session, 1, {"a": 2})
+    batch = [
+        database.change(session, 1, {"n": 1}, deletes=["a", "b"], check=check),
+        database.change(other, 1, deletes=["b"], check=check, i=1),
+    ]
+    refused, written = database.write(update=batch)["update"]
+    assert refused[1] == check and written[1] == "ok"
+    assert database.attributes(session) == {"a": 2, "b": 1} and database.attributes(other) == {"a": 1}
+
+
 def test_an_attribute_version_never_comes_back(database: Database) -> None:
     """Defects 3 and 10: deleted and set again, an attribute passes no old check."""
     session = database.create(attributes={"a": 1})

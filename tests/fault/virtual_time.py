@@ -17,23 +17,39 @@ import psycopg.waiting
 import pytest
 
 QUIET = 0.1  # real seconds without an event, after which nothing is on its way any more
+LONGEST = 60  # real seconds without an event, after which none will come
+_STEP = 1e-6  # seconds that each turn of a loop takes for which no real time passes
 
 _monotonic = time.monotonic
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Waits no longer than `QUIET` for real; the rest of the time passes at once."""
+    """Waits no longer than `quiet` for real; the rest of the time passes at once."""
 
-    skipped = 0.0
-    jumps = False
+    def __init__(self, quiet: float, on_skip: Callable[[float], None]) -> None:
+        super().__init__()
+        self.quiet = quiet
+        self.on_skip = on_skip
+        self.skipped = 0.0
+        self.jumps = False
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None or timeout <= QUIET or not self.jumps:
+        if not self.jumps:
             return super().select(timeout)
-        events = super().select(QUIET)
+        if not self.quiet:
+            self._skip(_STEP)
+        if timeout is None or timeout <= self.quiet:
+            events = super().select(LONGEST if timeout is None else timeout)
+            assert events or timeout is not None, "everybody waits for something that will never happen"
+            return events
+        events = super().select(self.quiet)
         if not events:
-            self.skipped += timeout - QUIET
+            self._skip(timeout - self.quiet)
         return events
+
+    def _skip(self, seconds: float) -> None:
+        self.skipped += seconds
+        self.on_skip(seconds)
 
 
 def _seldom(wait: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -43,12 +59,23 @@ def _seldom(wait: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]
     return wait_seldom
 
 
-def run(work: Callable[[Callable[[bool], None]], Awaitable[None]], patch: pytest.MonkeyPatch) -> None:
-    """Runs a coroutine function in such a loop; it gets a function that says whether time may jump."""
-    selector = _Selector()
+def run(
+    work: Callable[[Callable[[bool], None]], Awaitable[None]],
+    patch: pytest.MonkeyPatch,
+    *,
+    quiet: float = QUIET,
+    on_skip: Callable[[float], None] = lambda seconds: None,
+) -> None:
+    """Runs a coroutine function in such a loop; it gets a function that says whether time may jump.
+
+    Where both ends of all sockets are in the loop itself nothing has to be waited for: `quiet` is 0, and time passes by
+    jumps alone. `on_skip` gets the seconds of each.
+    """
+    selector = _Selector(quiet, on_skip)
+    began = _monotonic()
 
     def monotonic() -> float:
-        return _monotonic() + selector.skipped
+        return (_monotonic() if quiet else began) + selector.skipped
 
     patch.setattr(time, "monotonic", monotonic)
     for name, module in list(sys.modules.items()):

@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 import pgsession
+from pgsession._database import script, statements
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
@@ -175,6 +176,21 @@ def test_a_write_that_was_interrupted_is_unknown(dsn: str, open_manager: OpenAsy
             fresh = manager.get_session(session.id, refresh=True)
             assert fresh is not None and fresh["n"] == n, "it was written"
             session = fresh
+
+
+def test_a_write_whose_second_commit_fails_is_unknown(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first commit has happened: it is there, though nobody can say if a crash would spare it."""
+    manager = open_manager(max_staleness=60)
+    session = manager.create_session("u", {"n": 0})
+    monkeypatch.setattr(statements, "_DURABLE", script.step("SELECT 1 / 0"))
+    session["n"] = 1
+    with pytest.raises(pgsession.WriteOutcomeUnknown, match="perhaps not durable"):
+        manager.update_session(session)
+    monkeypatch.undo()
+    read = manager.get_session(session.id)
+    assert read is not None and read["n"] == 1 and not read.from_cache
 
 
 def test_a_read_that_was_interrupted_is_not_tried_again(dsn: str, open_manager: OpenAsyncManager) -> None:

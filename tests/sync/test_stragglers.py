@@ -132,6 +132,27 @@ def test_walks_that_wait_leave_connections_to_the_others(
     assert not manager.list_user_sessions("locked")
 
 
+def test_a_walk_comes_back_for_those_whom_somebody_held(
+    open_manager: OpenAsyncManager, dsn: str, schema: str, tables: Tables
+) -> None:
+    manager = open_manager()
+    for user in ("locked", "locked-too"):
+        manager.create_session(user, {"n": 0}, group_id="g")
+    for _ in range(2):
+        manager.create_session("free", {"n": 0}, group_id="g")
+    with Connection.connect(dsn) as foreign, Crew() as crew:
+        lock_sessions(foreign, schema)
+        crew.start(manager.delete_group_sessions, "g")
+
+        def passed() -> bool:
+            return tables.count() == 2
+
+        eventually(passed)
+        foreign.rollback()
+        assert crew.join() == [4]
+    assert tables.count() == 0
+
+
 def test_who_needs_a_locked_attribute_waits_alone(
     open_manager: OpenAsyncManager, dsn: str, schema: str
 ) -> None:

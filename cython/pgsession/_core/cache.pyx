@@ -198,6 +198,12 @@ cdef class Cache:
             pgs_unlock(&self.mutex)
         return len(released)
 
+    def _drop(self, session_id):
+        """Remove an entry as a hit does that found it to be over, for tests of what comes in between."""
+        cdef Key key
+        parse(session_id, &key)
+        drop(self, key)
+
     def set_floor(self, session_id, int64_t version):
         """Note that `min_version` up to this was checked against the database: it has nothing newer."""
         cdef Key key

@@ -1,0 +1,1 @@
+"""The real shells, from the manager down to psycopg, on a scripted server: random histories on a virtual clock."""
