@@ -49,7 +49,7 @@ def make_app(sessions: SessionManager, signer: Signer) -> Flask:
     @app.post("/logout-everywhere")
     def log_out_everywhere() -> Response:
         session = current_session()
-        if session is None:
+        if session is None or session.user_id is None:
             return Response("no session", 401)
         return Response(f"{sessions.delete_user_sessions(session.user_id)} sessions ended")
 

@@ -32,6 +32,7 @@ def managers(session_id: UUID, token: str) -> None:
             7, {"role": "admin"}, group_id=session_id, expires_in=timedelta(hours=1)
         )
         assert_type(created, pgsession.Session)
+        assert_type(sessions.create_session(), pgsession.Session)
         assert_type(sessions.get_session(session_id), pgsession.Session | None)
         assert_type(
             sessions.get_session(str(session_id), touch=False, refresh=True, min_version=3),
@@ -74,7 +75,7 @@ async def async_managers(session_id: UUID, token: str) -> None:
 def session(session: pgsession.Session) -> None:
     mapping: MutableMapping[str, Any] = session
     assert_type(session.id, UUID)
-    assert_type(session.user_id, str)
+    assert_type(session.user_id, str | None)
     assert_type(session.group_id, str | None)
     assert_type(session.expires_at, datetime)
     assert_type(session.version, int)

@@ -236,6 +236,7 @@ TABLE: dict[str, Rule | Free] = {
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
     ("*SessionManager.__init__", "database"): typed("a conninfo or a pool (POOL)", ""),
     ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
+    ("*SessionManager.create_session", "user_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.check_health", "timeout"): DURATION,
     ("*SessionManager.modify_session", "options"): Free("as for update_session, which takes them"),

@@ -29,6 +29,7 @@ cdef class Record:
     cdef uint16_t user_length
     cdef uint16_t group_length
     cdef readonly bint include_inactivity
+    cdef bint owned             # user_id is not None
     cdef bint grouped           # group_id is not None
     cdef bint expiring          # some attribute expires on its own
 
@@ -83,13 +84,14 @@ cdef inline int64_t values_size(Record record) noexcept:
 cdef Py_ssize_t text_size(str text) except -1
 
 cdef inline Span owner_of(Record record, int which) noexcept:
-    """Return the user id (0) or the group id (1) in UTF-8; a null pointer where there is no group."""
+    """Return the user id (0) or the group id (1) in UTF-8; a null pointer where there is none."""
     cdef Span span
-    span.data = text_of(record)
-    span.length = record.user_length
     if which:
-        span.data = span.data + span.length if record.grouped else NULL
+        span.data = text_of(record) + record.user_length if record.grouped else NULL
         span.length = record.group_length
+    else:
+        span.data = text_of(record) if record.owned else NULL
+        span.length = record.user_length
     return span
 
 

@@ -135,7 +135,7 @@ cdef Py_ssize_t place_by_value(Shape shape, object key) noexcept:
 cdef class Record:
     """Holds one session as the database held it at one version. Times are microseconds since the epoch."""
 
-    def __cinit__(self, key, int64_t version, str user_id not None, str group_id, int64_t created_at,
+    def __cinit__(self, key, int64_t version, str user_id, str group_id, int64_t created_at,
                  int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
                  attributes=()):
         if key is BARE:
@@ -161,7 +161,7 @@ cdef class Record:
 
     @property
     def user_id(self):
-        """Return the id of the user, a str."""
+        """Return the id of the user, a str, or None."""
         return owner(self, 0)
 
     @property
@@ -217,10 +217,12 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
 
     All that can fail comes before the first pointer is kept.
     """
-    cdef Py_ssize_t user_length, group_length = 0, total, place, count = len(attributes)
-    cdef const char *user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
+    cdef Py_ssize_t user_length = 0, group_length = 0, total, place, count = len(attributes)
+    cdef const char *user = NULL
     cdef const char *group = NULL
     cdef bint expiring = False
+    if user_id is not None:
+        user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
     if group_id is not None:
         group = PyUnicode_AsUTF8AndSize(group_id, &group_length)
     cdef int64_t version
@@ -246,6 +248,7 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
     record.count = <uint32_t> count
     record.user_length = <uint16_t> user_length
     record.group_length = <uint16_t> group_length
+    record.owned = user_id is not None
     record.grouped = group_id is not None
     record.expiring = expiring
     cdef char *text = <char *> text_of(record)
@@ -297,7 +300,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
         raise MemoryError
     cdef Record record
     try:
-        record = Record.__new__(Record, BARE, 0, "", None, 0, 0, 0, 0, False)
+        record = Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, False)
     except BaseException:
         PyMem_Free(block)
         raise
@@ -307,6 +310,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
     record.count = old.count
     record.user_length = old.user_length
     record.group_length = old.group_length
+    record.owned = old.owned
     record.grouped = old.grouped
     record.expiring = old.expiring
     cdef Py_ssize_t at = <Py_ssize_t> old.user_length + old.group_length

@@ -74,7 +74,7 @@ cdef class Session(SessionState):
 
     @property
     def user_id(self):
-        """Return the id of the user whose session this is, a str."""
+        """Return the id of the user whose session this is, a str; None: an anonymous session, of nobody yet."""
         return record_of(self).user_id
 
     @property

@@ -412,7 +412,7 @@ class AsyncSessionManager(AsyncReader):
 
     async def create_session(
         self,
-        user_id: str | int | UUID,
+        user_id: str | int | UUID | None = None,
         attributes: Mapping[str, Any] | None = None,
         *,
         group_id: str | int | UUID | None = None,
@@ -420,10 +420,11 @@ class AsyncSessionManager(AsyncReader):
         expires_at: datetime | None = None,
         expires_in: timedelta | float | None = None,
     ) -> Session:
-        """Create a session for a user who has logged in; return it.
+        """Create a session, for a user who has logged in or for a visitor who has not; return it.
 
         Args:
-            user_id: The user, kept as text of at most 512 bytes.
+            user_id: The user, kept as text of at most 512 bytes. None: an anonymous session, which counts toward
+                nobody's limit.
             attributes: Values that msgspec encodes as JSON, or `Attribute(value, expires_at=)` for those that expire.
             group_id: An account or tenant, likewise kept as text.
             include_inactivity: True: the session also ends when it is not accessed for `Config.inactivity_duration`.
@@ -438,31 +439,31 @@ class AsyncSessionManager(AsyncReader):
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may exist.
         """
         config = self._config
-        user = rules.identifier("user_id", user_id)
+        user = rules.optional_identifier("user_id", user_id)
         group = rules.optional_identifier("group_id", group_id)
         inactivity = rules.boolean("include_inactivity", include_inactivity)
         ends = rules.expiry(self._clock, expires_at, expires_in)
         if ends is None:
             ends = self._clock.database_now() + microseconds_of(config.session_expiration)
         key = uuid.uuid4().bytes
-        stored = self._new_attributes(key, user, ends, attributes)
+        stored = self._new_attributes(key, ends, attributes)
         runtime = await self._ready()
         operation = Create(
             key, user, group, ends, inactivity, stored,
             config.max_sessions, config.max_sessions_policy,
-            self._cache.accesses_of_user(user) if config.max_sessions else [],
+            self._cache.accesses_of_user(user) if config.max_sessions and user is not None else [],
         )  # fmt: skip
         record = await self._write(runtime, operation)
         return session_of(self._cache, record, from_cache=False)
 
     def _new_attributes(
-        self, key: bytes, user: str, ends: int, attributes: Mapping[str, Any] | None
+        self, key: bytes, ends: int, attributes: Mapping[str, Any] | None
     ) -> list[tuple[str, bytes, int | None]]:
         """Return the attributes of a new session, checked and encoded as those of any session are."""
         values = {} if attributes is None else rules.mapping("attributes", attributes)
         if not values:
             return []
-        draft = session_of(self._cache, Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
+        draft = session_of(self._cache, Record(key, 0, None, None, 0, 0, 0, ends, True, []), from_cache=False)
         for name, value in values.items():
             draft[name] = value
         changes = draft._changes()

@@ -8,7 +8,7 @@ class Record:
     @property
     def version(self) -> int: ...
     @property
-    def user_id(self) -> str: ...
+    def user_id(self) -> str | None: ...
     @property
     def group_id(self) -> str | None: ...
     @property
@@ -25,7 +25,7 @@ class Record:
         self,
         key: bytes,
         version: int,
-        user_id: str,
+        user_id: str | None,
         group_id: str | None,
         created_at: int,
         updated_at: int,

@@ -49,12 +49,13 @@ class Updates(NamedTuple):
 class Creates(NamedTuple):
     """Holds the new sessions of a batch, as columns.
 
-    A row is `(id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...],
+    A row is `(id, user_id | None, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...],
     [(id, us), ...] accesses of the user's sessions that this node knows of)`.
     """
 
     new_ids: str | None = None
     new_user_ids: str | None = None
+    """"" for nobody."""
     new_group_ids: str | None = None
     new_expiries: str | None = None
     new_inactivities: str | None = None
@@ -153,7 +154,7 @@ def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
     accessed = [one for some in accesses for one in some]
     return Creates(
         new_ids=array(ids),
-        new_user_ids=text_array(users),
+        new_user_ids=text_array(user or "" for user in users),
         new_group_ids=optional_text_array(groups),
         new_expiries=integer_array(expiries),
         new_inactivities=array(["t" if one else "f" for one in inactivities]),

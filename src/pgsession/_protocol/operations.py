@@ -92,7 +92,7 @@ class Create(Operation):
     def __init__(
         self,
         key: bytes,
-        user_id: str,
+        user_id: str | None,
         group_id: str | None,
         expires_at: int,
         include_inactivity: bool,
@@ -121,6 +121,7 @@ class Create(Operation):
 
     def result(self, answer: Answer) -> Exception:
         """Return the error of a create that was not done."""
+        assert self.user_id is not None
         return TooManySessionsError(self.user_id, self.limit)
 
     def saved(self, created_at: int) -> Record:

@@ -13,7 +13,7 @@ Bigint = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Snapshot = tuple[
     UUID,
     Bigint,
-    str,
+    str | None,
     str | None,
     Bigint,
     Bigint,

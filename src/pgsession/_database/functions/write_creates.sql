@@ -26,7 +26,7 @@ BEGIN
         INSERT INTO {sessions} (id, version, generation, owner_since, created_at, updated_at, last_accessed, expires_at,
                                 include_inactivity, inactivity, user_id, group_id)
         SELECT c.id, first, uuid_hash_extended(c.id, seed), first, moment, moment, moment, {timestamp(c.expiry)},
-               c.include_inactivity, CASE WHEN c.include_inactivity THEN idle END, c.user_id, {present(c.group_id)} FROM c
+               c.include_inactivity, CASE WHEN c.include_inactivity THEN idle END, nullif(c.user_id, ''), {present(c.group_id)} FROM c
     )
     INSERT INTO {attributes} (session_id, version, expires_at, key, value)
     SELECT x.id, first, {timestamp_if_any(new_attribute_expiries[x.n])}, new_keys[x.n], new_values[x.n]::json
