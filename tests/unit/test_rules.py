@@ -231,7 +231,6 @@ TABLE: dict[str, Rule | Free] = {
     "touch": FLAG,
     "user_id": IDENTIFIER,
     "value": VALUE,
-    "version": count(0),
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
     ("*SessionManager.__init__", "database"): typed("a conninfo or a pool (POOL)", ""),
@@ -270,6 +269,7 @@ CONFIG: dict[str, Rule] = {
     "max_attribute_length": count(1, 2**28),
     "max_session_size": count(1, 2**30),
     "max_attributes": count(1, 2**30),
+    "rotation_grace": ZERO_OR_DURATION,
     "session_expiration": DURATION,
     "inactivity_duration": Rule(
         partial(rules.seconds, least=1_000_000), [0, 0.999999, *DURATION.bad], [1, CENTURY]

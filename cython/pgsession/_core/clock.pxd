@@ -13,6 +13,7 @@ cdef extern from "clock.h" nogil:
 cdef class Clock:
     cdef readonly bint manual
     cdef public int64_t offset
+    cdef public int64_t doubt   # the offset is wrong by at most this
     cdef int64_t time           # a manual clock's
     cdef int64_t slack          # recent() lags behind exact() by at most this
     cdef pgs_recent memory

@@ -17,10 +17,15 @@ cdef class Shape:
 cdef class Record:
     cdef Key id
     cdef readonly int64_t version
+    cdef readonly int64_t generation        # of its current tokens
     cdef readonly int64_t created_at
     cdef readonly int64_t updated_at
     cdef readonly int64_t last_accessed
     cdef readonly int64_t expires_at
+    cdef readonly int64_t owner_since       # the version at which its user last changed
+    cdef readonly int64_t previous_generation
+    cdef readonly int64_t previous_until    # so long tokens of the previous generation are good; 0: not any more
+    cdef readonly int64_t rotated_at        # 0: never
     cdef Shape shape
     cdef char *block            # see record.pyx
     cdef PyObject **typed       # what is shared by those who read as a type, see share_typed()
@@ -32,6 +37,26 @@ cdef class Record:
     cdef bint owned             # user_id is not None
     cdef bint grouped           # group_id is not None
     cdef bint expiring          # some attribute expires on its own
+
+
+cdef enum Standing:             # what a record says of a token's generation
+    CURRENT
+    PREVIOUS                    # as good, for a while
+    SUPERSEDED                  # by a rotation that was a moment ago
+    ENDED
+
+
+cdef inline Standing standing_of(Record record, int64_t generation, int64_t now, int64_t doubt,
+                                 int64_t grace) noexcept:
+    """Return what a record says of a token of this generation.
+
+    `now` may be wrong by `doubt`: what is good is refused only once it surely is no more.
+    """
+    if generation == record.generation:
+        return CURRENT
+    if generation == record.previous_generation and now - doubt < record.previous_until:
+        return PREVIOUS
+    return SUPERSEDED if now - doubt < record.rotated_at + grace else ENDED
 
 
 cdef struct Span:

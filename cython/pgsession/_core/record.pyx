@@ -34,6 +34,7 @@ cdef extern from "Python.h":
     object PyUnicode_FromStringAndSize(const char *data, Py_ssize_t length)
 
 cdef object BY_KEY = itemgetter(0)
+cdef tuple STANDINGS = ("current", "previous", "superseded", "ended")
 cdef object BARE = object()             # makes a record that with_values() lays out; nobody else has it
 
 
@@ -137,7 +138,8 @@ cdef class Record:
 
     def __cinit__(self, key, int64_t version, str user_id, str group_id, int64_t created_at,
                  int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
-                 attributes=()):
+                 attributes=(), *, int64_t generation=0, int64_t owner_since=0, int64_t previous_generation=0,
+                 int64_t previous_until=0, int64_t rotated_at=0):
         if key is BARE:
             return
         parse(key, &self.id)
@@ -147,6 +149,11 @@ cdef class Record:
         self.last_accessed = last_accessed
         self.expires_at = expires_at
         self.include_inactivity = include_inactivity
+        self.generation = generation
+        self.owner_since = owner_since
+        self.previous_generation = previous_generation
+        self.previous_until = previous_until
+        self.rotated_at = rotated_at
         fill(self, user_id, group_id, sorted(plain(attributes), key=BY_KEY))
 
     def __dealloc__(self):
@@ -187,6 +194,7 @@ cdef class Record:
                 record.last_accessed = last_accessed
                 record.expires_at = expires_at
                 record.include_inactivity = include_inactivity
+                stay_rotated(record, self)
                 inherit(record, self)
                 return record
         cdef dict items = {item[0]: item for item in self.attributes()}
@@ -196,14 +204,35 @@ cdef class Record:
             items[key] = (key, version, expiry, value)
         record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
                         last_accessed, expires_at, include_inactivity, list(items.values()))
+        stay_rotated(record, self)
         inherit(record, self)
         return record
+
+    def standing(self, int64_t generation, int64_t now, int64_t doubt, int64_t grace):
+        """Return what this record says of a token of that generation: "current", "previous", "superseded" or "ended".
+
+        Args:
+            generation: The token's generation.
+            now: Database time.
+            doubt: By how much it may be wrong.
+            grace: For how long after a rotation older tokens are superseded.
+        """
+        return STANDINGS[<int> standing_of(self, generation, now, doubt, grace)]
 
     def __reduce__(self):
         raise TypeError("a record is not pickled")
 
     def __repr__(self):
         return f"<Record {short_name(uuid_of(self))}, version {self.version}, {self.count} attributes>"
+
+
+cdef void stay_rotated(Record record, Record old) noexcept:
+    """Take over what says whose session it is, and which tokens are good."""
+    record.generation = old.generation
+    record.owner_since = old.owner_since
+    record.previous_generation = old.previous_generation
+    record.previous_until = old.previous_until
+    record.rotated_at = old.rotated_at
 
 
 cdef list plain(object items):

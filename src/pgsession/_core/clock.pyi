@@ -4,6 +4,7 @@ from typing import final
 @final
 class Clock:
     offset: int
+    doubt: int
     @property
     def manual(self) -> bool: ...
     def __init__(self, *, manual: int | None = None) -> None: ...

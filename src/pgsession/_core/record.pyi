@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from typing import final
+from typing import Literal, final
 
 @final
 class Record:
@@ -21,6 +21,16 @@ class Record:
     def expires_at(self) -> int: ...
     @property
     def include_inactivity(self) -> bool: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def owner_since(self) -> int: ...
+    @property
+    def previous_generation(self) -> int: ...
+    @property
+    def previous_until(self) -> int: ...
+    @property
+    def rotated_at(self) -> int: ...
     def __init__(
         self,
         key: bytes,
@@ -33,7 +43,16 @@ class Record:
         expires_at: int,
         include_inactivity: bool,
         attributes: Iterable[tuple[str, int, int | None, bytes]] = (),
+        *,
+        generation: int = 0,
+        owner_since: int = 0,
+        previous_generation: int = 0,
+        previous_until: int = 0,
+        rotated_at: int = 0,
     ) -> None: ...
+    def standing(
+        self, generation: int, now: int, doubt: int, grace: int
+    ) -> Literal["current", "previous", "superseded", "ended"]: ...
     def attributes(self) -> list[tuple[str, int, int | None, bytes]]: ...
     def changed(
         self,

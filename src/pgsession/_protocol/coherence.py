@@ -282,7 +282,7 @@ class Coherence:
         with self._lock:
             self._leases.close(fill)
 
-    def stale_if_error(self, key: bytes, *, min_version: int = 0, touch: bool = True) -> Record | None:
+    def stale_if_error(self, key: bytes, *, min_version: int = 0) -> Record | None:
         """Return a cached record to answer with although the database failed; None where the caller must raise.
 
         None means that `stale_if_error` does not allow it, or that nothing recent enough is cached. A caller that asked
@@ -291,7 +291,7 @@ class Coherence:
         with self._lock:
             if self._clock.now() >= self._proofs.proved_until + self._stale_if_error:
                 return None
-            record: Record | None = self._cache.get(key, touch)
+            record: Record | None = self._cache.get(key, False)
             if record is None or record.version < min_version:
                 return None
             self._counters.stale_served += 1
@@ -535,6 +535,7 @@ class Coherence:
         """
         with self._lock:
             offset = self._offset.sample(asked, answered, database_time, longest=self._max_staleness)
+            self._clock.doubt = self._offset.doubt(answered)
             if offset is None:
                 return False
             self._clock.offset = offset

@@ -147,6 +147,10 @@ class Offset:
         self._error: int | None = None
         self._at = 0
 
+    def doubt(self, now: int) -> int:
+        """Return by how much the offset may be wrong; 0 where nothing was sampled."""
+        return 0 if self._error is None else self._error + (now - self._at) // self._DRIFT
+
     def start(self) -> None:
         """Believe nothing of what was sampled: another server may have another clock."""
         self._error = None
@@ -161,7 +165,7 @@ class Offset:
             longest: The longest round trip, in microseconds, of a first sample that is believed.
         """
         error = (answered - asked) // 2
-        known = longest // 2 if self._error is None else self._error + (answered - self._at) // self._DRIFT
+        known = longest // 2 if self._error is None else self.doubt(answered)
         if error > known:
             return None
         self._error, self._at = error, answered
