@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 from . import ours
@@ -35,7 +36,7 @@ def _uuid(stage: Stage) -> Iterator[Round]:
 @race.contender("pgsession, token seen before")
 def _seen(stage: Stage) -> Iterator[Round]:
     sessions = stage.once(node)
-    tokens = [ours.SIGNER.sign_session(key) for key in ours.cached_ids(sessions)[-COUNT:]]
+    tokens = [_token(sessions, key) for key in ours.cached_ids(sessions)[-COUNT:]]
     for token in tokens:
         sessions.get_session_by_token(token)
     yield loop(
@@ -46,7 +47,7 @@ def _seen(stage: Stage) -> Iterator[Round]:
 @race.contender("pgsession, token seen for the first time")
 def _first(stage: Stage) -> Iterator[Round]:
     sessions = stage.once(node)
-    unseen = iter([ours.SIGNER.sign_session(key) for key in ours.cached_ids(sessions)[: -COUNT or None]])
+    unseen = iter([_token(sessions, key) for key in ours.cached_ids(sessions)[: -COUNT or None]])
     rounds = race.rounds + 1
     share = (len(ours.cached_ids(sessions)) - COUNT) // rounds
     yield loop(sessions.get_session_by_token, lambda: [next(unseen) for _ in range(share)])
@@ -56,7 +57,7 @@ def _first(stage: Stage) -> Iterator[Round]:
 def _digest(stage: Stage) -> Iterator[Round]:
     sessions = stage.once(node)
     ids = ours.cached_ids(sessions)
-    message = b"s" + bytes(24)
+    message = b"s" + bytes(33)
 
     def verify(session_id: UUID) -> None:
         hmac.digest(KEY, message, "sha256")
@@ -83,6 +84,11 @@ def _itsdangerous(stage: Stage) -> Iterator[Round]:
     serializer = URLSafeTimedSerializer(KEY)
     token = serializer.dumps(CLAIMS)
     yield loop(lambda token: serializer.loads(token, 86400), lambda: [_fresh(token) for _ in range(COUNT)])
+
+
+def _token(sessions: Any, key: bytes) -> str:
+    token: str = sessions.token(sessions.get_session(key))
+    return token
 
 
 def _fresh(token: str) -> str:

@@ -21,7 +21,6 @@ class App:
     """The handlers, and what they work with."""
 
     def __init__(self, database: str, config: Config, signer: Signer) -> None:
-        self.signer = signer
         self.sessions = AsyncSessionManager(database, config, signer=signer)
 
     async def session(self, request: Request) -> Session | None:
@@ -29,8 +28,9 @@ class App:
 
     def set_cookie(self, response: Response, session: Session) -> None:
         """After a change too: with the version in it, each node shows the user at least this change."""
-        token = self.signer.sign_session(session.id, session.version)
-        response.set_cookie("session", token, httponly=True, secure=True, samesite="strict")
+        token = self.sessions.token(session)
+        if token is not None:
+            response.set_cookie("session", token, httponly=True, secure=True, samesite="strict")
 
     async def log_in(self, request: Request) -> Response:
         form = await request.json()

@@ -33,7 +33,7 @@ def change_roles(sessions: SessionManager, users: Users, user_id: str, roles: li
 def get_session_with_roles(sessions: SessionManager, users: Users, session_id: UUID) -> Session | None:
     """The roles are computed when the session is used for the first time after they were forgotten."""
     session = sessions.get_session(session_id)
-    if session is not None and "roles" not in session:
+    if session is not None and session.user_id is not None and "roles" not in session:
         session["roles"] = users.roles(session.user_id)
         sessions.update_session(session)
     return session

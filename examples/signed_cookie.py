@@ -1,4 +1,4 @@
-"""Sign the session's id in the cookie, so that a forged one costs no query."""
+"""Keep the session's token in a cookie: a forged one costs no query, and the session's id lets nobody in."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from common import config, database
 from pgsession import Session, SessionManager, Signer
 
 
-def set_cookie(signer: Signer, session: Session) -> str:
+def set_cookie(sessions: SessionManager, session: Session) -> str:
     """The value of a Set-Cookie header. It carries the version too: every node shows at least that."""
-    cookie = SimpleCookie({"session": signer.sign_session(session.id, session.version)})
+    token = sessions.token(session)
+    assert token is not None, "nobody else has rotated it"
+    cookie = SimpleCookie({"session": token})
     cookie["session"].update({"httponly": "1", "secure": "1", "samesite": "Strict", "path": "/"})
     return cookie["session"].OutputString()
 
@@ -28,11 +30,11 @@ def main() -> None:
     signer = Signer([secrets.token_bytes(32), secrets.token_bytes(32)])
     with database() as conninfo, SessionManager(conninfo, config(), signer=signer) as sessions:
         session = sessions.create_session("alice")
-        header = set_cookie(signer, session)
+        header = set_cookie(sessions, session)
         print("Set-Cookie:", header)
         assert get_session(sessions, header.partition(";")[0]) is not None
         queries = sessions.stats().fills
-        for forged in ("session=" + "A" * 76, f"session={session.id}", ""):
+        for forged in ("session=" + "A" * 88, f"session={session.id}", ""):
             assert get_session(sessions, forged) is None
         assert sessions.stats().fills == queries
         print("forged ones were refused without a query")

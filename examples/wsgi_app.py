@@ -13,7 +13,7 @@ from pgsession import Session, SessionManager, Signer
 PASSWORDS = {"alice": "wonderland"}  # yours are hashed, and in a database
 
 
-def make_app(sessions: SessionManager, signer: Signer) -> Flask:
+def make_app(sessions: SessionManager) -> Flask:
     """The manager belongs to the process, and serves all of its threads."""
     app = Flask(__name__)
 
@@ -27,7 +27,8 @@ def make_app(sessions: SessionManager, signer: Signer) -> Flask:
             return Response("authentication failed", 401)
         session = sessions.create_session(name, {"name": name, "last_login": datetime.now(UTC)})
         response = Response("login successful")
-        token = signer.sign_session(session.id, session.version)
+        token = sessions.token(session)
+        assert token is not None, "nobody else knows the session yet"
         response.set_cookie("session", token, httponly=True, secure=True, samesite="Strict")
         return response
 
@@ -49,7 +50,7 @@ def make_app(sessions: SessionManager, signer: Signer) -> Flask:
     @app.post("/logout-everywhere")
     def log_out_everywhere() -> Response:
         session = current_session()
-        if session is None:
+        if session is None or session.user_id is None:
             return Response("no session", 401)
         return Response(f"{sessions.delete_user_sessions(session.user_id)} sessions ended")
 
@@ -62,4 +63,4 @@ def create_app() -> Flask:
     signer = Signer(os.environ["SESSION_KEY"].encode())
     sessions = SessionManager(os.environ["DATABASE_URL"], config(), signer=signer)
     sessions.open()
-    return make_app(sessions, signer)
+    return make_app(sessions)

@@ -43,6 +43,7 @@ from pgsession.errors import (
     TooManySessionsError,
     WriteOutcomeUnknown,
 )
+from pgsession.opened import Opened
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
@@ -70,6 +71,7 @@ __all__ = [
     "LockNotAcquiredError",
     "LockNotHeldError",
     "ManagerClosedError",
+    "Opened",
     "OperationTimeout",
     "PgSessionError",
     "SchemaError",

@@ -60,6 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             growing.
         max_attributes (int, default 1000): The most attributes that a session may have, likewise; a save beyond it
             raises `TooManyAttributesError`.
+        rotation_grace (duration, default 30 seconds): For how long after `rotate_session` the token of before is still
+            good, so that requests under way are not logged out, unless the call says otherwise; and for how long
+            `open_token` tells a token that a rotation has ended from one of long ago.
         session_expiration (duration, default 30 days): The absolute life of a session whose `create_session` names
             none.
         inactivity_duration (duration, default 48 hours): A session with `include_inactivity` that was not accessed
@@ -119,6 +122,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     max_attribute_length: int = 16384
     max_session_size: int = 2**20
     max_attributes: int = 1000
+    rotation_grace: Duration = timedelta(seconds=30)
     session_expiration: Duration = timedelta(days=30)
     inactivity_duration: Duration = timedelta(hours=48)
     cleanup_interval: Duration = timedelta(hours=1)
@@ -217,6 +221,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "max_attribute_length": partial(rules.count, least=1, most=2**28),
     "max_session_size": partial(rules.count, least=1, most=2**30),
     "max_attributes": partial(rules.count, least=1, most=2**30),
+    "rotation_grace": _duration_or_zero,
     "session_expiration": _duration,
     "inactivity_duration": _idle_timeout,
     "cleanup_interval": _duration_or_zero,

@@ -37,6 +37,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         proofs (counter): Proofs of sync that came back.
         listener_losses (counter): Times the listener lost its connection or was declared dead.
         resyncs (counter): Times the cache was compared with the database after the listener was back.
+        refused_tokens (counter): Tokens that opened nothing: forged, superseded by a rotation, or of a session that has
+            ended.
         pending_accesses (gauge): Noted accesses not yet written.
         written_accesses (counter): Noted accesses that were written.
         lost_accesses (counter): Noted accesses given up, since too many of sessions that had left memory waited to
@@ -75,6 +77,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     proofs: int
     listener_losses: int
     resyncs: int
+    refused_tokens: int
     pending_accesses: int
     written_accesses: int
     lost_accesses: int

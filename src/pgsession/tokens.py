@@ -1,8 +1,9 @@
-"""A signed token is what a cookie carries, so that a forged session id costs no query.
+"""A signed token is what a cookie carries, so that neither a forged one nor a session's id lets anybody in.
 
 A token is the URL-safe base64 text (RFC 4648, section 5, without padding) of a message and its HMAC-SHA256
-(RFC 2104, FIPS 198-1). One byte in front says what kind of message it is and is signed with it, so that a token
-made for one purpose never passes for another.
+(RFC 2104, FIPS 198-1). One byte in front says what kind of message it is and is signed with it, and each kind has keys
+of its own, derived from those that were given: a token made for one purpose never passes for another, be it made by
+another program from the same secret.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Iterable, Sequence
 from hmac import compare_digest, digest
-from uuid import UUID
 
-from pgsession._core.token import open_session_token
 from pgsession._protocol import rules
 from pgsession.errors import ConfigError, InvalidTokenError
 
@@ -22,18 +21,21 @@ __all__ = ["Signer"]
 _MAC_BYTES = 32
 _LEAST_KEY_BYTES = 32  # the length of the digest: RFC 2104, section 3, discourages shorter keys
 _MESSAGE = b"m"
-_SESSION = b"s"
+_SESSION = b"s\x01"  # the kind, and the format
+_MESSAGE_LABEL = b"pgsession: messages"
+_SESSION_LABEL = b"pgsession: sessions"
 # The URL-safe alphabet to the standard one, and what is only in the standard one, or pads, to what is in none.
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/***")
 
 
 class Signer:
-    """Signs and verifies tokens with HMAC-SHA256.
+    """Signs and verifies tokens with HMAC-SHA256: those of sessions for a manager, and other messages for anybody.
 
     Args:
         keys: One key or several, each of at least 32 random bytes (`secrets.token_bytes(32)`). The first one signs;
             every one verifies. To rotate, add the new key last on every node, then put it first on every node, and drop
-            the old one when its tokens have ended: so each node verifies what another signs.
+            the old one when its tokens have ended: so each node verifies what another signs. What signs is derived from
+            them: a framework's secret may be given, too.
 
     Raises:
         ConfigError: There is no key, or one is shorter than 32 bytes.
@@ -44,12 +46,14 @@ class Signer:
         several = (keys,) if isinstance(keys, bytes | bytearray) else keys
         if not isinstance(several, Iterable):
             raise TypeError(f"keys: bytes or several of them are needed, not {type(keys).__name__}")
-        self._keys = tuple(_checked_key(key) for key in several)
-        if not self._keys:
+        checked = tuple(_checked_key(key) for key in several)
+        if not checked:
             raise ConfigError("keys: at least one key is needed")
+        self._message_keys = tuple(digest(key, _MESSAGE_LABEL, "sha256") for key in checked)
+        self._session_keys = tuple(digest(key, _SESSION_LABEL, "sha256") for key in checked)
 
     def __repr__(self) -> str:
-        return f"<Signer with {len(self._keys)} keys>"
+        return f"<Signer with {len(self._session_keys)} keys>"
 
     def sign(self, message: bytes | str) -> str:
         """Make a token that carries a message readably and proves that this signer made it.
@@ -75,37 +79,13 @@ class Signer:
         """
         return self._unseal(token, _MESSAGE)[1:]
 
-    def sign_session(self, session_id: UUID | str | bytes, version: int = 0) -> str:
-        """Make a token of 76 characters for a cookie: the session's id, and the version its reader must at least see.
-
-        Args:
-            session_id: The session's id: a UUID, its 36-character str or 16 bytes.
-            version: The version; 0: any.
-
-        Raises:
-            TypeError: The id or the version is of a wrong type.
-            ValueError: The id is malformed, or the version is not from 0 to 2**63 - 1.
-        """
-        key = rules.session_id("session_id", session_id)
-        return self._seal(_SESSION + key + rules.count("version", version, 0).to_bytes(8, "big"))
-
-    def verify_session(self, token: str) -> tuple[UUID, int]:
-        """Return the session id and the version of a token made by `sign_session`.
-
-        Args:
-            token: The token.
-
-        Raises:
-            InvalidTokenError: None of the keys signed it, or it was made for another purpose.
-        """
-        opened = open_session_token(self._keys, token)
-        if opened is None:
-            raise InvalidTokenError("not a session token that one of the keys signed")
-        session_id, version = opened
-        return UUID(bytes=session_id), version
+    def _session_token(self, key: bytes, generation: int, version: int) -> str:
+        """Return the token of a session, 88 characters; `open_session_token` reads it."""
+        message = _SESSION + key + generation.to_bytes(8, "big", signed=True) + version.to_bytes(8, "big")
+        return urlsafe_b64encode(message + digest(self._session_keys[0], message, "sha256")).decode()
 
     def _seal(self, message: bytes) -> str:
-        sealed = message + digest(self._keys[0], message, "sha256")
+        sealed = message + digest(self._message_keys[0], message, "sha256")
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def _unseal(self, token: str, purpose: bytes) -> bytes:
@@ -113,7 +93,7 @@ class Signer:
         if not sealed.startswith(purpose):
             raise InvalidTokenError("not a token of this kind")
         message, mac = sealed[:-_MAC_BYTES], sealed[-_MAC_BYTES:]
-        for key in self._keys:
+        for key in self._message_keys:
             if compare_digest(mac, digest(key, message, "sha256")):
                 return message
         raise InvalidTokenError("none of the keys signed this token")

@@ -56,10 +56,11 @@ MANAGER: dict[str, Call] = {
     "evict_user_sessions": lambda it: it.manager.evict_user_sessions("u"),
     "get_session": lambda it: it.manager.get_session(it.session.id, refresh=True),
     "get_session_by_token": lambda it: it.manager.get_session_by_token(
-        SIGNER.sign_session(it.session.id, it.session.version), refresh=True
+        it.manager.token(it.session), refresh=True
     ),
     "list_group_sessions": lambda it: it.manager.list_group_sessions("g"),
     "list_user_sessions": lambda it: it.manager.list_user_sessions("u"),
+    "open_token": lambda it: it.manager.open_token(it.manager.token(it.session), refresh=True),
     "modify_session": lambda it: it.manager.modify_session(it.session.id, change, retries=50),
     "update_session": lambda it: it.manager.update_session(it.session, group_id="h"),
 }

@@ -253,8 +253,7 @@ class Callers:
             return
         key, version = self.process.random.choice(self.process.tokens)
         call = self.process.begin("get", who, session=key, floor=version)
-        token = pgsession.Signer([SIGNER_KEY]).sign_session(UUID(key), version)
-        await self._finish(call, self.manager.get_session_by_token(token), self._saw)
+        await self._finish(call, self.manager.get_session(UUID(key), min_version=version), self._saw)
 
     async def get_cached(self, who: str) -> None:
         known = self.process.choose()

@@ -16,6 +16,7 @@ import pytest
 from pgsession._core.cache import Cache
 from pgsession._core.reader import AsyncReader, Reader
 from pgsession._core.record import Record
+from pgsession.opened import Opened
 
 KEY = uuid.UUID(int=5)
 
@@ -28,15 +29,21 @@ class Manager(Reader):
     def _check_open(self) -> None:
         pass
 
+    _opened = Opened
+
     def _load(self, *arguments: object) -> object:
         return ("loaded", *arguments)
 
-    def _verify_token(self, token: str) -> tuple[bytes, int] | None:
+    _load_session_by_token = _load
+
+    def _verify_token(self, token: str) -> tuple[bytes, int, int] | None:
         self.verified.append(token)
-        return (KEY.bytes, int(token[5:])) if token.startswith("good-") else None
+        return (KEY.bytes, 0, int(token[5:])) if token.startswith("good-") else None
 
 
 class AsyncManager(AsyncReader):
+    _opened = Opened
+
     def _check_open(self) -> None:
         pass
 
@@ -44,8 +51,8 @@ class AsyncManager(AsyncReader):
         await asyncio.sleep(0)
         return ("loaded", *arguments)
 
-    def _verify_token(self, token: str) -> tuple[bytes, int] | None:
-        return (KEY.bytes, 1) if token == "good" else None
+    def _verify_token(self, token: str) -> tuple[bytes, int, int] | None:
+        return (KEY.bytes, 0, 1) if token == "good" else None
 
 
 @pytest.fixture
@@ -141,8 +148,8 @@ def test_a_token_is_verified_once_and_a_bad_one_is_none(cache: Cache) -> None:
         assert session is not None and session.id == KEY
     assert manager.get_session_by_token("bad") is None
     assert manager.get_session_by_token(None) is None  # type: ignore[arg-type]
-    assert manager.get_session_by_token("good-2") == ("loaded", KEY.bytes, True, False, 2)
-    assert manager.get_session_by_token("good-2", min_version=9) == ("loaded", KEY.bytes, True, False, 9)
+    assert manager.get_session_by_token("good-2") == ("loaded", KEY.bytes, 0, True, False, 2)
+    assert manager.get_session_by_token("good-2", min_version=9) == ("loaded", KEY.bytes, 0, True, False, 9)
     assert manager.verified == ["good-1", "bad", "good-2"]
 
 

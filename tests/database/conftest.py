@@ -17,7 +17,7 @@ from pgsession import schema as schema_module
 from pgsession._database.script import Parameter, Row, Script, step
 from pgsession._database.statements import Statements, write_arguments
 from pgsession._protocol import events
-from pgsession._protocol.operations import Flag
+from pgsession._protocol.operations import Flag, new_generation
 from tests.roles import Roles, made
 
 HOUR = 3_600_000_000
@@ -157,6 +157,7 @@ class Database:
         return [
             options.get("i", 0),
             options.get("id", uuid.uuid4().hex),
+            options.get("generation", new_generation()),
             user,
             options.get("group"),
             options.get("expires", time.time_ns() // 1000 + 30 * DAY),

@@ -93,10 +93,11 @@ class Marked:
     def session(self, node: pgsession.SessionManager, **options: Any) -> pgsession.Session:
         made = node.create_session(self.user, {"v": self.value}, group_id=self.user, **options)
         self.mark(made.id)
+        self._marks.add(str(node.token(made))[30:])
         return made
 
     def mark(self, session_id: UUID) -> UUID:
-        token = self.signer.sign_session(session_id, 1)
+        token = self.signer._session_token(session_id.bytes, 0, 1)
         self._marks |= {str(session_id), session_id.hex, repr(session_id.bytes)[2:-1], token, token[30:]}
         return session_id
 
@@ -336,7 +337,8 @@ def refused(marked: Marked) -> None:
         assert repr(session).startswith(
             f"<Session {short_name(session.id)}, version {session.version}, keys ["
         )
-        token = marked.signer.sign_session(session.id, 1)
+        token = node.token(session)
+        assert token is not None
         for forged in (token[:-1], token + "A", token[::-1], token + "\ud800", token.encode()):
             marked.fails(marked.signer.verify, forged)
             assert node.get_session_by_token(forged) is None  # type: ignore[arg-type]

@@ -41,11 +41,14 @@ def test_a_created_session_is_read_back_as_it_was_answered(database: Database) -
     assert (i, verdict) == (0, "ok")
     snapshot = database.read(item[1])
     assert snapshot is not None
-    session, version, user, group, created, updated, accessed, expires, inactivity, attributes = snapshot
+    session, version, user, group, created, updated, accessed, expires, inactivity, attributes, *identity = (
+        snapshot
+    )
     assert uuid.UUID(session).hex == item[1]
-    assert (user, group, inactivity) == (item[2], "g'1", False)
+    assert (user, group, inactivity) == (item[3], "g'1", False)
     assert version == answered == created == updated == accessed <= database.now()
-    assert expires == item[4]
+    assert expires == item[5]
+    assert identity == [item[2], version, None]
     assert attributes == [
         ["a", version, None, "\0"],
         ["z", version, None, {"a": 1.5}],

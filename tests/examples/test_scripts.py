@@ -161,7 +161,7 @@ def test_the_cookie_is_signed(example: Example, dsn: str, config: pgsession.Conf
     signer = pgsession.Signer(b"k" * 32)
     with pgsession.SessionManager(dsn, config, signer=signer) as sessions:
         session = sessions.create_session("alice")
-        header = cookies.set_cookie(signer, session)
+        header = cookies.set_cookie(sessions, session)
         name_and_value, *flags = header.split("; ")
         assert sorted(flags) == ["HttpOnly", "Path=/", "SameSite=Strict", "Secure"]
         found = cookies.get_session(sessions, name_and_value)

@@ -122,7 +122,7 @@ _AWAITED = frozenset(
     name
     for name, member in inspect.getmembers(pgsession.AsyncSessionManager)
     if inspect.iscoroutinefunction(member)
-) | {"get_session", "get_session_by_token"}
+) | {"get_session", "get_session_by_token", "open_token"}
 
 
 def until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:

@@ -88,11 +88,11 @@ attributes = st.builds(
     owners, whole, st.none() | whole, values,
 )  # fmt: skip
 snapshots = st.builds(
-    lambda *parts: "[" + ", ".join(map(json.dumps, parts[:-1])) + f", [{', '.join(parts[-1])}]]",
+    lambda *parts: "[" + ", ".join(map(json.dumps, parts[:-1])) + f", [{', '.join(parts[-1])}], 7, 1, null]",
     st.uuids().map(str), whole, owners | st.just("u" * 70_000), st.none() | owners,
     whole, whole, whole, whole, st.booleans(), st.lists(attributes, max_size=4),
 )  # fmt: skip
-ROW = '["' + str(UUID(int=1)) + '", 1, "u", null, 1, 1, 1, 99, true, %s]'
+ROW = '["' + str(UUID(int=1)) + '", 1, "u", null, 1, 1, 1, 99, true, %s, 7, 1, null]'
 
 
 def outcome(work: Any) -> Any:
@@ -207,7 +207,7 @@ def operations() -> list[Operation]:
         RECORD, check=None, sets=[("a", b"1", None, 0)], deletes=[], expires_at=None, include_inactivity=None,
         group=None, notify=True, notify_on_conflict=True,
     )  # fmt: skip
-    create = Create(bytes(16), "u", None, FAR, True, [], 0, "evict", [])
+    create = Create(bytes(16), 5, "u", None, FAR, True, [], 0, "evict", [])
     return [create, update, Delete(bytes(16))]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, assert_type
+from typing import Any, Literal, TypedDict, assert_type
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,7 @@ def managers(session_id: UUID, token: str) -> None:
             7, {"role": "admin"}, group_id=session_id, expires_in=timedelta(hours=1)
         )
         assert_type(created, pgsession.Session)
+        assert_type(sessions.create_session(), pgsession.Session)
         assert_type(sessions.get_session(session_id), pgsession.Session | None)
         assert_type(
             sessions.get_session(str(session_id), touch=False, refresh=True, min_version=3),
@@ -39,6 +40,9 @@ def managers(session_id: UUID, token: str) -> None:
         )
         assert_type(sessions.get_cached_session(session_id.bytes), pgsession.Session | None)
         assert_type(sessions.get_session_by_token(token), pgsession.Session | None)
+        assert_type(sessions.get_cached_session_by_token(token), pgsession.Session | None)
+        assert_type(sessions.open_token(token), pgsession.Opened)
+        assert_type(sessions.token(created), str | None)
         assert_type(sessions.update_session(created, check="attributes"), pgsession.Session)
         assert_type(sessions.list_user_sessions("7"), list[pgsession.Session])
         assert_type(sessions.delete_session(session_id), bool)
@@ -63,6 +67,11 @@ async def async_managers(session_id: UUID, token: str) -> None:
         assert_type(await sessions.get_session(session_id), pgsession.Session | None)
         assert_type(sessions.get_cached_session(session_id), pgsession.Session | None)
         assert_type(await sessions.get_session_by_token(token), pgsession.Session | None)
+        assert_type(sessions.get_cached_session_by_token(token), pgsession.Session | None)
+        opened, state = await sessions.open_token(token)
+        assert_type(opened, pgsession.Session | None)
+        assert_type(sessions.token(created), str | None)
+        assert_type(state, Literal["current", "previous", "superseded", "ended", "forged"])
         assert_type(await sessions.update_session(created), pgsession.Session)
         assert_type(await sessions.delete_group_sessions("g"), int)
         async with sessions.lock("rebuild") as lock:
@@ -74,7 +83,7 @@ async def async_managers(session_id: UUID, token: str) -> None:
 def session(session: pgsession.Session) -> None:
     mapping: MutableMapping[str, Any] = session
     assert_type(session.id, UUID)
-    assert_type(session.user_id, str)
+    assert_type(session.user_id, str | None)
     assert_type(session.group_id, str | None)
     assert_type(session.expires_at, datetime)
     assert_type(session.version, int)
@@ -90,11 +99,9 @@ def session(session: pgsession.Session) -> None:
     session[1] = "a key is text"  # type: ignore[index]
 
 
-def tokens(signer: pgsession.Signer, session_id: UUID) -> None:
+def tokens(signer: pgsession.Signer) -> None:
     assert_type(signer.sign(b"message"), str)
     assert_type(signer.verify("token"), bytes)
-    assert_type(signer.sign_session(session_id, 4), str)
-    assert_type(signer.verify_session("token"), tuple[UUID, int])
 
 
 def errors(error: pgsession.PgSessionError) -> None:

@@ -14,7 +14,7 @@ from pgsession._protocol.operations import Delete
 from pgsession._protocol.snapshots import record_of
 from pgsession.errors import SessionNotFoundError
 
-ROW = [str(UUID(int=1)), 1, "u", None, 1, 1, 1, 99, True, []]
+ROW = [str(UUID(int=1)), 1, "u", None, 1, 1, 1, 99, True, [], 5, 1, None]
 
 
 def answer(**lists: Any) -> str:
@@ -64,6 +64,9 @@ def test_an_answer_that_does_not_fit_is_refused_and_changes_nothing(lists: Any) 
         (2, "u" * 70_000),
         (9, [["k", 1, None, 1], ["k", 2, None, 2]]),
         (9, [["k", 2**63, None, 1]]),
+        (10, 2**63),
+        (11, None),
+        (12, [1, 1, None]),
     ],
 )
 def test_a_snapshot_that_can_be_no_record_is_a_decode_error(place: int, value: Any) -> None:
@@ -72,6 +75,6 @@ def test_a_snapshot_that_can_be_no_record_is_a_decode_error(place: int, value: A
 
 
 def test_a_snapshot_nested_without_end_is_a_decode_error() -> None:
-    row = json.dumps([*ROW[:9], [["k", 1, None, "deep"]]])
+    row = json.dumps([*ROW[:9], [["k", 1, None, "deep"]], *ROW[10:]])
     with pytest.raises(msgspec.DecodeError):
         record_of(row.replace('"deep"', "[" * 10_000 + "]" * 10_000))

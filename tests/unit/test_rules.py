@@ -231,13 +231,13 @@ TABLE: dict[str, Rule | Free] = {
     "touch": FLAG,
     "user_id": IDENTIFIER,
     "value": VALUE,
-    "version": count(0),
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
     ("*SessionManager.__init__", "database"): typed(
         "a conninfo, a function that returns one, or a pool (POOL)", "", print
     ),
     ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
+    ("*SessionManager.create_session", "user_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.check_health", "timeout"): DURATION,
     ("*SessionManager.modify_session", "options"): Free("as for update_session, which takes them"),
@@ -271,6 +271,7 @@ CONFIG: dict[str, Rule] = {
     "max_attribute_length": count(1, 2**28),
     "max_session_size": count(1, 2**30),
     "max_attributes": count(1, 2**30),
+    "rotation_grace": ZERO_OR_DURATION,
     "session_expiration": DURATION,
     "inactivity_duration": Rule(
         partial(rules.seconds, least=1_000_000), [0, 0.999999, *DURATION.bad], [1, CENTURY]

@@ -26,6 +26,7 @@ from pgsession._core.hit import session_of  # noqa: E402
 from pgsession._core.reader import AsyncReader, Reader  # noqa: E402
 from pgsession._core.record import Record  # noqa: E402
 from pgsession._core.session import Session  # noqa: E402
+from pgsession._core.token import open_session_token  # noqa: E402
 from pgsession.tokens import Signer  # noqa: E402
 
 HOUR = 3_600_000_000
@@ -44,8 +45,8 @@ class Settings(Struct, frozen=True):
 class TokenReader(Reader):
     """A manager as far as a hit by token needs one."""
 
-    def _verify_token(self, token: str) -> tuple[UUID, int]:
-        return SIGNER.verify_session(token)
+    def _verify_token(self, token: str) -> tuple[bytes, int, int] | None:
+        return open_session_token(SIGNER._session_keys, token)
 
 
 def record(key: bytes) -> Record:
@@ -125,7 +126,7 @@ def awaited(count: int) -> Work:
 def get_by_token(count: int) -> Work:
     cache, keys = filled(count)
     reader = TokenReader(cache)
-    tokens = [SIGNER.sign_session(key) for key in keys[: count // 2]] * 2
+    tokens = [SIGNER._session_token(key, 0, 0) for key in keys[: count // 2]] * 2
     for token in tokens:
         reader.get_session_by_token(token)
     return calling(reader.get_session_by_token, tokens)

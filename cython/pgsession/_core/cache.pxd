@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 from pgsession._core.clock cimport Clock, recent
 from pgsession._core.key cimport Key
 from pgsession._core.lock cimport pgs_mutex
-from pgsession._core.record cimport Record
+from pgsession._core.record cimport Record, Standing
 from pgsession._core.accesses cimport EvictedAccesses
 
 
@@ -50,10 +50,16 @@ cdef extern from "table.h" nogil:
 
 
 cdef enum Answer:
+    DENIED = -2                 # the record says that the token is good no more
     OVER = -1                   # a miss: the entry is expired, see drop()
     MISS = 0
     HIT = 1
     HIT_LATE = 2                # a hit whose access must be written at once
+
+
+cdef struct Claim:
+    int64_t generation          # of a token
+    Standing standing           # and what the record says of it
 
 
 cdef class Cache:
@@ -67,6 +73,7 @@ cdef class Cache:
     cdef readonly int64_t max_attribute_length
     cdef readonly int64_t max_session_size
     cdef readonly int64_t max_attributes
+    cdef readonly int64_t rotation_grace
     cdef public int64_t in_sync_until
     cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
     cdef uint32_t sweeper
@@ -74,28 +81,33 @@ cdef class Cache:
 
 
 cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept
+cdef Answer judge(Cache cache, uint32_t slot, int64_t now, int64_t min_version, Claim *claim) noexcept
 
-cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync,
-                           pgs_hot **found) noexcept:
-    """Return the answer to a read, and the entry of a hit in `found`; the caller has the lock.
+cdef inline uint32_t find(Cache cache, Key key, bint in_sync, int64_t *now) noexcept:
+    """Return the slot of a session, and the database time; 0 for a miss. The caller has the lock.
 
     With `in_sync` nothing is served beyond the proof of sync (C6). It counts as one hit or one miss.
     """
-    cdef pgs_table *table = &cache.table
     cdef PyObject *clock = <PyObject *> cache.clock     # borrowed, see reference.h
-    cdef uint32_t slot = pgs_find(table, key.high, key.low)
-    cdef int64_t now = recent(<Clock> clock)
-    cdef pgs_hot *hot
-    cdef Answer answer = HIT
-    if in_sync and PGS_UNLIKELY(now + cache.clock.slack >= cache.in_sync_until):
+    cdef uint32_t slot = pgs_find(&cache.table, key.high, key.low)
+    now[0] = recent(<Clock> clock)
+    if in_sync and PGS_UNLIKELY(now[0] + cache.clock.slack >= cache.in_sync_until):
         cache.stale += 1
         cache.misses += 1
-        return MISS
+        return 0
     if PGS_UNLIKELY(slot == 0):
         cache.misses += 1
-        return MISS
-    now += cache.clock.offset
-    hot = &table.hot[slot]
+        return 0
+    now[0] += cache.clock.offset
+    return slot
+
+
+cdef inline Answer use(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version,
+                       pgs_hot **found) noexcept:
+    """Return the answer to a read of an entry, and the entry of a hit in `found`; the caller has the lock."""
+    cdef pgs_table *table = &cache.table
+    cdef pgs_hot *hot = &table.hot[slot]
+    cdef Answer answer = HIT
     if PGS_UNLIKELY(now + cache.clock.lag >= hot.deadline or hot.version < min_version):
         answer = recheck(cache, slot, now + cache.clock.lag, touch, min_version)
         if answer <= MISS:
@@ -110,9 +122,34 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
     return answer
 
 
+cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync,
+                           pgs_hot **found) noexcept:
+    """Return the answer to a read, and the entry of a hit in `found`; the caller has the lock."""
+    cdef int64_t now
+    cdef uint32_t slot = find(cache, key, in_sync, &now)
+    return use(cache, slot, now, touch, min_version, found) if slot else MISS
+
+
+cdef inline Answer look_up_by_token(Cache cache, Key key, bint touch, int64_t min_version, Claim *claim,
+                                    pgs_hot **found) noexcept:
+    """Do what look_up() does for a token, of which the record says whether it is good."""
+    cdef int64_t now
+    cdef uint32_t slot = find(cache, key, True, &now)
+    cdef pgs_hot *hot
+    cdef Answer answer
+    if PGS_UNLIKELY(slot == 0):
+        return MISS
+    hot = &cache.table.hot[slot]
+    if PGS_UNLIKELY((<Record> hot.record).generation != claim.generation):
+        answer = judge(cache, slot, now, min_version, claim)
+        if answer <= MISS:
+            return answer
+    return use(cache, slot, now, touch, min_version, found)
+
+
 cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept
 cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
-                 int64_t *accessed)
+                 int64_t *accessed, Claim *claim)
 cdef int drop(Cache cache, Key key) except -1
 cdef void count_miss(Cache cache) noexcept
 

@@ -22,7 +22,7 @@ from pgsession._core.arguments cimport checked_count
 from pgsession._core.clock cimport exact
 from pgsession._core.key cimport key_bytes, parse
 from pgsession._core.lock cimport pgs_lock, pgs_take_and_unlock, pgs_unlock
-from pgsession._core.record cimport Span, owner_of
+from pgsession._core.record cimport CURRENT, PREVIOUS, Span, owner_of, standing_of
 from pgsession._core.reference cimport pgs_give
 
 from secrets import randbits
@@ -46,13 +46,13 @@ cdef void record_owner(void *record, int which, pgs_text *text) noexcept:
 cdef class Cache:
     """Holds records by session id, at most `capacity` of them.
 
-    `inactivity`, `access_interval` and `lifetime` are microseconds (`lifetime` 0: no bound). `in_sync_until` is the
+    `inactivity`, `access_interval`, `lifetime` and `rotation_grace` are microseconds (`lifetime` 0: no bound). `in_sync_until` is the
     node time until which the cache is known to be in sync; 0: it is not.
     """
 
     def __cinit__(self, capacity, Clock clock not None, *, int64_t inactivity, int64_t access_interval,
                   int64_t lifetime, int64_t max_attribute_length, int64_t max_session_size=NEVER,
-                  int64_t max_attributes=NEVER):
+                  int64_t max_attributes=NEVER, int64_t rotation_grace=0):
         self.capacity = <uint32_t> checked_count("capacity", capacity, 1, LARGEST)
         self.clock = clock
         self.evicted_accesses = EvictedAccesses(MOST_EVICTED_ACCESSES)
@@ -62,6 +62,7 @@ cdef class Cache:
         self.max_attribute_length = max_attribute_length
         self.max_session_size = max_session_size
         self.max_attributes = max_attributes
+        self.rotation_grace = rotation_grace
         self.table.owner_of = record_owner
         if pgs_table_init(&self.table, randbits(64), randbits(64)):
             raise MemoryError
@@ -86,7 +87,7 @@ cdef class Cache:
         cdef Answer answer = MISS
         cdef int64_t accessed = 0
         parse(session_id, &key)
-        return held(self, key, touch, 0, False, &answer, &accessed)
+        return held(self, key, touch, 0, False, &answer, &accessed, NULL)
 
     def version(self, session_id):
         """Return the version that is cached, expired or not; 0 for none. This is no access."""
@@ -317,14 +318,18 @@ cdef class Cache:
 # ---- checking ----
 
 cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
-                 int64_t *accessed):
+                 int64_t *accessed, Claim *claim):
     """Return the record that look_up() finds, or None; this takes the lock.
 
-    With `in_sync` nothing is served beyond the proof of sync (C6), and a late access is noted as asked for.
+    With `in_sync` nothing is served beyond the proof of sync (C6), and a late access is noted as asked for. `claim` is null
+    where no token is shown.
     """
     cdef pgs_hot *hot = NULL
     pgs_lock(&cache.mutex)
-    answer[0] = look_up(cache, key, touch, min_version, in_sync, &hot)
+    if claim != NULL:
+        answer[0] = look_up_by_token(cache, key, touch, min_version, claim, &hot)
+    else:
+        answer[0] = look_up(cache, key, touch, min_version, in_sync, &hot)
     if not in_sync:
         if answer[0] <= MISS:
             cache.misses -= 1
@@ -393,6 +398,22 @@ cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t
     if touch and now >= hot.deadline and not hot.flags & PGS_ASKED:
         return HIT_LATE
     return HIT
+
+
+cdef Answer judge(Cache cache, uint32_t slot, int64_t now, int64_t min_version, Claim *claim) noexcept:
+    """Return the answer to a read with a token of another generation than the record's.
+
+    One that is newer than all that is known here may be of a rotation that was not heard of yet: read again.
+    """
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    claim.standing = standing_of(<Record> hot.record, claim.generation, now - cache.clock.lag, cache.rotation_grace)
+    if claim.standing == PREVIOUS:
+        return HIT
+    cache.misses += 1
+    if hot.version < min_version and cache.table.cold[slot].floor < min_version:
+        claim.standing = CURRENT
+        return MISS
+    return DENIED
 
 
 # ---- changing ----

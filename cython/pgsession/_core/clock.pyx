@@ -45,6 +45,10 @@ cdef class Clock:
         """Return the database's time, as well as it is known, in microseconds since the Unix epoch."""
         return exact(self) + self.offset
 
+    def earliest_database_now(self):
+        """Return the earliest that it can be in the database, in microseconds since the Unix epoch."""
+        return exact(self) + self.offset - (self.lag - self.slack)
+
     def set_offset(self, int64_t offset, int64_t error):
         """Set the distance to the database's clock, and by how much that may be wrong."""
         self.offset = offset

@@ -10,11 +10,13 @@ from cpython.ref cimport Py_XDECREF
 
 from libc.stdint cimport int64_t
 
-from pgsession._core.cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, drop, held
+from pgsession._core.cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, drop, held, look_up_by_token
+from pgsession._core.record cimport CURRENT, PREVIOUS
 from pgsession._core.cpython_tricks cimport PGS_REUSES_SESSIONS, destructor, pgs_hold, pgs_release_by, pgs_revive
 from pgsession._core.key cimport key_bytes
 from pgsession._core.reference cimport pgs_give
 from pgsession._core.session cimport Session, make_session
+from pgsession._core.session_edits cimport note_older_token
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject *)
@@ -44,7 +46,7 @@ cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs
     return pgs_hold(<PyObject *> session)
 
 
-cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version) except? NULL:
+cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim) except? NULL:
     """Do what hit() does where other threads change the cache meanwhile.
 
     The record is ours before the lock is given up.
@@ -52,13 +54,40 @@ cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int6
     cdef Cache kept = cache
     cdef Answer answer = MISS
     cdef int64_t accessed = 0
-    cdef Record record = held(kept, key, touch, min_version, True, &answer, &accessed)
+    cdef Record record = held(kept, key, touch, min_version, True, &answer, &accessed, claim)
     if record is None:
         return NULL
     session = pgs_give(new_session(kept, record, True, accessed))
     if answer == HIT_LATE:
         manager._write_access_soon(key_bytes(key))
     return pgs_hold(<PyObject *> session)
+
+
+# ---- hits by a token ----
+
+cdef PyObject *hit_by_token(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim) except? NULL:
+    """Return the session of a verified token from memory as a new reference, or NULL.
+
+    Then `claim.standing` says whether the record in memory refuses the token: it is CURRENT where it does not. The same as
+    hit(), with what a token adds; a function of its own, so that the compiler keeps the other one short.
+    """
+    cdef pgs_hot *hot = NULL
+    cdef PyObject *session
+    cdef PyObject *record
+    cdef Answer answer
+    claim.standing = CURRENT
+    if PGS_FREE_THREADED:
+        session = shared_hit(manager, cache, key, touch, min_version, claim)
+    else:
+        answer = look_up_by_token(cache, key, touch, min_version, claim, &hot)
+        if PGS_UNLIKELY(answer != HIT):
+            session = rare_hit(manager, cache, key, answer, hot)
+        else:
+            record = <PyObject *> hot.record
+            session = new_session(cache, <Record> record, True, hot.accessed)
+    if PGS_UNLIKELY(claim.standing == PREVIOUS) and session != NULL:
+        note_older_token(<Session> session)
+    return session
 
 
 # ---- making and releasing sessions ----
@@ -130,6 +159,7 @@ cdef void release_edited(PyObject *session) noexcept:
     (<Session> session).passed = 0
     (<Session> session).nothing_added = False
     (<Session> session).iterated_at = 0
+    (<Session> session).by_older_token = False
     spare[spares] = session
     spares += 1
 
@@ -138,7 +168,8 @@ if PGS_REUSES_SESSIONS:
     ordinary_release = pgs_release_by(<PyTypeObject *> Session, release_session)
 
 
-def session_of(Cache cache not None, Record record not None, *, bint from_cache, accessed=None):
+def session_of(Cache cache not None, Record record not None, *, bint from_cache, accessed=None,
+               bint by_older_token=False):
     """Return a new session on a record.
 
     Args:
@@ -146,6 +177,10 @@ def session_of(Cache cache not None, Record record not None, *, bint from_cache,
         record: The record; it need not be in the cache.
         from_cache: True: the session was answered from memory.
         accessed: A newer access than the record's, in microseconds since the epoch; None: there is none.
+        by_older_token: True: it was opened by a token of the previous generation.
     """
     cdef int64_t us = 0 if accessed is None else accessed
-    return pgs_give(new_session(cache, record, from_cache, us))
+    session = pgs_give(new_session(cache, record, from_cache, us))
+    if by_older_token:
+        note_older_token(<Session> session)
+    return session

@@ -1,3 +1,5 @@
+from libc.stdint cimport uint64_t
+
 from pgsession._core.cache cimport Cache
 from pgsession._core.token_cache cimport TokenCache
 
@@ -5,6 +7,7 @@ from pgsession._core.token_cache cimport TokenCache
 cdef class Base:
     cdef readonly Cache _cache
     cdef TokenCache tokens
+    cdef uint64_t refused_tokens
 
 
 cdef class Reader(Base):

@@ -13,12 +13,13 @@ from libc.stdint cimport int64_t
 from cpython.object cimport PyObject, PyTypeObject
 
 from pgsession._core.arguments cimport checked_count, checked_flag
-from pgsession._core.cache cimport Cache, count_miss
+from pgsession._core.cache cimport Cache, Claim, count_miss
 from pgsession._core.clock cimport Clock
 from pgsession._core.completed cimport completed
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
-from pgsession._core.hit cimport hit
+from pgsession._core.hit cimport hit, hit_by_token
 from pgsession._core.key cimport Key, key_bytes, parse
+from pgsession._core.record cimport CURRENT, PREVIOUS, SUPERSEDED
 from pgsession._core.reference cimport pgs_give
 from pgsession._core.token_cache cimport TokenCache, Verified
 
@@ -50,16 +51,18 @@ cdef Verified verify(object manager, TokenCache tokens, object token):
     says = manager._verify_token(token)
     if says is None:
         return None
-    session_id, version = says
+    session_id, generation, version = says
     parse(session_id, &key)
-    return tokens.remember(token, key, version)
+    return tokens.remember(token, key, generation, version)
 
 
 cdef class Base:
     """This class has what both readers have.
 
-    Subclasses of the readers have `_load(key, touch, refresh, min_version)`, which reads the database,
-    `_write_access_soon(key)`, `_verify_token(token)` and `_check_open()`.
+    Subclasses of the readers have `_load(key, touch, refresh, min_version)` and `_load_by_token(key, generation, touch,
+    refresh, min_version)`, which read the database and return a session and an Opened, and `_load_session_by_token`, which
+    returns the session of that; `_opened(session, state)`, which makes an Opened; `_write_access_soon(key)`,
+    `_verify_token(token)` and `_check_open()`.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -88,6 +91,36 @@ cdef class Base:
         """
         return cached(self, session_id, checked_flag("touch", touch))
 
+    def get_cached_session_by_token(self, token, *, touch=True):
+        """Return the session of a token if this node may answer it from memory; never a query, not awaited.
+
+        Args:
+            token: A token that `token` has given; None, or what is no token, is taken for a bad one.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+
+        Returns:
+            The session; None where the token is bad, or the session not in memory, not live, or the node not in sync.
+
+        Raises:
+            ConfigError: The manager was not given a signer.
+            TypeError, ValueError: `touch` is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+        """
+        return cached_by_token(self, token, checked_flag("touch", touch))
+
+    def _refuse_token(self, state, key):
+        """Count a token that is refused, as "superseded", "ended" or "forged"; return what opening it gives.
+
+        `key` is that of the session that it names, None where it is forged.
+        """
+        self.refused_tokens += 1
+        return self._opened(None, state)
+
+    @property
+    def _refused_tokens(self):
+        """Return how many tokens were refused."""
+        return self.refused_tokens
+
 
 cdef class Reader(Base):
     """This is the base of SessionManager."""
@@ -114,10 +147,10 @@ cdef class Reader(Base):
         )
 
     def get_session_by_token(self, token, *, touch=True, refresh=False, min_version=0):
-        """Return the session of a signed token, or None. A bad token costs no query.
+        """Return the session of a token, or None. A bad one costs no query.
 
         Args:
-            token: A token that `Signer.sign_session` has made; None, or what is no token, is taken for a bad one.
+            token: A token that `token` has given; None, or what is no token, is taken for a bad one.
             touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
             refresh: True: the database is read, whatever is cached.
             min_version: The oldest version that will do; the token's own version counts where it is newer.
@@ -132,6 +165,28 @@ cdef class Reader(Base):
             psycopg.Error: The database had to be read and could not be.
         """
         return get_by_token(
+            self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
+        )
+
+    def open_token(self, token, *, touch=True, refresh=False, min_version=0):
+        """Return what a token opens: its session, or the reason why it opens none.
+
+        Args:
+            token: A token that `token` has given; None, or what is no token, is taken for a bad one.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+            refresh: True: the database is read, whatever is cached.
+            min_version: The oldest version that will do; the token's own version counts where it is newer.
+
+        Returns:
+            An `Opened`: the session or None, and the state of the token.
+
+        Raises:
+            ConfigError: The manager was not given a signer.
+            TypeError, ValueError: An option is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+            psycopg.Error: The database had to be read and could not be.
+        """
+        return open_by_token(
             self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
         )
 
@@ -162,10 +217,10 @@ cdef class AsyncReader(Base):
         )
 
     def get_session_by_token(self, token, *, touch=True, refresh=False, min_version=0):
-        """Await the session of a signed token, or None. A bad token costs no query.
+        """Await the session of a token, or None. A bad one costs no query.
 
         Args:
-            token: A token that `Signer.sign_session` has made; None, or what is no token, is taken for a bad one.
+            token: A token that `token` has given; None, or what is no token, is taken for a bad one.
             touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
             refresh: True: the database is read, whatever is cached.
             min_version: The oldest version that will do; the token's own version counts where it is newer.
@@ -181,6 +236,29 @@ cdef class AsyncReader(Base):
             psycopg.Error: The database had to be read and could not be.
         """
         return await_by_token(
+            self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
+        )
+
+    def open_token(self, token, *, touch=True, refresh=False, min_version=0):
+        """Await what a token opens: its session, or the reason why it opens none.
+
+        Args:
+            token: A token that `token` has given; None, or what is no token, is taken for a bad one.
+            touch: True: this is an access, which keeps the session from becoming inactive. False: it is none.
+            refresh: True: the database is read, whatever is cached.
+            min_version: The oldest version that will do; the token's own version counts where it is newer.
+
+        Returns:
+            An awaitable of an `Opened`: the session or None, and the state of the token.
+
+        Raises:
+            ConfigError: The manager was not given a signer.
+            TypeError, ValueError: An option is not usable; the message names it.
+            ManagerClosedError: The manager is closed, or was never opened.
+            EventLoopError: The manager was opened by another event loop.
+            psycopg.Error: The database had to be read and could not be.
+        """
+        return await_opened(
             self, token, checked_flag("touch", touch), checked_flag("refresh", refresh), floor_of(min_version)
         )
 
@@ -229,38 +307,117 @@ cdef object await_session(AsyncReader self, object session_id, bint touch, bint 
     return self._load(key_bytes(key), touch, refresh, min_version)
 
 
+# ---- by a token ----
+
+cdef inline PyObject *remembered(Base self, Verified verified, bint touch, int64_t min_version, Claim *claim) except? NULL:
+    """Return the session of a verified token from memory as a new reference, or NULL; see hit_by_token()."""
+    claim.generation = verified.generation
+    return hit_by_token(self, self._cache, verified.key, touch, min_version, claim)
+
+
+cdef object refuse(Base self, Verified verified, Claim *claim):
+    """Return what a token opens that the record in memory refuses."""
+    return self._refuse_token("superseded" if claim.standing == SUPERSEDED else "ended", key_bytes(verified.key))
+
+
+cdef object refuse_forged(Base self, object token):
+    """Return what a token opens that nobody here has signed; who has none, as a new visitor, has forged nothing."""
+    count_miss(self._cache)
+    return self._opened(None, "forged") if token is None or token == "" else self._refuse_token("forged", None)
+
+
+cdef object cached_by_token(Base self, object token, bint touch):
+    cdef Verified verified = verify(self, self.tokens, token)
+    cdef Claim claim
+    cdef PyObject *session
+    if verified is None:
+        refuse_forged(self, token)
+        return None
+    session = remembered(self, verified, touch, verified.version, &claim)
+    if session != NULL:
+        return pgs_give(session)
+    if claim.standing >= SUPERSEDED:
+        refuse(self, verified, &claim)
+    else:
+        self._check_open()
+    return None
+
+
 cdef object get_by_token(Reader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return the session of a token, or None."""
     cdef Verified verified = verify(self, self.tokens, token)
+    cdef Claim claim
     cdef PyObject *session
     if verified is None:
-        count_miss(self._cache)
-        return None
+        return refuse_forged(self, token).session
     min_version = max(min_version, verified.version)
     if refresh:
         count_miss(self._cache)
     else:
-        session = hit(self, self._cache, verified.key, touch, min_version)
+        session = remembered(self, verified, touch, min_version, &claim)
         if session != NULL:
             return pgs_give(session)
-    return self._load(key_bytes(verified.key), touch, refresh, min_version)
+        if claim.standing >= SUPERSEDED:
+            return refuse(self, verified, &claim).session
+    return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
 cdef object await_by_token(AsyncReader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return an awaitable of the session of a token, or of None."""
     cdef Verified verified = verify(self, self.tokens, token)
+    cdef Claim claim
     cdef PyObject *session
     if verified is None:
-        count_miss(self._cache)
-        return completed(None)
+        return completed(refuse_forged(self, token).session)
     min_version = max(min_version, verified.version)
     if refresh:
         count_miss(self._cache)
     else:
-        session = hit(self, self._cache, verified.key, touch, min_version)
+        session = remembered(self, verified, touch, min_version, &claim)
         if session != NULL:
             return completed(pgs_give(session))
-    return self._load(key_bytes(verified.key), touch, refresh, min_version)
+        if claim.standing >= SUPERSEDED:
+            return completed(refuse(self, verified, &claim).session)
+    return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
+
+
+cdef object open_by_token(Reader self, object token, bint touch, bint refresh, int64_t min_version):
+    """Return what a token opens."""
+    cdef Verified verified = verify(self, self.tokens, token)
+    if verified is None:
+        return refuse_forged(self, token)
+    min_version = max(min_version, verified.version)
+    if refresh:
+        count_miss(self._cache)
+    else:
+        opened = opened_in_memory(self, verified, touch, min_version)
+        if opened is not None:
+            return opened
+    return self._load_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
+
+
+cdef object await_opened(AsyncReader self, object token, bint touch, bint refresh, int64_t min_version):
+    """Return an awaitable of what a token opens."""
+    cdef Verified verified = verify(self, self.tokens, token)
+    if verified is None:
+        return completed(refuse_forged(self, token))
+    min_version = max(min_version, verified.version)
+    if refresh:
+        count_miss(self._cache)
+    else:
+        opened = opened_in_memory(self, verified, touch, min_version)
+        if opened is not None:
+            return completed(opened)
+    return self._load_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
+
+
+cdef object opened_in_memory(Base self, Verified verified, bint touch, int64_t min_version):
+    """Return what a verified token opens, or None where the database has to be asked."""
+    cdef Claim claim
+    cdef PyObject *session = remembered(self, verified, touch, min_version, &claim)
+    if session != NULL:
+        return self._opened(pgs_give(session), "previous" if claim.standing == PREVIOUS else "current")
+    return refuse(self, verified, &claim) if claim.standing >= SUPERSEDED else None
 
 
 # ---- the short way in ----

@@ -17,10 +17,15 @@ cdef class Shape:
 cdef class Record:
     cdef Key id
     cdef readonly int64_t version
+    cdef readonly int64_t generation        # of its current tokens
     cdef readonly int64_t created_at
     cdef readonly int64_t updated_at
     cdef readonly int64_t last_accessed
     cdef readonly int64_t expires_at
+    cdef readonly int64_t owner_since       # the version at which its user last changed
+    cdef readonly int64_t previous_generation
+    cdef readonly int64_t previous_until    # so long tokens of the previous generation are good; 0: not any more
+    cdef readonly int64_t rotated_at        # 0: never
     cdef Shape shape
     cdef char *block            # see record.pyx
     cdef PyObject **typed       # what is shared by those who read as a type, see share_typed()
@@ -29,8 +34,29 @@ cdef class Record:
     cdef uint16_t user_length
     cdef uint16_t group_length
     cdef readonly bint include_inactivity
+    cdef bint owned             # user_id is not None
     cdef bint grouped           # group_id is not None
     cdef bint expiring          # some attribute expires on its own
+
+
+cdef enum Standing:             # what a record says of a token's generation
+    CURRENT
+    PREVIOUS                    # as good, for a while
+    SUPERSEDED                  # by a rotation that was a moment ago
+    ENDED
+
+
+cdef inline Standing standing_of(Record record, int64_t generation, int64_t earliest, int64_t grace) noexcept:
+    """Return what a record says of a token of this generation.
+
+    `earliest` is the earliest that it can be by the database's clock: what is good is refused only once it surely is
+    no more.
+    """
+    if generation == record.generation:
+        return CURRENT
+    if generation == record.previous_generation and earliest < record.previous_until:
+        return PREVIOUS
+    return SUPERSEDED if earliest < record.rotated_at + grace else ENDED
 
 
 cdef struct Span:
@@ -83,13 +109,14 @@ cdef inline int64_t values_size(Record record) noexcept:
 cdef Py_ssize_t text_size(str text) except -1
 
 cdef inline Span owner_of(Record record, int which) noexcept:
-    """Return the user id (0) or the group id (1) in UTF-8; a null pointer where there is no group."""
+    """Return the user id (0) or the group id (1) in UTF-8; a null pointer where there is none."""
     cdef Span span
-    span.data = text_of(record)
-    span.length = record.user_length
     if which:
-        span.data = span.data + span.length if record.grouped else NULL
+        span.data = text_of(record) + record.user_length if record.grouped else NULL
         span.length = record.group_length
+    else:
+        span.data = text_of(record) if record.owned else NULL
+        span.length = record.user_length
     return span
 
 

@@ -34,6 +34,7 @@ cdef extern from "Python.h":
     object PyUnicode_FromStringAndSize(const char *data, Py_ssize_t length)
 
 cdef object BY_KEY = itemgetter(0)
+cdef tuple STANDINGS = ("current", "previous", "superseded", "ended")
 cdef object BARE = object()             # makes a record that with_values() lays out; nobody else has it
 
 
@@ -135,9 +136,10 @@ cdef Py_ssize_t place_by_value(Shape shape, object key) noexcept:
 cdef class Record:
     """Holds one session as the database held it at one version. Times are microseconds since the epoch."""
 
-    def __cinit__(self, key, int64_t version, str user_id not None, str group_id, int64_t created_at,
+    def __cinit__(self, key, int64_t version, str user_id, str group_id, int64_t created_at,
                  int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
-                 attributes=()):
+                 attributes=(), *, int64_t generation=0, int64_t owner_since=0, int64_t previous_generation=0,
+                 int64_t previous_until=0, int64_t rotated_at=0):
         if key is BARE:
             return
         parse(key, &self.id)
@@ -147,6 +149,11 @@ cdef class Record:
         self.last_accessed = last_accessed
         self.expires_at = expires_at
         self.include_inactivity = include_inactivity
+        self.generation = generation
+        self.owner_since = owner_since
+        self.previous_generation = previous_generation
+        self.previous_until = previous_until
+        self.rotated_at = rotated_at
         fill(self, user_id, group_id, sorted(plain(attributes), key=BY_KEY))
 
     def __dealloc__(self):
@@ -161,7 +168,7 @@ cdef class Record:
 
     @property
     def user_id(self):
-        """Return the id of the user, a str."""
+        """Return the id of the user, a str, or None."""
         return owner(self, 0)
 
     @property
@@ -187,6 +194,7 @@ cdef class Record:
                 record.last_accessed = last_accessed
                 record.expires_at = expires_at
                 record.include_inactivity = include_inactivity
+                stay_rotated(record, self)
                 inherit(record, self)
                 return record
         cdef dict items = {item[0]: item for item in self.attributes()}
@@ -196,14 +204,34 @@ cdef class Record:
             items[key] = (key, version, expiry, value)
         record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
                         last_accessed, expires_at, include_inactivity, list(items.values()))
+        stay_rotated(record, self)
         inherit(record, self)
         return record
+
+    def standing(self, int64_t generation, int64_t earliest, int64_t grace):
+        """Return what this record says of a token of that generation: "current", "previous", "superseded" or "ended".
+
+        Args:
+            generation: The token's generation.
+            earliest: The earliest that it can be by the database's clock.
+            grace: For how long after a rotation older tokens are superseded.
+        """
+        return STANDINGS[<int> standing_of(self, generation, earliest, grace)]
 
     def __reduce__(self):
         raise TypeError("a record is not pickled")
 
     def __repr__(self):
         return f"<Record {short_name(uuid_of(self))}, version {self.version}, {self.count} attributes>"
+
+
+cdef void stay_rotated(Record record, Record old) noexcept:
+    """Take over what says whose session it is, and which tokens are good."""
+    record.generation = old.generation
+    record.owner_since = old.owner_since
+    record.previous_generation = old.previous_generation
+    record.previous_until = old.previous_until
+    record.rotated_at = old.rotated_at
 
 
 cdef list plain(object items):
@@ -217,10 +245,12 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
 
     All that can fail comes before the first pointer is kept.
     """
-    cdef Py_ssize_t user_length, group_length = 0, total, place, count = len(attributes)
-    cdef const char *user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
+    cdef Py_ssize_t user_length = 0, group_length = 0, total, place, count = len(attributes)
+    cdef const char *user = NULL
     cdef const char *group = NULL
     cdef bint expiring = False
+    if user_id is not None:
+        user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
     if group_id is not None:
         group = PyUnicode_AsUTF8AndSize(group_id, &group_length)
     cdef int64_t version
@@ -246,6 +276,7 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
     record.count = <uint32_t> count
     record.user_length = <uint16_t> user_length
     record.group_length = <uint16_t> group_length
+    record.owned = user_id is not None
     record.grouped = group_id is not None
     record.expiring = expiring
     cdef char *text = <char *> text_of(record)
@@ -297,7 +328,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
         raise MemoryError
     cdef Record record
     try:
-        record = Record.__new__(Record, BARE, 0, "", None, 0, 0, 0, 0, False)
+        record = Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, False)
     except BaseException:
         PyMem_Free(block)
         raise
@@ -307,6 +338,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
     record.count = old.count
     record.user_length = old.user_length
     record.group_length = old.group_length
+    record.owned = old.owned
     record.grouped = old.grouped
     record.expiring = old.expiring
     cdef Py_ssize_t at = <Py_ssize_t> old.user_length + old.group_length

@@ -77,7 +77,7 @@ cdef class Session(SessionState):
 
     @property
     def user_id(self):
-        """Return the id of the user whose session this is, a str."""
+        """Return the id of the user whose session this is, a str; None: an anonymous session, of nobody yet."""
         return record_of(self).user_id
 
     @property
@@ -374,9 +374,17 @@ cdef class Session(SessionState):
             check_limits(self, changes)
         return changes
 
-    def _saved(self, Changes changes, Record record not None, int64_t accessed):
-        """Make this session the saved version. Only what is in `changes` is no longer to be saved."""
-        become(self, changes, record, accessed)
+    @property
+    def _by_older_token(self):
+        """Return True where whoever has this session may only know an older token than the current one."""
+        return bool(self.by_older_token)
+
+    def _saved(self, Changes changes, Record record not None, int64_t accessed, bint rotated=False):
+        """Make this session the saved version. Only what is in `changes` is no longer to be saved.
+
+        With `rotated` the record's new generation is this session's own doing.
+        """
+        become(self, changes, record, accessed, rotated)
 
     def __reduce_ex__(self, protocol):
         raise TypeError("a session is not pickled or copied: keep its id and get the session again")

@@ -44,6 +44,7 @@ cdef class SessionState:
     cdef int64_t accessed
     cdef readonly bint from_cache
     cdef bint invalidated
+    cdef bint by_older_token    # it was opened by, or its record has been rotated since: no token is given for it
     cdef bint tracked           # by the garbage collector: it has something of its own, or had
     cdef uint32_t passed        # for popitem(): so many of the record's last attributes are known to be gone
     cdef bint nothing_added     # and no attribute is known that the record has not
@@ -90,6 +91,7 @@ cdef inline bint is_set(SessionState session, Edit edit) noexcept:
 cdef int begin_iteration(SessionState session) except -1
 cdef int usable(SessionState session) except -1
 cdef int track(SessionState session) except -1
+cdef int note_older_token(SessionState session) except -1
 cdef Edit new_edit(Kind kind, str key, object type_, object value)
 cdef int add_view(Edit edit, Edit view) except -1
 cdef Edit edit_of(SessionState session, object key)

@@ -86,6 +86,15 @@ cdef int track(SessionState session) except -1:
     return 0
 
 
+cdef int note_older_token(SessionState session) except -1:
+    """Note that whoever has this session may only know an older token than the current one.
+
+    A hit does not look at that: the session is tracked, so it is cleared before it is used again.
+    """
+    session.by_older_token = True
+    return track(session)
+
+
 cdef Edit new_edit(Kind kind, str key, object type_, object value):
     cdef Edit edit = Edit.__new__(Edit)
     edit.kind = kind

@@ -20,4 +20,4 @@ cdef class Part:
 
 cdef Changes changes_of(SessionState session)
 cdef int check_limits(SessionState session, Changes changes) except -1
-cdef int become(SessionState session, Changes changes, Record record, int64_t accessed) except -1
+cdef int become(SessionState session, Changes changes, Record record, int64_t accessed, bint rotated) except -1

@@ -13,8 +13,8 @@ from cpython.object cimport PyObject
 
 from pgsession._core.session_changing cimport note_set
 from pgsession._core.session_edits cimport (
-    DELETED, READ, SET, SHORT, add_view, cache_of, edit_of, edits_of, keep_edit, live_place, make_room, new_edit, now_of,
-    record_of, replace,
+    DELETED, READ, SET, SHORT, add_view, cache_of, edit_of, edits_of, keep_edit, live_place, make_room, new_edit, note_older_token,
+    now_of, record_of, replace,
 )
 from pgsession._core.session_nested_changes cimport current_value, nested_change, says
 from pgsession._core.cache cimport Cache
@@ -168,8 +168,11 @@ cdef class Saved:
     cdef list outdated          # those that were read, and of which the new record has another value
 
 
-cdef int become(SessionState session, Changes changes, Record record, int64_t accessed) except -1:
-    """Make the session the saved version. Only what is in `changes` is no longer to be saved."""
+cdef int become(SessionState session, Changes changes, Record record, int64_t accessed, bint rotated) except -1:
+    """Make the session the saved version. Only what is in `changes` is no longer to be saved.
+
+    Where somebody else has rotated the session meanwhile, its current token is not for who has this object.
+    """
     cdef Saved saved = Saved.__new__(Saved)
     cdef bint collects = PyGC_Disable()
     try:
@@ -178,6 +181,8 @@ cdef int become(SessionState session, Changes changes, Record record, int64_t ac
         if collects:
             PyGC_Enable()
     session.accessed = max(session.accessed, accessed)
+    if not rotated and record.generation != saved.old.generation:
+        note_older_token(session)
     return keep_changes(session, saved)
 
 

@@ -6,6 +6,7 @@ from pgsession._core.lock cimport pgs_mutex
 
 cdef class Verified:
     cdef Key key
+    cdef int64_t generation
     cdef int64_t version
 
 
@@ -15,6 +16,6 @@ cdef class TokenCache:
     cdef pgs_mutex mutex        # guards both
 
     cdef Verified find(self, str token)
-    cdef Verified remember(self, str token, Key key, int64_t version)
+    cdef Verified remember(self, str token, Key key, int64_t generation, int64_t version)
     cdef Verified known(self, str token)
     cdef dict keep(self, str token, Verified verified)

@@ -1,7 +1,8 @@
 """The token cache has the tokens that were verified on this node before: what they say need not be computed again.
 
-It is bounded, in two generations: a full young one becomes the old one, whose tokens are dropped unless they come again
-meanwhile. Only verified tokens enter, so a flood of forged ones drives nothing out.
+It is bounded, in two halves: a full young one becomes the old one, whose tokens are dropped unless they come again
+meanwhile. Only verified tokens enter, so a flood of forged ones drives nothing out. Whether a token is still the
+session's is for the record to say: nothing here is ever outdated.
 """
 
 cimport cython
@@ -41,7 +42,7 @@ cdef class TokenCache:
             pgs_unlock(&self.mutex)
 
     cdef Verified known(self, str token):
-        """Return what a token says, under the mutex; one of the old generation joins the young one."""
+        """Return what a token says, under the mutex; one of the old half joins the young one."""
         cdef PyObject *found = PyDict_GetItemWithError(self.young, token)
         cdef Verified verified
         if found != NULL:
@@ -53,10 +54,11 @@ cdef class TokenCache:
         self.keep(token, verified)
         return verified
 
-    cdef Verified remember(self, str token, Key key, int64_t version):
+    cdef Verified remember(self, str token, Key key, int64_t generation, int64_t version):
         """Put a verified token into the cache; return what it says."""
         cdef Verified verified = Verified.__new__(Verified)
         verified.key = key
+        verified.generation = generation
         verified.version = version
         dropped = None
         pgs_lock(&self.mutex)
@@ -67,7 +69,7 @@ cdef class TokenCache:
         return verified
 
     cdef dict keep(self, str token, Verified verified):
-        """Put a token into the young generation, under the mutex; return the generation that is dropped for it."""
+        """Put a token into the young half, under the mutex; return the half that is dropped for it."""
         cdef dict dropped = None
         if len(self.young) >= self.half:
             dropped = self.old

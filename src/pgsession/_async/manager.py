@@ -38,7 +38,7 @@ from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._protocol import events, rules
 from pgsession._protocol.coherence import Coherence, Fill, satisfies
-from pgsession._protocol.operations import Create, Delete, Operation, Update
+from pgsession._protocol.operations import Create, Delete, Operation, Update, new_generation
 from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
@@ -51,6 +51,7 @@ from pgsession.errors import (
     SessionNotFoundError,
     SessionVersionConflict,
 )
+from pgsession.opened import Opened
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
@@ -89,12 +90,14 @@ class AsyncSessionManager(AsyncReader):
         config: How the manager works; None: with the defaults of `Config`.
         listener: The `AsyncListener` to share with others; None: the manager has its own, connected as
             `Config.listener_conninfo` or else `database` says.
-        signer: The signer that `get_session_by_token` verifies tokens with.
+        signer: The signer of the tokens.
 
     Raises:
         TypeError: An argument is of a wrong type.
         ConfigError: `database` says too little to connect a listener.
     """
+
+    _opened = Opened
 
     def __init__(
         self,
@@ -132,6 +135,7 @@ class AsyncSessionManager(AsyncReader):
                 max_attribute_length=config.max_attribute_length,
                 max_session_size=config.max_session_size,
                 max_attributes=config.max_attributes,
+                rotation_grace=microseconds_of(config.rotation_grace),
             )
         )
         self._node = secrets.token_hex(8)
@@ -323,17 +327,43 @@ class AsyncSessionManager(AsyncReader):
     async def _load_by(
         self, key: bytes, touch: bool, refresh: bool, min_version: int, deadline: float | None
     ) -> Session | None:
+        record, from_cache = await self._look_up(key, refresh, min_version, deadline)
+        return None if record is None else self._session(record, touch, from_cache=from_cache)
+
+    async def _load_by_token(
+        self, key: bytes, generation: int, touch: bool, refresh: bool, min_version: int
+    ) -> Opened:
+        record, from_cache = await self._look_up(key, refresh, min_version, None)
+        if record is None:
+            return self._refuse_token("ended", key)
+        state = record.standing(generation, self._clock.earliest_database_now(), self._cache.rotation_grace)
+        if state == "superseded" or state == "ended":
+            return self._refuse_token(state, key)
+        older = state == "previous"
+        return Opened(self._session(record, touch, from_cache=from_cache, by_older_token=older), state)
+
+    def _refuse_token(self, state: Literal["superseded", "ended", "forged"], key: bytes | None) -> Opened:
+        if self._runtime is not None:
+            self._runtime.audit.token_refused(state, key)
+        return super()._refuse_token(state, key)
+
+    async def _load_session_by_token(
+        self, key: bytes, generation: int, touch: bool, refresh: bool, min_version: int
+    ) -> Session | None:
+        return (await self._load_by_token(key, generation, touch, refresh, min_version)).session
+
+    async def _look_up(
+        self, key: bytes, refresh: bool, min_version: int, deadline: float | None
+    ) -> tuple[Record | None, bool]:
+        """Return what the database says of a session, or where it fails what memory may; True: it was memory."""
         runtime = await self._ready()
         try:
-            record = await self._fetch(runtime, key, refresh, min_version, deadline)
+            return await self._fetch(runtime, key, refresh, min_version, deadline), False
         except (psycopg.Error, OperationTimeout, DatabaseUnavailable):
-            stale = (
-                None if refresh else self._coherence.stale_if_error(key, min_version=min_version, touch=touch)
-            )
+            stale = None if refresh else self._coherence.stale_if_error(key, min_version=min_version)
             if stale is None:
                 raise
-            return session_of(self._cache, stale, from_cache=True)
-        return None if record is None else self._session(record, touch)
+            return stale, True
 
     async def _fetch(
         self, runtime: AsyncRuntime, key: bytes, refresh: bool, min_version: int, deadline: float | None
@@ -388,15 +418,19 @@ class AsyncSessionManager(AsyncReader):
             return
         fill.future.set_result(_AGAIN if verdict.again else record)
 
-    def _session(self, record: Record, touch: bool) -> Session:
-        """Return a session that was just read from the database; note the access, whether or not it is cached."""
+    def _session(
+        self, record: Record, touch: bool, *, from_cache: bool = False, by_older_token: bool = False
+    ) -> Session:
+        """Return a session on a record that was just read; note the access, whether or not it is cached."""
         accessed = self._clock.database_now() if touch else None
         if accessed is not None:
             self._cache.restore_accesses([(record.key, accessed)])
             late = accessed - record.last_accessed > self._cache.inactivity - self._cache.access_interval
             if late and record.include_inactivity:
                 self._write_access_soon(record.key)
-        return session_of(self._cache, record, from_cache=False, accessed=accessed)
+        return session_of(
+            self._cache, record, from_cache=from_cache, accessed=accessed, by_older_token=by_older_token
+        )
 
     def _check_open(self) -> None:
         if self._runtime is None and self._state != "forked":
@@ -412,19 +446,44 @@ class AsyncSessionManager(AsyncReader):
         if self._runtime is not None and self._runtime.home.here():
             self._runtime.maintenance.write_accesses_soon()
 
-    def _verify_token(self, token: str) -> tuple[bytes, int] | None:
+    # Tokens
+
+    def token(self, session: Session) -> str | None:
+        """Return what a browser gets for a session: 88 characters that nobody can forge, and that a rotation ends.
+
+        It says which version of the session it was given for, and every node shows its bearer at least that: give the
+        browser a new one after a change.
+
+        Args:
+            session: The session.
+
+        Returns:
+            The token; None for a session that was opened by an older one, or that somebody else has rotated since:
+            whoever has got no further than that is not given the current one.
+
+        Raises:
+            ConfigError: The manager was not given a signer.
+            TypeError: `session` is not a Session.
+        """
+        record = rules.instance("session", session, Session, "a Session")._record
+        signer = self._needed_signer()
+        if session._by_older_token:
+            return None
+        return signer._session_token(record.key, record.generation, record.version)
+
+    def _needed_signer(self) -> Signer:
         if self._signer is None:
-            raise ConfigError("signer: get_session_by_token needs the manager to have been given a signer")
-        says = open_session_token(self._signer._keys, token)
-        if says is None and token and self._runtime is not None:
-            self._runtime.audit.token_refused("forged")
-        return says
+            raise ConfigError("signer: tokens need the manager to have been given a signer")
+        return self._signer
+
+    def _verify_token(self, token: str) -> tuple[bytes, int, int] | None:
+        return open_session_token(self._needed_signer()._session_keys, token)
 
     # Writing one session
 
     async def create_session(
         self,
-        user_id: str | int | UUID,
+        user_id: str | int | UUID | None = None,
         attributes: Mapping[str, Any] | None = None,
         *,
         group_id: str | int | UUID | None = None,
@@ -432,10 +491,11 @@ class AsyncSessionManager(AsyncReader):
         expires_at: datetime | None = None,
         expires_in: timedelta | float | None = None,
     ) -> Session:
-        """Create a session for a user who has logged in; return it.
+        """Create a session, for a user who has logged in or for a visitor who has not; return it.
 
         Args:
-            user_id: The user, kept as text of at most 512 bytes.
+            user_id: The user, kept as text of at most 512 bytes. None: an anonymous session, which counts toward
+                nobody's limit.
             attributes: Values that msgspec encodes as JSON, or `Attribute(value, expires_at=)` for those that expire.
             group_id: An account or tenant, likewise kept as text.
             include_inactivity: True: the session also ends when it is not accessed for `Config.inactivity_duration`.
@@ -450,31 +510,31 @@ class AsyncSessionManager(AsyncReader):
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may exist.
         """
         config = self._config
-        user = rules.identifier("user_id", user_id)
+        user = rules.optional_identifier("user_id", user_id)
         group = rules.optional_identifier("group_id", group_id)
         inactivity = rules.boolean("include_inactivity", include_inactivity)
         ends = rules.expiry(self._clock, expires_at, expires_in)
         if ends is None:
             ends = self._clock.database_now() + microseconds_of(config.session_expiration)
         key = uuid.uuid4().bytes
-        stored = self._new_attributes(key, user, ends, attributes)
+        stored = self._new_attributes(key, ends, attributes)
         runtime = await self._ready()
         operation = Create(
-            key, user, group, ends, inactivity, stored,
+            key, new_generation(), user, group, ends, inactivity, stored,
             config.max_sessions, config.max_sessions_policy,
-            self._cache.accesses_of_user(user) if config.max_sessions else [],
+            self._cache.accesses_of_user(user) if config.max_sessions and user is not None else [],
         )  # fmt: skip
         record = await self._write(runtime, operation)
         return session_of(self._cache, record, from_cache=False)
 
     def _new_attributes(
-        self, key: bytes, user: str, ends: int, attributes: Mapping[str, Any] | None
+        self, key: bytes, ends: int, attributes: Mapping[str, Any] | None
     ) -> list[tuple[str, bytes, int | None]]:
         """Return the attributes of a new session, checked and encoded as those of any session are."""
         values = {} if attributes is None else rules.mapping("attributes", attributes)
         if not values:
             return []
-        draft = session_of(self._cache, Record(key, 0, user, None, 0, 0, 0, ends, True, []), from_cache=False)
+        draft = session_of(self._cache, Record(key, 0, None, None, 0, 0, 0, ends, True, []), from_cache=False)
         for name, value in values.items():
             draft[name] = value
         changes = draft._changes()
@@ -843,6 +903,7 @@ class AsyncSessionManager(AsyncReader):
             proofs=counters.proofs,
             listener_losses=counters.listener_losses,
             resyncs=counters.resyncs,
+            refused_tokens=self._refused_tokens,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
             nodes=self._coherence.nodes,

@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from typing import final
+from typing import Literal, final
 
 @final
 class Record:
@@ -8,7 +8,7 @@ class Record:
     @property
     def version(self) -> int: ...
     @property
-    def user_id(self) -> str: ...
+    def user_id(self) -> str | None: ...
     @property
     def group_id(self) -> str | None: ...
     @property
@@ -21,11 +21,21 @@ class Record:
     def expires_at(self) -> int: ...
     @property
     def include_inactivity(self) -> bool: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def owner_since(self) -> int: ...
+    @property
+    def previous_generation(self) -> int: ...
+    @property
+    def previous_until(self) -> int: ...
+    @property
+    def rotated_at(self) -> int: ...
     def __init__(
         self,
         key: bytes,
         version: int,
-        user_id: str,
+        user_id: str | None,
         group_id: str | None,
         created_at: int,
         updated_at: int,
@@ -33,7 +43,16 @@ class Record:
         expires_at: int,
         include_inactivity: bool,
         attributes: Iterable[tuple[str, int, int | None, bytes]] = (),
+        *,
+        generation: int = 0,
+        owner_since: int = 0,
+        previous_generation: int = 0,
+        previous_until: int = 0,
+        rotated_at: int = 0,
     ) -> None: ...
+    def standing(
+        self, generation: int, earliest: int, grace: int
+    ) -> Literal["current", "previous", "superseded", "ended"]: ...
     def attributes(self) -> list[tuple[str, int, int | None, bytes]]: ...
     def changed(
         self,

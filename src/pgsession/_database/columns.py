@@ -49,12 +49,14 @@ class Updates(NamedTuple):
 class Creates(NamedTuple):
     """Holds the new sessions of a batch, as columns.
 
-    A row is `(id, user_id, group_id | None, expires, include_inactivity, [(key, value, expires | None), ...],
-    [(id, us), ...] accesses of the user's sessions that this node knows of)`.
+    A row is `(id, generation, user_id | None, group_id | None, expires, include_inactivity, [(key, value, expires |
+    None), ...], [(id, us), ...] accesses of the user's sessions that this node knows of)`.
     """
 
     new_ids: str | None = None
+    new_generations: str | None = None
     new_user_ids: str | None = None
+    """"" for nobody."""
     new_group_ids: str | None = None
     new_expiries: str | None = None
     new_inactivities: str | None = None
@@ -89,6 +91,7 @@ SQL_TYPES: Final = {
     "drop_keys": "text[]",
     "drop_bases": "bigint[]",
     "new_ids": "uuid[]",
+    "new_generations": "bigint[]",
     "new_user_ids": "text[]",
     "new_group_ids": "text[]",
     "new_expiries": "bigint[]",
@@ -148,12 +151,13 @@ def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
     """Return the columns of create rows."""
     if not rows:
         return Creates()
-    ids, users, groups, expiries, inactivities, attributes, accesses = zip(*rows, strict=True)
+    ids, generations, users, groups, expiries, inactivities, attributes, accesses = zip(*rows, strict=True)
     keys, values, ends_at = _transposed([one for some in attributes for one in some], 3)
     accessed = [one for some in accesses for one in some]
     return Creates(
         new_ids=array(ids),
-        new_user_ids=text_array(users),
+        new_generations=integer_array(generations),
+        new_user_ids=text_array(user or "" for user in users),
         new_group_ids=optional_text_array(groups),
         new_expiries=integer_array(expiries),
         new_inactivities=array(["t" if one else "f" for one in inactivities]),

@@ -18,8 +18,8 @@ snapshot (C4), and the answer is always exactly one row:
                                                `events.proofs(node)`, whose name nobody else is to know
 
 A snapshot is JSON text: [id (36 characters), version, user_id, group_id | null, created, updated, accessed, expires,
-include_inactivity, [[key, version, expires | null, <raw value>], ...]], live attributes only, in the order of their
-keys.
+include_inactivity, [[key, version, expires | null, <raw value>], ...], generation, owner_since, rotation | null], live
+attributes only, in the order of their keys. A rotation is [previous_generation | null, previous_until | null, rotated_at].
 
 **Writes** are methods that return a `script.Script`: statements with bound parameters, sent in one round trip on an
 autocommit connection, always `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`, `SET LOCAL lock_timeout` where there is

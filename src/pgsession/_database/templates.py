@@ -89,7 +89,9 @@ _SNAPSHOT = (
     " {{us({0}.updated_at)}}, {{us({0}.last_accessed)}}, {{us({0}.expires_at)}}, {0}.include_inactivity,"
     " coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.key, a.version, {{us(a.expires_at)}}, a.value)"
     " ORDER BY a.key) FROM {{attributes}} a WHERE a.session_id OPERATOR(pg_catalog.=) {0}.id"
-    " AND (a.expires_at OPERATOR(pg_catalog.>) {1}) IS NOT FALSE), '[]'::pg_catalog.json))::pg_catalog.text"
+    " AND (a.expires_at OPERATOR(pg_catalog.>) {1}) IS NOT FALSE), '[]'::pg_catalog.json), {0}.generation, {0}.owner_since,"
+    " CASE WHEN {0}.rotated_at IS NOT NULL THEN pg_catalog.json_build_array({0}.previous_generation,"
+    " {{us({0}.previous_until)}}, {{us({0}.rotated_at)}}) END)::pg_catalog.text"
 )
 # Of the row: it was made in this life of the server, for this table of this database, and is no copy of another.
 _VALID = (

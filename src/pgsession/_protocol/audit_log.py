@@ -120,7 +120,8 @@ class AuditLog:
         users: set[str] = set()
         for operation, result in results:
             if isinstance(operation, Create) and isinstance(result, Record):
-                users.add(operation.user_id)
+                if operation.user_id is not None:
+                    users.add(operation.user_id)
                 self.created(result)
             elif isinstance(operation, Delete) and result is None:
                 self.ended(

@@ -302,7 +302,7 @@ class Coherence:
         with self._lock:
             self._leases.close(fill)
 
-    def stale_if_error(self, key: bytes, *, min_version: int = 0, touch: bool = True) -> Record | None:
+    def stale_if_error(self, key: bytes, *, min_version: int = 0) -> Record | None:
         """Return a cached record to answer with although the database failed; None where the caller must raise.
 
         None means that `stale_if_error` does not allow it, or that nothing recent enough is cached. A caller that asked
@@ -313,7 +313,7 @@ class Coherence:
             if now >= self._proofs.proved_until + self._stale_if_error:
                 return None
             self._set_clock(now)
-            record: Record | None = self._cache.get(key, touch)
+            record: Record | None = self._cache.get(key, False)
             if record is None or record.version < min_version:
                 return None
             self._counters.stale_served += 1

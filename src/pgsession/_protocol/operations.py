@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,14 @@ _NOTIFY, _NOTIFY_ON_CONFLICT = int(Flag.NOTIFY), int(Flag.NOTIFY_ON_CONFLICT)
 _CHANGE_GROUP = int(Flag.CHANGE_GROUP)
 _CHANGE_INACTIVITY, _INCLUDE_INACTIVITY = int(Flag.CHANGE_INACTIVITY), int(Flag.INCLUDE_INACTIVITY)
 _CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTRIBUTES)}
+
+
+def new_generation() -> int:
+    """Return what tells the tokens of a session from those of before and after: 64 random bits, as a bigint.
+
+    A counter would be given out again after a crash or a restore from a backup.
+    """
+    return int.from_bytes(os.urandom(8), "big", signed=True)
 
 
 class Operation:
@@ -82,6 +91,7 @@ class Create(Operation):
         "accesses",
         "attributes",
         "expires_at",
+        "generation",
         "group_id",
         "include_inactivity",
         "limit",
@@ -92,7 +102,8 @@ class Create(Operation):
     def __init__(
         self,
         key: bytes,
-        user_id: str,
+        generation: int,
+        user_id: str | None,
         group_id: str | None,
         expires_at: int,
         include_inactivity: bool,
@@ -102,6 +113,7 @@ class Create(Operation):
         accesses: list[tuple[bytes, int]],
     ) -> None:
         super().__init__(key, 256 + sum(len(name) + len(value) for name, value, _ in attributes))
+        self.generation = generation
         self.user_id = user_id
         self.group_id = group_id
         self.expires_at = expires_at
@@ -114,13 +126,14 @@ class Create(Operation):
     def row(self) -> tuple[Any, ...]:
         """Return this operation as a row of the write function (see `pgsession._database.statements`)."""
         return (
-            self.key.hex(), self.user_id, self.group_id, self.expires_at, self.include_inactivity,
+            self.key.hex(), self.generation, self.user_id, self.group_id, self.expires_at, self.include_inactivity,
             [(name, value.decode(), ends) for name, value, ends in self.attributes],
             [(key.hex(), at) for key, at in self.accesses],
         )  # fmt: skip
 
     def result(self, answer: Answer) -> Exception:
         """Return the error of a create that was not done."""
+        assert self.user_id is not None
         return TooManySessionsError(self.user_id, self.limit)
 
     def saved(self, created_at: int) -> Record:
@@ -133,6 +146,7 @@ class Create(Operation):
                 for name, value, ends in self.attributes
                 if ends is None or ends > created_at
             ],
+            generation=self.generation, owner_since=created_at,
         )  # fmt: skip
 
 

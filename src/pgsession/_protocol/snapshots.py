@@ -13,7 +13,7 @@ Bigint = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Snapshot = tuple[
     UUID,
     Bigint,
-    str,
+    str | None,
     str | None,
     Bigint,
     Bigint,
@@ -21,6 +21,9 @@ Snapshot = tuple[
     Bigint,
     bool,
     list[tuple[str, Bigint, Bigint | None, msgspec.Raw]],
+    Bigint,
+    Bigint,
+    tuple[Bigint | None, Bigint | None, Bigint] | None,
 ]
 _snapshot_decoder = msgspec.json.Decoder(Snapshot)
 _snapshots_decoder = msgspec.json.Decoder(list[Snapshot])
@@ -53,8 +56,14 @@ def records_of(snapshots: bytes | str) -> list[Record]:
 
 
 def _record(snapshot: Snapshot) -> Record:
-    key, version, user_id, group_id, created, updated, accessed, expires, inactivity, attributes = snapshot
+    key, version, user_id, group_id, created, updated, accessed, expires, inactivity, attributes, *_ = (
+        snapshot
+    )
+    generation, owner_since, rotation = snapshot[10:]
+    previous, until, rotated = rotation or (0, 0, 0)
     return Record(
         key.bytes, version, user_id, group_id, created, updated, accessed, expires, inactivity,
         [(name, at, ends, bytes(value)) for name, at, ends, value in attributes],
+        generation=generation, owner_since=owner_since,
+        previous_generation=previous or 0, previous_until=until or 0, rotated_at=rotated,
     )  # fmt: skip

@@ -24,10 +24,10 @@ class Lost:
     """Tells the holder of a lock that it has lost it; shaped like an event.
 
     `is_set` is computed from the clock when it is asked, so that a process that was stopped and resumed is told before
-    it acts. The lease time is counted here from before it was asked for, on a clock that goes on while the host sleeps,
-    and less by how much slower than the database's that can be: so it is over here first. A lock that ends earlier may
-    be another's already when this is set (`Lock.lost`). What is lost stays lost; a lock that was released in time never
-    was.
+    it acts. The lease time is counted here from before it was asked for, on a clock that goes on while the host
+    sleeps, and less by how much slower than the database's that can be: so it is over here first. A lock that ends
+    earlier may be another's already when this is set (`Lock.lost`). What is lost stays lost; a lock that was
+    released in time never was.
     """
 
     def __init__(self, clock: Clock, deadline: int | None = None) -> None:

@@ -1,8 +1,9 @@
--- Locks the buckets of users until the transaction ends; returns the numbers of those whose bucket somebody else has.
+-- Locks the buckets of users until the transaction ends; returns the numbers of those whose bucket somebody else has. '' is
+-- nobody, who has no bucket.
 CREATE FUNCTION {lock_buckets}(users text[], waiting boolean) RETURNS bigint[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
-    wanted integer[] := ARRAY(SELECT DISTINCT {bucket(u.user_id)} FROM unnest(users) u(user_id));
+    wanted integer[] := ARRAY(SELECT DISTINCT {bucket(u.user_id)} FROM unnest(users) u(user_id) WHERE u.user_id <> '');
     held integer[];
 BEGIN
     IF waiting THEN
@@ -18,5 +19,6 @@ BEGIN
     IF cardinality(held) = cardinality(wanted) THEN
         RETURN NULL;
     END IF;
-    RETURN ARRAY(SELECT u.i FROM unnest(users) WITH ORDINALITY u(user_id, i) WHERE {bucket(u.user_id)} <> ALL (held));
+    RETURN ARRAY(SELECT u.i FROM unnest(users) WITH ORDINALITY u(user_id, i)
+                 WHERE u.user_id <> '' AND {bucket(u.user_id)} <> ALL (held));
 END $pgsession$;

@@ -1,6 +1,6 @@
 -- Sees to it that a batch of new sessions leaves no user with more than most_sessions: which of the arrivals are too many,
 -- which are evicted by later ones of the same batch before they exist, which cannot be decided at this moment; and the
--- sessions that had to go, in hex, overtaken arrivals included.
+-- sessions that had to go, in hex, overtaken arrivals included. The user '' is nobody, who has any number of sessions.
 CREATE FUNCTION {make_room}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
     arrivals uuid[], users text[], accessed_ids uuid[], accessed_at bigint[],
     OUT too_many bigint[], OUT overtaken bigint[], OUT locked bigint[], OUT evicted text[])
@@ -17,7 +17,8 @@ BEGIN
     moment := clock_timestamp();
     WITH c AS MATERIALIZED (
         SELECT u.i, u.user_id, row_number() OVER w AS arrival, count(*) OVER (PARTITION BY u.user_id) AS arriving
-        FROM unnest(users) WITH ORDINALITY u(user_id, i) WHERE u.i <> ALL (coalesce(locked, '{{}}'))
+        FROM unnest(users) WITH ORDINALITY u(user_id, i)
+        WHERE u.user_id <> '' AND u.i <> ALL (coalesce(locked, '{{}}'))
         WINDOW w AS (PARTITION BY u.user_id ORDER BY u.i)
     ), n AS MATERIALIZED (
         SELECT u.user_id, least(u.arriving, most_sessions) AS staying, l.living

@@ -15,7 +15,7 @@ BEGIN
         RAISE EXCEPTION 'the id of a session cannot be changed' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     NEW.version := greatest(NEW.version, OLD.version + 1);
-    IF NEW.user_id <> OLD.user_id THEN
+    IF NEW.user_id IS DISTINCT FROM OLD.user_id THEN
         NEW.owner_since := NEW.version;
     ELSE
         NEW.owner_since := greatest(NEW.owner_since, OLD.owner_since);

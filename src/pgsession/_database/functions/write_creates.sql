@@ -3,7 +3,6 @@ CREATE FUNCTION {write_creates}(events text, node text, idle interval, waiting b
     {create_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
-    seed bigint := {random_bigint};  -- drawn once: strong randomness takes longer than all else of a row
     moment timestamptz;
     first bigint;  -- version: an id's versions begin at the clock, above all that an earlier row of it had
     too_many bigint[];
@@ -19,14 +18,14 @@ BEGIN
     moment := clock_timestamp();
     first := {us(moment)};
     WITH c AS MATERIALIZED (
-        SELECT u.* FROM unnest(new_ids, new_user_ids, new_group_ids, new_expiries, new_inactivities)
-            WITH ORDINALITY u(id, user_id, group_id, expiry, include_inactivity, i)
+        SELECT u.* FROM unnest(new_ids, new_generations, new_user_ids, new_group_ids, new_expiries, new_inactivities)
+            WITH ORDINALITY u(id, generation, user_id, group_id, expiry, include_inactivity, i)
         WHERE u.i <> ALL (coalesce(too_many || locked || overtaken, '{{}}'))
     ), s AS (
         INSERT INTO {sessions} (id, version, generation, owner_since, created_at, updated_at, last_accessed, expires_at,
                                 include_inactivity, inactivity, user_id, group_id)
-        SELECT c.id, first, uuid_hash_extended(c.id, seed), first, moment, moment, moment, {timestamp(c.expiry)},
-               c.include_inactivity, CASE WHEN c.include_inactivity THEN idle END, c.user_id, {present(c.group_id)} FROM c
+        SELECT c.id, first, c.generation, first, moment, moment, moment, {timestamp(c.expiry)},
+               c.include_inactivity, CASE WHEN c.include_inactivity THEN idle END, nullif(c.user_id, ''), {present(c.group_id)} FROM c
     )
     INSERT INTO {attributes} (session_id, version, expires_at, key, value)
     SELECT x.id, first, {timestamp_if_any(new_attribute_expiries[x.n])}, new_keys[x.n], new_values[x.n]::json

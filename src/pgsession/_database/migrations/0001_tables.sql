@@ -16,7 +16,8 @@ CREATE TABLE {sessions} (
     last_accessed timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz NOT NULL,
     include_inactivity boolean NOT NULL DEFAULT true,
-    user_id text COLLATE "C" NOT NULL,
+    -- Null: an anonymous session, of a visitor who has not logged in.
+    user_id text COLLATE "C",
     group_id text COLLATE "C",
     -- The idle timeout that it was created with; null: none, or made by plain SQL.
     inactivity interval,
@@ -29,7 +30,7 @@ CREATE TABLE {sessions} (
 ) WITH (fillfactor = 80);
 
 -- With the id, so that any number of sessions can be walked in bounded steps, in the order in which rows are locked.
-CREATE INDEX ON {sessions} (user_id, id);
+CREATE INDEX ON {sessions} (user_id, id) WHERE user_id IS NOT NULL;
 CREATE INDEX ON {sessions} (group_id, id) WHERE group_id IS NOT NULL;
 CREATE INDEX ON {sessions} (expires_at);
 
