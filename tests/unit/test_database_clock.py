@@ -72,6 +72,8 @@ def test_a_step_is_seen_by_the_first_answer_and_what_is_under_way_does_not_undo_
     offset, seen, before = Offset(), False, 0
     for asked, looked, answered in answers:
         stepped = looked >= when
+        if stepped and not before:
+            return  # nothing was believed before: of two answers that were under way, nobody can tell the later one
         step = offset.sample(asked, answered, START + looked + stepped * by * SECOND)
         if stepped and before and not seen:
             seen = True
