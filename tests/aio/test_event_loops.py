@@ -34,6 +34,7 @@ CALLS: dict[str, Call] = {
     "list_group_sessions": lambda manager, session: manager.list_group_sessions("g"),
     "list_user_sessions": lambda manager, session: manager.list_user_sessions("u"),
     "modify_session": lambda manager, session: manager.modify_session(session.id, change, check=None),
+    "rotate_session": lambda manager, session: manager.rotate_session(session),
     "update_session": lambda manager, session: manager.update_session(session, group_id="g"),
 }
 PATIENCE = 20

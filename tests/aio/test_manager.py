@@ -268,7 +268,6 @@ async def test_update_options(manager: pgsession.AsyncSessionManager) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "name"),
     [
-        ({"user_id": None}, TypeError, "user_id"),
         ({"user_id": 1.5}, TypeError, "user_id"),
         ({"user_id": True}, TypeError, "user_id"),
         ({"user_id": ""}, ValueError, "user_id"),

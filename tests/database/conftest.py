@@ -116,9 +116,10 @@ class Database:
         arguments = write_arguments(
             batch.get("inactivity", self.inactivity),
             batch.get("wait", False),
-            [item[1:-2] for item in batch.get("create", [])],
+            [item[1:-3] for item in batch.get("create", [])],
             [item[1:] for item in batch.get("update", [])],
             [item[1] for item in batch.get("delete", [])],
+            accesses=[one for *_, touches, _, _ in batch.get("create", []) for one in touches],
             max_sessions=limit,
             evicts=evicts,
         )
@@ -130,7 +131,9 @@ class Database:
         decoded: dict[str, Any] = json.loads(self.run(self.script(**batch), connection)[0])
         assert decoded.pop("incarnation") == self.incarnation
         absent: dict[str, Any] = {"updated_at": 0, "created_at": 0}
-        for name in ("turned_away", "written", "versions", "snapshots", "refused", "delete", "evicted"):
+        for name in (
+            "turned_away", "written", "versions", "snapshots", "refused", "delete", "evicted", "displaced"
+        ):  # fmt: skip
             absent[name] = []
         decoded = absent | decoded
         snapshots = {i: json.loads(snapshot) for i, snapshot in decoded["snapshots"]}
@@ -212,6 +215,7 @@ class Database:
             options.get("group"),
             options.get("values", values),
             [[key, bases.get(key, base)] for key in options.get("deletes", ())],
+            options.get("rotation"),
         ]
 
     def update(self, session: str, base: int, sets: dict[str, Any] | None = None, **options: Any) -> Any:

@@ -179,16 +179,17 @@ def test_null_in_an_array_means_null_to_nobody_but_us(database: Database) -> Non
     assert groups == ["g", None, "NULL", ""]
     ends = [attribute[2] for attribute in database.read(items[0][1])[9]]  # type: ignore[index]
     assert ends == [soon, None]
+    version = database.version(items[0][1])
     updates = [
-        database.change(items[0][1], 1, group=None, expires=soon + HOUR),
-        database.change(items[1][1], 1, {"c": 1}, i=1, attribute_expires=soon, group="h"),
-        database.change(items[2][1], 1, {"c": 1}, i=2),
+        database.change(items[0][1], version, group=None, expires=soon + HOUR),
+        database.change(items[1][1], version, {"c": 1}, i=1, attribute_expires=soon, group="h"),
+        database.change(items[2][1], version, {"c": 1}, i=2),
     ]
     assert [one[1] for one in database.write(connection, update=updates)["update"]] == ["ok"] * 3
     read = [database.read(item[1]) for item in items[:3]]
     assert [snapshot[3] for snapshot in read if snapshot] == [None, "h", "NULL"]
     assert read[0] is not None and read[0][7] == soon + HOUR
-    assert read[2] is not None and read[2][9] == [["c", read[2][1], None, 1]] and read[2][7] == items[2][4]
+    assert read[2] is not None and read[2][9] == [["c", read[2][1], None, 1]] and read[2][7] == items[2][5]
 
 
 def test_no_number_of_ours_stands_for_none(database: Database) -> None:

@@ -20,7 +20,7 @@ from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._protocol.batch import Batch
-from pgsession._protocol.operations import Create, Delete, Operation, Update
+from pgsession._protocol.operations import Create, Delete, Operation, Room, Update
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import (
     AttributeTypeError,
@@ -207,7 +207,7 @@ def operations() -> list[Operation]:
         RECORD, check=None, sets=[("a", b"1", None, 0)], deletes=[], expires_at=None, include_inactivity=None,
         group=None, notify=True, notify_on_conflict=True,
     )  # fmt: skip
-    create = Create(bytes(16), 5, "u", None, FAR, True, [], 0, "evict", [])
+    create = Create(bytes(16), 5, "u", None, FAR, True, [], Room(0, True, []))
     return [create, update, Delete(bytes(16))]
 
 

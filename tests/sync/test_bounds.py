@@ -64,6 +64,7 @@ MANAGER: dict[str, Call] = {
     "list_user_sessions": lambda it: it.manager.list_user_sessions("u"),
     "open_token": lambda it: it.manager.open_token(it.manager.token(it.session), refresh=True),
     "modify_session": lambda it: it.manager.modify_session(it.session.id, change, retries=50),
+    "rotate_session": lambda it: it.manager.rotate_session(it.session, user_id="u"),
     "update_session": lambda it: it.manager.update_session(it.session, group_id="h"),
 }
 LISTENER: dict[str, Call] = {
@@ -83,7 +84,8 @@ ELSEWHERE = {
     "close": "test_lifetimes.py",
 }
 AT_ONCE = {  # never wait
-    "add_lost_hook", "get_cached_session", "lock", "notify_query", "reconnect", "remove_lost_hook", "stats",
+    "add_lost_hook", "get_cached_session", "get_cached_session_by_token", "lock", "notify_query", "reconnect",
+    "remove_lost_hook", "stats", "token",
 }  # fmt: skip
 
 

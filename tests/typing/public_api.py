@@ -44,6 +44,8 @@ def managers(session_id: UUID, token: str) -> None:
         assert_type(sessions.open_token(token), pgsession.Opened)
         assert_type(sessions.token(created), str | None)
         assert_type(sessions.update_session(created, check="attributes"), pgsession.Session)
+        assert_type(sessions.rotate_session(created, user_id=7, expires_in=60), pgsession.Session)
+        assert_type(sessions.rotate_session(created, grace=timedelta(0)), pgsession.Session)
         assert_type(sessions.list_user_sessions("7"), list[pgsession.Session])
         assert_type(sessions.delete_session(session_id), bool)
         assert_type(sessions.delete_user_sessions(7, keep=session_id), int)

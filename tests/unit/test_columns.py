@@ -16,8 +16,11 @@ from pgsession._protocol.operations import Flag
 
 SESSION = "ab" * 16
 ROWS: dict[str, Any] = {
-    "create": [(SESSION, 3, "ann", None, 5, True, [("k", "1", None)], [(SESSION, 7)])],
-    "update": [(SESSION, 1, int(Flag.CHECK_ATTRIBUTES), 5, "g", [("k", "1", 6, 1)], [("l", 2)])],
+    "create": [(SESSION, 3, "ann", None, 5, True, [("k", "1", None)])],
+    "update": [
+        (SESSION, 1, int(Flag.CHECK_ATTRIBUTES), 5, "g", [("k", "1", 6, 1)], [("l", 2)], (4, 3, 0, "bob"))
+    ],
+    "accesses": [(SESSION, 7)],
     "delete": [SESSION],
 }
 
@@ -32,15 +35,26 @@ def test_the_write_function_takes_the_columns_in_their_order() -> None:
     head = body[body.index("(") : body.index(") RETURNS")]
     names = re.findall(r"(\w+) (?:text|bigint|boolean|integer|uuid)", head)
     arguments = ["node", "mark", "inactivity", "waiting", *columns.Updates._fields, "most_sessions", "evicts"]
-    assert names == [*arguments, *columns.Creates._fields, *columns.Deletes._fields]
+    creates = [*columns.Creates._fields, *columns.Accesses._fields]
+    assert names == [*arguments, *creates, *columns.Deletes._fields]
     assert len(write_arguments(1, False, **ROWS)) == len(names) - 2
 
 
 @pytest.mark.parametrize("kind", list(columns.KINDS))
 def test_a_row_of_each_kind_fills_every_column_of_it(kind: str) -> None:
-    made = {"create": columns.creates_of, "update": columns.updates_of, "delete": columns.deletes_of}[kind]
+    makers = {
+        "create": columns.creates_of,
+        "update": columns.updates_of,
+        "access": columns.accesses_of,
+        "delete": columns.deletes_of,
+    }
+    made: Any = makers[kind]
     optional = {"new_group_ids", "new_attribute_expiries"}
-    assert {name for name, value in made(ROWS[kind])._asdict().items() if value is None} <= optional
+    assert {
+        name
+        for name, value in made(ROWS["accesses" if kind == "access" else kind])._asdict().items()
+        if value is None
+    } <= optional
     assert set(made([])) == {None}
 
 

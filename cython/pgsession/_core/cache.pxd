@@ -81,7 +81,7 @@ cdef class Cache:
 
 
 cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept
-cdef Answer judge(Cache cache, uint32_t slot, int64_t now, int64_t min_version, Claim *claim) noexcept
+cdef Answer check_claim(Cache cache, uint32_t slot, int64_t now, int64_t min_version, Claim *claim) noexcept
 
 cdef inline uint32_t find(Cache cache, Key key, bint in_sync, int64_t *now) noexcept:
     """Return the slot of a session, and the database time; 0 for a miss. The caller has the lock.
@@ -141,7 +141,7 @@ cdef inline Answer look_up_by_token(Cache cache, Key key, bint touch, int64_t mi
         return MISS
     hot = &cache.table.hot[slot]
     if PGS_UNLIKELY((<Record> hot.record).generation != claim.generation):
-        answer = judge(cache, slot, now, min_version, claim)
+        answer = check_claim(cache, slot, now, min_version, claim)
         if answer <= MISS:
             return answer
     return use(cache, slot, now, touch, min_version, found)

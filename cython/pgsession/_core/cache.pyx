@@ -400,7 +400,7 @@ cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t
     return HIT
 
 
-cdef Answer judge(Cache cache, uint32_t slot, int64_t now, int64_t min_version, Claim *claim) noexcept:
+cdef Answer check_claim(Cache cache, uint32_t slot, int64_t now, int64_t min_version, Claim *claim) noexcept:
     """Return the answer to a read with a token of another generation than the record's.
 
     One that is newer than all that is known here may be of a rotation that was not heard of yet: read again.

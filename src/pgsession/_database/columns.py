@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pgsession._protocol.operations import Flag
 
-from .arrays import array, integer_array, optional_integer_array, optional_text_array, text_array
+from .arrays import NONE, array, integer_array, optional_integer_array, optional_text_array, text_array
 
 _CHECK_ATTRIBUTES = int(Flag.CHECK_ATTRIBUTES)
 
@@ -22,7 +22,8 @@ class Updates(NamedTuple):
     """Holds the updates of a batch, as columns.
 
     A row is `(id, base_version, flags, expires | None, group_id | None, [(key, value, expires | None,
-    base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove)`.
+    base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove, rotation | None)`, and a
+    rotation `(generation, base_generation, grace, user_id | None)`.
     """
 
     ids: str | None = None
@@ -44,13 +45,21 @@ class Updates(NamedTuple):
     """The numbers of the updates that remove an attribute, from 1, one for each attribute."""
     drop_keys: str | None = None
     drop_bases: str | None = None
+    generations: str | None = None
+    """The new ones, where something is rotated; `NONE` for the others of the batch."""
+    base_generations: str | None = None
+    """Those that each is based on: where somebody else was faster, nothing is rotated."""
+    graces: str | None = None
+    """Microseconds for which the generation of before is still good."""
+    users: str | None = None
+    """Whom the session is given to, where the flags say that it is; "" for nobody."""
 
 
 class Creates(NamedTuple):
     """Holds the new sessions of a batch, as columns.
 
     A row is `(id, generation, user_id | None, group_id | None, expires, include_inactivity, [(key, value, expires |
-    None), ...], [(id, us), ...] accesses of the user's sessions that this node knows of)`.
+    None), ...])`.
     """
 
     new_ids: str | None = None
@@ -65,8 +74,12 @@ class Creates(NamedTuple):
     new_keys: str | None = None
     new_values: str | None = None
     new_attribute_expiries: str | None = None
+
+
+class Accesses(NamedTuple):
+    """Holds, as columns, accesses that this node knows of to sessions of the users who get one; a row is `(id, us)`."""
+
     accessed_ids: str | None = None
-    """All accesses of all rows."""
     accessed_at: str | None = None
 
 
@@ -90,6 +103,10 @@ SQL_TYPES: Final = {
     "drop_of": "integer[]",
     "drop_keys": "text[]",
     "drop_bases": "bigint[]",
+    "generations": "bigint[]",
+    "base_generations": "bigint[]",
+    "graces": "bigint[]",
+    "users": "text[]",
     "new_ids": "uuid[]",
     "new_generations": "bigint[]",
     "new_user_ids": "text[]",
@@ -107,6 +124,7 @@ SQL_TYPES: Final = {
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     "update": Updates._fields,
     "create": Creates._fields,
+    "access": Accesses._fields,
     "delete": Deletes._fields,
 }
 
@@ -125,7 +143,7 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
     """Return the columns of update rows."""
     if not rows:
         return Updates()
-    ids, bases, flags, expiries, groups, sets, drops = zip(*rows, strict=True)
+    ids, bases, flags, expiries, groups, sets, drops, rotations = zip(*rows, strict=True)
     checked = any(flag & _CHECK_ATTRIBUTES for flag in flags)
     keys, values, ends_at, set_bases = _transposed([one for some in sets for one in some], 4)
     drop_of = [number for number, some in enumerate(drops, 1) for _ in some]
@@ -144,16 +162,28 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
         drop_of=integer_array(drop_of) if drop_of else None,
         drop_keys=text_array(drop_keys) if drop_of else None,
         drop_bases=integer_array(drop_bases) if drop_of else None,
+        **(_rotations_of(rotations) if any(rotations) else {}),
     )
+
+
+def _rotations_of(rotations: Sequence[tuple[int, int, int, str | None] | None]) -> dict[str, str | None]:
+    generations, bases, graces, users = zip(
+        *((NONE, 0, 0, None) if one is None else one for one in rotations), strict=True
+    )
+    return {
+        "generations": integer_array(generations),
+        "base_generations": integer_array(bases),
+        "graces": integer_array(graces),
+        "users": text_array(user or "" for user in users) if any(users) else None,
+    }
 
 
 def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
     """Return the columns of create rows."""
     if not rows:
         return Creates()
-    ids, generations, users, groups, expiries, inactivities, attributes, accesses = zip(*rows, strict=True)
+    ids, generations, users, groups, expiries, inactivities, attributes = zip(*rows, strict=True)
     keys, values, ends_at = _transposed([one for some in attributes for one in some], 3)
-    accessed = [one for some in accesses for one in some]
     return Creates(
         new_ids=array(ids),
         new_generations=integer_array(generations),
@@ -165,9 +195,14 @@ def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
         new_keys=text_array(keys),
         new_values=text_array(values),
         new_attribute_expiries=optional_integer_array(ends_at),
-        accessed_ids=array([key for key, _ in accessed]) if accessed else None,
-        accessed_at=integer_array([at for _, at in accessed]) if accessed else None,
     )
+
+
+def accesses_of(accesses: Sequence[tuple[str, int]]) -> Accesses:
+    """Return the columns of accesses."""
+    if not accesses:
+        return Accesses()
+    return Accesses(array([key for key, _ in accesses]), integer_array([at for _, at in accesses]))
 
 
 def deletes_of(ids: Sequence[str]) -> Deletes:

@@ -64,10 +64,13 @@ the order in which they were given:
      "turned_away": [[i, "too_many"] | [i, "locked"], ...] creates; all others were made, "created_at": us,
      "evicted": [id, ...], the sessions that made room for created ones,
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
-     "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version,
-     "refused": [[i, "gone"] | [i, "locked"] | [i, "session", current_version] | [i, "attributes", [key, ...]], ...]
+     "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version, or that rotate,
+     "refused": [[i, "gone"] | [i, "locked"] | [i, "too_many"] | [i, "session", current_version]
+                 | [i, "attributes", [key, ...]], ...],
+     "displaced": [id, ...], the sessions that made room for those given to another user,
      "delete": [[i, "ok", user, group] | [i, "gone"] | [i, "locked"], ...]}
-in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive. A create is
+in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive, and for an
+update which is based on a version below owner_since that another user has the session since. A create is
 "locked" if another login of its user's bucket is under way (with `wait` it waits for that), or if what it would evict is
 all being written to at this moment. Creates are not announced (nobody can know their id yet); evictions are.
 """
@@ -82,7 +85,7 @@ from psycopg import sql
 from pgsession._protocol import rules
 
 from . import script
-from .columns import creates_of, deletes_of, updates_of
+from .columns import accesses_of, creates_of, deletes_of, updates_of
 from .script import Parameter, Script
 from .templates import names_of, parameter_types, render
 
@@ -125,6 +128,7 @@ def write_arguments(
     update: Sequence[Sequence[Any]] = (),
     delete: Sequence[str] = (),
     *,
+    accesses: Sequence[tuple[str, int]] = (),
     max_sessions: int = 0,
     evicts: bool = True,
 ) -> tuple[Parameter, ...]:
@@ -136,6 +140,7 @@ def write_arguments(
         create: The rows of the creates.
         update: The rows of the updates.
         delete: The ids of the sessions to delete.
+        accesses: The accesses that this node knows of to sessions of the users who get one, with their times.
         max_sessions: The number of sessions that a user may have; 0: any number.
         evicts: True where the least recently used sessions of a user who has too many go; otherwise the new ones are
             turned away.
@@ -147,6 +152,7 @@ def write_arguments(
         max_sessions,
         evicts,
         *creates_of(create),
+        *accesses_of(accesses),
         *deletes_of(delete),
     )
 

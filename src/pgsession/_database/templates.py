@@ -52,6 +52,7 @@ FUNCTIONS: Final = {
     "name_channel": "session_name_channel_1",
     "note": "session_note_1",
     "page": "session_page_1",
+    "prepare_updates": "session_prepare_updates_1",
     "prove": "session_prove_1",
     "raise_version": "session_raise_version_1",
     "read_snapshots": "session_read_snapshots_1",
@@ -59,6 +60,7 @@ FUNCTIONS: Final = {
     "remove_attributes": "session_remove_attrs_1",
     "remove_expired": "session_remove_expired_1",
     "renew": "session_lock_renew_1",
+    "rotate": "session_rotate_1",
     "rotate_secret": "session_rotate_secret",
     "row_loaded": "session_row_loaded_1",
     "send": "session_send_1",
@@ -141,6 +143,7 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     names["incarnation_place"] = sql.SQL("pg_catalog.pg_relation_filepath({incarnation_oid})").format(**names)
     names["random_secret"] = sql.SQL("(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))")
     names["refuse_table"] = sql.SQL(_REFUSE_TABLE)
+    names["none"] = sql.SQL(f"({NONE + 1} - 1)")
     names["items"] = sql.Literal(_ITEMS)
     names["moved"] = sql.Literal(f" {events.encode(events.Moved())}")
     names["channel"] = render(_CHANNEL, names)

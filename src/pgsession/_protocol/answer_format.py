@@ -25,7 +25,7 @@ class TurnedAway(Answer, array_like=True):
 class Refusal(Answer, array_like=True):
     """Says why an update was not done."""
 
-    status: Literal["gone", "session", "attributes", "locked"]
+    status: Literal["gone", "session", "attributes", "too_many", "locked"]
     detail: Bigint | list[str] = 0
 
     @property
@@ -72,6 +72,7 @@ class Answers(msgspec.Struct):
     refused: list[Refusal] = []
     delete: list[DeleteAnswer] = []
     evicted: list[str] = []
+    displaced: list[str] = []
 
 
 _answers_decoder = msgspec.json.Decoder(Answers)

@@ -25,7 +25,7 @@ class Settled(NamedTuple):
     locked: list[Operation]
     """The operations whose rows somebody else has locked at the moment; nothing of them was done."""
     evicted: list[bytes]
-    """The sessions that made room for created ones."""
+    """The sessions that made room for others of their users."""
 
 
 def settle(
@@ -69,7 +69,8 @@ def settle(
     results.extend((create, create.saved(answers.created_at)) for create in creates.values())
     for operation in locked:
         operation.locked += 1
-    return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
+    evicted = [bytes.fromhex(key) for key in answers.evicted + answers.displaced]
+    return Settled(answers.incarnation, results, locked, evicted)
 
 
 def _saved_elsewhere(snapshot: str) -> Record | Exception:

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, TypeVar
 
 from .answers import Settled, settle
-from .operations import Create, Delete, Operation, Update
+from .operations import Create, Delete, Operation, Room, Update
 
 T = TypeVar("T")
 
@@ -54,11 +54,18 @@ class Batch:
     def limit(self) -> tuple[int, bool]:
         """Return how many sessions a user may have (0: any number), and True where more push out old ones.
 
-        This limit is the same for all creates of a batch: it is their node's.
+        This limit is the same for all of a batch: it is their node's.
         """
-        if not self._creates:
-            return 0, True
-        return self._creates[0].limit, self._creates[0].policy == "evict"
+        room = next((room for room in self._rooms()), None)
+        return (0, True) if room is None else (room.limit, room.evicts)
+
+    def accesses(self) -> list[tuple[str, int]]:
+        """Return the accesses known here to sessions of the users who get one."""
+        return [(key.hex(), at) for room in self._rooms() for key, at in room.accesses]
+
+    def _rooms(self) -> list[Room]:
+        givers: list[Create | Update] = [*self._creates, *self._updates]
+        return [giver.room for giver in givers if giver.room is not None]
 
     def rows(self) -> tuple[list[Any], list[Any], list[Any]]:
         """Return its creates, updates and deletes as rows (see `pgsession._database.statements`)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pgsession._core.record import Record
@@ -34,12 +34,15 @@ class Flag(enum.IntFlag):
     CHANGE_INACTIVITY = 32
     INCLUDE_INACTIVITY = 64
     """The value to which CHANGE_INACTIVITY changes it."""
+    CHANGE_USER = 128
+    """Give the session to another user, or to nobody; if its generation is the one that the update is based on."""
 
 
 # Plain ints: every update puts some of them together.
 _NOTIFY, _NOTIFY_ON_CONFLICT = int(Flag.NOTIFY), int(Flag.NOTIFY_ON_CONFLICT)
 _CHANGE_GROUP = int(Flag.CHANGE_GROUP)
 _CHANGE_INACTIVITY, _INCLUDE_INACTIVITY = int(Flag.CHANGE_INACTIVITY), int(Flag.INCLUDE_INACTIVITY)
+_CHANGE_USER = int(Flag.CHANGE_USER)
 _CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTRIBUTES)}
 
 
@@ -49,6 +52,30 @@ def new_generation() -> int:
     A counter would be given out again after a crash or a restore from a backup.
     """
     return int.from_bytes(os.urandom(8), "big", signed=True)
+
+
+class Room(NamedTuple):
+    """Says how room is made for a session of a user, where it is given one."""
+
+    limit: int
+    """The most sessions that a user may have; 0: any number."""
+    evicts: bool
+    """True: the user's least recently used session goes; False: there is an error."""
+    accesses: list[tuple[bytes, int]]
+    """What this node knows of the user's other sessions, by key and time."""
+
+
+class Rotation(NamedTuple):
+    """Ends the tokens of a session, and perhaps gives it to another user."""
+
+    generation: int
+    """The new one."""
+    grace: int
+    """Microseconds for which the tokens of before are still good."""
+    user: tuple[str | None] | None = None
+    """The user who gets it, or nobody; None: it keeps the one that it has."""
+    room: Room | None = None
+    """How room is made for it among the user's sessions."""
 
 
 class Operation:
@@ -79,6 +106,11 @@ class Operation:
         self.finished = False
         self.future: Any = None
 
+    @property
+    def room(self) -> Room | None:
+        """Return how room is made, where this gives a user a session."""
+        return None
+
     def result(self, answer: Answer) -> Record | Exception | None:
         """Return what the caller gets for the server's answer: a value, or the exception to raise."""
         raise NotImplementedError
@@ -88,14 +120,12 @@ class Create(Operation):
     """Creates one session."""
 
     __slots__ = (
-        "accesses",
+        "_room",
         "attributes",
         "expires_at",
         "generation",
         "group_id",
         "include_inactivity",
-        "limit",
-        "policy",
         "user_id",
     )
 
@@ -108,9 +138,7 @@ class Create(Operation):
         expires_at: int,
         include_inactivity: bool,
         attributes: list[tuple[str, bytes, int | None]],
-        limit: int,
-        policy: str,
-        accesses: list[tuple[bytes, int]],
+        room: Room,
     ) -> None:
         super().__init__(key, 256 + sum(len(name) + len(value) for name, value, _ in attributes))
         self.generation = generation
@@ -119,22 +147,24 @@ class Create(Operation):
         self.expires_at = expires_at
         self.include_inactivity = include_inactivity
         self.attributes = attributes
-        self.limit = limit
-        self.policy = policy
-        self.accesses = accesses
+        self._room = room
+
+    @property
+    def room(self) -> Room:
+        """Return how room is made for it."""
+        return self._room
 
     def row(self) -> tuple[Any, ...]:
         """Return this operation as a row of the write function (see `pgsession._database.statements`)."""
         return (
             self.key.hex(), self.generation, self.user_id, self.group_id, self.expires_at, self.include_inactivity,
             [(name, value.decode(), ends) for name, value, ends in self.attributes],
-            [(key.hex(), at) for key, at in self.accesses],
         )  # fmt: skip
 
     def result(self, answer: Answer) -> Exception:
         """Return the error of a create that was not done."""
         assert self.user_id is not None
-        return TooManySessionsError(self.user_id, self.limit)
+        return TooManySessionsError(self.user_id, self._room.limit)
 
     def saved(self, created_at: int) -> Record:
         """Return the new record: what is stored is what was sent. Its versions begin at the database's clock."""
@@ -151,9 +181,9 @@ class Create(Operation):
 
 
 class Update(Operation):
-    """Changes one session: its attributes, its expiry, its inactivity rule, its group."""
+    """Changes one session: its attributes, its expiry, its inactivity rule, its group, its tokens, its user."""
 
-    __slots__ = ("deletes", "expires_at", "flags", "group_id", "record", "sets")
+    __slots__ = ("deletes", "expires_at", "flags", "group_id", "record", "rotation", "sets")
 
     def __init__(
         self,
@@ -167,6 +197,7 @@ class Update(Operation):
         group: tuple[str | None] | None,
         notify: bool,
         notify_on_conflict: bool,
+        rotation: Rotation | None = None,
     ) -> None:
         size = 128
         for name, value, _, _ in sets:
@@ -177,7 +208,8 @@ class Update(Operation):
         self.deletes = deletes
         self.expires_at = expires_at
         self.group_id = group[0] if group else None
-        flags = _NOTIFY if notify else 0
+        self.rotation = rotation
+        flags = _NOTIFY if notify or rotation is not None else 0
         if notify_on_conflict:
             flags |= _NOTIFY_ON_CONFLICT
         if check is not None:
@@ -186,7 +218,14 @@ class Update(Operation):
             flags |= _CHANGE_INACTIVITY | (_INCLUDE_INACTIVITY if include_inactivity else 0)
         if group is not None:
             flags |= _CHANGE_GROUP
+        if rotation is not None and rotation.user is not None:
+            flags |= _CHANGE_USER
         self.flags = flags
+
+    @property
+    def room(self) -> Room | None:
+        """Return how room is made among the sessions of the user who gets it."""
+        return None if self.rotation is None else self.rotation.room
 
     def row(self) -> tuple[Any, ...]:
         """Return this operation as a row of the write function (see `pgsession._database.statements`)."""
@@ -199,7 +238,12 @@ class Update(Operation):
             self.group_id,
             sets,
             self.deletes,
+            None if self.rotation is None else self._rotation_row(self.rotation),
         )
+
+    def _rotation_row(self, rotation: Rotation) -> tuple[int, int, int, str | None]:
+        user = rotation.user[0] if rotation.user else None
+        return (rotation.generation, self.record.generation, rotation.grace, user)
 
     def result(self, answer: Answer) -> Exception:
         """Return the error of an update that was not done."""
@@ -209,6 +253,11 @@ class Update(Operation):
             return SessionVersionConflict(session_id, self.record.version, answer.version)
         if answer.status == "attributes":
             return AttributeVersionConflict(session_id, answer.keys)
+        if answer.status == "too_many":
+            rotation = self.rotation
+            if rotation is None or rotation.user is None or rotation.room is None:
+                raise LookupError("an update that gives no user a session is answered 'too_many'")
+            return TooManySessionsError(str(rotation.user[0]), rotation.room.limit)
         return SessionNotFoundError(session_id)
 
     def saved(self, version: int, updated_at: int) -> Record:

@@ -40,7 +40,7 @@ from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._protocol import events, rules
 from pgsession._protocol.coherence import Coherence, Fill, satisfies
-from pgsession._protocol.operations import Create, Delete, Operation, Update, new_generation
+from pgsession._protocol.operations import Create, Delete, Operation, Room, Rotation, Update, new_generation
 from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
@@ -522,12 +522,15 @@ class SessionManager(Reader):
         stored = self._new_attributes(key, ends, attributes)
         runtime = self._ready()
         operation = Create(
-            key, new_generation(), user, group, ends, inactivity, stored,
-            config.max_sessions, config.max_sessions_policy,
-            self._cache.accesses_of_user(user) if config.max_sessions and user is not None else [],
+            key, new_generation(), user, group, ends, inactivity, stored, self._room_for(user),
         )  # fmt: skip
         record = self._write(runtime, operation)
         return session_of(self._cache, record, from_cache=False)
+
+    def _room_for(self, user: str | None) -> Room:
+        limit = self._config.max_sessions
+        accesses = self._cache.accesses_of_user(user) if limit and user is not None else []
+        return Room(limit, self._config.max_sessions_policy == "evict", accesses)
 
     def _new_attributes(
         self, key: bytes, ends: int, attributes: Mapping[str, Any] | None
@@ -552,6 +555,7 @@ class SessionManager(Reader):
         expires_in: timedelta | float | None = None,
         include_inactivity: bool | None = None,
         group_id: str | int | UUID | UnsetType | None = UNSET,
+        user_id: str | int | UUID | UnsetType | None = UNSET,
     ) -> Session:
         """Save what changed in a session, nested changes included, and return the session at its new version.
 
@@ -567,10 +571,13 @@ class SessionManager(Reader):
             expires_in: After how long it is to end, a timedelta or seconds.
             include_inactivity: True or False: whether it is to end by inactivity too; None: as before.
             group_id: Its new group; None: no group any more.
+            user_id: The user who gets it; None: nobody. That is a login: see `rotate_session`, which this is as well
+                then. The browser needs its new token.
 
         Raises:
-            SessionNotFoundError: The session is gone: deleted, expired or inactive.
+            SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since.
             SessionVersionConflict, AttributeVersionConflict: The check failed; nothing was written.
+            TooManySessionsError: The user who is to get it has `Config.max_sessions`, and the policy is "reject".
             SessionInvalidatedError: The session object was invalidated.
             SessionTooLargeError, TooManyAttributesError: The session would grow beyond a limit of `Config`.
             TypeError, ValueError: An argument is not usable; the message names it.
@@ -578,7 +585,61 @@ class SessionManager(Reader):
         """
         return self._update(
             session, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
-            include_inactivity=include_inactivity, group_id=group_id,
+            include_inactivity=include_inactivity, group_id=group_id, user_id=user_id,
+        )  # fmt: skip
+
+    def rotate_session(
+        self,
+        session: Session,
+        *,
+        user_id: str | int | UUID | UnsetType | None = UNSET,
+        grace: timedelta | float | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+    ) -> Session:
+        """Give a session a new token, in one write, which also saves pending changes; return the session.
+
+        `token` gives the token. Do so at each login, with `user_id`: nobody who has planted or seen the token of before
+        is logged in with it. And with `grace=0` where rights grow or a password was changed. Id, locks and attributes
+        stay.
+
+        Of two requests that rotate a session without a user, the second rotates nothing: its changes are saved, and
+        `token` gives none for it, since the browser gets that of the first.
+
+        Args:
+            session: The session, with its pending changes.
+            user_id: The user who gets the session, also the one who has it already; None: nobody. The limit of the
+                user's sessions is enforced as in `create_session`, and what others hold of the session can no longer be
+                saved where it was another user's. It ends after `Config.session_expiration`, unless an expiry is given.
+                Tokens of before end at once.
+            grace: For how long the token of before is still good, a timedelta or seconds, so that requests under way
+                are not logged out; None: for `Config.rotation_grace`. 0: it ends at once.
+            group_id: Its new group; None: no group any more.
+            expires_at: When it is to end, an aware datetime.
+            expires_in: After how long it is to end, a timedelta or seconds.
+
+        Raises:
+            SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since.
+            SessionVersionConflict: A user was given, and the session was opened by an older token, or was rotated by
+                somebody else since; nothing was done.
+            TooManySessionsError: The user has `Config.max_sessions`, and the policy is "reject"; nothing was done.
+            SessionInvalidatedError: The session object was invalidated.
+            SessionTooLargeError, TooManyAttributesError: The session would grow beyond a limit of `Config`.
+            TypeError, ValueError: An argument is not usable; the message names it.
+            WriteOutcomeUnknown: The connection was lost at the wrong moment; this may have been done.
+        """
+        if grace is None:
+            lasting = microseconds_of(self._config.rotation_grace)
+        else:
+            lasting = microseconds("grace", grace, 0)
+            if lasting and user_id is not UNSET:
+                raise ValueError(
+                    "grace: must be 0 or None where user_id is given, for the old token ends at once"
+                )
+        return self._update(
+            session, None, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
+            grace=lasting,
         )  # fmt: skip
 
     def _update(
@@ -592,7 +653,10 @@ class SessionManager(Reader):
         expires_in: timedelta | float | None = None,
         include_inactivity: bool | None = None,
         group_id: str | int | UUID | UnsetType | None = UNSET,
+        user_id: str | int | UUID | UnsetType | None = UNSET,
+        grace: int | None = None,
     ) -> Session:
+        """Save changes; rotate the session where a user or a `grace`, in microseconds, is given."""
         rules.instance("session", session, Session, "a Session")
         rules.choice("check", check, _CHECKS)
         if include_inactivity is not None:
@@ -600,10 +664,19 @@ class SessionManager(Reader):
         ends = rules.expiry(self._clock, expires_at, expires_in)
         notify = rules.boolean("notify", notify) and self._config.notify_on_updates
         group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
+        rotation = self._rotation(session, user_id, grace)
+        if ends is None and rotation is not None and rotation.user is not None:
+            ends = self._clock.database_now() + microseconds_of(self._config.session_expiration)
         runtime = self._open_runtime() if self._runtime is not None else self._ready()
         session._check_usable()
         changes = session._changes()
-        if changes is None and ends is None and include_inactivity is None and group is None:
+        if (
+            changes is None
+            and ends is None
+            and include_inactivity is None
+            and group is None
+            and rotation is None
+        ):
             return self._confirm(runtime, session, check, deadline)
         operation = Update(
             session._record,
@@ -615,10 +688,26 @@ class SessionManager(Reader):
             group=group,
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
+            rotation=rotation,
         )
         record = self._write(runtime, operation, deadline)
-        session._saved(changes, record, 0)
+        rotated = rotation is not None and record.generation == rotation.generation
+        session._saved(changes, record, 0, rotated)
         return session
+
+    def _rotation(
+        self, session: Session, user_id: str | int | UUID | UnsetType | None, grace: int | None
+    ) -> Rotation | None:
+        """Return the rotation that these arguments ask for.
+
+        Who has come by an older token does not earn the current one: nothing is rotated.
+        """
+        if user_id is UNSET:
+            return None if grace is None or session._by_older_token else Rotation(new_generation(), grace)
+        user = rules.optional_identifier("user_id", user_id)
+        if session._by_older_token:
+            raise SessionVersionConflict(session.id, session.version, session.version)
+        return Rotation(new_generation(), 0, (user,), self._room_for(user))
 
     def _confirm(
         self, runtime: Runtime, session: Session, check: Check | None, deadline: float | None
@@ -626,7 +715,7 @@ class SessionManager(Reader):
         """Do an update that changes nothing: write nothing, and still tell whether the session is there, and newer."""
         based_on = session._record
         record = self._fetch(runtime, based_on.key, True, 0, deadline)
-        if record is None:
+        if record is None or based_on.version < record.owner_since:
             raise SessionNotFoundError(session.id)
         if check == "session" and record.version != based_on.version:
             conflict = SessionVersionConflict(session.id, based_on.version, record.version)

@@ -279,7 +279,12 @@ class Store:
                 return None
             limit, evicts = batch.limit
             arguments = write_arguments(
-                self._inactivity, wait, *batch.rows(), max_sessions=limit, evicts=evicts
+                self._inactivity,
+                wait,
+                *batch.rows(),
+                accesses=batch.accesses(),
+                max_sessions=limit,
+                evicts=evicts,
             )
             return self._sql.write(
                 self._node, mark, arguments,

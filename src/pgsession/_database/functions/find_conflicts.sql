@@ -1,4 +1,4 @@
--- The attributes whose version is not the one that a checking update is based on, as {{number of the update: "[key, ...]"}}. An
+-- The attributes whose version is not the one that a checking update is based on, as {{number of the update: what its answer says}}. An
 -- expired attribute counts as absent, or as its own version.
 CREATE FUNCTION {find_conflicts}(ids uuid[], flags integer[], set_ends integer[], set_keys text[], set_bases bigint[],
     drop_of integer[], drop_keys text[], drop_bases bigint[]) RETURNS jsonb
@@ -8,7 +8,7 @@ DECLARE
 BEGIN
     RETURN (
         SELECT coalesce(jsonb_object_agg(w.i, w.keys), '{{}}') FROM (
-            SELECT k.i, json_agg(x.key)::text AS keys
+            SELECT k.i, '"attributes",' || json_agg(x.key)::text AS keys
             FROM unnest(ids, flags) WITH ORDINALITY k(id, flags, i)
             CROSS JOIN LATERAL (
                 SELECT set_keys[n] AS key, set_bases[n] AS base

@@ -1,6 +1,7 @@
--- Sees to it that a batch of new sessions leaves no user with more than most_sessions: which of the arrivals are too many,
--- which are evicted by later ones of the same batch before they exist, which cannot be decided at this moment; and the
--- sessions that had to go, in hex, overtaken arrivals included. The user '' is nobody, who has any number of sessions.
+-- Sees to it that a batch of arrivals, new sessions or such that are given to another user, leaves no user with more than
+-- most_sessions: which of the arrivals are too many, which are evicted by later ones of the same batch, which cannot be decided
+-- at this moment; and the sessions that had to go, in hex, of which no arrival is one. The user '' is nobody, who has any number
+-- of sessions.
 CREATE FUNCTION {make_room}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
     arrivals uuid[], users text[], accessed_ids uuid[], accessed_at bigint[],
     OUT too_many bigint[], OUT overtaken bigint[], OUT locked bigint[], OUT evicted text[])
@@ -24,7 +25,7 @@ BEGIN
         SELECT u.user_id, least(u.arriving, most_sessions) AS staying, l.living
         FROM (SELECT c.user_id, c.arriving FROM c WHERE c.arrival = 1) u CROSS JOIN LATERAL (
             SELECT count(*) AS living FROM {sessions} s
-            WHERE s.user_id = u.user_id AND s.expires_at > moment
+            WHERE s.user_id = u.user_id AND s.expires_at > moment AND s.id <> ALL (arrivals)
             AND (NOT s.include_inactivity OR s.last_accessed > moment - idle OR EXISTS (
                 SELECT FROM unnest(accessed_ids, accessed_at) t(id, us)
                 WHERE t.id = s.id AND {timestamp(t.us)} > moment - idle))
@@ -37,15 +38,13 @@ BEGIN
     INTO too_many, overtaken, full_users, excess FROM n;
     IF full_users IS NOT NULL THEN
         SELECT e.short_users, e.evicted INTO short_users, gone
-        FROM {evict}(idle, moment, full_users, excess, accessed_ids, accessed_at) e;
+        FROM {evict}(idle, moment, full_users, excess, arrivals, accessed_ids, accessed_at) e;
         IF short_users IS NOT NULL THEN
             locked := locked || ARRAY(SELECT u.i FROM unnest(users) WITH ORDINALITY u(user_id, i)
                                       WHERE u.user_id = ANY (short_users));
         END IF;
     END IF;
-    IF gone IS NOT NULL OR overtaken IS NOT NULL THEN
-        SELECT array_agg({hex(x.id)}) INTO evicted FROM (
-            SELECT unnest(gone) AS id
-            UNION ALL SELECT arrivals[o.i] FROM unnest(overtaken) o(i) WHERE o.i <> ALL (coalesce(locked, '{{}}'))) x;
+    IF gone IS NOT NULL THEN
+        evicted := ARRAY(SELECT {hex(x.id)} FROM unnest(gone) x(id));
     END IF;
 END $pgsession$;

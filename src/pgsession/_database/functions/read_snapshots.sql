@@ -5,5 +5,5 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
     RETURN (
         SELECT string_agg(concat('[', b.i, ',', to_json({snapshot(s, moment)}), ']'), ',')
-        FROM unnest(numbers) b(i) JOIN {sessions} s ON s.id = ids[b.i]);
+        FROM (SELECT DISTINCT unnest(numbers)) b(i) JOIN {sessions} s ON s.id = ids[b.i]);
 END $pgsession$;

@@ -7,8 +7,7 @@ CREATE FUNCTION {write}(
     node text, mark text, inactivity bigint, waiting boolean,
     {update_parameters},
     most_sessions integer, evicts boolean,
-    {create_parameters},
-    {delete_parameters}) RETURNS text
+    {create_parameters}, {access_parameters}, {delete_parameters}) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $pgsession$
@@ -24,10 +23,12 @@ BEGIN
         answer := '"incarnation":' || coalesce('"' || ran_on || '"', 'null');
     END IF;
     IF new_ids IS NOT NULL THEN
-        answer := concat_ws(',', answer, {write_creates}(events, node, idle, waiting, most_sessions, evicts, {create_arguments}));
+        answer := concat_ws(',', answer, {write_creates}(events, node, idle, waiting, most_sessions, evicts,
+            {create_arguments}, {access_arguments}));
     END IF;
     IF ids IS NOT NULL THEN
-        answer := concat_ws(',', answer, {write_updates}(node, idle, waiting, {update_arguments}));
+        answer := concat_ws(',', answer, {write_updates}(node, idle, waiting, most_sessions, evicts,
+            {update_arguments}, {access_arguments}));
     END IF;
     IF deletes IS NOT NULL THEN
         answer := concat_ws(',', answer, {write_deletes}(events, node, idle, waiting, {delete_arguments}));

@@ -1,6 +1,6 @@
 -- New sessions, once there is room for them. Not announced: nobody can know their ids yet.
 CREATE FUNCTION {write_creates}(events text, node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
-    {create_parameters}) RETURNS text
+    {create_parameters}, {access_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     moment timestamptz;
@@ -14,6 +14,10 @@ BEGIN
     IF most_sessions > 0 THEN
         SELECT r.too_many, r.overtaken, r.locked, r.evicted INTO too_many, overtaken, locked, evicted
         FROM {make_room}(idle, waiting, most_sessions, evicts, new_ids, new_user_ids, accessed_ids, accessed_at) r;
+    END IF;
+    IF overtaken IS NOT NULL THEN
+        evicted := evicted || ARRAY(SELECT {hex(new_ids[o.i])} FROM unnest(overtaken) o(i)
+                                    WHERE o.i <> ALL (coalesce(locked, '{{}}')));
     END IF;
     moment := clock_timestamp();
     first := {us(moment)};

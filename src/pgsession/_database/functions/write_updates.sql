@@ -1,25 +1,23 @@
--- Changes of sessions. Where nobody waits and no attribute is checked, one statement locks, checks and writes. What others
+-- Changes of sessions. Where nobody waits, and nothing is checked or given to another user, one statement locks, checks and writes. What others
 -- change after its snapshot is found, and locked, at a place that the snapshot does not see: the UPDATE passes it by, and it
 -- is answered "locked". Elsewhere the rows are locked first, or the snapshot of before a lock wait would still hold the
 -- attributes of before it.
-CREATE FUNCTION {write_updates}(node text, idle interval, waiting boolean,
-    {update_parameters}) RETURNS text
+CREATE FUNCTION {write_updates}(node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
+    {update_parameters}, {access_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
-    held uuid[]; conflicts jsonb;
-    written bigint[]; versions bigint[]; behind bigint[]; refusals bigint[];
-    refused text; announced text[]; written_at timestamptz; here text[]; snapshots text;
+    held uuid[]; barred jsonb; evicted text[];
+    written bigint[]; versions bigint[]; behind bigint[]; refusals bigint[]; refused text;
+    announced text[]; written_at timestamptz; here text[]; snapshots text;
 BEGIN
-    IF waiting OR set_bases IS NOT NULL THEN
-        held := {lock_sessions}(ids, waiting);
-        conflicts := {find_conflicts}(ids, flags, set_ends, set_keys, set_bases, drop_of, drop_keys, drop_bases);
+    IF waiting OR set_bases IS NOT NULL OR generations IS NOT NULL THEN
+        SELECT p.held, p.barred, p.evicted INTO held, barred, evicted
+        FROM {prepare_updates}(idle, waiting, most_sessions, evicts, {update_arguments}, {access_arguments}) p;
     END IF;
     WITH j AS MATERIALIZED (
         SELECT k.i, k.base, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
-               CASE WHEN NOT {live(s, k.moment, idle)} THEN 'gone'
-                    WHEN k.flags & {check_session} <> 0 AND k.base <> s.version THEN 'session'
-                    WHEN conflicts ? k.i::text THEN 'attributes'
-                    ELSE 'ok' END AS verdict,
+               CASE WHEN NOT {live(s, k.moment, idle)} OR k.base < s.owner_since THEN '"gone"' WHEN k.flags & {check_session} <> 0
+                    AND k.base <> s.version THEN concat('"session",', s.version) ELSE barred->>(k.i::text) END AS verdict,
                k.flags & {notify} <> 0
                OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
         FROM (
@@ -28,7 +26,7 @@ BEGIN
             FROM unnest(ids, bases, flags, expiries, groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
             WHERE held IS NULL OR x.id = ANY (held)
         ) k CROSS JOIN LATERAL (
-            SELECT s.id, s.ctid AS place, s.version, s.expires_at, s.include_inactivity, s.last_accessed, s.group_id
+            SELECT s.id, s.ctid AS place, s.version, s.owner_since, s.expires_at, s.include_inactivity, s.last_accessed, s.group_id
             FROM {sessions} s WHERE s.id = k.id FOR NO KEY UPDATE SKIP LOCKED
         ) s
     ), u AS (
@@ -38,7 +36,7 @@ BEGIN
             include_inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.include_inactivity ELSE j.flags & {include_inactivity} <> 0 END,
             inactivity = CASE WHEN j.flags & {change_inactivity} = 0 THEN s.inactivity WHEN j.flags & {include_inactivity} <> 0 THEN idle END,
             group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
-        FROM j WHERE s.ctid = j.place AND j.verdict = 'ok'
+        FROM j WHERE s.ctid = j.place AND j.verdict IS NULL
         RETURNING j.i, j.base, j.moment, j.announce, s.id, s.version
     ), a AS (
         INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
@@ -47,11 +45,9 @@ BEGIN
         ON CONFLICT (session_id, key) DO UPDATE
             SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
     ), r AS MATERIALIZED (
-        SELECT array_agg(j.i) AS refusals,
-               string_agg(concat('[', j.i, ',"', j.verdict, '"', CASE j.verdict
-                   WHEN 'session' THEN concat(',', j.version) WHEN 'attributes' THEN concat(',', conflicts->>(j.i::text)) END, ']'), ',') AS refused,
-               array_agg({changed(j.id, j.version)}) FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> 'gone') AS told
-        FROM j WHERE j.verdict <> 'ok'
+        SELECT array_agg(j.i) AS refusals, string_agg(concat('[', j.i, ',', j.verdict, ']'), ',') AS refused,
+               array_agg({changed(j.id, j.version)}) FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> '"gone"') AS told
+        FROM j WHERE j.verdict IS NOT NULL
     )
     SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE u.base <> u.version - 1), max(u.moment),
            array_agg({changed(u.id, u.version)}) FILTER (WHERE u.announce) || (SELECT r.told FROM r),
@@ -64,13 +60,16 @@ BEGIN
     IF drop_of IS NOT NULL THEN
         PERFORM {remove_attributes}(ids, written, drop_of, drop_keys);
     END IF;
+    IF generations IS NOT NULL THEN
+        behind := behind || {rotate}(ids, written, flags, generations, base_generations, graces, users, written_at);
+    END IF;
     IF behind IS NOT NULL THEN
         snapshots := {read_snapshots}(ids, behind, written_at);
     END IF;
-    IF announced IS NOT NULL THEN
-        PERFORM {announce}(here[2], node, announced, {sessions_a_payload});
+    IF announced IS NOT NULL OR evicted IS NOT NULL THEN
+        PERFORM {announce}(here[2], node, announced || ARRAY(SELECT 'd' || x FROM unnest(evicted) x), {sessions_a_payload});
     END IF;
     RETURN concat('"incarnation":', coalesce('"' || here[1] || '"', 'null'),
         ',"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),
-        '],"updated_at":', coalesce({us(written_at)}, 0), ',"snapshots":[', snapshots, '],"refused":[', refused, ']');
+        '],"updated_at":', coalesce({us(written_at)}, 0), ',"snapshots":[', snapshots, '],"refused":[', refused, '],"displaced":', coalesce(to_json(evicted)::text, '[]'));
 END $pgsession$;

@@ -1,4 +1,4 @@
-"""The record judges the tokens of its session, at every hit: which are good, which no more, and what is asked again."""
+"""The record checks the tokens of its session, at every hit: which are good, which no more, and what is asked again."""
 
 from __future__ import annotations
 
