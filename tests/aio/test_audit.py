@@ -77,6 +77,28 @@ async def test_who_has_to_make_room(open_manager: OpenAsyncManager) -> None:
     assert heard.events[2].session_id == first.id and heard.events[2].user_id == "alice"
 
 
+async def test_new_tokens_and_logins(open_manager: OpenAsyncManager) -> None:
+    heard = Heard()
+    manager = await open_manager(max_sessions=1, on_audit_event=heard, signer=pgsession.Signer(b"k" * 32))
+    old = await manager.create_session("alice")
+    session = await manager.create_session()
+    token = manager.token(session)
+    await manager.rotate_session(session, user_id="alice")
+    await manager.rotate_session(session, user_id="alice")
+    await manager.rotate_session(session)
+    assert token is not None and (await manager.open_token(token)).session is None
+    assert (await heard.kinds(7))[2:] == [
+        ("session_bound", None),
+        ("session_expired", "evicted"),
+        ("session_renewed", None),
+        ("session_renewed", None),
+        ("session_use_after_expire", "superseded"),
+    ]
+    bound, evicted, *_ = heard.events[2:]
+    assert (bound.session_id, bound.user_id) == (session.id, "alice")
+    assert (evicted.session_id, evicted.user_id) == (old.id, "alice")
+
+
 async def test_many_are_told_at_once_with_their_number(open_manager: OpenAsyncManager) -> None:
     heard = Heard()
     other = await open_manager(max_sessions=0)

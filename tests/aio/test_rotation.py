@@ -306,6 +306,20 @@ async def test_what_is_gone_is_not_rotated(open_nodes: Any) -> None:
     assert await nodes.a.get_session(old.id, refresh=True) is not None, "nobody was evicted for nothing"
 
 
+async def test_what_is_not_written_evicts_nobody(open_nodes: Any, tables: Tables) -> None:
+    nodes = await open_nodes(max_sessions=1)
+    old = await nodes.a.create_session("ann")
+    expired, outdated = await nodes.a.create_session(), await nodes.a.create_session()
+    tables.run("UPDATE {sessions} SET expires_at = now() - interval '1 second' WHERE id = %s", expired.id)
+    with pytest.raises(pgsession.SessionNotFoundError):
+        await nodes.a.rotate_session(expired, user_id="ann")
+    other = await nodes.b.get_session(outdated.id)
+    await nodes.b.update_session(other, group_id="g")
+    with pytest.raises(pgsession.SessionVersionConflict):
+        await nodes.a.update_session(outdated, user_id="ann", check="session")
+    assert await nodes.a.get_session(old.id, refresh=True) is not None
+
+
 async def test_locks_stay(open_nodes: Any) -> None:
     nodes = await open_nodes()
     session = await nodes.a.create_session()

@@ -308,6 +308,20 @@ def test_what_is_gone_is_not_rotated(open_nodes: Any) -> None:
     assert nodes.a.get_session(old.id, refresh=True) is not None, "nobody was evicted for nothing"
 
 
+def test_what_is_not_written_evicts_nobody(open_nodes: Any, tables: Tables) -> None:
+    nodes = open_nodes(max_sessions=1)
+    old = nodes.a.create_session("ann")
+    expired, outdated = nodes.a.create_session(), nodes.a.create_session()
+    tables.run("UPDATE {sessions} SET expires_at = now() - interval '1 second' WHERE id = %s", expired.id)
+    with pytest.raises(pgsession.SessionNotFoundError):
+        nodes.a.rotate_session(expired, user_id="ann")
+    other = nodes.b.get_session(outdated.id)
+    nodes.b.update_session(other, group_id="g")
+    with pytest.raises(pgsession.SessionVersionConflict):
+        nodes.a.update_session(outdated, user_id="ann", check="session")
+    assert nodes.a.get_session(old.id, refresh=True) is not None
+
+
 def test_locks_stay(open_nodes: Any) -> None:
     nodes = open_nodes()
     session = nodes.a.create_session()

@@ -5,7 +5,12 @@ all that. There is exactly one spelling for each sequence of bytes: 88 character
 4648, section 5) are 66 bytes, each character six bits of them. The cryptography is the standard library's.
 """
 
-from hmac import compare_digest, digest
+from hmac import compare_digest
+
+try:
+    from _hashlib import hmac_digest as digest      # what hmac.digest calls, without its frame
+except ImportError:                                 # a Python without OpenSSL
+    from hmac import digest
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 

@@ -129,9 +129,22 @@ class AuditLog:
                 )
             elif isinstance(operation, Update) and isinstance(result, ConflictError):
                 self.conflict(operation.record, result)
+            elif isinstance(operation, Update) and isinstance(result, Record):
+                self._rotated(operation, result, users)
         user = users.pop() if len(users) == 1 else None
         for key in evicted:
             self.ended("evicted", session=key, user_id=user)
+
+    def _rotated(self, operation: Update, record: Record, users: set[str]) -> None:
+        """Tell of a session that has a new token, and perhaps another user, among whose sessions room was made."""
+        if operation.rotation is None or operation.rotation.generation != record.generation:
+            return
+        if operation.record.user_id == record.user_id:
+            self.rotated(record)
+            return
+        if record.user_id is not None:
+            users.add(record.user_id)
+        self.bound(record)
 
     # -- the events that wait -------------------------------------------------------------------------------------
 
