@@ -470,3 +470,15 @@ async def test_a_check_takes_no_longer_than_any_call(open_manager: OpenAsyncMana
         health = await manager.check_health(timeout=60)
         assert not health.ready and time.monotonic() - began < 3 * 0.5
         proxy.forward()
+
+
+async def test_refused_tokens(open_manager: OpenAsyncManager) -> None:
+    manager = await open_manager(signer=pgsession.Signer(b"k" * 32))
+    session = await manager.create_session("u")
+    good, before = manager.token(session), manager.stats()
+    assert good is not None and await manager.get_session_by_token(good) is not None
+    assert manager.get_cached_session_by_token("forged") is None
+    assert (await manager.open_token("forged")).state == "forged"
+    await manager.delete_session(session.id)
+    assert await manager.get_session_by_token(good) is None
+    await moved(manager, before, refused_tokens=3)

@@ -462,3 +462,15 @@ def test_a_check_takes_no_longer_than_any_call(open_manager: OpenAsyncManager, d
         health = manager.check_health(timeout=60)
         assert not health.ready and time.monotonic() - began < 3 * 0.5
         proxy.forward()
+
+
+def test_refused_tokens(open_manager: OpenAsyncManager) -> None:
+    manager = open_manager(signer=pgsession.Signer(b"k" * 32))
+    session = manager.create_session("u")
+    good, before = manager.token(session), manager.stats()
+    assert good is not None and manager.get_session_by_token(good) is not None
+    assert manager.get_cached_session_by_token("forged") is None
+    assert (manager.open_token("forged")).state == "forged"
+    manager.delete_session(session.id)
+    assert manager.get_session_by_token(good) is None
+    moved(manager, before, refused_tokens=3)
