@@ -154,6 +154,11 @@ ROLE = Rule(
 ROLES = Rule(
     rules.role_names, ["x", None, 5, True, object(), *([value] for value in ROLE.bad)], [[], ["x" * 63]]
 )
+IDS = Rule(
+    rules.session_ids,
+    [None, 5, True, str(ID), ID.bytes, object(), *([value] for value in SESSION_ID.bad)],
+    [[], (ID, str(ID)), {ID.bytes}],
+)
 VALUE = Rule(
     lambda name, value: fresh(pgsession.Session).set("k", value),
     ["a\0b", "\ud800", math.nan, [math.inf], 1j, {1j: 1}, {1: 0, "1": 0}, "x" * 16383],
@@ -178,6 +183,7 @@ DRIVER = Free("psycopg checks it")
 # ---- the table: by name, and by callable and name where the name says not enough ----
 
 TABLE: dict[str, Rule | Free] = {
+    "after": optional(SESSION_ID),
     "attributes": optional(typed("a mapping", {}, {"a": 1})),
     "blocking": FLAG,
     "change": FUNCTION,
@@ -196,11 +202,13 @@ TABLE: dict[str, Rule | Free] = {
     "health_check_interval": optional(DURATION),
     "heartbeat_interval": DURATION._replace(good=[1e-6, 59.9]),
     "hook": FUNCTION,
+    "ids": IDS,
     "include_inactivity": FLAG,
     "keep": optional(SESSION_ID),
     "key": KEY,
     "keys": KEYS,
     "lease_time": DURATION._replace(good=[10.1, CENTURY]),
+    "limit": count(1, 1000),
     "listener": optional(typed("a listener (LISTENER) or None")),
     "logger": typed("a logging.Logger", LOGGER),
     "max_retries": optional(count(0)),
@@ -240,6 +248,8 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
     ("*SessionManager.create_session", "user_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.check_health", "timeout"): DURATION,
+    ("*SessionManager.count_sessions", "user_id"): optional(IDENTIFIER),
+    ("*SessionManager.count_sessions", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.modify_session", "options"): Free("as for update_session, which takes them"),
     ("*SessionManager.update_session", "include_inactivity"): optional(FLAG),
     ("*SessionManager.lock", "session_id"): optional(SESSION_ID),
@@ -324,7 +334,7 @@ CLASSES = (
 OPERATORS = ("__init__", "__getitem__", "__setitem__", "__delitem__", "__contains__")
 MADE_OTHERWISE = {("Session", "__init__"), ("Config", "__init__"), ("Lost", "__init__")}
 NEEDED: dict[str, Any] = {
-    "change": print, "channel": "c", "connection": None, "database": "", "hook": print, "key": "k",
+    "change": print, "channel": "c", "connection": None, "database": "", "hook": print, "ids": [], "key": "k",
     "keys": b"k" * 32, "message": b"m", "on_notification": print, "query": "SELECT 1", "resource": "r", "schema": "s",
     "seconds": 5, "session_id": ID, "group_id": "g", "statements": None, "token": "t", "user_id": "u", "value": 1,
     "prefix": "",

@@ -41,6 +41,7 @@ __all__ = [
     "schema_name",
     "seconds",
     "session_id",
+    "session_ids",
     "table_prefix",
     "timeout",
 ]
@@ -66,6 +67,13 @@ def session_id(name: str, value: object) -> bytes:
 def optional_session_id(name: str, value: object) -> bytes | None:
     """Return the 16 bytes of a session id, or None."""
     return None if value is None else session_id(name, value)
+
+
+def session_ids(name: str, value: Iterable[_T]) -> dict[_T, bytes]:
+    """Return session ids as they were given, each with its 16 bytes: any iterable of them but a str or bytes."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: an iterable of session ids is needed, not {type(value).__name__}")
+    return {given: session_id(name, given) for given in list(value)}
 
 
 def identifier(name: str, value: object) -> str:
