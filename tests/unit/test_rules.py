@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import click
+import psycopg
 import pytest
 
 import pgsession
@@ -183,6 +184,7 @@ DRIVER = Free("psycopg checks it")
 # ---- the table: by name, and by callable and name where the name says not enough ----
 
 TABLE: dict[str, Rule | Free] = {
+    "active_within": TIMEOUT,
     "after": optional(SESSION_ID),
     "attributes": optional(typed("a mapping", {}, {"a": 1})),
     "blocking": FLAG,
@@ -215,6 +217,7 @@ TABLE: dict[str, Rule | Free] = {
     "message": MESSAGE,
     "min_version": count(0),
     "notify": FLAG,
+    "older_than": TIMEOUT,
     "on_done": optional(FUNCTION),
     "on_error": optional(FUNCTION),
     "on_notification": FUNCTION,
@@ -239,11 +242,28 @@ TABLE: dict[str, Rule | Free] = {
     "touch": FLAG,
     "user_id": IDENTIFIER,
     "value": VALUE,
+    "with_values": FLAG,
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
     ("*SessionManager.__init__", "database"): typed(
         "a conninfo, a function that returns one, or a pool (POOL)", "", print
     ),
+    ("*Admin.__init__", "database"): typed("a conninfo or a pool (POOL)", ""),
+    ("*Admin.list_locks", "after"): optional(IDENTIFIER),
+    **{
+        (f"*Admin.{method}", name): optional(rule)
+        for method in ("list_sessions", "count")
+        for name, rule in (("user_id", IDENTIFIER), ("group_id", IDENTIFIER))
+    },
+    **{  # nothing at all is refused, in words of its own
+        ("*Admin.revoke", name): optional(rule)._replace(good=rule.good)
+        for name, rule in (
+            ("user_id", IDENTIFIER),
+            ("group_id", IDENTIFIER),
+            ("active_within", ZERO_OR_DURATION),
+            ("older_than", ZERO_OR_DURATION),
+        )
+    },
     ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.create_session", "user_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "group_id"): optional(IDENTIFIER),
@@ -327,6 +347,8 @@ CLASSES = (
     AsyncLost,
     pgsession.Listener,
     pgsession.AsyncListener,
+    pgsession.Admin,
+    pgsession.AsyncAdmin,
     pgsession.Signer,
     pgsession.Config,
     Statements,
@@ -380,6 +402,8 @@ def fresh(owner: type) -> Any:
         )
     if owner in (pgsession.SessionManager, pgsession.AsyncSessionManager):
         return owner("", signer=pgsession.Signer(b"k" * 32))
+    if owner in (pgsession.Admin, pgsession.AsyncAdmin):
+        return owner("host=/nowhere")
     if owner in (pgsession.Lock, pgsession.AsyncLock):
 
         def closed() -> Any:
@@ -504,6 +528,8 @@ def test_an_entry_point_takes_what_the_rule_takes(entry: Entry, name: str, rule:
             continue  # it goes on to the connection, which is none
         error = error_of(partial(entry.call, {name: value}))
         closed = pgsession.ManagerClosedError | pgsession.ListenerError | pgsession.LockNotHeldError
+        if entry.owner in (pgsession.Admin, pgsession.AsyncAdmin):
+            closed |= psycopg.OperationalError  # it connects for each call
         assert error is None or isinstance(error, closed), f"{value!r:.50}"
 
 

@@ -736,7 +736,7 @@ class AsyncSessionManager(AsyncReader):
         loaded = {given: self.get_cached_session(key, touch=touch) for given, key in keys.items()}
         missing = dict.fromkeys(keys[given] for given, session in loaded.items() if session is None)
         reads = AsyncManyReads(runtime, self._coherence, self._cache, self._background)
-        records = await reads.read(list(missing), touch, len(keys) - len(missing))
+        records = await reads.read(list(missing), len(keys) - len(missing))
         for given, key in keys.items():
             if loaded[given] is None and key in records:
                 loaded[given] = self._session(records[key], touch)

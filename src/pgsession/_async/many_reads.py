@@ -36,12 +36,11 @@ class AsyncManyReads:
         self._cache = cache
         self._background = background
 
-    async def read(self, keys: Sequence[bytes], touch: bool, before: int) -> dict[bytes, Record]:
+    async def read(self, keys: Sequence[bytes], before: int) -> dict[bytes, Record]:
         """Return the records of those sessions that are live.
 
         Args:
             keys: The ids, none of them twice.
-            touch: True where a record that answers although the database failed is accessed.
             before: How many sessions the caller has already.
 
         Raises:
@@ -53,7 +52,7 @@ class AsyncManyReads:
             try:
                 found |= await self._read(some)
             except (psycopg.Error, OperationTimeout, DatabaseUnavailable) as error:
-                stale = [self._coherence.stale_if_error(key, touch=touch) for key in some]
+                stale = [self._coherence.stale_if_error(key) for key in some]
                 if None not in stale:
                     found |= {record.key: record for record in stale if record is not None}
                     continue

@@ -25,6 +25,7 @@ from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
+from .lone_connections import AsyncLoneConnections
 from .pool import AsyncPool, plain_cursor
 from .prober import AsyncProber
 from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
@@ -69,7 +70,7 @@ class AsyncStore:
 
     def __init__(
         self,
-        pool: AsyncPool,
+        pool: AsyncPool | AsyncLoneConnections,
         statements: Statements,
         *,
         node: str,

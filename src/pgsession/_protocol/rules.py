@@ -35,6 +35,7 @@ __all__ = [
     "microseconds",
     "octets",
     "optional_identifier",
+    "optional_microseconds",
     "optional_session_id",
     "payload",
     "role_names",
@@ -108,6 +109,11 @@ def attribute_key(name: str, value: object) -> str:
 def seconds(name: str, value: object, least: int = 1) -> float:
     """Return a duration, a timedelta or a number of seconds of at least `least` microseconds, as seconds."""
     return microseconds(name, value, least) / 1_000_000
+
+
+def optional_microseconds(name: str, value: object) -> int | None:
+    """Return a duration or 0 in microseconds, or None."""
+    return None if value is None else microseconds(name, value, 0)
 
 
 def timeout(name: str, value: object) -> float | None:

@@ -27,6 +27,7 @@ from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
+from .lone_connections import LoneConnections
 from .pool import Pool, plain_cursor
 from .prober import Prober
 from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
@@ -71,7 +72,7 @@ class Store:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Pool | LoneConnections,
         statements: Statements,
         *,
         node: str,
