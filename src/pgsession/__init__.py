@@ -6,10 +6,12 @@ process's memory; LISTEN/NOTIFY tells every node what to drop. Only the names in
 
 from __future__ import annotations
 
+from pgsession._async.admin import AsyncAdmin
 from pgsession._async.listener import AsyncListener
 from pgsession._async.lock import AsyncLock
 from pgsession._async.manager import AsyncSessionManager
 from pgsession._core.session import Session
+from pgsession._sync.admin import Admin
 from pgsession._sync.listener import Listener
 from pgsession._sync.lock import Lock
 from pgsession._sync.manager import SessionManager
@@ -43,11 +45,14 @@ from pgsession.errors import (
     TooManySessionsError,
     WriteOutcomeUnknown,
 )
+from pgsession.infos import LockInfo, NodeInfo, SessionInfo
 from pgsession.opened import Opened
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
 __all__ = [
+    "Admin",
+    "AsyncAdmin",
     "AsyncListener",
     "AsyncLock",
     "AsyncSessionManager",
@@ -68,14 +73,17 @@ __all__ = [
     "Lock",
     "LockError",
     "LockExpiredError",
+    "LockInfo",
     "LockNotAcquiredError",
     "LockNotHeldError",
     "ManagerClosedError",
+    "NodeInfo",
     "Opened",
     "OperationTimeout",
     "PgSessionError",
     "SchemaError",
     "Session",
+    "SessionInfo",
     "SessionInvalidatedError",
     "SessionManager",
     "SessionNotFoundError",

@@ -21,11 +21,13 @@ CALLS: dict[str, Call] = {
     "check_health": lambda manager, session: manager.check_health(),
     "clear_cache": lambda manager, session: manager.clear_cache(),
     "close": lambda manager, session: manager.close(),
+    "count_sessions": lambda manager, session: manager.count_sessions(),
     "create_session": lambda manager, session: manager.create_session("u"),
     "delete_all_sessions": lambda manager, session: manager.delete_all_sessions(),
     "delete_attribute_from_user_sessions": lambda manager, session: (
         manager.delete_attribute_from_user_sessions("u", "n")
     ),
+    "delete_expired_sessions": lambda manager, session: manager.delete_expired_sessions(),
     "delete_group_sessions": lambda manager, session: manager.delete_group_sessions("g"),
     "delete_session": lambda manager, session: manager.delete_session(session.id),
     "delete_user_sessions": lambda manager, session: manager.delete_user_sessions("u"),
@@ -33,6 +35,7 @@ CALLS: dict[str, Call] = {
     "get_session": lambda manager, session: manager.get_session(session.id, refresh=True),
     "list_group_sessions": lambda manager, session: manager.list_group_sessions("g"),
     "list_user_sessions": lambda manager, session: manager.list_user_sessions("u"),
+    "load_sessions": lambda manager, session: manager.load_sessions([session.id]),
     "modify_session": lambda manager, session: manager.modify_session(session.id, change, check=None),
     "rotate_session": lambda manager, session: manager.rotate_session(session),
     "update_session": lambda manager, session: manager.update_session(session, group_id="g"),

@@ -107,11 +107,14 @@ async def test_lists_are_of_live_sessions_newest_access_first(
     tables.run_unheard(
         "UPDATE {sessions} SET last_accessed = now() - interval '49 h' WHERE id = %s", inactive.id
     )
-    await manager.get_session(kept.id)  # an access that only this node knows of
+    await manager.get_session(kept.id)  # an access that only this node knows of, until it is written
+    listed = await manager.list_user_sessions("u")
+    assert [session["n"] for session in listed] == [4, 3, 0]
+    assert not any(session.from_cache for session in listed)
+    assert listed[2].last_accessed > kept.last_accessed
+    assert await manager._open_runtime().maintenance.write_accesses()
     listed = await manager.list_user_sessions("u")
     assert [session["n"] for session in listed] == [0, 4, 3]
-    assert not any(session.from_cache for session in listed)
-    assert listed[0].last_accessed > kept.last_accessed
     assert {session.id for session in await manager.list_group_sessions("g")} == {
         session.id for session in [*listed, other]
     }

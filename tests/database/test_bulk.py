@@ -254,7 +254,7 @@ def test_lists_hold_live_sessions_newest_access_first(database: Database) -> Non
     )
     expected = [database.read(sessions[i]) for i in (3, 1, 2)]
     for query, subject in ((database.statements.list_user, "ann"), (database.statements.list_group, "g")):
-        rows = database.execute(query, subject, DAY)
+        rows = database.execute(query, subject, DAY, None, None, None, 100)
         assert len(rows) == 1 and rows[0][0] == database.incarnation
         assert json.loads(rows[0][2]) == expected
-        assert json.loads(database.execute(query, "nobody", DAY)[0][2]) == []
+        assert json.loads(database.execute(query, "nobody", DAY, None, None, None, 100)[0][2]) == []

@@ -108,8 +108,11 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
     call(statements.incarnate())
     for query, parameters in (
         (statements.read, (item[1], DAY)),
-        (statements.list_user, ("ann", DAY)),
-        (statements.list_group, ("g", DAY)),
+        (statements.list_user, ("ann", DAY, None, None, None, 100)),
+        (statements.list_user, ("ann", DAY, 2**53, 2**53, "f" * 32, 100)),
+        (statements.list_group, ("g", DAY, None, None, None, 100)),
+        (statements.read_many, ("{" + session + "}", DAY)),
+        (statements.count, (None, None, "g", "g", DAY)),
         (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]))),
         (statements.queue_usage, ()),
         (statements.proof, (node, "payload")),

@@ -18,6 +18,7 @@ from pgsession._database.statements import NIL
 from .conftest import DAY, Database
 
 MANY = 200_000
+FIRST_PAGE = (None, None, None, 100)
 TABLE = re.compile(
     r"(?P<node>Seq Scan|Index Scan|Index Only Scan|Bitmap Heap Scan)( using \S+)? on \S*app_session\w*"
 )
@@ -80,8 +81,16 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
             statements.acquire("r", uuid.uuid4().hex, 10, ids[90], DAY), connection
         ),
         "read": lambda: connection.execute(statements.read, (ids[0], DAY), prepare=True),
-        "list_user": lambda: connection.execute(statements.list_user, ("user8", DAY), prepare=True),
-        "list_group": lambda: connection.execute(statements.list_group, ("g", DAY), prepare=True),
+        "read_many": lambda: connection.execute(statements.read_many, (uuid_array(keys), DAY), prepare=True),
+        "list_user": lambda: connection.execute(
+            statements.list_user, ("user8", DAY, *FIRST_PAGE), prepare=True
+        ),
+        "list_group": lambda: connection.execute(
+            statements.list_group, ("g", DAY, *FIRST_PAGE), prepare=True
+        ),
+        "count": lambda: connection.execute(
+            statements.count, ("user8", "user8", None, None, DAY), prepare=True
+        ),
         "resync": lambda: connection.execute(
             statements.resync, (uuid_array(keys), integer_array([1] * len(keys)))
         ),
@@ -163,4 +172,4 @@ def test_a_hundred_thousand_sessions_of_a_user_leave_in_bounded_steps(database: 
         after = last.hex
     assert deleted == 100_000 and base > 50
     assert database.execute("SELECT count(*) FROM app_session_attributes WHERE key <> 'n'") == [(0,)]
-    assert json.loads(database.execute(database.statements.list_user, "user0", DAY)[0][2]) == []
+    assert json.loads(database.execute(database.statements.list_user, "user0", DAY, *FIRST_PAGE)[0][2]) == []

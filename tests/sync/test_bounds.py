@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -47,11 +48,13 @@ def change(session: pgsession.Session) -> None:
 MANAGER: dict[str, Call] = {
     "check_health": lambda it: it.manager.check_health(timeout=LIMIT),
     "clear_cache": lambda it: it.manager.clear_cache(),
+    "count_sessions": lambda it: it.manager.count_sessions(),
     "create_session": lambda it: it.manager.create_session("u"),
     "delete_all_sessions": lambda it: it.manager.delete_all_sessions(),
     "delete_attribute_from_user_sessions": lambda it: it.manager.delete_attribute_from_user_sessions(
         "u", "n"
     ),
+    "delete_expired_sessions": lambda it: it.manager.delete_expired_sessions(),
     "delete_group_sessions": lambda it: it.manager.delete_group_sessions("g"),
     "delete_session": lambda it: it.manager.delete_session(it.session.id),
     "delete_user_sessions": lambda it: it.manager.delete_user_sessions("u"),
@@ -63,6 +66,7 @@ MANAGER: dict[str, Call] = {
     "list_group_sessions": lambda it: it.manager.list_group_sessions("g"),
     "list_user_sessions": lambda it: it.manager.list_user_sessions("u"),
     "open_token": lambda it: it.manager.open_token(it.manager.token(it.session), refresh=True),
+    "load_sessions": lambda it: it.manager.load_sessions([UUID(int=1)]),
     "modify_session": lambda it: it.manager.modify_session(it.session.id, change, retries=50),
     "rotate_session": lambda it: it.manager.rotate_session(it.session, user_id="u"),
     "update_session": lambda it: it.manager.update_session(it.session, group_id="h"),

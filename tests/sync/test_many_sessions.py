@@ -109,11 +109,14 @@ def test_lists_are_of_live_sessions_newest_access_first(
     tables.run_unheard(
         "UPDATE {sessions} SET last_accessed = now() - interval '49 h' WHERE id = %s", inactive.id
     )
-    manager.get_session(kept.id)  # an access that only this node knows of
+    manager.get_session(kept.id)  # an access that only this node knows of, until it is written
+    listed = manager.list_user_sessions("u")
+    assert [session["n"] for session in listed] == [4, 3, 0]
+    assert not any(session.from_cache for session in listed)
+    assert listed[2].last_accessed > kept.last_accessed
+    assert manager._open_runtime().maintenance.write_accesses()
     listed = manager.list_user_sessions("u")
     assert [session["n"] for session in listed] == [0, 4, 3]
-    assert not any(session.from_cache for session in listed)
-    assert listed[0].last_accessed > kept.last_accessed
     assert {session.id for session in manager.list_group_sessions("g")} == {
         session.id for session in [*listed, other]
     }

@@ -28,6 +28,8 @@ Call = Callable[[pgsession.SessionManager, pgsession.Session], Awaitable[Any]]
 READS: dict[str, Call] = {
     "get_session": lambda manager, session: manager.get_session(session.id, refresh=True),
     "list_user_sessions": lambda manager, session: manager.list_user_sessions("u"),
+    "load_sessions": lambda manager, session: manager.load_sessions([uuid.uuid4()]),
+    "count_sessions": lambda manager, session: manager.count_sessions(),
     "list_group_sessions": lambda manager, session: manager.list_group_sessions("g"),
     "clear_cache": lambda manager, session: manager.clear_cache(),
 }

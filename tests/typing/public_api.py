@@ -47,6 +47,11 @@ def managers(session_id: UUID, token: str) -> None:
         assert_type(sessions.rotate_session(created, user_id=7, expires_in=60), pgsession.Session)
         assert_type(sessions.rotate_session(created, grace=timedelta(0)), pgsession.Session)
         assert_type(sessions.list_user_sessions("7"), list[pgsession.Session])
+        assert_type(sessions.list_group_sessions("7", limit=5, after=created), list[pgsession.Session])
+        assert_type(sessions.load_sessions([session_id]), dict[UUID, pgsession.Session])
+        assert_type(sessions.load_sessions({str(session_id)}, touch=False), dict[str, pgsession.Session])
+        assert_type(sessions.count_sessions(user_id="7"), int)
+        assert_type(sessions.delete_expired_sessions(), int)
         assert_type(sessions.delete_session(session_id), bool)
         assert_type(sessions.delete_user_sessions(7, keep=session_id), int)
         assert_type(sessions.delete_attribute_from_user_sessions(7, "role"), int)
@@ -80,6 +85,27 @@ async def async_managers(session_id: UUID, token: str) -> None:
             assert_type(lock, pgsession.AsyncLock)
         found = sessions.get_cached_session(session_id) or await sessions.get_session(session_id)
         assert_type(found, pgsession.Session | None)
+
+
+def admins(session_id: UUID) -> None:
+    admin = pgsession.Admin("postgresql:///app", pgsession.Config(schema_name="web"))
+    assert_type(
+        admin.list_sessions(user_id=7, after=session_id, with_values=True), list[pgsession.SessionInfo]
+    )
+    assert_type(admin.list_sessions()[0].attributes, dict[str, Any] | None)
+    assert_type(admin.count(active_within=timedelta(hours=1)), int)
+    assert_type(admin.revoke(older_than=0), int)
+    assert_type(admin.list_locks(limit=5), list[pgsession.LockInfo])
+    assert_type(admin.break_lock("rebuild"), bool)
+    assert_type(admin.nodes(), list[pgsession.NodeInfo])
+    admin.list_sessions(7)  # type: ignore[call-arg]
+
+
+async def async_admins() -> None:
+    admin = pgsession.AsyncAdmin("postgresql:///app")
+    assert_type(await admin.list_sessions(group_id="g"), list[pgsession.SessionInfo])
+    assert_type(await admin.revoke(user_id="u"), int)
+    await admin.rotate_secret()
 
 
 def session(session: pgsession.Session) -> None:

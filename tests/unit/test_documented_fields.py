@@ -24,7 +24,15 @@ def documented(struct: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize(
     "struct",
-    [pgsession.Config, pgsession.Stats, pgsession.Health, pgsession.Attribute],
+    [
+        pgsession.Config,
+        pgsession.Stats,
+        pgsession.Health,
+        pgsession.Attribute,
+        pgsession.SessionInfo,
+        pgsession.LockInfo,
+        pgsession.NodeInfo,
+    ],
     ids=lambda s: s.__name__,
 )
 def test_every_field_is_documented_and_nothing_else(struct: type[msgspec.Struct]) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import click
+import psycopg
 import pytest
 
 import pgsession
@@ -154,6 +155,11 @@ ROLE = Rule(
 ROLES = Rule(
     rules.role_names, ["x", None, 5, True, object(), *([value] for value in ROLE.bad)], [[], ["x" * 63]]
 )
+IDS = Rule(
+    rules.session_ids,
+    [None, 5, True, str(ID), ID.bytes, object(), *([value] for value in SESSION_ID.bad)],
+    [[], (ID, str(ID)), {ID.bytes}],
+)
 VALUE = Rule(
     lambda name, value: fresh(pgsession.Session).set("k", value),
     ["a\0b", "\ud800", math.nan, [math.inf], 1j, {1j: 1}, {1: 0, "1": 0}, "x" * 16383],
@@ -178,6 +184,8 @@ DRIVER = Free("psycopg checks it")
 # ---- the table: by name, and by callable and name where the name says not enough ----
 
 TABLE: dict[str, Rule | Free] = {
+    "active_within": TIMEOUT,
+    "after": optional(SESSION_ID),
     "attributes": optional(typed("a mapping", {}, {"a": 1})),
     "blocking": FLAG,
     "change": FUNCTION,
@@ -197,17 +205,20 @@ TABLE: dict[str, Rule | Free] = {
     "health_check_interval": optional(DURATION),
     "heartbeat_interval": DURATION._replace(good=[1e-6, 59.9]),
     "hook": FUNCTION,
+    "ids": IDS,
     "include_inactivity": FLAG,
     "keep": optional(SESSION_ID),
     "key": KEY,
     "keys": KEYS,
     "lease_time": DURATION._replace(good=[10.1, CENTURY]),
+    "limit": count(1, 1000),
     "listener": optional(typed("a listener (LISTENER) or None")),
     "logger": typed("a logging.Logger", LOGGER),
     "max_retries": optional(count(0)),
     "message": MESSAGE,
     "min_version": count(0),
     "notify": FLAG,
+    "older_than": TIMEOUT,
     "on_done": optional(FUNCTION),
     "on_error": optional(FUNCTION),
     "on_notification": FUNCTION,
@@ -232,11 +243,28 @@ TABLE: dict[str, Rule | Free] = {
     "touch": FLAG,
     "user_id": IDENTIFIER,
     "value": VALUE,
+    "with_values": FLAG,
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
     ("*SessionManager.__init__", "database"): typed(
         "a conninfo, a function that returns one, or a pool (POOL)", "", print
     ),
+    ("*Admin.__init__", "database"): typed("a conninfo or a pool (POOL)", ""),
+    ("*Admin.list_locks", "after"): optional(IDENTIFIER),
+    **{
+        (f"*Admin.{method}", name): optional(rule)
+        for method in ("list_sessions", "count")
+        for name, rule in (("user_id", IDENTIFIER), ("group_id", IDENTIFIER))
+    },
+    **{  # nothing at all is refused, in words of its own
+        ("*Admin.revoke", name): optional(rule)._replace(good=rule.good)
+        for name, rule in (
+            ("user_id", IDENTIFIER),
+            ("group_id", IDENTIFIER),
+            ("active_within", ZERO_OR_DURATION),
+            ("older_than", ZERO_OR_DURATION),
+        )
+    },
     ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.create_session", "user_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "user_id"): optional(IDENTIFIER),
@@ -244,6 +272,8 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
     ("*SessionManager.rotate_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.check_health", "timeout"): DURATION,
+    ("*SessionManager.count_sessions", "user_id"): optional(IDENTIFIER),
+    ("*SessionManager.count_sessions", "group_id"): optional(IDENTIFIER),
     ("*SessionManager.modify_session", "options"): Free("as for update_session, which takes them"),
     ("*SessionManager.update_session", "include_inactivity"): optional(FLAG),
     ("*SessionManager.lock", "session_id"): optional(SESSION_ID),
@@ -321,6 +351,8 @@ CLASSES = (
     AsyncLost,
     pgsession.Listener,
     pgsession.AsyncListener,
+    pgsession.Admin,
+    pgsession.AsyncAdmin,
     pgsession.Signer,
     pgsession.Config,
     Statements,
@@ -328,7 +360,7 @@ CLASSES = (
 OPERATORS = ("__init__", "__getitem__", "__setitem__", "__delitem__", "__contains__")
 MADE_OTHERWISE = {("Session", "__init__"), ("Config", "__init__"), ("Lost", "__init__")}
 NEEDED: dict[str, Any] = {
-    "change": print, "channel": "c", "connection": None, "database": "", "hook": print, "key": "k",
+    "change": print, "channel": "c", "connection": None, "database": "", "hook": print, "ids": [], "key": "k",
     "keys": b"k" * 32, "message": b"m", "on_notification": print, "query": "SELECT 1", "resource": "r", "schema": "s",
     "seconds": 5, "session_id": ID, "group_id": "g", "statements": None, "token": "t", "user_id": "u", "value": 1,
     "prefix": "",
@@ -374,6 +406,8 @@ def fresh(owner: type) -> Any:
         )
     if owner in (pgsession.SessionManager, pgsession.AsyncSessionManager):
         return owner("", signer=pgsession.Signer(b"k" * 32))
+    if owner in (pgsession.Admin, pgsession.AsyncAdmin):
+        return owner("host=/nowhere")
     if owner in (pgsession.Lock, pgsession.AsyncLock):
 
         def closed() -> Any:
@@ -498,6 +532,8 @@ def test_an_entry_point_takes_what_the_rule_takes(entry: Entry, name: str, rule:
             continue  # it goes on to the connection, which is none
         error = error_of(partial(entry.call, {name: value}))
         closed = pgsession.ManagerClosedError | pgsession.ListenerError | pgsession.LockNotHeldError
+        if entry.owner in (pgsession.Admin, pgsession.AsyncAdmin):
+            closed |= psycopg.OperationalError  # it connects for each call
         assert error is None or isinstance(error, closed), f"{value!r:.50}"
 
 

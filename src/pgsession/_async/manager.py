@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypeVar, cast
 from uuid import UUID
 
 import psycopg
@@ -59,15 +59,18 @@ from .conflict_retry import AsyncConflictRetry
 from .listener import AsyncListener
 from .lock import AsyncLock
 from .lock_renewal import AsyncLockRenewal
+from .many_reads import AGAIN as _AGAIN
+from .many_reads import AsyncManyReads
 from .runtime import NOTHING_COUNTED, AsyncRuntime
 
 SessionId = UUID | str | bytes
+AnyId = TypeVar("AnyId", bound=UUID | str | bytes)
 Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
 _CHECKS = (None, "session", "attributes")
 _LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
-_AGAIN = object()  # the result of a fill whose record came from a server that is not listened to
+_LONGEST_LIST = 1000  # sessions in one page
 
 
 class AsyncSessionManager(AsyncReader):
@@ -801,39 +804,110 @@ class AsyncSessionManager(AsyncReader):
 
     # Many sessions
 
-    async def list_user_sessions(self, user_id: str | int | UUID) -> list[Session]:
-        """Return a user's live sessions, newest access first, as for a "your devices" page.
+    async def load_sessions(self, ids: Iterable[AnyId], *, touch: bool = True) -> dict[AnyId, Session]:
+        """Return the live ones among many sessions, by the ids that were given; read up to 256 by one statement.
 
-        That is no access to them.
+        What is in memory is answered from there, and what is read enters it, as by `get_session`. Each statement has
+        `operation_timeout` for itself.
+
+        Args:
+            ids: The ids, each a UUID, its 36-character str or 16 bytes. One that is given in two forms has a `Session`
+                for each.
+            touch: False: this is no access to them.
+
+        Raises:
+            OperationTimeout: The database did not answer in time; `done` sessions were there by then.
+            TypeError, ValueError: An id is of a wrong type or malformed.
+        """
+        keys = rules.session_ids("ids", ids)
+        rules.boolean("touch", touch)
+        runtime = await self._ready()
+        loaded = {given: self.get_cached_session(key, touch=touch) for given, key in keys.items()}
+        missing = dict.fromkeys(keys[given] for given, session in loaded.items() if session is None)
+        reads = AsyncManyReads(runtime, self._coherence, self._cache, self._background)
+        records = await reads.read(list(missing), len(keys) - len(missing))
+        for given, key in keys.items():
+            if loaded[given] is None and key in records:
+                loaded[given] = self._session(records[key], touch)
+        return {given: session for given, session in loaded.items() if session is not None}
+
+    async def count_sessions(
+        self, *, user_id: str | int | UUID | None = None, group_id: str | int | UUID | None = None
+    ) -> int:
+        """Return the number of live sessions: of a user, of a group, of a user in a group, or without either of all.
+
+        The database looks at each session that it counts.
 
         Args:
             user_id: The user, as given to `create_session`.
+            group_id: The group, as given to `create_session`.
+        """
+        user = rules.optional_identifier("user_id", user_id)
+        group = rules.optional_identifier("group_id", group_id)
+        return await (await self._ready()).store.count(user, group)
+
+    async def list_user_sessions(
+        self, user_id: str | int | UUID, *, limit: int = 100, after: Session | SessionId | None = None
+    ) -> list[Session]:
+        """Return a page of a user's live sessions, newest access first, as for a "your devices" page.
+
+        That is no access to them. The order is that of the accesses which are in the database: each node's arrive there
+        within `Config.last_access_update_interval`; the `last_accessed` of a session says what this node knows. No
+        session comes twice in a walk through the pages. One that is accessed meanwhile moves to the front, and may so
+        be missing from the later pages.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+            limit: How many at most, from 1 to 1000.
+            after: The last session of the page before, as it was listed; or its id, which counts by the access that is
+                in the database now. None: the first page.
+
+        Raises:
+            SessionNotFoundError: `after` is the id of a session that is none of this user's, or not live any more.
         """
         user = rules.identifier("user_id", user_id)
-        runtime = await self._ready()
-        return self._listed(*await runtime.store.list_user(user), dict(self._cache.accesses_of_user(user)))
+        return await self._list("user", user, limit, after)
 
-    async def list_group_sessions(self, group_id: str | int | UUID) -> list[Session]:
-        """Return a group's live sessions, newest access first. That is no access to them.
+    async def list_group_sessions(
+        self, group_id: str | int | UUID, *, limit: int = 100, after: Session | SessionId | None = None
+    ) -> list[Session]:
+        """Return a page of a group's live sessions, newest access first, as `list_user_sessions` does for a user.
 
         Args:
             group_id: The group, as given to `create_session`.
+            limit: How many at most, from 1 to 1000.
+            after: The last session of the page before, or its id; None: the first page.
+
+        Raises:
+            SessionNotFoundError: `after` is the id of a session that is not in this group, or not live any more.
         """
         group = rules.identifier("group_id", group_id)
-        runtime = await self._ready()
-        return self._listed(*await runtime.store.list_group(group), {})
+        return await self._list("group", group, limit, after)
 
-    def _listed(
-        self, records: list[Record], incarnation: str | None, accesses: dict[bytes, int]
+    async def _list(
+        self, subject: Literal["user", "group"], name: str, limit: int, after: Session | SessionId | None
     ) -> list[Session]:
-        """Return sessions with what this node knows of their last access. Listing does not fill the cache."""
+        """Return a page with what this node knows of each session's last access. Listing does not fill the cache."""
+        rules.count("limit", limit, 1, _LONGEST_LIST)
+        key = None if isinstance(after, Session) else rules.optional_session_id("after", after)
+        store = (await self._ready()).store
+        deadline = store.deadline()
+        last = after._record if isinstance(after, Session) else None
+        if key is not None:
+            last, _, _ = await store.read(key, deadline)
+            if last is None or name != (last.user_id if subject == "user" else last.group_id):
+                raise SessionNotFoundError(UUID(bytes=key))
+        position = None if last is None else (last.last_accessed, last.key)
+        records, incarnation = await store.list_page(subject, name, limit, position, deadline)
         self._coherence.observed([(record.key, record.version) for record in records], incarnation)
-        accessed = {record.key: max(record.last_accessed, accesses.get(record.key, 0)) for record in records}
-        records.sort(key=lambda record: accessed[record.key], reverse=True)
+        accesses = dict(self._cache.accesses_of_user(name)) if subject == "user" else {}
         return [
-            session_of(self._cache, record, from_cache=False, accessed=accessed[record.key])
+            session_of(
+                self._cache, record, from_cache=False,
+                accessed=max(record.last_accessed, accesses.get(record.key, 0)),
+            )
             for record in records
-        ]
+        ]  # fmt: skip
 
     async def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:
         """End a user's sessions everywhere; return how many ended.
@@ -883,6 +957,17 @@ class AsyncSessionManager(AsyncReader):
         finally:
             runtime.audit.ended("revoked", user_id=user_id, group_id=group_id, count=count)
         return count
+
+    async def delete_expired_sessions(self) -> int:
+        """Delete the sessions that have expired or are inactive, as each node's cleanup does; return how many.
+
+        It is for a maintenance job, where `Config.cleanup_interval` is 0. Nobody could read them any more. It goes in
+        steps; where another node is at it already, the rest is left to that.
+
+        Raises:
+            OperationTimeout: A step was not done in time; `done` sessions were deleted before.
+        """
+        return await (await self._ready()).maintenance.delete_expired()
 
     async def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
         """Remove an attribute from each of a user's sessions, to be computed anew; return how many had it.

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
@@ -25,6 +25,7 @@ from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
+from .lone_connections import AsyncLoneConnections
 from .pool import AsyncPool, plain_cursor
 from .prober import AsyncProber
 from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
@@ -69,7 +70,7 @@ class AsyncStore:
 
     def __init__(
         self,
-        pool: AsyncPool,
+        pool: AsyncPool | AsyncLoneConnections,
         statements: Statements,
         *,
         node: str,
@@ -156,15 +157,37 @@ class AsyncStore:
         )
         return None if snapshot is None else record_of(snapshot), incarnation, now
 
-    async def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
-        """Return a user's live sessions, newest access first; and the server's incarnation."""
-        incarnation, _, snapshots = await self.query(self._sql.list_user, (user_id, self._inactivity))
+    async def read_many(self, keys: Sequence[bytes], deadline: float) -> tuple[list[Record], str | None, int]:
+        """Return those sessions that are live, in any order, as one snapshot; the incarnation, and the time there."""
+        incarnation, now, snapshots = await self.query(
+            self._sql.read_many, (uuid_array(keys), self._inactivity), deadline=deadline
+        )
+        return records_of(snapshots), incarnation, now
+
+    async def list_page(
+        self,
+        subject: Literal["user", "group"],
+        name: str,
+        limit: int,
+        after: tuple[int, bytes] | None,
+        deadline: float,
+    ) -> tuple[list[Record], str | None]:
+        """Return a user's or group's live sessions, newest access first; and the server's incarnation.
+
+        At most `limit` of them: those behind the access and the id `after`, where these are given.
+        """
+        accessed, key = (None, None) if after is None else (after[0], after[1].hex())
+        statement = self._sql.list_user if subject == "user" else self._sql.list_group
+        incarnation, _, snapshots = await self.query(
+            statement, (name, self._inactivity, accessed, accessed, key, limit), deadline=deadline
+        )
         return records_of(snapshots), incarnation
 
-    async def list_group(self, group_id: str) -> tuple[list[Record], str | None]:
-        """Return a group's live sessions, newest access first; and the server's incarnation."""
-        incarnation, _, snapshots = await self.query(self._sql.list_group, (group_id, self._inactivity))
-        return records_of(snapshots), incarnation
+    async def count(self, user_id: str | None, group_id: str | None) -> int:
+        """Return the number of live sessions, of a user and of a group where they are given."""
+        of = (user_id, user_id, group_id, group_id, self._inactivity)
+        (counted,) = await self.query(self._sql.count, of)
+        return int(counted)
 
     async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
         """Return the ids of the sessions that differ from the database; and the server's incarnation.

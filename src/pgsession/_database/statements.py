@@ -6,8 +6,14 @@ All ids are text of 32 hex digits, all times int microseconds (of the Unix epoch
 snapshot (C4), and the answer is always exactly one row:
 
     read            (id, inactivity)        -> (incarnation | None, now, snapshot | None)
-    list_user       (user_id, inactivity)   -> (incarnation | None, now, "[snapshot, ...]")  newest access first
-    list_group      (group_id, inactivity)  -> likewise
+    read_many       (ids, inactivity)       -> (incarnation | None, now, "[snapshot, ...]")  of those that are live, in any
+                                               order; ids by `arrays.uuid_array`
+    list_user       (user_id, inactivity, accessed, accessed, id, limit)
+                                            -> (incarnation | None, now, "[snapshot, ...]")  newest access first; those
+                                               behind the access and id that are given, None: from the first one on
+    list_group      (group_id, ...)         -> likewise
+    count           (user_id, user_id, group_id, group_id, inactivity)
+                                            -> (live sessions,)  of the user, if one is given, and of the group, likewise
     resync          (ids, versions)         -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
                                                version differs or that is gone; parameters by `arrays.uuid_array` and
                                                `arrays.integer_array`
@@ -164,12 +170,29 @@ _READ = (
     f" (SELECT {{snapshot(s, {_NOW})}} FROM {{sessions}} s"
     f" WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid AND {{live(s, {_NOW}, @idle)}})"
 )
+_READ_MANY = (
+    f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
+    " (SELECT '[' OPERATOR(pg_catalog.||)"
+    f" coalesce(pg_catalog.string_agg({{snapshot(s, {_NOW})}}, ','), '') OPERATOR(pg_catalog.||) ']'"
+    " FROM {sessions} s"
+    f" WHERE s.id OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.uuid[]) AND {{live(s, {_NOW}, @idle)}})"
+)
+# The page is chosen first: a snapshot is made of each of its sessions, not of all the user's.
 _LIST = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
     " (SELECT '[' OPERATOR(pg_catalog.||)"
-    " coalesce(pg_catalog.string_agg(x.text, ',' ORDER BY x.accessed DESC), '') OPERATOR(pg_catalog.||) ']'"
-    f" FROM (SELECT {{snapshot(s, {_NOW})}} AS text, s.last_accessed AS accessed FROM {{sessions}} s"
-    f" WHERE s.@column OPERATOR(pg_catalog.=) %s::pg_catalog.text AND {{live(s, {_NOW}, @idle)}}) x)"
+    f" coalesce(pg_catalog.string_agg({{snapshot(s, {_NOW})}}, ',' ORDER BY s.last_accessed DESC, s.id DESC), '')"
+    " OPERATOR(pg_catalog.||) ']' FROM (SELECT s.* FROM {sessions} s"
+    f" WHERE s.@column OPERATOR(pg_catalog.=) %s::pg_catalog.text AND {{live(s, {_NOW}, @idle)}}"
+    " AND (%s::bigint IS NULL OR"
+    " ROW({us(s.last_accessed)}, s.id) OPERATOR(pg_catalog.<) ROW(%s::bigint, %s::pg_catalog.uuid))"
+    " ORDER BY s.last_accessed DESC, s.id DESC LIMIT %s::bigint) s)"
+)
+_COUNT = (
+    "SELECT pg_catalog.count(*) FROM {sessions} s"
+    " WHERE (%s::pg_catalog.text IS NULL OR s.user_id OPERATOR(pg_catalog.=) %s::pg_catalog.text)"
+    " AND (%s::pg_catalog.text IS NULL OR s.group_id OPERATOR(pg_catalog.=) %s::pg_catalog.text)"
+    f" AND {{live(s, {_NOW}, @idle)}}"
 )
 _RESYNC = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}}, (SELECT pg_catalog.string_agg(pg_catalog.uuid_send(c.id), ''::pg_catalog.bytea)"
@@ -187,6 +210,8 @@ class Statements:
         self.prefix = rules.table_prefix("prefix", prefix)
         self._names = names_of(schema, prefix)
         self.read = self._render(_READ)
+        self.read_many = self._render(_READ_MANY)
+        self.count = self._render(_COUNT)
         self.list_user = self._render(_LIST.replace("@column", "user_id"))
         self.list_group = self._render(_LIST.replace("@column", "group_id"))
         self.resync = self._render(_RESYNC)

@@ -30,7 +30,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -247,14 +247,51 @@ class Coherence:
             now = self._clock.now()
             if incarnation == self._incarnation:
                 self._sample(fill.opened, now, database_time)
-            if record is not None and self._is_perhaps_over(record, fill, incarnation, database_time, now):
-                verdict = Verdict.PERHAPS_OVER
-                self._leases.close(fill)
-            else:
-                verdict = self._close_fill(fill, record, incarnation, min_version)
-            if verdict is not Verdict.CACHED:
-                self._counters.discarded_fills += 1
-            return verdict
+            return self._close_answered(fill, record, incarnation, database_time, now, min_version)
+
+    def close_fills(
+        self, answers: Sequence[tuple[Fill, Record | None]], incarnation: str | None, database_time: int
+    ) -> list[Verdict]:
+        """Close the fills that one statement has answered, as `close_fill` does; return a verdict on each.
+
+        Where the answer came from is checked once, for the first verdict on another server ends the epoch, and the next
+        lease would pass for one of a node that has no listener.
+        """
+        verdicts: list[Verdict] = []
+        elsewhere: Verdict | None = None
+        with self._lock:
+            now = self._clock.now()
+            if answers and incarnation == self._incarnation:
+                self._sample(min(fill.opened for fill, _ in answers), now, database_time)
+            for fill, record in answers:
+                if elsewhere is None:
+                    verdict = self._close_answered(fill, record, incarnation, database_time, now, 0)
+                    if verdict in (Verdict.WRONG_SERVER, Verdict.SERVER_REPLACED):
+                        elsewhere = verdict
+                else:
+                    self._leases.close(fill)
+                    self._counters.discarded_fills += 1
+                    verdict = elsewhere
+                verdicts.append(verdict)
+        return verdicts
+
+    def _close_answered(
+        self,
+        fill: Fill,
+        record: Record | None,
+        incarnation: str | None,
+        database_time: int,
+        now: int,
+        min_version: int,
+    ) -> Verdict:
+        if record is not None and self._is_perhaps_over(record, fill, incarnation, database_time, now):
+            verdict = Verdict.PERHAPS_OVER
+            self._leases.close(fill)
+        else:
+            verdict = self._close_fill(fill, record, incarnation, min_version)
+        if verdict is not Verdict.CACHED:
+            self._counters.discarded_fills += 1
+        return verdict
 
     def _close_fill(
         self, fill: Fill, record: Record | None, incarnation: str | None, min_version: int

@@ -35,12 +35,14 @@ __all__ = [
     "microseconds",
     "octets",
     "optional_identifier",
+    "optional_microseconds",
     "optional_session_id",
     "payload",
     "role_names",
     "schema_name",
     "seconds",
     "session_id",
+    "session_ids",
     "table_prefix",
     "timeout",
 ]
@@ -66,6 +68,13 @@ def session_id(name: str, value: object) -> bytes:
 def optional_session_id(name: str, value: object) -> bytes | None:
     """Return the 16 bytes of a session id, or None."""
     return None if value is None else session_id(name, value)
+
+
+def session_ids(name: str, value: Iterable[_T]) -> dict[_T, bytes]:
+    """Return session ids as they were given, each with its 16 bytes: any iterable of them but a str or bytes."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: an iterable of session ids is needed, not {type(value).__name__}")
+    return {given: session_id(name, given) for given in list(value)}
 
 
 def identifier(name: str, value: object) -> str:
@@ -100,6 +109,11 @@ def attribute_key(name: str, value: object) -> str:
 def seconds(name: str, value: object, least: int = 1) -> float:
     """Return a duration, a timedelta or a number of seconds of at least `least` microseconds, as seconds."""
     return microseconds(name, value, least) / 1_000_000
+
+
+def optional_microseconds(name: str, value: object) -> int | None:
+    """Return a duration or 0 in microseconds, or None."""
+    return None if value is None else microseconds(name, value, 0)
 
 
 def timeout(name: str, value: object) -> float | None:

@@ -14,7 +14,7 @@ from pgsession._concurrency import BackgroundLoop, Event, Mutex, left_until, pau
 from pgsession._core.cache import Cache
 from pgsession._database.statements import NIL
 from pgsession._protocol.audit_log import AuditLog
-from pgsession.errors import PgSessionError
+from pgsession.errors import OperationTimeout, PgSessionError
 
 from .store import STEP, Store
 
@@ -126,6 +126,28 @@ class Maintenance:
                 self.clean_up()
             except (psycopg.Error, PgSessionError) as error:
                 self._logger.warning("the cleanup failed and is tried again later: %s", error)
+
+    def delete_expired(self) -> int:
+        """Delete sessions that have ended, in bounded steps; return how many.
+
+        Where another node is at it, the rest is left to that.
+        """
+        deleted = 0
+        try:
+            for what in ("expired", "inactive"):
+                after: str | None = NIL
+                while after is not None:
+                    after, removed, busy = self._store.cleanup(what, after)
+                    deleted += removed
+                    self.deleted_sessions += removed
+                    self._audit.ended(what, count=removed)
+                    if busy:
+                        return deleted
+                    if what == "expired":
+                        after = NIL if removed >= STEP else None
+        except OperationTimeout as error:
+            raise OperationTimeout(f"{error}, but for {deleted} sessions", done=deleted) from error
+        return deleted
 
     def clean_up(self) -> bool:
         """Delete what has ended, in bounded steps; return False if another node is at it."""

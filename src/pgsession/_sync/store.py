@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import psycopg
 from psycopg import Connection
@@ -27,6 +27,7 @@ from pgsession._protocol.batch import Batch
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
+from .lone_connections import LoneConnections
 from .pool import Pool, plain_cursor
 from .prober import Prober
 from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
@@ -71,7 +72,7 @@ class Store:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Pool | LoneConnections,
         statements: Statements,
         *,
         node: str,
@@ -156,15 +157,37 @@ class Store:
         )
         return None if snapshot is None else record_of(snapshot), incarnation, now
 
-    def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
-        """Return a user's live sessions, newest access first; and the server's incarnation."""
-        incarnation, _, snapshots = self.query(self._sql.list_user, (user_id, self._inactivity))
+    def read_many(self, keys: Sequence[bytes], deadline: float) -> tuple[list[Record], str | None, int]:
+        """Return those sessions that are live, in any order, as one snapshot; the incarnation, and the time there."""
+        incarnation, now, snapshots = self.query(
+            self._sql.read_many, (uuid_array(keys), self._inactivity), deadline=deadline
+        )
+        return records_of(snapshots), incarnation, now
+
+    def list_page(
+        self,
+        subject: Literal["user", "group"],
+        name: str,
+        limit: int,
+        after: tuple[int, bytes] | None,
+        deadline: float,
+    ) -> tuple[list[Record], str | None]:
+        """Return a user's or group's live sessions, newest access first; and the server's incarnation.
+
+        At most `limit` of them: those behind the access and the id `after`, where these are given.
+        """
+        accessed, key = (None, None) if after is None else (after[0], after[1].hex())
+        statement = self._sql.list_user if subject == "user" else self._sql.list_group
+        incarnation, _, snapshots = self.query(
+            statement, (name, self._inactivity, accessed, accessed, key, limit), deadline=deadline
+        )
         return records_of(snapshots), incarnation
 
-    def list_group(self, group_id: str) -> tuple[list[Record], str | None]:
-        """Return a group's live sessions, newest access first; and the server's incarnation."""
-        incarnation, _, snapshots = self.query(self._sql.list_group, (group_id, self._inactivity))
-        return records_of(snapshots), incarnation
+    def count(self, user_id: str | None, group_id: str | None) -> int:
+        """Return the number of live sessions, of a user and of a group where they are given."""
+        of = (user_id, user_id, group_id, group_id, self._inactivity)
+        (counted,) = self.query(self._sql.count, of)
+        return int(counted)
 
     def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
         """Return the ids of the sessions that differ from the database; and the server's incarnation.

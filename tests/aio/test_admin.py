@@ -1,0 +1,311 @@
+"""Operators and admin pages: what they see, what they end, and that the nodes hear of it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+import pgsession
+from tests.crew import AsyncCrew
+from tests.fault_proxy import FaultProxy
+from tests.leftovers import Leftovers
+from tests.tables import Tables
+
+from .conftest import OpenAsyncManager
+from .helpers import create_many, eventually
+
+
+@pytest.fixture
+def config(schema: str) -> pgsession.Config:
+    return pgsession.Config(schema_name=schema)
+
+
+@pytest.fixture
+def admin(dsn: str, config: pgsession.Config) -> pgsession.AsyncAdmin:
+    return pgsession.AsyncAdmin(dsn, config)
+
+
+# -- what is seen ------------------------------------------------------------------------------------------------
+
+
+async def test_sessions_are_shown_without_their_values(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+) -> None:
+    manager = await open_manager()
+    session = await manager.create_session("ann", {"secret": [1]}, group_id="g", include_inactivity=False)
+    (seen,) = await admin.list_sessions()
+    assert seen == pgsession.SessionInfo(
+        id=session.id, user_id="ann", group_id="g", version=session.version, created_at=session.created_at,
+        updated_at=session.updated_at, last_accessed=session.last_accessed, expires_at=session.expires_at,
+        include_inactivity=False, attributes=None,
+    )  # fmt: skip
+    assert abs(datetime.now(UTC) - seen.created_at) < timedelta(minutes=1)
+    assert "ann" not in repr(seen) and str(session.id) not in repr(seen)
+    session.set("soon over", 1, expires_in=timedelta(microseconds=1))
+    await manager.update_session(session)
+    (seen,) = await admin.list_sessions(with_values=True)
+    assert seen.attributes == {"secret": [1]}
+    empty = await manager.create_session("bob")
+    (seen,) = await admin.list_sessions(user_id="bob", with_values=True)
+    assert seen.id == empty.id and seen.attributes == {}
+
+
+async def test_sessions_are_chosen_by_all_that_is_given(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin, tables: Tables
+) -> None:
+    manager = await open_manager(max_sessions=0)
+    old, idle, both, ended = [session.id for session in await create_many(manager, 4, "u", group_id="g")]
+    other = (await manager.create_session("v", group_id="g")).id
+    tables.run("UPDATE {sessions} SET created_at = now() - interval '2 h' WHERE id = ANY(%s)", [old, both])
+    tables.run(
+        "UPDATE {sessions} SET last_accessed = now() - interval '1 h' WHERE id = ANY(%s)", [idle, both]
+    )
+    tables.run("UPDATE {sessions} SET expires_at = now() WHERE id = %s", ended)
+    hour = timedelta(hours=1)
+    wanted: list[tuple[dict[str, Any], set[uuid.UUID]]] = [
+        ({}, {old, idle, both, other}),
+        ({"user_id": "u"}, {old, idle, both}),
+        ({"group_id": "g", "user_id": "v"}, {other}),
+        ({"older_than": hour}, {old, both}),
+        ({"older_than": 0, "user_id": "u"}, {old, idle, both}),
+        ({"active_within": 600}, {old, other}),
+        ({"active_within": 600, "older_than": hour, "group_id": "g"}, {old}),
+        ({"group_id": "nobody's"}, set()),
+    ]
+    for choice, expected in wanted:
+        assert {seen.id for seen in await admin.list_sessions(**choice)} == expected, choice
+        assert await admin.count(**choice) == len(expected), choice
+
+
+async def test_pages_of_sessions_and_locks(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+) -> None:
+    manager = await open_manager(max_sessions=0)
+    ids = sorted(session.id for session in await create_many(manager, 25))
+    seen: list[uuid.UUID] = []
+    after: uuid.UUID | None = None
+    while page := await admin.list_sessions(limit=10, after=after):
+        seen += [session.id for session in page]
+        after = seen[-1]
+        assert await manager.delete_session(after), "the next page begins behind it all the same"
+    assert seen == ids
+    locks = [manager.lock(f"r{n}") for n in range(5)]
+    for lock in locks:
+        assert await lock.acquire()
+    first = await admin.list_locks(limit=3)
+    second = await admin.list_locks(limit=3, after=first[-1].resource)
+    assert [lock.resource for lock in (*first, *second)] == ["r0", "r1", "r2", "r3", "r4"]
+    for lock in locks:
+        await lock.release()
+
+
+async def test_locks_and_nodes_are_shown(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin, tables: Tables
+) -> None:
+    manager = await open_manager()
+    session = await manager.create_session("u")
+    async with manager.lock("tied", session_id=session.id, lease_time=60) as lock:
+        async with manager.lock("free"):
+            free, tied = await admin.list_locks()
+        assert (tied.resource, tied.token, tied.session_id) == ("tied", lock.token, session.id)
+        assert timedelta(0) < tied.expires_at - tied.acquired_at <= timedelta(seconds=61)
+        assert (free.resource, free.session_id) == ("free", None)
+        assert [held.resource for held in await admin.list_locks()] == ["tied"]
+        tables.run_unheard("UPDATE {session_locks} SET expires_at = now()")
+        assert await admin.list_locks() == [], "nobody holds it"
+        tables.run_unheard("UPDATE {session_locks} SET expires_at = now() + interval '1 h'")
+    tables.run_unheard(
+        "INSERT INTO {schema}.session_nodes (node, serves_for) VALUES ('0123456789abcdef', '10 s')"
+    )
+    (node,) = [node for node in await admin.nodes() if node.node == "0123456789abcdef"]
+    assert node.serves_for == timedelta(seconds=10)
+    assert abs(datetime.now(UTC) - node.registered_at) < timedelta(minutes=1)
+
+
+# -- what is ended -----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_revoked_ends_on_every_node(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+) -> None:
+    a, b = await open_manager(max_sessions=0), await open_manager()
+    sessions = await create_many(a, 30, "u")
+    kept = await a.create_session("v", group_id="g")
+    assert len(await b.load_sessions([session.id for session in (*sessions, kept)])) == 31
+    lock = a.lock("r", session_id=sessions[0].id)
+    assert await lock.acquire()
+    assert await admin.revoke(user_id="u", group_id="g") == 0
+    assert await admin.revoke(user_id="u") == 30
+    assert await lock.lost.wait(20)
+
+    async def dropped() -> bool:
+        return a.stats().cached_sessions <= 1 and b.stats().cached_sessions == 1
+
+    await eventually(dropped)
+    assert await b.get_session(sessions[0].id) is None
+    assert await b.get_session(kept.id) is not None
+    with pytest.raises(ValueError, match="one of them is needed"):
+        await admin.revoke()
+    assert await admin.revoke(older_than=timedelta(hours=1)) == 0
+    assert await admin.revoke(older_than=0) == 1
+
+
+async def test_more_than_a_step_is_revoked(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin, tables: Tables
+) -> None:
+    await open_manager()
+    tables.run(
+        "INSERT INTO {sessions} (user_id, expires_at) SELECT 'u', now() + interval '1 d' FROM generate_series(1, 1200)"
+    )
+    assert await admin.revoke(user_id="u") == 1200
+    assert tables.count() == 0
+
+
+async def test_a_broken_lock_is_lost_and_another_has_it(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+) -> None:
+    a, b = await open_manager(), await open_manager()
+    lock, other = a.lock("r"), b.lock("r", retry_delay=60)
+    assert await lock.acquire()
+    crew = AsyncCrew()
+    crew.start(other.acquire, True, 60)
+
+    async def waits() -> bool:
+        return "r" in b._open_runtime().lock_renewal._waiting
+
+    await eventually(waits)
+    assert await admin.break_lock("r")
+    assert await lock.lost.wait(20) and await crew.join(20) == [True]
+    with pytest.raises(pgsession.LockExpiredError):
+        await lock.release()
+    assert other.locked
+    await other.release()
+    assert not await admin.break_lock("r")
+
+
+async def test_the_nodes_go_on_after_the_secret_has_changed(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+) -> None:
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u")
+    assert await b.get_session(session.id) is not None
+    losses = [node.stats().listener_losses for node in (a, b)]
+    await admin.rotate_secret()
+
+    async def moved() -> bool:
+        return all(
+            node.stats().listener_losses > before and node._coherence.in_sync
+            for node, before in zip((a, b), losses, strict=True)
+        )
+
+    await eventually(moved)
+    assert await a.delete_session(session.id)
+
+    async def gone() -> bool:
+        return b.get_cached_session(session.id) is None
+
+    await eventually(gone)
+
+
+# -- connections and time ----------------------------------------------------------------------------------------
+
+Call = Callable[[pgsession.AsyncAdmin], Awaitable[Any]]
+READS: dict[str, Call] = {
+    "list_sessions": lambda admin: admin.list_sessions(with_values=True),
+    "count": lambda admin: admin.count(),
+    "list_locks": lambda admin: admin.list_locks(),
+    "nodes": lambda admin: admin.nodes(),
+}
+WRITES: dict[str, Call] = {
+    "revoke": lambda admin: admin.revoke(user_id="u"),
+    "break_lock": lambda admin: admin.break_lock("r"),
+    "rotate_secret": lambda admin: admin.rotate_secret(),
+}
+
+
+def test_every_method_has_a_row() -> None:
+    methods = {name for name in vars(pgsession.AsyncAdmin) if not name.startswith("_")}
+    assert methods == set(READS) | set(WRITES)
+
+
+async def test_a_pool_of_the_callers_is_borrowed_from(
+    open_manager: OpenAsyncManager, dsn: str, config: pgsession.Config
+) -> None:
+    manager = await open_manager()
+    await manager.create_session("u")
+    async with AsyncConnectionPool(dsn, min_size=1, max_size=1, open=False) as pool:  # not in autocommit
+        admin = pgsession.AsyncAdmin(pool, config)
+        for call in (*READS.values(), *WRITES.values()):
+            await call(admin)
+        async with pool.connection() as connection:
+            assert not connection.autocommit
+    assert await manager.count_sessions() == 0
+
+
+async def test_nothing_is_left_of_a_call(
+    open_manager: OpenAsyncManager, dsn: str, config: pgsession.Config
+) -> None:
+    await (await open_manager()).close()
+    with Leftovers(dsn) as left:
+        admin = pgsession.AsyncAdmin(left.conninfo, config)
+        for call in (*READS.values(), *WRITES.values()):
+            await call(admin)
+
+
+@pytest.mark.parametrize("name", [*READS, *WRITES])
+async def test_no_call_waits_for_a_silent_server(
+    open_manager: OpenAsyncManager, dsn: str, schema: str, name: str
+) -> None:
+    await open_manager()
+    limit = 0.5
+    config = pgsession.Config(schema_name=schema, operation_timeout=limit)
+    call = (READS | WRITES)[name]
+    with FaultProxy(dsn) as proxy:
+        admin = pgsession.AsyncAdmin(proxy.conninfo, config)
+        await call(admin)
+        proxy.freeze()
+        began = time.monotonic()
+        with pytest.raises(pgsession.OperationTimeout):
+            await call(admin)  # it cannot even connect
+        assert time.monotonic() - began < 3 * limit + 2
+        proxy.forward()
+        async with AsyncConnectionPool(proxy.conninfo, min_size=1, max_size=1, open=False) as pool:
+            await pool.wait()
+            proxy.freeze()
+            expected = pgsession.OperationTimeout if name in READS else pgsession.WriteOutcomeUnknown
+            began = time.monotonic()
+            with pytest.raises(expected):
+                await call(pgsession.AsyncAdmin(pool, config))
+            assert time.monotonic() - began < 3 * limit + 2
+            proxy.forward()
+
+
+async def test_rows_that_somebody_holds_are_waited_for_in_vain(
+    open_manager: OpenAsyncManager, dsn: str, schema: str, tables: Tables
+) -> None:
+    manager = await open_manager()
+    await manager.create_session("u")
+    admin = pgsession.AsyncAdmin(dsn, pgsession.Config(schema_name=schema, operation_timeout=0.5))
+    with tables.locked("SELECT FROM {sessions} FOR UPDATE"):
+        with pytest.raises(pgsession.OperationTimeout) as caught:
+            await admin.revoke(user_id="u")
+        assert caught.value.done == 0
+        assert await admin.count() == 1
+    assert await admin.revoke(user_id="u") == 1
+
+
+async def test_what_refuses_is_heard_at_once(dsn: str, config: pgsession.Config) -> None:
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        await pgsession.AsyncAdmin(make_conninfo(dsn, dbname="no such database"), config).count()
+    with pytest.raises(psycopg.OperationalError):
+        await pgsession.AsyncAdmin("host=/nowhere", config).count()
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        await pgsession.AsyncAdmin(dsn, config).nodes()
