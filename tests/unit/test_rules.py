@@ -295,6 +295,7 @@ CONFIG: dict[str, Rule] = {
     "notify_before_flush": FLAG,
     "listener_conninfo": optional(typed("a str, a function that returns one, or None", "", print)),
     "on_audit_event": optional(FUNCTION),
+    "codec": optional(typed("a Codec or None", pgsession.Codec())),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }
 COMMAND: dict[str, Rule | Free] = {

@@ -21,7 +21,7 @@ from pgsession._core.session_reading cimport (
     decode_fresh, is_same, is_there, last_key, live_keys, looks_so_far, read,
 )
 from pgsession._core.record cimport Record, decoded_of, expiry_of, place_of, uuid_of, versions_of
-from pgsession._core.session_saving cimport Changes, become, changes_of, check_limits
+from pgsession._core.session_saving cimport Changes, become, changes_of, check_limits, seal_changes
 from pgsession._core.values cimport is_plain
 
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
@@ -133,15 +133,16 @@ cdef class Session(SessionState):
     def __getitem__(self, key):
         cdef PyObject *record = self.record
         cdef PyObject *shared
-        cdef Py_ssize_t place
+        cdef Py_ssize_t place = -1
         if not self.tracked and not (<Record> record).expiring:
             place = place_of(<Record> record, key)
-            if place >= 0:
-                shared = decoded_of(<Record> record)[place]
-                if shared != NULL and is_plain(<object> shared):
-                    return <object> shared
-                return decode_fresh(self, <Record> record, <uint32_t> place, key)
-        value = read(self, known_key(key), ANY)
+        if place >= 0:
+            shared = decoded_of(<Record> record)[place]
+            if shared != NULL and is_plain(<object> shared):
+                return <object> shared
+            value = decode_fresh(self, <Record> record, <uint32_t> place, key)
+        else:
+            value = read(self, known_key(key), ANY)
         if value is NOTHING:
             raise KeyError(key)
         return value
@@ -158,6 +159,7 @@ cdef class Session(SessionState):
         Raises:
             AttributeTypeError: The value is not of that type, or is JSON that only plain SQL can have stored: a number
                 that Python cannot hold, half of a surrogate pair, or nesting too deep to decode.
+            AttributeCodecError: The codec cannot open the value.
         """
         value = read(self, known_key(key), type)
         return default if value is NOTHING else value
@@ -246,6 +248,7 @@ cdef class Session(SessionState):
                 has a NUL or a lone surrogate, or the value a number that is not finite or cannot be read again, or a dict of
                 which two keys are encoded alike.
             AttributeTooLargeError: The encoded value is longer than `max_attribute_length`.
+            AttributeCodecError: The codec has failed.
             SessionInvalidatedError: This object was invalidated.
         """
         put(self, key, value, expiry(cache_of(self).clock, expires_at, expires_in))
@@ -367,10 +370,11 @@ cdef class Session(SessionState):
 
         Raises:
             TooManyAttributesError, SessionTooLargeError: The session would grow beyond its limits.
-            TypeError, ValueError, AttributeTooLargeError: A value that has changed cannot be saved.
+            TypeError, ValueError, AttributeTooLargeError, AttributeCodecError: A value that has changed cannot be saved.
         """
         cdef Changes changes = changes_of(self)
         if changes is not None:
+            seal_changes(self, changes)
             check_limits(self, changes)
         return changes
 
