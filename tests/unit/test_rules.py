@@ -258,6 +258,7 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
     },
     ("Session.get", "default"): ANYTHING,
     ("Session.get", "type"): Free("msgspec checks it"),
+    ("Session.as_type", "type"): Free("tests/core/test_typed.py"),
     ("Session.pop", "default"): ANYTHING,
     ("Session.setdefault", "key"): KEY._replace(bad=[key for key in KEY.bad if key != ["x"]]),  # looked up first
     ("Session.setdefault", "default"): VALUE,
