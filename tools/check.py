@@ -35,6 +35,7 @@ def python_steps() -> Iterator[Step]:
     yield Step("generated code", [sys.executable, "tools/async_to_sync.py", "--check"])
     yield Step("layers", [sys.executable, "tools/layers.py"])
     yield Step("types (mypy)", [str(BIN / "mypy")])
+    yield Step("types (basedpyright)", [str(BIN / "basedpyright")])
     yield Step("explicit Any", [sys.executable, "tools/check_any.py"])
     yield Step("documentation", [sys.executable, "tools/docs.py"])
     if WORKFLOWS:

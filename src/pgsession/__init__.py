@@ -18,8 +18,10 @@ from pgsession._sync.manager import SessionManager
 from pgsession._version import __version__
 from pgsession.attribute import Attribute
 from pgsession.audit import AuditEvent
+from pgsession.codec import Codec
 from pgsession.config import Config
 from pgsession.errors import (
+    AttributeCodecError,
     AttributeTooLargeError,
     AttributeTypeError,
     AttributeVersionConflict,
@@ -57,10 +59,12 @@ __all__ = [
     "AsyncLock",
     "AsyncSessionManager",
     "Attribute",
+    "AttributeCodecError",
     "AttributeTooLargeError",
     "AttributeTypeError",
     "AttributeVersionConflict",
     "AuditEvent",
+    "Codec",
     "Config",
     "ConfigError",
     "ConflictError",

@@ -14,6 +14,7 @@ import msgspec
 
 from pgsession._protocol import rules
 from pgsession.audit import AuditEvent
+from pgsession.codec import Codec
 from pgsession.errors import ConfigError
 
 __all__ = ["Config"]
@@ -110,6 +111,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             the manager. 10,000 events wait for it at most, and 100 about refused tokens, of which 10 a second pass in
             the long run; `close` gives it 5 seconds for what waits. What is lost is counted in
             `Stats.lost_audit_events`. An error that it raises is logged, once a minute at most.
+        codec (Codec, default None): What attribute values go through on their way to the database and back, for
+            types that JSON has not, and for encryption. All nodes need one that understands the others'.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
 
     Raises:
@@ -144,6 +147,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     pool_max_size: int = 8
     listener_conninfo: str | Callable[[], str | Awaitable[str]] | None = None
     on_audit_event: Callable[[AuditEvent], object] | None = None
+    codec: Codec | None = None
     logger: logging.Logger | None = None
 
     def __post_init__(self) -> None:
@@ -172,7 +176,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         fields = {}
         for name in cls.__struct_fields__:
             text = variables.get(prefix + name.upper())
-            if text is not None and name not in ("logger", "on_audit_event"):
+            if text is not None and name not in _OBJECTS:
                 fields[name] = _from_text(prefix + name.upper(), name, text)
         return cls(**fields)
 
@@ -211,6 +215,15 @@ def _audit_function(name: str, value: object) -> object:
     return value
 
 
+def _codec(name: str, value: object) -> Codec | None:
+    if value is None:
+        return None
+    codec = rules.instance(name, value, Codec, "a Codec or None")
+    if (type(codec).seal is Codec.seal) != (type(codec).open is Codec.open):
+        raise ValueError(f"{name}: must have both of seal and open, or neither, not one of them")
+    return codec
+
+
 def _logger(name: str, value: object) -> logging.Logger | None:
     return None if value is None else rules.instance(name, value, logging.Logger, "a logging.Logger or None")
 
@@ -243,6 +256,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "pool_max_size": partial(rules.count, least=1, most=10_000),
     "listener_conninfo": _conninfo,
     "on_audit_event": _audit_function,
+    "codec": _codec,
     "logger": _logger,
 }
 
@@ -289,6 +303,7 @@ def _kind(default: object) -> str:
 
 
 _DEFAULTS = Config()
+_OBJECTS = ("codec", "logger", "on_audit_event")  # which no text can name
 _BOOLEANS = {
     "true": True,
     "1": True,

@@ -12,6 +12,7 @@ from uuid import UUID
 from ._short_names import short_name
 
 __all__ = [
+    "AttributeCodecError",
     "AttributeTooLargeError",
     "AttributeTypeError",
     "AttributeVersionConflict",
@@ -217,6 +218,22 @@ class TooManyAttributesError(PgSessionError, ValueError):
 
 class AttributeTypeError(PgSessionError, TypeError):
     """A stored attribute value is not of the `type` it was asked for as, or cannot be decoded at all.
+
+    Attributes:
+        key: The attribute's key.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"attribute {key!r}: {reason}")
+        self.key = key
+
+
+class AttributeCodecError(PgSessionError):
+    """The codec could not do its part for one attribute.
+
+    The cause is its error; without a cause, what is stored was not sealed.
+    Only the call that has asked for this attribute fails. What cannot be opened stays as it is stored, unless it is set
+    anew or deleted.
 
     Attributes:
         key: The attribute's key.

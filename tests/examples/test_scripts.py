@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 
+import msgspec
 import pytest
 
 import pgsession
@@ -170,6 +171,48 @@ def test_the_cookie_is_signed(example: Example, dsn: str, config: pgsession.Conf
         forged = name_and_value[:-2] + ("AA" if name_and_value[-2:] != "AA" else "BB")
         assert cookies.get_session(sessions, forged) is None
         assert sessions.stats().fills == before.fills
+
+
+def test_attributes_are_encrypted_and_keys_are_rotated(
+    example: Example, dsn: str, config: pgsession.Config, tables: Tables
+) -> None:
+    encrypted = example("encrypted_attributes")
+    old, new = bytes(32), bytes([1]) * 32
+
+    def with_keys(*keys: bytes) -> pgsession.SessionManager:
+        codec = encrypted.Encrypting(keys)
+        return pgsession.SessionManager(dsn, msgspec.structs.replace(config, codec=codec))
+
+    with with_keys(old) as sessions:
+        session = sessions.create_session("alice", {"card": "4111", "code": pgsession.Attribute(5)})
+        session.set("soon", "over", expires_in=3600)
+        ends = sessions.update_session(session).attribute("soon").expires_at
+        other = sessions.create_session("bob", {"card": "4222"})
+    texts = [value for (value,) in tables.run("SELECT value::text FROM {session_attributes}")]
+    assert len(texts) == 4 and not any("4111" in text or "over" in text for text in texts)
+
+    with with_keys(new, old) as sessions:
+        for made in (session, other):
+            read = sessions.get_session(made.id)
+            assert read is not None and read["card"] == ("4111" if made is session else "4222")
+        changed = sessions.modify_session(session.id, encrypted.seal_anew)
+        assert dict(changed) == {"card": "4111", "code": 5, "soon": "over"}
+        assert changed.attribute("soon").expires_at == ends
+    tables.run(
+        "UPDATE {session_attributes} SET value = (SELECT value FROM {session_attributes}"
+        " WHERE session_id = %s AND key = 'card') WHERE session_id = %s AND key = 'code'",
+        session.id,
+        session.id,
+    )
+    with with_keys(new) as sessions:
+        read = sessions.get_session(session.id)
+        assert read is not None and (read["card"], read["soon"]) == ("4111", "over")
+        with pytest.raises(pgsession.AttributeCodecError, match=r"'code'.* InvalidTag"):
+            read["code"]
+        read = sessions.get_session(other.id)
+        assert read is not None
+        with pytest.raises(pgsession.AttributeCodecError, match=r"'card'.* InvalidTag"):
+            read["card"]
 
 
 def test_locks_in_all_forms(example: Example, sessions: pgsession.SessionManager) -> None:

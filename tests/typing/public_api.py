@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict, assert_type
+from typing import Any, Literal, NotRequired, Required, TypedDict, assert_type
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,12 @@ class Preferences(msgspec.Struct, frozen=True):
 
 class Cart(TypedDict):
     items: list[str]
+
+
+class Account(TypedDict, total=False):
+    role: Literal["admin", "reader"]
+    preferences: Required[Preferences]
+    cart: NotRequired[list[str]]
 
 
 def managers(session_id: UUID, token: str) -> None:
@@ -125,6 +131,39 @@ def session(session: pgsession.Session) -> None:
     session["role"] = mapping["role"]
     session.id = UUID(int=0)  # type: ignore[misc]
     session[1] = "a key is text"  # type: ignore[index]
+
+
+def typed_sessions(session: pgsession.Session) -> None:
+    account = session.as_type(Account)
+    assert_type(account, Account)
+    assert_type(account["preferences"], Preferences)
+    assert_type(account.get("cart"), list[str] | None)
+    account["role"] = "admin"
+    account.setdefault("cart", []).append("book")
+    account["role"] = "nobody"  # type: ignore[typeddict-item]
+    account["rule"] = "admin"  # type: ignore[typeddict-unknown-key]
+    assert_type(session.as_type(Preferences), Preferences)
+    session.as_type(Preferences).theme = "dark"  # type: ignore[misc]
+
+
+class Upper(pgsession.Codec):
+    def to_plain(self, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    def from_plain(self, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    def seal(self, session_id: UUID, key: str, data: bytes) -> bytes:
+        return session_id.bytes + key.encode() + data
+
+    def open(self, session_id: UUID, key: str, data: bytes) -> bytes:
+        return data[16 + len(key.encode()) :]
+
+
+def codecs() -> None:
+    config: pgsession.Config = pgsession.Config(codec=Upper())
+    assert_type(config.codec, pgsession.Codec | None)
+    pgsession.Config(codec=object())  # type: ignore[arg-type]
 
 
 def tokens(signer: pgsession.Signer) -> None:

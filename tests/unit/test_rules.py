@@ -292,6 +292,7 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
     },
     ("Session.get", "default"): ANYTHING,
     ("Session.get", "type"): Free("msgspec checks it"),
+    ("Session.as_type", "type"): Free("tests/core/test_typed.py"),
     ("Session.pop", "default"): ANYTHING,
     ("Session.setdefault", "key"): KEY._replace(bad=[key for key in KEY.bad if key != ["x"]]),  # looked up first
     ("Session.setdefault", "default"): VALUE,
@@ -329,6 +330,7 @@ CONFIG: dict[str, Rule] = {
     "notify_before_flush": FLAG,
     "listener_conninfo": optional(typed("a str, a function that returns one, or None", "", print)),
     "on_audit_event": optional(FUNCTION),
+    "codec": optional(typed("a Codec or None", pgsession.Codec())),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }
 COMMAND: dict[str, Rule | Free] = {

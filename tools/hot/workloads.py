@@ -55,8 +55,10 @@ def record(key: bytes) -> Record:
 
 
 def empty(capacity: int) -> Cache:
-    limits = {"inactivity": 48 * HOUR, "access_interval": HOUR, "lifetime": 48 * HOUR}
-    cache = Cache(capacity, CLOCK, max_attribute_length=16384, **limits)
+    cache = Cache(
+        capacity, CLOCK, max_attribute_length=16384,
+        inactivity=48 * HOUR, access_interval=HOUR, lifetime=48 * HOUR,
+    )  # fmt: skip
     cache.in_sync_until = NOW + HOUR
     return cache
 

@@ -74,6 +74,9 @@ cdef class Cache:
     cdef readonly int64_t max_session_size
     cdef readonly int64_t max_attributes
     cdef readonly int64_t rotation_grace
+    cdef readonly object codec
+    cdef bint has_codec
+    cdef bint seals             # the codec encrypts
     cdef public int64_t in_sync_until
     cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
     cdef uint32_t sweeper

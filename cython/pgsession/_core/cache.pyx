@@ -27,6 +27,8 @@ from pgsession._core.reference cimport pgs_give
 
 from secrets import randbits
 
+from pgsession.codec import Codec
+
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *length) except NULL
 
@@ -42,7 +44,7 @@ cdef void record_owner(void *record, int which, pgs_text *text) noexcept:
 
 
 @cython.final
-@cython.no_gc
+@cython.no_gc_clear                     # it can be part of a cycle by its codec, and is whole as long as it is used
 cdef class Cache:
     """Holds records by session id, at most `capacity` of them.
 
@@ -52,7 +54,7 @@ cdef class Cache:
 
     def __cinit__(self, capacity, Clock clock not None, *, int64_t inactivity, int64_t access_interval,
                   int64_t lifetime, int64_t max_attribute_length, int64_t max_session_size=NEVER,
-                  int64_t max_attributes=NEVER, int64_t rotation_grace=0):
+                  int64_t max_attributes=NEVER, int64_t rotation_grace=0, codec=None):
         self.capacity = <uint32_t> checked_count("capacity", capacity, 1, LARGEST)
         self.clock = clock
         self.evicted_accesses = EvictedAccesses(MOST_EVICTED_ACCESSES)
@@ -63,6 +65,9 @@ cdef class Cache:
         self.max_session_size = max_session_size
         self.max_attributes = max_attributes
         self.rotation_grace = rotation_grace
+        self.codec = codec
+        self.has_codec = codec is not None
+        self.seals = self.has_codec and type(codec).seal is not Codec.seal
         self.table.owner_of = record_owner
         if pgs_table_init(&self.table, randbits(64), randbits(64)):
             raise MemoryError

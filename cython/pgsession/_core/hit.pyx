@@ -1,8 +1,8 @@
 """The second half of the hit path puts a session around a record that was found; hit.pxd has the first half.
 
 A session is made at every hit, so the last few that were released are kept to be used again. One that has nothing of
-its own is not tracked by the garbage collector: it refers to its record and its cache, which refer to no session. With
-the first edit it is tracked, since a caller's values may refer to anything.
+its own is not tracked by the garbage collector: it refers to its record and its cache, which refer to no session (unless
+a codec keeps one). With the first edit it is tracked, since a caller's values may refer to anything.
 """
 
 from cpython.object cimport PyTypeObject

@@ -21,8 +21,8 @@ from pgsession._core.session_reading cimport (
     decode_fresh, is_same, is_there, last_key, live_keys, looks_so_far, read,
 )
 from pgsession._core.record cimport Record, decoded_of, expiry_of, place_of, uuid_of, versions_of
-from pgsession._core.session_saving cimport Changes, become, changes_of, check_limits
-from pgsession._core.values cimport is_plain
+from pgsession._core.session_saving cimport Changes, become, changes_of, check_limits, seal_changes
+from pgsession._core.values cimport is_plain, plan_of
 
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
 from sys import intern
@@ -31,6 +31,7 @@ from typing import Any
 from pgsession._core.session_edits import MISSING
 from pgsession._short_names import short_name
 from pgsession.attribute import Attribute
+from pgsession.typed import TypedAttributes, is_struct, is_typed_dict, struct_of
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject *)
@@ -133,15 +134,16 @@ cdef class Session(SessionState):
     def __getitem__(self, key):
         cdef PyObject *record = self.record
         cdef PyObject *shared
-        cdef Py_ssize_t place
+        cdef Py_ssize_t place = -1
         if not self.tracked and not (<Record> record).expiring:
             place = place_of(<Record> record, key)
-            if place >= 0:
-                shared = decoded_of(<Record> record)[place]
-                if shared != NULL and is_plain(<object> shared):
-                    return <object> shared
-                return decode_fresh(self, <Record> record, <uint32_t> place, key)
-        value = read(self, known_key(key), ANY)
+        if place >= 0:
+            shared = decoded_of(<Record> record)[place]
+            if shared != NULL and is_plain(<object> shared):
+                return <object> shared
+            value = decode_fresh(self, <Record> record, <uint32_t> place, key)
+        else:
+            value = read(self, known_key(key), ANY)
         if value is NOTHING:
             raise KeyError(key)
         return value
@@ -158,6 +160,7 @@ cdef class Session(SessionState):
         Raises:
             AttributeTypeError: The value is not of that type, or is JSON that only plain SQL can have stored: a number
                 that Python cannot hold, half of a surrogate pair, or nesting too deep to decode.
+            AttributeCodecError: The codec cannot open the value.
         """
         value = read(self, known_key(key), type)
         return default if value is NOTHING else value
@@ -199,6 +202,34 @@ cdef class Session(SessionState):
             raise KeyError(key)
         expires_at = expiry_of(record, <uint32_t> place)
         return Attribute(value, versions_of(record)[place], moment(expires_at) if expires_at else None)
+
+    def as_type(self, type):
+        """Return the attributes as the fields of a TypedDict or a Struct, for a type checker and for you to complete.
+
+        A TypedDict is this session itself, seen so: each value is decoded as its field's type when it is read, what is
+        set or changed inside is a change of the session, and attributes that are no fields are there too. (It is a
+        mapping, no dict.) A Struct is made of what the attributes are now, all fields decoded and checked; one without
+        an attribute has its default. It is to be immutable all the way down, since nothing set in it would be saved.
+
+        Args:
+            type: The TypedDict, or a frozen `msgspec.Struct`.
+
+        Returns:
+            attributes (TypedDict | Struct): What the session has, so typed.
+
+        Raises:
+            TypeError: It is neither, or a Struct that can be changed.
+            KeyError: A Struct has a field without a default, and there is no live attribute of this key.
+            AttributeTypeError, AttributeCodecError: A value is not of its field's type, or cannot be decoded, see `get`.
+        """
+        if is_typed_dict(type):
+            return TypedAttributes(self, type)
+        if not is_struct(type):
+            raise TypeError(f"type: a TypedDict or a frozen Struct is needed, not {type!r}")
+        if not plan_of(type).shareable:
+            raise TypeError(f"type: a Struct that is immutable all the way down is needed, not {type!r}; to change "
+                            "attributes, use a TypedDict or the session itself")
+        return struct_of(self, type)
 
     def __contains__(self, key):
         cdef str known = known_key(key)
@@ -246,6 +277,7 @@ cdef class Session(SessionState):
                 has a NUL or a lone surrogate, or the value a number that is not finite or cannot be read again, or a dict of
                 which two keys are encoded alike.
             AttributeTooLargeError: The encoded value is longer than `max_attribute_length`.
+            AttributeCodecError: The codec has failed.
             SessionInvalidatedError: This object was invalidated.
         """
         put(self, key, value, expiry(cache_of(self).clock, expires_at, expires_in))
@@ -367,10 +399,11 @@ cdef class Session(SessionState):
 
         Raises:
             TooManyAttributesError, SessionTooLargeError: The session would grow beyond its limits.
-            TypeError, ValueError, AttributeTooLargeError: A value that has changed cannot be saved.
+            TypeError, ValueError, AttributeTooLargeError, AttributeCodecError: A value that has changed cannot be saved.
         """
         cdef Changes changes = changes_of(self)
         if changes is not None:
+            seal_changes(self, changes)
             check_limits(self, changes)
         return changes
 

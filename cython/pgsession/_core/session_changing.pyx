@@ -5,12 +5,12 @@ from libc.stdint cimport int64_t, uint32_t
 from cpython.object cimport PyObject
 
 from pgsession._core.clock cimport expiry
+from pgsession._core.coding cimport encoding_of, is_sealing, sealed
 from pgsession._core.session_edits cimport (
-    DELETED, SET, Edit, Kind, cache_of, drop_edit, edit_of, keep_edit, make_room, new_edit, now_of,
-    usable,
+    DELETED, SET, Edit, cache_of, drop_edit, edit_of, keep_edit, make_room, new_edit, now_of, usable,
 )
 from pgsession._core.record cimport Record, is_live, place_of, versions_of
-from pgsession._core.values cimport checked_key, encode, is_plain
+from pgsession._core.values cimport checked_key, is_plain
 
 from typing import Any
 
@@ -33,25 +33,27 @@ cdef int put(SessionState session, object key, object value, int64_t expires_at)
         if value.expires_at is not None:
             expires_at = expiry(cache_of(session).clock, value.expires_at, None)
         value = value.value
-    cdef bytes encoded = encode(checked, value, cache_of(session).max_attribute_length)
-    return change(session, checked, SET, value, encoded if is_plain(value) else None, expires_at)
+    cdef bytes encoded = encoding_of(session, checked, value)
+    cdef Edit edit = new_edit(SET, checked, ANY, value)
+    edit.encoded = encoded if is_plain(value) else None
+    edit.expires_at = expires_at
+    if is_sealing(session):
+        sealed(session, edit, encoded)
+    return change(session, edit)
 
 
 cdef int delete_attribute(SessionState session, str key) except -1:
     """Delete an attribute that is there. Of one that was never stored, nothing is left to be saved."""
     if base_of(session, key) == 0 and edit_of(session, key) is not None:
         return drop_edit(session, key)
-    return change(session, key, DELETED, None, None, 0)
+    return change(session, new_edit(DELETED, key, ANY, None))
 
 
-cdef int change(SessionState session, str key, Kind kind, object value, bytes encoded, int64_t expires_at) except -1:
-    cdef Edit edit = new_edit(kind, key, ANY, value)
-    edit.encoded = encoded
-    edit.expires_at = expires_at
+cdef int change(SessionState session, Edit edit) except -1:
     make_room(session)
-    edit.base = base_of(session, key)
-    if kind == SET:
-        note_set(session, key)
+    edit.base = base_of(session, edit.key)
+    if edit.kind == SET:
+        note_set(session, edit.key)
     return keep_edit(session, edit)
 
 

@@ -29,6 +29,8 @@ cdef class Edit:
     cdef bytes source           # what it was decoded from, where that was not what is stored
     cdef Edit next              # another object for the same attribute, read later as another type
     cdef bytes encoded          # SET, of an immutable value
+    cdef bytes sealed           # what the codec has made of an encoding, to be stored;
+    cdef bytes sealed_of        # and of which
     cdef int64_t expires_at     # SET; 0: never
     cdef int64_t base           # version of the attribute that this is based on; 0: there was none
 

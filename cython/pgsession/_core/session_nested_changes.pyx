@@ -6,9 +6,9 @@ do), which may save the session meanwhile: they are given the record that a valu
 
 cimport cython
 
-from pgsession._core.session_edits cimport cache_of
+from pgsession._core.coding cimport comparable, encoding_of
 from pgsession._core.record cimport value_of
-from pgsession._core.values cimport decode_plain, decode_typed, encode, plan_of, reencode
+from pgsession._core.values cimport decode_plain, decode_typed, plan_of, reencode
 
 from typing import Any
 
@@ -57,7 +57,7 @@ cdef Found current_value(SessionState session, Edit edit):
     if edit.encoded is not None and edit.next is None:
         return found_in(edit, edit.encoded)
     cdef str key = edit.key
-    cdef Found found = found_in(edit, encode(key, edit.value, cache_of(session).max_attribute_length))
+    cdef Found found = found_in(edit, encoding_of(session, key, edit.value))
     cdef Edit view = edit.next
     while view is not None:
         found = newest(found, view, encoded_if_changed(session, key, view, view.before), key)
@@ -68,7 +68,8 @@ cdef Found current_value(SessionState session, Edit edit):
 cdef bytes encoded_before(Record record, uint32_t place, str key, Edit view):
     """Return the encoding of a value as it was when it was read.
 
-    The stored bytes may differ from it: psql may have spaced them otherwise, and a type may leave fields out.
+    The stored bytes may differ from it: psql may have spaced them otherwise, and a type may leave fields out. (With a
+    codec it is known, so that nothing is opened twice.)
     """
     if view.before is None:
         if view.type is ANY:
@@ -84,11 +85,11 @@ cdef bytes encoded_if_changed(SessionState session, str key, Edit view, bytes be
     It is checked as when it is set, but only if it has changed: what was only read is never refused.
     """
     try:
-        if reencode(view.value) == before:
+        if comparable(session, key, view.value) == before:
             return None
     except Exception:
         pass                    # encode() says it by the attribute's name
-    return encode(key, view.value, cache_of(session).max_attribute_length)
+    return encoding_of(session, key, view.value)
 
 
 cdef Found newest(Found found, Edit view, bytes changed, str key):

@@ -10,6 +10,7 @@ where it looks the same.
 from cpython.object cimport PyObject
 
 from pgsession._core.alike cimport looks_alike
+from pgsession._core.coding cimport comparable, from_plain, has_codec, opened
 from pgsession._core.session_edits cimport (
     READ, SET, SHORT, Edit, add_view, edit_of, edits_of, is_set, keep_edit, known_key, live_place, make_room, new_edit, record_of,
     track,
@@ -208,7 +209,7 @@ cdef object read_stored(SessionState session, Record record, uint32_t place, Edi
         if shared != NULL and is_plain(<object> shared):
             return <object> shared
         return decode_untyped(session, record, place, edit)
-    if shared == NULL or <PyObject *> Py_TYPE(<object> shared) != <PyObject *> type_:
+    if shared == NULL or <PyObject *> Py_TYPE(<object> shared) != <PyObject *> type_ or has_codec(session):
         shared = shared_typed(record, place, type_)
     return <object> shared if shared != NULL else decode_as(session, record, place, edit, type_)
 
@@ -221,6 +222,8 @@ cdef object decode_fresh(SessionState session, Record record, uint32_t place, ob
 
 cdef object decode_untyped(SessionState session, Record record, uint32_t place, Edit edit):
     cdef Record held = record
+    if has_codec(session):
+        return decode_by_codec(session, held, place, edit, ANY)
     value = decode_plain(held, place)
     if is_plain(value):
         share(held, place, value)
@@ -230,6 +233,8 @@ cdef object decode_untyped(SessionState session, Record record, uint32_t place, 
 
 cdef object decode_as(SessionState session, Record record, uint32_t place, Edit edit, object type_):
     cdef Record held = record
+    if has_codec(session):
+        return decode_by_codec(session, held, place, edit, type_)
     cdef Plan plan = plan_of(type_)
     cdef Span span = value_of(held, place)
     value = decode_typed(held.shape.keys[place], span, plan)
@@ -243,6 +248,27 @@ cdef object decode_as(SessionState session, Record record, uint32_t place, Edit 
     return value
 
 
+cdef object decode_by_codec(SessionState session, Record record, uint32_t place, Edit edit, object type_):
+    """Return a value of the record that has gone through the codec, or AGAIN; only what is plain is shared."""
+    cdef str key = record.shape.keys[place]
+    value = decode_opened(session, key, opened(session, record, place), type_)
+    if not is_plain(value):
+        return keep_read(session, record, place, edit, type_, value, comparable(session, key, value))
+    if type_ is ANY:
+        share(record, place, value)
+    else:
+        share_typed(record, place, type_, value)
+    return value
+
+
+cdef object decode_opened(SessionState session, str key, bytes encoded, object type_):
+    cdef Span span
+    span.data = encoded
+    span.length = <uint32_t> len(encoded)
+    value = decode_typed(key, span, plan_of(type_))
+    return from_plain(session, key, value) if type_ is ANY and has_codec(session) else value
+
+
 cdef object keep_read(SessionState session, Record record, uint32_t place, Edit edit, object type_, object value,
                       bytes before):
     """Keep a mutable value: it belongs to this session, which finds at save whether it was changed.
@@ -254,7 +280,7 @@ cdef object keep_read(SessionState session, Record record, uint32_t place, Edit 
     cdef str key = record.shape.keys[place]
     cdef int64_t base = versions_of(record)[place]
     cdef Edit made
-    if not session.tracked and type_ is ANY and session.record == <PyObject *> record:
+    if not session.tracked and type_ is ANY and before is None and session.record == <PyObject *> record:
         session.lone = value
         session.lone_key = key
         session.lone_base = base
@@ -366,16 +392,10 @@ cdef int forget_views(Edit edit, Found found) except -1:
 
 
 cdef object convert(SessionState session, Edit edit, Found found, object type_):
-    cdef bytes encoded = found.encoded
-    cdef Plan plan = plan_of(type_)
-    cdef Edit view
-    cdef Span span
-    span.data = encoded
-    span.length = <uint32_t> len(encoded)
-    value = decode_typed(edit.key, span, plan)
-    if not plan.shareable:
-        view = new_edit(READ, edit.key, type_, value)
-        view.before = reencode(value)
-        view.source = encoded
-        return give_view(session, None, edit, found, view)
-    return value
+    value = decode_opened(session, edit.key, found.encoded, type_)
+    if is_plain(value) or (plan_of(type_).shareable and not has_codec(session)):
+        return value
+    cdef Edit view = new_edit(READ, edit.key, type_, value)
+    view.before = comparable(session, edit.key, value)
+    view.source = found.encoded
+    return give_view(session, None, edit, found, view)

@@ -19,5 +19,6 @@ cdef class Part:
 
 
 cdef Changes changes_of(SessionState session)
+cdef int seal_changes(SessionState session, Changes changes) except -1
 cdef int check_limits(SessionState session, Changes changes) except -1
 cdef int become(SessionState session, Changes changes, Record record, int64_t accessed, bint rotated) except -1

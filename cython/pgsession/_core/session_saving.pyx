@@ -18,6 +18,7 @@ from pgsession._core.session_edits cimport (
 )
 from pgsession._core.session_nested_changes cimport current_value, nested_change, says
 from pgsession._core.cache cimport Cache
+from pgsession._core.coding cimport is_sealing, sealed
 from pgsession._core.record cimport expiry_of, is_live, place_of, text_size, value_of, values_size, versions_of
 from pgsession._core.values cimport is_plain
 
@@ -98,6 +99,21 @@ cdef int collect(SessionState session, Record record, Changes changes, Edit edit
     if part.found is not None:
         changes.sets.append((edit.key, part.found.encoded, expires_at or None, edit.base))
     changes.taken.append(part)
+    return 0
+
+
+cdef int seal_changes(SessionState session, Changes changes) except -1:
+    """Put what the codec makes of each value in its place."""
+    cdef list sets = []
+    cdef dict parts
+    cdef Part part
+    if not is_sealing(session):
+        return 0
+    parts = parts_by_key(changes)
+    for key, encoded, expires_at, base in changes.sets:
+        part = parts[key]
+        sets.append((key, sealed(session, part.edit, encoded), expires_at, base))
+    changes.sets = sets
     return 0
 
 

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
+from pgsession.codec import Codec
 
 @final
 class Cache:
@@ -26,6 +27,8 @@ class Cache:
     def max_attributes(self) -> int: ...
     @property
     def rotation_grace(self) -> int: ...
+    @property
+    def codec(self) -> Codec | None: ...
     def __init__(
         self,
         capacity: int,
@@ -38,6 +41,7 @@ class Cache:
         max_session_size: int = ...,
         max_attributes: int = ...,
         rotation_grace: int = 0,
+        codec: Codec | None = None,
     ) -> None: ...
     def __len__(self) -> int: ...
     def get(self, session_id: UUID | str | bytes, touch: bool = True) -> Record | None: ...

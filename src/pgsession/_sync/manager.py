@@ -141,6 +141,7 @@ class SessionManager(Reader):
                 max_session_size=config.max_session_size,
                 max_attributes=config.max_attributes,
                 rotation_grace=microseconds_of(config.rotation_grace),
+                codec=config.codec,
             )
         )
         self._node = secrets.token_hex(8)
@@ -511,6 +512,7 @@ class SessionManager(Reader):
         Raises:
             TooManySessionsError: The user has `Config.max_sessions` and the policy is "reject".
             SessionTooLargeError, TooManyAttributesError, AttributeTooLargeError: A limit of `Config` is passed.
+            AttributeCodecError: `Config.codec` has failed.
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may exist.
         """
@@ -583,6 +585,7 @@ class SessionManager(Reader):
             TooManySessionsError: The user who is to get it has `Config.max_sessions`, and the policy is "reject".
             SessionInvalidatedError: The session object was invalidated.
             SessionTooLargeError, TooManyAttributesError: The session would grow beyond a limit of `Config`.
+            AttributeCodecError: `Config.codec` has failed.
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
