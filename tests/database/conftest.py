@@ -212,6 +212,7 @@ class Database:
             options.get("group"),
             options.get("values", values),
             [[key, bases.get(key, base)] for key in options.get("deletes", ())],
+            options.get("incarnation", self.incarnation),
         ]
 
     def update(self, session: str, base: int, sets: dict[str, Any] | None = None, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from pgsession._protocol.operations import Flag
 SESSION = "ab" * 16
 ROWS: dict[str, Any] = {
     "create": [(SESSION, 3, "ann", None, 5, True, [("k", "1", None)], [(SESSION, 7)])],
-    "update": [(SESSION, 1, int(Flag.CHECK_ATTRIBUTES), 5, "g", [("k", "1", 6, 1)], [("l", 2)])],
+    "update": [(SESSION, 1, int(Flag.CHECK_ATTRIBUTES), 5, "g", [("k", "1", 6, 1)], [("l", 2)], "1" * 32)],
     "delete": [SESSION],
 }
 

@@ -29,10 +29,11 @@ is the row of the call, in which these columns come first:
     write(node, mark, arguments)               -> (text,)  the group commit, below
     write_accesses(ids, accessed)              -> (bytes | None,)  16 bytes for each id that somebody else had
                                                   locked: try those again
-    delete_user(node, user_id, keep, after)    -> (last | None, deleted, skipped)  last: UUID
+    delete_user(node, user_id, keep, after)    -> (last | None, deleted, skipped, ended | None)  last:
+                                                  UUID; ended: 16 bytes for each id that was deleted
     delete_group(node, group_id, after)        -> likewise
-    delete_all(node, after)                    -> likewise
-    drop_attribute(node, user_id, key, after)  -> (last | None, changed, skipped)
+    delete_all(node, after)                    -> likewise, ended: None
+    drop_attribute(node, user_id, key, after)  -> (last | None, changed, skipped, ended | None)
     cleanup(node, what, inactivity, after)     -> (last | None, removed, busy)
                                                   what: "expired", "inactive", "attributes", "locks"
     acquire(resource, owner, lease, session_id, inactivity)
@@ -64,7 +65,8 @@ the order in which they were given:
      "turned_away": [[i, "too_many"] | [i, "locked"], ...] creates; all others were made, "created_at": us,
      "evicted": [id, ...], the sessions that made room for created ones,
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
-     "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version,
+     "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version, or which
+                  were based on another incarnation (a check refuses those),
      "refused": [[i, "gone"] | [i, "locked"] | [i, "session", current_version] | [i, "attributes", [key, ...]], ...]
      "delete": [[i, "ok", user, group] | [i, "gone"] | [i, "locked"], ...]}
 in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive. A create is

@@ -376,7 +376,7 @@ class Coherence:
             self._leases.close(lease)
 
     def drop(
-        self, item: events.Deleted | events.UserChanged | events.GroupChanged | events.Everything
+        self, *items: events.Deleted | events.UserChanged | events.GroupChanged | events.Everything
     ) -> None:
         """Drop what an own statement concerns, once it returned or its outcome is unknown, before its event is back.
 
@@ -384,7 +384,8 @@ class Coherence:
         `evict_user_sessions` and `clear_cache`. What was cached or is under way is not served any more.
         """
         with self._lock:
-            self._apply(item)
+            for item in items:
+                self._apply(item)
 
     # Events
 
@@ -619,12 +620,12 @@ class Coherence:
         return Verdict.CACHED if self._cache.put(record) else Verdict.NOT_CACHED
 
     def _outdate(self, key: bytes, version: int, incarnation: str | None) -> None:
-        self._leases.stamp(key, version)
         if incarnation == self._incarnation:
+            self._leases.stamp(key, version)
             self._cache.discard_older(key, version)
         else:
             # Versions of two incarnations cannot be compared: one may have been given out twice.
-            self._cache.discard(key)
+            self._gone(key)
 
     def _gone(self, key: bytes) -> None:
         self._leases.void(key)
