@@ -110,7 +110,7 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
         (statements.read, (item[1], DAY)),
         (statements.list_user, ("ann", DAY)),
         (statements.list_group, ("g", DAY)),
-        (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]))),
+        (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]), integer_array([1]))),
         (statements.queue_usage, ()),
         (statements.proof, (node, "payload")),
         (statements.notify, ("payload",)),
@@ -188,7 +188,7 @@ def test_null_in_an_array_means_null_to_nobody_but_us(database: Database) -> Non
     read = [database.read(item[1]) for item in items[:3]]
     assert [snapshot[3] for snapshot in read if snapshot] == [None, "h", "NULL"]
     assert read[0] is not None and read[0][7] == soon + HOUR
-    assert read[2] is not None and read[2][9] == [["c", read[2][1], None, 1]] and read[2][7] == items[2][4]
+    assert read[2] is not None and read[2][9] == [["c", read[2][1], None, 1]] and read[2][7] == items[2][5]
 
 
 def test_no_number_of_ours_stands_for_none(database: Database) -> None:

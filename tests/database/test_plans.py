@@ -83,7 +83,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
         "list_user": lambda: connection.execute(statements.list_user, ("user8", DAY), prepare=True),
         "list_group": lambda: connection.execute(statements.list_group, ("g", DAY), prepare=True),
         "resync": lambda: connection.execute(
-            statements.resync, (uuid_array(keys), integer_array([1] * len(keys)))
+            statements.resync, (uuid_array(keys), *[integer_array([1] * len(keys))] * 2)
         ),
     }
     for what in ("expired", "inactive", "attributes"):

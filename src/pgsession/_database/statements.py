@@ -8,9 +8,10 @@ snapshot (C4), and the answer is always exactly one row:
     read            (id, inactivity)        -> (incarnation | None, now, snapshot | None)
     list_user       (user_id, inactivity)   -> (incarnation | None, now, "[snapshot, ...]")  newest access first
     list_group      (group_id, inactivity)  -> likewise
-    resync          (ids, versions)         -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
-                                               version differs or that is gone; parameters by `arrays.uuid_array` and
-                                               `arrays.integer_array`
+    resync          (ids, versions, generations)
+                                            -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
+                                               version or generation differs or that is gone; parameters by
+                                               `arrays.uuid_array` and `arrays.integer_array`
     queue_usage     ()                      -> (float,)  how full the notification queue is, 0 to 1
     proof           (node, payload)         -> (now, incarnation)  notifies the node's own proof channel
     notify          (payload)               -> (now,)  an event built by events.payloads
@@ -169,9 +170,10 @@ _LIST = (
 )
 _RESYNC = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}}, (SELECT pg_catalog.string_agg(pg_catalog.uuid_send(c.id), ''::pg_catalog.bytea)"
-    " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.uuid[]), pg_catalog.unnest(%s::bigint[])) c(id, version)"
+    " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.uuid[]), pg_catalog.unnest(%s::bigint[]), pg_catalog.unnest(%s::bigint[]))"
+    " c(id, version, generation)"
     " LEFT JOIN {sessions} s ON s.id OPERATOR(pg_catalog.=) c.id"
-    " WHERE (s.version OPERATOR(pg_catalog.=) c.version) IS NOT TRUE)"
+    " WHERE (s.version OPERATOR(pg_catalog.=) c.version AND s.generation OPERATOR(pg_catalog.=) c.generation) IS NOT TRUE)"
 )
 
 

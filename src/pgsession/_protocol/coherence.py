@@ -115,11 +115,13 @@ class Resync(NamedTuple):
         epoch: The epoch in which the comparison began; in another one its answer is outdated.
         keys: The keys of the cached sessions.
         versions: Their versions, in the same order.
+        generations: The generations of their tokens, likewise: random, so that no other row of an id has the same.
     """
 
     epoch: int
     keys: list[bytes]
     versions: list[int]
+    generations: list[int]
 
 
 @dataclass(slots=True)
@@ -484,8 +486,7 @@ class Coherence:
     def resync_started(self) -> Resync:
         """Return what to compare. The database must be read after this returned."""
         with self._lock:
-            keys, versions = self._cache.versions()
-            return Resync(self._leases.epoch, keys, versions)
+            return Resync(self._leases.epoch, *self._cache.identities())
 
     def resynced(self, resync: Resync, differing: Iterable[bytes]) -> bool:
         """Drop the sessions that have another version in the database, or are gone there (C5).

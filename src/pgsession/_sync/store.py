@@ -24,6 +24,7 @@ from pgsession._database.script import CommitFailed, Row, Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
+from pgsession._protocol.coherence import Resync
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
@@ -168,17 +169,22 @@ class Store:
         incarnation, _, snapshots = self.query(self._sql.list_group, (group_id, self._inactivity))
         return records_of(snapshots, incarnation), incarnation
 
-    def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
+    def resync(self, cached: Resync) -> tuple[list[bytes], str | None]:
         """Return the ids of the sessions that differ from the database; and the server's incarnation.
 
-        These are the ones whose version in the database is another, or that are gone from it.
+        These are the ones whose version or generation in the database is another, or that are gone from it.
         """
         found: list[bytes] = []
         answered_by: str | None = None
-        for start in range(0, max(len(keys), 1), COMPARED):
+        for start in range(0, max(len(cached.keys), 1), COMPARED):
             some = slice(start, start + COMPARED)
             incarnation, _, differing = self.query(
-                self._sql.resync, (uuid_array(keys[some]), integer_array(versions[some]))
+                self._sql.resync,
+                (
+                    uuid_array(cached.keys[some]),
+                    integer_array(cached.versions[some]),
+                    integer_array(cached.generations[some]),
+                ),
             )
             if start and incarnation != answered_by:
                 return found, None  # of more than one server
