@@ -134,6 +134,9 @@ class ConflictError(PgSessionError):
 class SessionVersionConflict(ConflictError):
     """The session is not at the version that the caller read any more, and the update had `check="session"`.
 
+    Or it was read in another incarnation: before a crash or failover, in which the server may have lost what was read.
+    Then `expected` and `current` may be the same number.
+
     Attributes:
         session_id: The session's id.
         expected: The version that the update was based on.
@@ -143,6 +146,7 @@ class SessionVersionConflict(ConflictError):
     def __init__(self, session_id: UUID, expected: int, current: int) -> None:
         super().__init__(
             f"session {short_name(session_id)} is at version {current}, the update was based on {expected}"
+            + (", of before the server was restarted or replaced" if current == expected else "")
         )
         self.session_id = session_id
         self.expected = expected
@@ -151,6 +155,8 @@ class SessionVersionConflict(ConflictError):
 
 class AttributeVersionConflict(ConflictError):
     """Somebody else changed attributes that were to be written, and the update had `check="attributes"`.
+
+    Or the session was read before a crash or failover, in which the server may have lost what was read.
 
     Attributes:
         session_id: The session's id.

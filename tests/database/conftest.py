@@ -215,6 +215,7 @@ class Database:
             options.get("group"),
             options.get("values", values),
             [[key, bases.get(key, base)] for key in options.get("deletes", ())],
+            options.get("incarnation", self.incarnation),
             options.get("rotation"),
         ]
 

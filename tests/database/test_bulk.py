@@ -226,19 +226,22 @@ def test_an_access_that_meets_another_change_is_not_lost(database: Database) -> 
 def test_the_resync_finds_what_differs_or_is_gone(database: Database) -> None:
     """Defects 6 and 7: by inequality, for any number of sessions, in one statement."""
     database.fill(70_000)
-    rows = database.execute("SELECT id, version FROM app_sessions")
+    rows = database.execute("SELECT id, version, generation FROM app_sessions")
     known = {row[0].bytes: row[1] for row in rows}
-    newer, gone, ahead = [key for key, _ in zip(known, range(3), strict=False)]
+    generations = {row[0].bytes: row[2] for row in rows}
+    newer, gone, ahead, another = [key for key, _ in zip(known, range(4), strict=False)]
+    generations[another] += 1
     database.update(newer.hex(), 1, {"a": 1}, notify=False)
     database.write(delete=[[0, gone.hex()]])
     known[ahead] = 17  # what a crash took back
     cursor = database.connection.execute(
-        database.statements.resync, (uuid_array(known), integer_array(known.values()))
+        database.statements.resync,
+        (uuid_array(known), integer_array(known.values()), integer_array(generations.values())),
     )
     incarnation, now, differing = cursor.fetchone() or (None, None, None)
     assert incarnation == database.incarnation and abs(now - database.now()) < HOUR
-    assert {differing[i : i + 16] for i in range(0, len(differing), 16)} == {newer, gone, ahead}
-    same = database.execute(database.statements.resync, uuid_array([]), "{}")
+    assert {differing[i : i + 16] for i in range(0, len(differing), 16)} == {newer, gone, ahead, another}
+    same = database.execute(database.statements.resync, uuid_array([]), "{}", "{}")
     assert same[0][2] is None
 
 

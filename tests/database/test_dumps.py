@@ -198,10 +198,11 @@ def test_a_dump_of_the_rows_alone_is_loaded_in_any_order(
     assert script.index("app_session_attributes") < script.index("app_sessions ")
     database.execute("TRUNCATE app_sessions, app_session_attributes")
     load(database.dsn, script)
-    for session, (key, version, *rest) in zip(sessions, before, strict=True):
+    for session, old in zip(sessions, before, strict=True):
         loaded = database.read(session)
-        assert loaded is not None and loaded[:1] + loaded[2:11] == [key, *rest[:9]]
-        assert loaded[11] == loaded[1] > version, "a row that was there before is another one now"
+        assert loaded is not None and (loaded[0], *loaded[2:11]) == (old[0], *old[2:11])
+        version, owner_since = loaded[1], loaded[11]
+        assert version == owner_since > old[1], "a row that was there before is another one now"
     assert database.execute("SELECT count(*), min(bucket), max(bucket) FROM app_session_user_buckets") == [
         (1025, -1, 1023)
     ]

@@ -113,7 +113,7 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
         (statements.list_group, ("g", DAY, None, None, None, 100)),
         (statements.read_many, ("{" + session + "}", DAY)),
         (statements.count, (None, None, "g", "g", DAY)),
-        (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]))),
+        (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]), integer_array([1]))),
         (statements.queue_usage, ()),
         (statements.proof, (node, "payload")),
         (statements.notify, ("payload",)),

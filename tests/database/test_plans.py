@@ -92,7 +92,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
             statements.count, ("user8", "user8", None, None, DAY), prepare=True
         ),
         "resync": lambda: connection.execute(
-            statements.resync, (uuid_array(keys), integer_array([1] * len(keys)))
+            statements.resync, (uuid_array(keys), *[integer_array([1] * len(keys))] * 2)
         ),
     }
     for what in ("expired", "inactive", "attributes"):

@@ -148,7 +148,8 @@ def test_any_name_works(open_database: Callable[..., Database], prefix: str) -> 
     )
     assert database.run(database.statements.renew("r", owner, 10**6)) is not None
     assert database.run(database.statements.release(database.node, "r", owner)) is not None
-    assert database.execute(database.statements.resync, "{" + session + "}", "{2}")[0][2] is None
+    generation = f"{{{(database.read(session) or [])[10]}}}"
+    assert database.execute(database.statements.resync, "{" + session + "}", "{2}", generation)[0][2] is None
     assert len(ear.items()) == 2
 
 

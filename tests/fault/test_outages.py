@@ -116,8 +116,8 @@ def test_the_resync_of_200_000_sessions(new_node: NewNode, console: Console, dsn
         console("SET synchronous_commit = off")
         console("ALTER TABLE {t}.sessions DISABLE TRIGGER ALL")  # quickly, and unheard
         rows = console(
-            "INSERT INTO {t}.sessions (version, owner_since, user_id, expires_at)"
-            " SELECT 1, 1, 'u', now() + interval '1 day' FROM generate_series(1, %s) RETURNING id",
+            "INSERT INTO {t}.sessions (version, owner_since, generation, user_id, expires_at)"
+            " SELECT 1, 1, 0, 'u', now() + interval '1 day' FROM generate_series(1, %s) RETURNING id",
             count,
         )
         keys = [row[0].bytes for row in rows]

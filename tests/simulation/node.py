@@ -244,12 +244,16 @@ class Wide(Operation):
 
     def answer(self) -> None:
         node = self.node
+        if self.kind != "evict":
+            node.coherence.drop(*(events.Deleted(commit.key) for commit in self.effects))
         node.coherence.drop(self.item)
         node.disturb(None)
         for commit in self.effects:
             node.world.oracle.returned(node, commit.key, commit.serial)
 
     def fail(self, executed: bool) -> None:
+        """Nobody can say which sessions it was about."""
+        self.node.coherence.drop(events.Everything())
         self.answer()
 
 

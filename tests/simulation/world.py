@@ -118,10 +118,10 @@ class World:
 
     def create(self, key: bytes, *, origin: str) -> Commit:
         row = self.server.rows.get(key)
-        if row is not None:
-            return row  # Ids are random: never created twice.
-        commit = self._commit(key, 1, _USERS[key[-1] % 2], _GROUPS[key[-1] % 3])
-        self._announce(origin, events.Changed(key, 1), commit)
+        if row is not None and not (row.deleted and origin == _PLAIN):
+            return row  # Ids are random: only plain SQL inserts one again.
+        commit = self._commit(key, EPOCH + self.now, _USERS[key[-1] % 2], _GROUPS[key[-1] % 3])
+        self._announce(origin, events.Changed(key, commit.version), commit)
         return commit
 
     def update(
@@ -295,6 +295,21 @@ class World:
         if not node.paused:
             node.operations.append(Wide(node, kind, item))
 
+    def end_what_was_moved(self, node: Node, b: int, c: int) -> None:
+        """Another node moves a session into a group, which this one ends before it has heard of that."""
+        row = self.server.live(self._key(b), self.now)
+        if row is None or node.paused or self.down:
+            return
+        self._advance(1)
+        self._at_once(node, self.get, b, c)
+        group = self.update(row, origin=_PLAIN, regroup=True).group
+        if group is not None:
+            ending = Wide(node, "delete" if c & 1 else "attribute", events.GroupChanged(group))
+            node.operations.append(ending)
+            while ending in node.operations:
+                ending.step()
+        self._at_once(node, self.get, b, c)
+
     def list_user(self, node: Node, b: int, c: int) -> None:
         if not node.paused:
             node.operations.append(Listing(node, _USERS[b % 2]))
@@ -310,6 +325,9 @@ class World:
             return
         if c % 4 == 0:
             self.delete(row, origin=_PLAIN)
+            if c & 4:  # and insert it again
+                self._advance(1)
+                self.create(row.key, origin=_PLAIN)
         elif c % 4 == 1:
             self.update(row, origin=_PLAIN, expires=self._in(1 + c))
         else:
@@ -539,7 +557,7 @@ _SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
     ((10, World.refresh), (6, World.get_by_token)),
     ((6, World.update_checked), (6, World.update_quietly)),
     ((3, World.delete_session), (4, World.plain_sql), (1, World.step_clock)),
-    ((6, World.wide_statement), (5, World.regroup)),
+    ((6, World.wide_statement), (5, World.regroup), (2, World.end_what_was_moved)),
     ((6, World.list_user), (3, World.write_accesses)),
     ((6, World.break_operation), (4, World.run_orphan)),
     ((4, World.end_listener), (2, World.blink), (4, World.deliver_late)),
@@ -578,6 +596,7 @@ _THEMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
         (6, World.refresh),
         (6, World.delete_session),
         (8, World.wide_statement),
+        (3, World.end_what_was_moved),
         (6, World.create_session),
         (4, World.plain_sql),
         (4, World.break_operation),

@@ -218,7 +218,8 @@ def test_defect_07_a_resync_has_no_limit(open_manager: OpenAsyncManager, tables:
     count = 70_000
     manager = open_manager(cache_size=2 * count)
     rows = tables.run_unheard(
-        "INSERT INTO {sessions} (version, owner_since, user_id, expires_at) SELECT 1, 1, 'u', '2100-01-01'"
+        "INSERT INTO {sessions} (version, owner_since, generation, user_id, expires_at)"
+        " SELECT 1, 1, 0, 'u', '2100-01-01'"
         f" FROM generate_series(1, {count}) RETURNING id"  # type: ignore[arg-type]
     )
     ends = 4_102_444_800_000_000

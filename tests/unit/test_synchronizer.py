@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from pgsession._async.synchronizer import AsyncSynchronizer
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database.statements import Statements
-from pgsession._protocol.coherence import Coherence
+from pgsession._protocol.coherence import Coherence, Resync
 
 LOG = logging.getLogger("tests.synchronizer")
 
@@ -52,7 +52,7 @@ class Server:
         self.while_asked()
         return self.incarnation
 
-    async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str]:
+    async def resync(self, cached: Resync) -> tuple[list[bytes], str]:
         return [], self.resynced_by
 
     async def prove(self, payload: str) -> tuple[int, str]:

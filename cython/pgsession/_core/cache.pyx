@@ -119,6 +119,20 @@ cdef class Cache:
             pgs_unlock(&self.mutex)
         return keys, versions
 
+    def identities(self):
+        """Return everything that is cached, as the lists of the keys, of their versions and of their generations."""
+        cdef list keys = [], versions = [], generations = []
+        cdef uint32_t slot
+        pgs_lock(&self.mutex)
+        try:
+            for slot in range(1, self.table.count + 1):
+                keys.append(key_at(self, slot))
+                versions.append(self.table.hot[slot].version)
+                generations.append((<Record> self.table.hot[slot].record).generation)
+        finally:
+            pgs_unlock(&self.mutex)
+        return keys, versions, generations
+
     # ---- entering and leaving ----
 
     def put(self, Record record not None):

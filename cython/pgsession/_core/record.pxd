@@ -37,6 +37,7 @@ cdef class Record:
     cdef bint owned             # user_id is not None
     cdef bint grouped           # group_id is not None
     cdef bint expiring          # some attribute expires on its own
+    cdef readonly str incarnation   # of the tables that it was read from, interned; versions of another say nothing
 
 
 cdef enum Standing:             # what a record says of a token's generation

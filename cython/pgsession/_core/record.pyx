@@ -139,7 +139,7 @@ cdef class Record:
     def __cinit__(self, key, int64_t version, str user_id, str group_id, int64_t created_at,
                  int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
                  attributes=(), *, int64_t generation=0, int64_t owner_since=0, int64_t previous_generation=0,
-                 int64_t previous_until=0, int64_t rotated_at=0):
+                 int64_t previous_until=0, int64_t rotated_at=0, str incarnation=None):
         if key is BARE:
             return
         parse(key, &self.id)
@@ -154,6 +154,8 @@ cdef class Record:
         self.previous_generation = previous_generation
         self.previous_until = previous_until
         self.rotated_at = rotated_at
+        if incarnation is not None:
+            self.incarnation = intern(incarnation)
         fill(self, user_id, group_id, sorted(plain(attributes), key=BY_KEY))
 
     def __dealloc__(self):
@@ -195,6 +197,7 @@ cdef class Record:
                 record.expires_at = expires_at
                 record.include_inactivity = include_inactivity
                 stay_rotated(record, self)
+                record.incarnation = self.incarnation
                 inherit(record, self)
                 return record
         cdef dict items = {item[0]: item for item in self.attributes()}
@@ -203,7 +206,8 @@ cdef class Record:
         for key, value, expiry in sets:
             items[key] = (key, version, expiry, value)
         record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
-                        last_accessed, expires_at, include_inactivity, list(items.values()))
+                        last_accessed, expires_at, include_inactivity, list(items.values()),
+                        incarnation=self.incarnation)
         stay_rotated(record, self)
         inherit(record, self)
         return record

@@ -33,6 +33,7 @@ cdef extern from "Python.h":
 
 cdef object ANY = Any
 cdef object SAVED = HELD
+cdef int64_t NOWHERE = -1               # the base of a change that is based on another incarnation: no version there is
 
 
 @cython.final
@@ -182,6 +183,7 @@ cdef class Saved:
     cdef list before            # the edits on it
     cdef list after             # those that stay
     cdef list outdated          # those that were read, and of which the new record has another value
+    cdef bint elsewhere         # the new record is of another incarnation: the versions of before say nothing
 
 
 cdef int become(SessionState session, Changes changes, Record record, int64_t accessed, bint rotated) except -1:
@@ -208,8 +210,9 @@ cdef int put_in_place(SessionState session, Changes changes, Record record, Save
     cdef Edit edit
     saved.old = record_of(session)
     saved.base = saved.old if changes is None else changes.record
-    if saved.old is not saved.base and saved.old.version > record.version:
+    if saved.old is not saved.base and saved.old.incarnation == record.incarnation and saved.old.version > record.version:
         record = saved.old      # a later save of this object was faster: it has what this one has saved
+    saved.elsewhere = saved.old.incarnation != record.incarnation
     saved.before = edits_of(session)
     saved.after = []
     saved.outdated = []
@@ -235,7 +238,7 @@ cdef int leave(Saved saved, dict taken, Record record) except -1:
     for key in {**known, **taken}:
         edit, part = known.get(key), taken.get(key)
         if edit is not None and edit.kind == READ and (part is None or part.edit is not edit):
-            left = edit if is_stored(record, edit) else None
+            left = edit if not saved.elsewhere and is_stored(record, edit) else None
             if left is None:
                 saved.outdated.append(edit)
         else:
@@ -255,7 +258,8 @@ cdef Edit after_save(Saved saved, Record record, str key, Edit edit, Part part):
     """Return what is left of an edit after a save; `part` is what the save took of it, or None."""
     cdef Py_ssize_t place = place_of(record, key)
     if part is None:
-        return edit             # a pending change stays, based on what it was based on
+        # A pending change stays, based on what it was based on.
+        return based_on(edit, NOWHERE) if saved.elsewhere else edit
     if part.edit is edit:
         return None if part.found is None or place < 0 else still_held(versions_of(record)[place], edit, part.found)
     if edit is None:

@@ -22,6 +22,7 @@ from pgsession._database.script import CommitFailed, Row, Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
+from pgsession._protocol.coherence import Resync
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
@@ -40,6 +41,8 @@ CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller
 ANSWERS_PART: Final = 0.15
 # The part by which the server may take longer: to tell it each time would cost a tenth of a lone write.
 SLACK: Final = 0.05
+
+OnDone = Callable[[list[bytes]], object]
 
 
 class Acquired(NamedTuple):
@@ -155,14 +158,14 @@ class AsyncStore:
         incarnation, now, snapshot = await self.query(
             self._sql.read, (key.hex(), self._inactivity), deadline=deadline
         )
-        return None if snapshot is None else record_of(snapshot), incarnation, now
+        return None if snapshot is None else record_of(snapshot, incarnation), incarnation, now
 
     async def read_many(self, keys: Sequence[bytes], deadline: float) -> tuple[list[Record], str | None, int]:
         """Return those sessions that are live, in any order, as one snapshot; the incarnation, and the time there."""
         incarnation, now, snapshots = await self.query(
             self._sql.read_many, (uuid_array(keys), self._inactivity), deadline=deadline
         )
-        return records_of(snapshots), incarnation, now
+        return records_of(snapshots, incarnation), incarnation, now
 
     async def list_page(
         self,
@@ -181,7 +184,7 @@ class AsyncStore:
         incarnation, _, snapshots = await self.query(
             statement, (name, self._inactivity, accessed, accessed, key, limit), deadline=deadline
         )
-        return records_of(snapshots), incarnation
+        return records_of(snapshots, incarnation), incarnation
 
     async def count(self, user_id: str | None, group_id: str | None) -> int:
         """Return the number of live sessions, of a user and of a group where they are given."""
@@ -189,23 +192,27 @@ class AsyncStore:
         (counted,) = await self.query(self._sql.count, of)
         return int(counted)
 
-    async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
+    async def resync(self, cached: Resync) -> tuple[list[bytes], str | None]:
         """Return the ids of the sessions that differ from the database; and the server's incarnation.
 
-        These are the ones whose version in the database is another, or that are gone from it.
+        These are the ones whose version or generation in the database is another, or that are gone from it.
         """
         found: list[bytes] = []
         answered_by: str | None = None
-        for start in range(0, max(len(keys), 1), COMPARED):
+        for start in range(0, max(len(cached.keys), 1), COMPARED):
             some = slice(start, start + COMPARED)
             incarnation, _, differing = await self.query(
-                self._sql.resync, (uuid_array(keys[some]), integer_array(versions[some]))
+                self._sql.resync,
+                (
+                    uuid_array(cached.keys[some]),
+                    integer_array(cached.versions[some]),
+                    integer_array(cached.generations[some]),
+                ),
             )
             if start and incarnation != answered_by:
                 return found, None  # of more than one server
             answered_by = incarnation
-            packed = bytes(differing or b"")
-            found += [packed[at : at + 16] for at in range(0, len(packed), 16)]
+            found += _unpacked(differing)
         return found, answered_by
 
     async def prove(self, payload: str) -> tuple[int, str | None]:
@@ -322,45 +329,52 @@ class AsyncStore:
         script = self._sql.write_accesses(
             uuid_array(key for key, _ in accesses), integer_array(at for _, at in accesses)
         )
-        packed = (await self._run(script))[0] or b""
-        return {packed[start : start + 16] for start in range(0, len(packed), 16)}
+        return set(_unpacked((await self._run(script))[0]))
 
-    async def delete_user(self, user_id: str, keep: bytes | None) -> int:
+    async def delete_user(self, user_id: str, keep: bytes | None, on_done: OnDone) -> int:
         """Delete a user's sessions, any number in bounded steps, all but `keep`; return how many were deleted."""
         kept = None if keep is None else keep.hex()
         return await self._walk(
-            lambda after, options: self._sql.delete_user(self._node, user_id, kept, after, **options)
+            lambda after, options: self._sql.delete_user(self._node, user_id, kept, after, **options), on_done
         )
 
-    async def delete_group(self, group_id: str) -> int:
+    async def delete_group(self, group_id: str, on_done: OnDone) -> int:
         """Delete a group's sessions, in bounded steps; return how many were deleted."""
         return await self._walk(
-            lambda after, options: self._sql.delete_group(self._node, group_id, after, **options)
+            lambda after, options: self._sql.delete_group(self._node, group_id, after, **options), on_done
         )
 
-    async def delete_all(self) -> int:
+    async def delete_all(self, on_done: OnDone) -> int:
         """Delete every session, in bounded steps; return how many were deleted."""
-        return await self._walk(lambda after, options: self._sql.delete_all(self._node, after, **options))
+        return await self._walk(
+            lambda after, options: self._sql.delete_all(self._node, after, **options), on_done
+        )
 
-    async def drop_attribute(self, user_id: str, key: str) -> int:
+    async def drop_attribute(self, user_id: str, key: str, on_done: OnDone) -> int:
         """Remove an attribute from a user's sessions; return how many had it."""
         return await self._walk(
-            lambda after, options: self._sql.drop_attribute(self._node, user_id, key, after, **options)
+            lambda after, options: self._sql.drop_attribute(self._node, user_id, key, after, **options),
+            on_done,
         )
 
-    async def _walk(self, script: Callable[[str, dict[str, Any]], Script]) -> int:
+    async def _walk(self, script: Callable[[str, dict[str, Any]], Script], on_done: OnDone) -> int:
         """Do a bulk operation in bounded steps, a transaction each; return how many sessions it changed.
 
-        It goes past rows that others hold, and then once more, waiting for those.
+        It goes past rows that others hold, and then once more, waiting for those. `on_done` is called after each step
+        with the ids that it was done for, as far as the statement tells.
         """
-        changed, skipped = await self._walk_once(script, {})
+        changed, skipped = await self._walk_once(script, on_done, {})
         if skipped:
-            more, _ = await self._walk_once(script, {"waiting": True}, changed)
+            more, _ = await self._walk_once(script, on_done, {"waiting": True}, changed)
             changed += more
         return changed
 
     async def _walk_once(
-        self, script: Callable[[str, dict[str, Any]], Script], options: dict[str, Any], before: int = 0
+        self,
+        script: Callable[[str, dict[str, Any]], Script],
+        on_done: OnDone,
+        options: dict[str, Any],
+        before: int = 0,
     ) -> tuple[int, int]:
         after: str | None = NIL
         changed = skipped = 0
@@ -370,11 +384,12 @@ class AsyncStore:
                 {"commit": self._commit, "size": STEP, "lock_timeout": BATCH_LOCK_TIMEOUT, **options},
             )
             try:
-                last, done, passed, *_ = await self._run_between_others(step)
+                last, done, passed, ended, *_ = await self._run_between_others(step)
             except OperationTimeout as error:
                 raise OperationTimeout(
                     f"{error}, but for {before + changed} sessions", done=before + changed
                 ) from error
+            on_done(_unpacked(ended))
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)
@@ -518,6 +533,11 @@ class AsyncStore:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
+
+
+def _unpacked(packed: bytes | None) -> list[bytes]:
+    """Return ids, of 16 bytes each."""
+    return [] if packed is None else [packed[at : at + 16] for at in range(0, len(packed), 16)]
 
 
 def servers_limit(operation_timeout: float) -> float:

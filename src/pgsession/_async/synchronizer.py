@@ -241,7 +241,7 @@ class AsyncSynchronizer:
         if self._coherence.on_listening(incarnation, since=since) is None:
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
-        differing, answered_by = await self._store.resync(resync.keys, resync.versions)
+        differing, answered_by = await self._store.resync(resync)
         if answered_by != incarnation:
             raise ListenerError("the database server changed during the resync")
         if self._coherence.resynced(resync, differing):

@@ -31,6 +31,8 @@ class Record:
     def previous_until(self) -> int: ...
     @property
     def rotated_at(self) -> int: ...
+    @property
+    def incarnation(self) -> str | None: ...
     def __init__(
         self,
         key: bytes,
@@ -49,6 +51,7 @@ class Record:
         previous_generation: int = 0,
         previous_until: int = 0,
         rotated_at: int = 0,
+        incarnation: str | None = None,
     ) -> None: ...
     def standing(
         self, generation: int, earliest: int, grace: int

@@ -15,6 +15,7 @@ from pgsession._protocol.operations import Flag
 
 from .arrays import NONE, array, integer_array, optional_integer_array, optional_text_array, text_array
 
+_NO_INCARNATION = "0" * 32
 _CHECK_ATTRIBUTES = int(Flag.CHECK_ATTRIBUTES)
 
 
@@ -22,13 +23,15 @@ class Updates(NamedTuple):
     """Holds the updates of a batch, as columns.
 
     A row is `(id, base_version, flags, expires | None, group_id | None, [(key, value, expires | None,
-    base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove, rotation | None)`, and a
-    rotation `(generation, base_generation, grace, user_id | None)`.
+    base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove, incarnation | None,
+    rotation | None)`, and a rotation `(generation, base_generation, grace, user_id | None)`.
     """
 
     ids: str | None = None
     bases: str | None = None
     """The version of the session that each is based on."""
+    incarnations: str | None = None
+    """The incarnation that this version is of; one element where it is the same for all."""
     flags: str | None = None
     """See `pgsession._protocol.operations.Flag`."""
     expiries: str | None = None
@@ -92,6 +95,7 @@ class Deletes(NamedTuple):
 SQL_TYPES: Final = {
     "ids": "uuid[]",
     "bases": "bigint[]",
+    "incarnations": "uuid[]",
     "flags": "integer[]",
     "expiries": "bigint[]",
     "groups": "text[]",
@@ -143,7 +147,7 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
     """Return the columns of update rows."""
     if not rows:
         return Updates()
-    ids, bases, flags, expiries, groups, sets, drops, rotations = zip(*rows, strict=True)
+    ids, bases, flags, expiries, groups, sets, drops, incarnations, rotations = zip(*rows, strict=True)
     checked = any(flag & _CHECK_ATTRIBUTES for flag in flags)
     keys, values, ends_at, set_bases = _transposed([one for some in sets for one in some], 4)
     drop_of = [number for number, some in enumerate(drops, 1) for _ in some]
@@ -151,6 +155,7 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
     return Updates(
         ids=array(ids),
         bases=integer_array(bases),
+        incarnations=_incarnations(incarnations),
         flags=integer_array(flags),
         expiries=optional_integer_array(expiries),
         groups=optional_text_array(groups),
@@ -208,6 +213,12 @@ def accesses_of(accesses: Sequence[tuple[str, int]]) -> Accesses:
 def deletes_of(ids: Sequence[str]) -> Deletes:
     """Return the column of the sessions to delete."""
     return Deletes(array(ids) if ids else None)
+
+
+def _incarnations(bases: Sequence[str | None]) -> str:
+    """Return the array of the incarnations that the updates are based on; an unknown one is none that there is."""
+    known = [base or _NO_INCARNATION for base in bases]
+    return array(known if len(set(known)) > 1 else known[:1])
 
 
 def _ends(lists: Iterable[Sequence[Any]]) -> list[int]:

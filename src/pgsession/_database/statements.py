@@ -14,9 +14,10 @@ snapshot (C4), and the answer is always exactly one row:
     list_group      (group_id, ...)         -> likewise
     count           (user_id, user_id, group_id, group_id, inactivity)
                                             -> (live sessions,)  of the user, if one is given, and of the group, likewise
-    resync          (ids, versions)         -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
-                                               version differs or that is gone; parameters by `arrays.uuid_array` and
-                                               `arrays.integer_array`
+    resync          (ids, versions, generations)
+                                            -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
+                                               version or generation differs or that is gone; parameters by
+                                               `arrays.uuid_array` and `arrays.integer_array`
     queue_usage     ()                      -> (float,)  how full the notification queue is, 0 to 1
     proof           (node, payload)         -> (now, incarnation)  notifies the node's own proof channel
     notify          (payload)               -> (now,)  an event built by events.payloads
@@ -35,10 +36,11 @@ is the row of the call, in which these columns come first:
     write(node, mark, arguments)               -> (text,)  the group commit, below
     write_accesses(ids, accessed)              -> (bytes | None,)  16 bytes for each id that somebody else had
                                                   locked: try those again
-    delete_user(node, user_id, keep, after)    -> (last | None, deleted, skipped)  last: UUID
+    delete_user(node, user_id, keep, after)    -> (last | None, deleted, skipped, ended | None)  last:
+                                                  UUID; ended: 16 bytes for each id that was deleted
     delete_group(node, group_id, after)        -> likewise
-    delete_all(node, after)                    -> likewise
-    drop_attribute(node, user_id, key, after)  -> (last | None, changed, skipped)
+    delete_all(node, after)                    -> likewise, ended: None
+    drop_attribute(node, user_id, key, after)  -> (last | None, changed, skipped, ended | None)
     cleanup(node, what, inactivity, after)     -> (last | None, removed, busy)
                                                   what: "expired", "inactive", "attributes", "locks"
     acquire(resource, owner, lease, session_id, inactivity)
@@ -70,7 +72,8 @@ the order in which they were given:
      "turned_away": [[i, "too_many"] | [i, "locked"], ...] creates; all others were made, "created_at": us,
      "evicted": [id, ...], the sessions that made room for created ones,
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
-     "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version, or that rotate,
+     "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version, or which
+                  were based on another incarnation (a check refuses those), or that rotate,
      "refused": [[i, "gone"] | [i, "locked"] | [i, "too_many"] | [i, "session", current_version]
                  | [i, "attributes", [key, ...]], ...],
      "displaced": [id, ...], the sessions that made room for those given to another user,
@@ -196,9 +199,10 @@ _COUNT = (
 )
 _RESYNC = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}}, (SELECT pg_catalog.string_agg(pg_catalog.uuid_send(c.id), ''::pg_catalog.bytea)"
-    " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.uuid[]), pg_catalog.unnest(%s::bigint[])) c(id, version)"
+    " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.uuid[]), pg_catalog.unnest(%s::bigint[]), pg_catalog.unnest(%s::bigint[]))"
+    " c(id, version, generation)"
     " LEFT JOIN {sessions} s ON s.id OPERATOR(pg_catalog.=) c.id"
-    " WHERE (s.version OPERATOR(pg_catalog.=) c.version) IS NOT TRUE)"
+    " WHERE (s.version OPERATOR(pg_catalog.=) c.version AND s.generation OPERATOR(pg_catalog.=) c.generation) IS NOT TRUE)"
 )
 
 

@@ -117,6 +117,8 @@ MACROS: Final = {
     "valid": _VALID,
     "channel_name": _CHANNEL_NAME,
     "bucket": "(hashtextextended({0}, 0) & 1023)::integer",
+    # Of the base of an update, by its number.
+    "incarnation_of": "incarnations[CASE cardinality(incarnations) WHEN 1 THEN 1 ELSE {0} END]",
     # Items of an event.
     "hex": "encode(uuid_send({0}), 'hex')",
     "hex_text": "encode(convert_to({0}, 'UTF8'), 'hex')",

@@ -46,7 +46,7 @@ def settle(
     for number, version in zip(answers.written, answers.versions, strict=True):
         update = _answered(updates, number)
         if number in snapshots:
-            results.append((update, _saved_elsewhere(snapshots[number])))
+            results.append((update, _saved_elsewhere(snapshots[number], answers.incarnation)))
         else:
             results.append((update, update.saved(version, answers.updated_at)))
     creates = dict(enumerate(creates_sent, 1))
@@ -66,21 +66,23 @@ def settle(
             raise LookupError(f"{len(waiting)} of {count} operations are not answered")
     if creates and not answers.created_at:
         raise LookupError(f"{len(creates)} creates are not answered")
-    results.extend((create, create.saved(answers.created_at)) for create in creates.values())
+    results.extend(
+        (create, create.saved(answers.created_at, answers.incarnation)) for create in creates.values()
+    )
     for operation in locked:
         operation.locked += 1
     evicted = [bytes.fromhex(key) for key in answers.evicted + answers.displaced]
     return Settled(answers.incarnation, results, locked, evicted)
 
 
-def _saved_elsewhere(snapshot: str) -> Record | Exception:
-    """Return the new record of an update whose caller's copy was not the newest version.
+def _saved_elsewhere(snapshot: str, incarnation: str | None) -> Record | Exception:
+    """Return the new record of an update whose caller's copy was not the newest version, or of another incarnation.
 
     The copy plus the changes would be a record that never was (C4). Where plain SQL has stored what cannot be read, the
     result is an error of that caller alone.
     """
     try:
-        return record_of(snapshot)
+        return record_of(snapshot, incarnation)
     except msgspec.DecodeError as error:
         unreadable = WriteOutcomeUnknown(f"it was saved, but the session cannot be read any more: {error}")
         unreadable.__cause__ = error

@@ -115,11 +115,13 @@ class Resync(NamedTuple):
         epoch: The epoch in which the comparison began; in another one its answer is outdated.
         keys: The keys of the cached sessions.
         versions: Their versions, in the same order.
+        generations: The generations of their tokens, likewise: random, so that no other row of an id has the same.
     """
 
     epoch: int
     keys: list[bytes]
     versions: list[int]
+    generations: list[int]
 
 
 @dataclass(slots=True)
@@ -413,7 +415,7 @@ class Coherence:
             self._leases.close(lease)
 
     def drop(
-        self, item: events.Deleted | events.UserChanged | events.GroupChanged | events.Everything
+        self, *items: events.Deleted | events.UserChanged | events.GroupChanged | events.Everything
     ) -> None:
         """Drop what an own statement concerns, once it returned or its outcome is unknown, before its event is back.
 
@@ -421,7 +423,8 @@ class Coherence:
         `evict_user_sessions` and `clear_cache`. What was cached or is under way is not served any more.
         """
         with self._lock:
-            self._apply(item)
+            for item in items:
+                self._apply(item)
 
     # Events
 
@@ -520,8 +523,7 @@ class Coherence:
     def resync_started(self) -> Resync:
         """Return what to compare. The database must be read after this returned."""
         with self._lock:
-            keys, versions = self._cache.versions()
-            return Resync(self._leases.epoch, keys, versions)
+            return Resync(self._leases.epoch, *self._cache.identities())
 
     def resynced(self, resync: Resync, differing: Iterable[bytes]) -> bool:
         """Drop the sessions that have another version in the database, or are gone there (C5).
@@ -656,12 +658,12 @@ class Coherence:
         return Verdict.CACHED if self._cache.put(record) else Verdict.NOT_CACHED
 
     def _outdate(self, key: bytes, version: int, incarnation: str | None) -> None:
-        self._leases.stamp(key, version)
         if incarnation == self._incarnation:
+            self._leases.stamp(key, version)
             self._cache.discard_older(key, version)
         else:
             # Versions of two incarnations cannot be compared: one may have been given out twice.
-            self._cache.discard(key)
+            self._gone(key)
 
     def _gone(self, key: bytes) -> None:
         self._leases.void(key)

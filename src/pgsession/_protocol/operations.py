@@ -166,7 +166,7 @@ class Create(Operation):
         assert self.user_id is not None
         return TooManySessionsError(self.user_id, self._room.limit)
 
-    def saved(self, created_at: int) -> Record:
+    def saved(self, created_at: int, incarnation: str | None) -> Record:
         """Return the new record: what is stored is what was sent. Its versions begin at the database's clock."""
         return Record(
             self.key, created_at, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
@@ -176,7 +176,7 @@ class Create(Operation):
                 for name, value, ends in self.attributes
                 if ends is None or ends > created_at
             ],
-            generation=self.generation, owner_since=created_at,
+            generation=self.generation, owner_since=created_at, incarnation=incarnation,
         )  # fmt: skip
 
 
@@ -238,6 +238,7 @@ class Update(Operation):
             self.group_id,
             sets,
             self.deletes,
+            self.record.incarnation,
             None if self.rotation is None else self._rotation_row(self.rotation),
         )
 
@@ -261,7 +262,7 @@ class Update(Operation):
         return SessionNotFoundError(session_id)
 
     def saved(self, version: int, updated_at: int) -> Record:
-        """Return the new record of an update whose caller's copy was the newest version.
+        """Return the new record of an update whose caller's copy was the newest version, and of this incarnation.
 
         Then the two differ by the changes only.
         """

@@ -30,32 +30,32 @@ _snapshots_decoder = msgspec.json.Decoder(list[Snapshot])
 _UNREADABLE = (ValueError, RecursionError)  # a key twice, an id of more than 64 KiB; levels without end
 
 
-def record_of(snapshot: bytes | str | msgspec.Raw) -> Record:
-    """Return the record that one snapshot, in the database's text, stands for.
+def record_of(snapshot: bytes | str | msgspec.Raw, incarnation: str | None = None) -> Record:
+    """Return the record that one snapshot, in the text of a database of this incarnation, stands for.
 
     Raises:
         msgspec.DecodeError: It is no snapshot; or an attribute has what only plain SQL can store: half of a surrogate
             pair, or more levels of nesting than msgspec goes down.
     """
     try:
-        return _record(_snapshot_decoder.decode(snapshot))
+        return _record(_snapshot_decoder.decode(snapshot), incarnation)
     except _UNREADABLE as error:
         raise msgspec.DecodeError(f"not a session: {error}") from error
 
 
-def records_of(snapshots: bytes | str) -> list[Record]:
+def records_of(snapshots: bytes | str, incarnation: str | None = None) -> list[Record]:
     """Return the records that a list of snapshots stands for.
 
     Raises:
         msgspec.DecodeError: As in `record_of`.
     """
     try:
-        return [_record(snapshot) for snapshot in _snapshots_decoder.decode(snapshots)]
+        return [_record(snapshot, incarnation) for snapshot in _snapshots_decoder.decode(snapshots)]
     except _UNREADABLE as error:
         raise msgspec.DecodeError(f"not sessions: {error}") from error
 
 
-def _record(snapshot: Snapshot) -> Record:
+def _record(snapshot: Snapshot, incarnation: str | None) -> Record:
     key, version, user_id, group_id, created, updated, accessed, expires, inactivity, attributes, *_ = (
         snapshot
     )
@@ -65,5 +65,5 @@ def _record(snapshot: Snapshot) -> Record:
         key.bytes, version, user_id, group_id, created, updated, accessed, expires, inactivity,
         [(name, at, ends, bytes(value)) for name, at, ends, value in attributes],
         generation=generation, owner_since=owner_since,
-        previous_generation=previous or 0, previous_until=until or 0, rotated_at=rotated,
+        previous_generation=previous or 0, previous_until=until or 0, rotated_at=rotated, incarnation=incarnation,
     )  # fmt: skip

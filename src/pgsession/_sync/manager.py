@@ -52,6 +52,7 @@ from pgsession.errors import (
     SchemaError,
     SessionNotFoundError,
     SessionVersionConflict,
+    WriteOutcomeUnknown,
 )
 from pgsession.opened import Opened
 from pgsession.stats import Health, Stats
@@ -723,7 +724,8 @@ class SessionManager(Reader):
         record = self._fetch(runtime, based_on.key, True, 0, deadline)
         if record is None or based_on.version < record.owner_since:
             raise SessionNotFoundError(session.id)
-        if check == "session" and record.version != based_on.version:
+        moved = (record.incarnation, record.version) != (based_on.incarnation, based_on.version)
+        if check == "session" and moved:
             conflict = SessionVersionConflict(session.id, based_on.version, record.version)
             runtime.audit.conflict(based_on, conflict)
             raise conflict
@@ -924,8 +926,9 @@ class SessionManager(Reader):
         user = rules.identifier("user_id", user_id)
         kept = rules.optional_session_id("keep", keep)
         runtime = self._ready()
-        with self._dropping(events.UserChanged(user)):
-            return self._revoke(partial(runtime.store.delete_user, user, kept), runtime, user_id=user)
+        with self._dropping(events.UserChanged(user)) as dropping:
+            delete = partial(runtime.store.delete_user, user, kept, dropping.these)
+            return self._revoke(delete, runtime, user_id=user)
 
     def delete_group_sessions(self, group_id: str | int | UUID) -> int:
         """End every session of a group; return how many ended.
@@ -935,14 +938,15 @@ class SessionManager(Reader):
         """
         group = rules.identifier("group_id", group_id)
         runtime = self._ready()
-        with self._dropping(events.GroupChanged(group)):
-            return self._revoke(partial(runtime.store.delete_group, group), runtime, group_id=group)
+        with self._dropping(events.GroupChanged(group)) as dropping:
+            delete = partial(runtime.store.delete_group, group, dropping.these)
+            return self._revoke(delete, runtime, group_id=group)
 
     def delete_all_sessions(self) -> int:
         """End every session; return how many ended."""
         runtime = self._ready()
-        with self._dropping(events.Everything()):
-            return self._revoke(runtime.store.delete_all, runtime)
+        with self._dropping(events.Everything()) as dropping:
+            return self._revoke(partial(runtime.store.delete_all, dropping.these), runtime)
 
     def _revoke(
         self,
@@ -984,8 +988,8 @@ class SessionManager(Reader):
         user = rules.identifier("user_id", user_id)
         name = rules.attribute_key("key", key)
         runtime = self._ready()
-        with self._dropping(events.UserChanged(user)):
-            return runtime.store.drop_attribute(user, name)
+        with self._dropping(events.UserChanged(user)) as dropping:
+            return runtime.store.drop_attribute(user, name, dropping.these)
 
     def evict_user_sessions(self, user_id: str | int | UUID) -> None:
         """Drop a user's sessions from every node's memory; the database keeps them.
@@ -1122,7 +1126,9 @@ def _not_open(reason: str) -> Health:
 class _Dropping:
     """Stands around an own statement about many sessions, to drop them once it returned or its outcome is unknown.
 
-    Nothing that was cached or under way before is served any more then (C3, C7).
+    Nothing that was cached or under way before is served any more then (C3, C7). What memory says of a session's user
+    and group may be outdated, so each step of the statement tells which sessions it was about. Where the outcome of one
+    is unknown, nobody can say which those were.
     """
 
     def __init__(
@@ -1131,11 +1137,16 @@ class _Dropping:
         self._coherence = coherence
         self._item = item
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._coherence.drop(self._item)
+    def these(self, keys: list[bytes]) -> None:
+        """Drop these sessions: a step of the statement is done."""
+        self._coherence.drop(*map(events.Deleted, keys))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        unknown = kind is not None and issubclass(kind, WriteOutcomeUnknown)
+        self._coherence.drop(events.Everything() if unknown else self._item)
 
 
 _WHY_CLOSED = {

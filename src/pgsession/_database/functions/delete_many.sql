@@ -1,7 +1,8 @@
 -- One bounded step through the sessions of a user, a group, or all, in id order from the nil uuid on. last is null when
--- there are no more; skipped counts those that somebody else had locked, which a second walk with waiting gets.
+-- there are no more; skipped counts those that somebody else had locked, which a second walk with waiting gets. ended has the
+-- ids, 16 bytes each: a node may believe of them that they are another user's or group's. Not where all go.
 CREATE FUNCTION {delete_many}(node text, scope text, subject text, keep uuid, after uuid, size integer, waiting boolean,
-                              OUT last uuid, OUT deleted bigint, OUT skipped bigint)
+                              OUT last uuid, OUT deleted bigint, OUT skipped bigint, OUT ended bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     page uuid[];
@@ -14,5 +15,8 @@ BEGIN
     PERFORM {end_sessions}(held);
     deleted := coalesce(cardinality(held), 0);
     skipped := coalesce(cardinality(page), 0) - deleted;
+    IF scope <> 'all' THEN
+        ended := (SELECT string_agg(uuid_send(x.id), '') FROM unnest(held) x(id));
+    END IF;
     PERFORM {announce_many}(node, scope, subject, 'd'::text, held, NULL::bigint[]);
 END $pgsession$;

@@ -15,7 +15,7 @@ BEGIN
     END IF;
     held := {lock_sessions}(ARRAY(SELECT k.id FROM unnest(ids) WITH ORDINALITY k(id, i)
                                   WHERE k.i <> ALL (coalesce(busy, '{{}}'))), waiting);
-    barred := {find_conflicts}(ids, flags, set_ends, set_keys, set_bases, drop_of, drop_keys, drop_bases);
+    barred := {find_conflicts}(ids, incarnations, flags, set_ends, set_keys, set_bases, drop_of, drop_keys, drop_bases);
     IF generations IS NULL THEN
         RETURN;
     END IF;
@@ -31,7 +31,8 @@ BEGIN
     INTO arriving, arrivals, arriving_users
     FROM unnest(ids, bases, flags, users) WITH ORDINALITY k(id, base, flags, user_id, i) JOIN {sessions} s ON s.id = k.id
     WHERE s.id = ANY (held) AND k.user_id <> '' AND NOT barred ? k.i::text AND {live(s, moment, idle)}
-    AND k.base >= s.owner_since AND NOT (k.flags & {check_session} <> 0 AND k.base <> s.version);
+    AND k.base >= s.owner_since
+    AND NOT (k.flags & {check_session} <> 0 AND ({incarnation_of(k.i)} IS DISTINCT FROM {current_incarnation} OR k.base <> s.version));
     IF arriving IS NOT NULL THEN
         SELECT r.too_many, r.overtaken || r.locked, r.evicted INTO too_many, later, evicted
         FROM {make_room}(idle, waiting, most_sessions, evicts, arrivals, arriving_users, accessed_ids, accessed_at) r;

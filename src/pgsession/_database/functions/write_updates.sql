@@ -1,7 +1,8 @@
 -- Changes of sessions. Where nobody waits, and nothing is checked or given to another user, one statement locks, checks and writes. What others
 -- change after its snapshot is found, and locked, at a place that the snapshot does not see: the UPDATE passes it by, and it
 -- is answered "locked". Elsewhere the rows are locked first, or the snapshot of before a lock wait would still hold the
--- attributes of before it.
+-- attributes of before it. What is based on another incarnation may be based on what was lost with it: its version, though it
+-- be the row's, is another's.
 CREATE FUNCTION {write_updates}(node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
     {update_parameters}, {access_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
@@ -14,15 +15,17 @@ BEGIN
         SELECT p.held, p.barred, p.evicted INTO held, barred, evicted
         FROM {prepare_updates}(idle, waiting, most_sessions, evicts, {update_arguments}, {access_arguments}) p;
     END IF;
-    WITH j AS MATERIALIZED (
-        SELECT k.i, k.base, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
+    WITH h AS MATERIALIZED (SELECT i.incarnation, {channel_name(i.secret, 'events'::bytea)} AS events FROM {incarnation} i WHERE {valid(i)}),
+    j AS MATERIALIZED (
+        SELECT k.i, k.base, k.known, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
                CASE WHEN NOT {live(s, k.moment, idle)} OR k.base < s.owner_since THEN '"gone"' WHEN k.flags & {check_session} <> 0
-                    AND k.base <> s.version THEN concat('"session",', s.version) ELSE barred->>(k.i::text) END AS verdict,
+                    AND (NOT k.known OR k.base <> s.version) THEN concat('"session",', s.version) ELSE barred->>(k.i::text) END AS verdict,
                k.flags & {notify} <> 0
                OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
         FROM (
             -- Read by a clock that is later than the snapshot, and so than all that it sees.
-            SELECT x.i, x.id, x.base, x.flags, x.expiry, {present(x.new_group)} AS new_group, (SELECT clock_timestamp()) AS moment
+            SELECT x.i, x.id, x.base, x.flags,
+                   ({incarnation_of(x.i)} = (SELECT h.incarnation FROM h)) IS TRUE AS known, x.expiry, {present(x.new_group)} AS new_group, (SELECT clock_timestamp()) AS moment
             FROM unnest(ids, bases, flags, expiries, groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
             WHERE held IS NULL OR x.id = ANY (held)
         ) k CROSS JOIN LATERAL (
@@ -37,7 +40,7 @@ BEGIN
             inactivity = CASE WHEN j.flags & {change_inactivity} = 0 THEN s.inactivity WHEN j.flags & {include_inactivity} <> 0 THEN idle END,
             group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
         FROM j WHERE s.ctid = j.place AND j.verdict IS NULL
-        RETURNING j.i, j.base, j.moment, j.announce, s.id, s.version
+        RETURNING j.i, j.base, j.known, j.moment, j.announce, s.id, s.version
     ), a AS (
         INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
         SELECT x.id, x.version, {timestamp_if_any(set_expiries[x.n])}, set_keys[x.n], set_values[x.n]::json
@@ -49,10 +52,9 @@ BEGIN
                array_agg({changed(j.id, j.version)}) FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> '"gone"') AS told
         FROM j WHERE j.verdict IS NOT NULL
     )
-    SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE u.base <> u.version - 1), max(u.moment),
+    SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE NOT u.known OR u.base <> u.version - 1), max(u.moment),
            array_agg({changed(u.id, u.version)}) FILTER (WHERE u.announce) || (SELECT r.told FROM r),
-           (SELECT r.refused FROM r), (SELECT r.refusals FROM r),
-           (SELECT ARRAY[i.incarnation::text, {channel_name(i.secret, 'events'::bytea)}] FROM {incarnation} i WHERE {valid(i)})
+           (SELECT r.refused FROM r), (SELECT r.refusals FROM r), (SELECT ARRAY[h.incarnation::text, h.events] FROM h)
     INTO written, versions, behind, written_at, announced, refused, refusals, here FROM u;
     IF coalesce(cardinality(written), 0) + coalesce(cardinality(refusals), 0) < cardinality(ids) THEN
         refused := concat_ws(',', refused, {explain_missing}(ids, written || refusals));
