@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
+from psycopg import errors as pg
 
+import pgsession
 from pgsession._async.group_commit import AsyncGroupCommit
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
@@ -39,12 +42,14 @@ class Store:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
+        self.patience = 60.0
+        self.again = asyncio.Event()  # set with the third batch
 
     def check_available(self) -> None:
         pass
 
     def deadline(self) -> float:
-        return time.monotonic() + 60
+        return time.monotonic() + self.patience
 
     def left(self, deadline: float) -> float:
         return deadline - time.monotonic()
@@ -56,6 +61,8 @@ class Store:
             return None
         keys = [operation.key for operation in batch.operations]
         self.sent.append(Sent(keys, wait, asyncio.get_running_loop().create_future()))
+        if len(self.sent) == 3:
+            self.again.set()
         return await self.sent[-1].answer
 
     async def until(self, count: int) -> Sent:
@@ -122,3 +129,101 @@ async def test_a_third_write_does_not_wait_for_a_second_that_was_given_up(
     assert second.cancelled()
     await group_commit.close(time.monotonic() + 1)
     assert group_commit.writes == 2 and len(group_commit) == 0
+
+
+async def test_who_waits_no_longer_hears_whether_it_may_be_done(
+    store: Store, group_commit: AsyncGroupCommit
+) -> None:
+    store.patience = 0.01
+    first, second = (asyncio.create_task(group_commit.write(Delete(K))) for _ in range(2))
+    under_way = await store.until(1)
+    with pytest.raises(pgsession.WriteOutcomeUnknown):
+        await first
+    with pytest.raises(pgsession.OperationTimeout):
+        await second
+    under_way.answers("ok")
+    await quiet()
+    assert len(store.sent) == 1, "what its caller has given up is not sent any more"
+
+
+async def test_an_error_says_that_nothing_was_done(store: Store, group_commit: AsyncGroupCommit) -> None:
+    """Also where the caller has given up while it was sent, and before the error came."""
+    store.patience = 0.05
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    for number in range(1, 4):
+        (await store.until(number)).answer.set_exception(pg.DeadlockDetected("d"))
+    with pytest.raises(pg.DeadlockDetected):
+        await write
+    await quiet()
+    assert len(store.sent) == 3 and group_commit.failures == 1
+
+
+async def test_what_is_unknown_is_not_tried_again(store: Store, group_commit: AsyncGroupCommit) -> None:
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    (await store.until(1)).answer.set_exception(pgsession.WriteOutcomeUnknown("u"))
+    with pytest.raises(pgsession.WriteOutcomeUnknown):
+        await write
+    await quiet()
+    assert len(store.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (pg.CheckViolation("one member's"), 3),
+        (pg.DiskFull("the server's own"), 1),
+        (psycopg.OperationalError("no connection"), 1),
+        (pg.AdminShutdown("it goes away"), 1),
+    ],
+)
+async def test_an_error_of_one_member_fails_no_other(
+    store: Store, group_commit: AsyncGroupCommit, error: psycopg.Error, sent: int
+) -> None:
+    writes = [asyncio.create_task(group_commit.write(Delete(key))) for key in (K, OTHER)]
+    (await store.until(1)).answer.set_exception(error)
+    if sent == 3:
+        (await store.until(2)).answer.set_exception(error)
+        (await store.until(3)).answers("ok")
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(result) for result in results] == [type(error), type(None) if sent == 3 else type(error)]
+    assert results[0] is not results[1], "each caller raises one of its own"
+    assert len(store.sent) == sent
+
+
+async def test_an_answer_that_cannot_be_read_leaves_it_unknown(
+    store: Store, group_commit: AsyncGroupCommit
+) -> None:
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    (await store.until(1)).answer.set_result("{}")
+    with pytest.raises(pgsession.WriteOutcomeUnknown, match="committed"):
+        await write
+
+
+async def test_what_is_not_begun_when_closing_is_over_is_refused(
+    store: Store, group_commit: AsyncGroupCommit
+) -> None:
+    first, second = (asyncio.create_task(group_commit.write(Delete(K))) for _ in range(2))
+    await store.until(1)
+    await group_commit.close(time.monotonic())
+    with pytest.raises(pgsession.WriteOutcomeUnknown):
+        await first
+    with pytest.raises(pgsession.ManagerClosedError):
+        await second
+    with pytest.raises(pgsession.ManagerClosedError):
+        await group_commit.write(Delete(OTHER))
+    assert len(store.sent) == 1
+
+
+async def test_a_row_that_is_held_is_waited_for_apart(store: Store, group_commit: AsyncGroupCommit) -> None:
+    """As is an attribute's, of which the server says so with an error."""
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    (await store.until(1)).answer.set_exception(pg.LockNotAvailable("l"))
+    apart = await store.until(2)
+    assert apart.waits
+    apart.answers("locked")
+    await quiet()
+    assert not write.done() and len(store.sent) == 2, "it is not tried again at once"
+    async with asyncio.timeout(20):
+        await store.again.wait()
+    store.sent[-1].answers("ok")
+    await write
