@@ -80,6 +80,22 @@ def test_c2_the_cache_never_goes_back(make_cache: MakeCache, make_record: MakeRe
     assert cache.stats()["refused"] == 1
 
 
+def test_a_version_is_discarded_by_a_newer_one_alone(make_cache: MakeCache, make_record: MakeRecord) -> None:
+    cache = make_cache()
+    cache.put(make_record(version=5))
+    assert not cache.discard_older(KEY, 4) and not cache.discard_older(KEY, 5)
+    assert cache.discard_older(KEY, 6) and not cache.discard_older(KEY, 6)
+
+
+def test_c2_a_newer_version_that_has_expired_takes_the_older_one_with_it(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    assert not cache.put(make_record(version=2, expires_at=START))
+    assert len(cache) == 0
+
+
 def test_c6_nothing_is_served_without_the_proof(
     make_cache: MakeCache, make_record: MakeRecord, clock: Clock
 ) -> None:
@@ -225,6 +241,18 @@ def test_c11_a_newer_record_does_not_move_a_noted_access_back(
     cache.get(KEY)
     cache.put(make_record(version=2, last_accessed=START + 1))
     assert cache.take_accesses(10) == [(KEY, START + MINUTE)]
+
+
+def test_c11_what_the_database_has_of_an_access_does_not_move_back(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    clock.advance(MINUTE)
+    cache.get(KEY)
+    cache.confirm_accesses(cache.take_accesses(10))
+    cache.put(make_record(version=2))
+    assert cache.accesses_of_user("ann") == [] and cache.take_accesses(10) == []
 
 
 def test_pending_accesses_are_taken_in_bounded_portions(

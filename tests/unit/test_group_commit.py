@@ -16,6 +16,7 @@ import pgsession
 from pgsession._async.group_commit import AsyncGroupCommit
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.record import Record
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.operations import Delete
@@ -44,6 +45,8 @@ class Store:
         self.sent: list[Sent] = []
         self.patience = 60.0
         self.again = asyncio.Event()  # set with the third batch
+        self.connected = asyncio.Event()  # there is a connection to send on
+        self.connected.set()
 
     def check_available(self) -> None:
         pass
@@ -57,6 +60,7 @@ class Store:
     async def write(
         self, batch: Batch, end: float, *, begin: Callable[[Batch], bool], wait: bool = False
     ) -> str | None:
+        await self.connected.wait()
         if not begin(batch):
             return None
         keys = [operation.key for operation in batch.operations]
@@ -84,10 +88,16 @@ def store() -> Store:
 
 
 @pytest.fixture
-def group_commit(store: Store) -> AsyncGroupCommit:
-    clock = Clock(manual=1)
-    cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
-    coherence = Coherence(cache, clock, node="n", max_staleness=10, stale_if_error=0, logger=LOG)
+def cache() -> Cache:
+    """It has a session, as every node that serves it does."""
+    cache = Cache(10, Clock(manual=1), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
+    cache.put(Record(K, 1, "u", None, 1, 1, 1, 100, False, []))
+    return cache
+
+
+@pytest.fixture
+def group_commit(store: Store, cache: Cache) -> AsyncGroupCommit:
+    coherence = Coherence(cache, cache.clock, node="n", max_staleness=10, stale_if_error=0, logger=LOG)
     made: Any = AsyncGroupCommit(store, coherence, lambda: None, LOG, most_stragglers=2)  # type: ignore[arg-type]
     return made
 
@@ -132,13 +142,15 @@ async def test_a_third_write_does_not_wait_for_a_second_that_was_given_up(
 
 
 async def test_who_waits_no_longer_hears_whether_it_may_be_done(
-    store: Store, group_commit: AsyncGroupCommit
+    store: Store, group_commit: AsyncGroupCommit, cache: Cache
 ) -> None:
     store.patience = 0.01
     first, second = (asyncio.create_task(group_commit.write(Delete(K))) for _ in range(2))
     under_way = await store.until(1)
+    assert cache.version(K) == 1
     with pytest.raises(pgsession.WriteOutcomeUnknown):
         await first
+    assert cache.version(K) == 0, "what may be outdated is served no more (C3)"
     with pytest.raises(pgsession.OperationTimeout):
         await second
     under_way.answers("ok")
@@ -227,3 +239,48 @@ async def test_a_row_that_is_held_is_waited_for_apart(store: Store, group_commit
         await store.again.wait()
     store.sent[-1].answers("ok")
     await write
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("ok", None), ("gone", pgsession.SessionNotFoundError), (None, pgsession.WriteOutcomeUnknown)],
+)
+async def test_nothing_older_is_served_after_a_write(
+    store: Store,
+    group_commit: AsyncGroupCommit,
+    cache: Cache,
+    status: str | None,
+    error: type[Exception] | None,
+) -> None:
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    sent = await store.until(1)
+    if status is None:
+        sent.answer.set_exception(pgsession.WriteOutcomeUnknown("lost"))
+    else:
+        sent.answers(status)
+    (result,) = await asyncio.gather(write, return_exceptions=True)
+    assert isinstance(result, error) if error else result is None
+    assert cache.version(K) == 0
+
+
+async def test_a_write_that_was_not_done_leaves_the_cache_alone(
+    store: Store, group_commit: AsyncGroupCommit, cache: Cache
+) -> None:
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    (await store.until(1)).answer.set_exception(pg.DiskFull("nothing was done"))
+    with pytest.raises(pg.DiskFull):
+        await write
+    assert cache.version(K) == 1
+
+
+async def test_what_waits_for_its_next_try_was_not_done(store: Store, group_commit: AsyncGroupCommit) -> None:
+    store.patience = 0.05
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    sent = await store.until(1)
+    store.connected.clear()
+    sent.answer.set_exception(pg.DeadlockDetected("d"))
+    with pytest.raises(pgsession.OperationTimeout):
+        await write
+    store.connected.set()
+    await quiet()
+    assert len(store.sent) == 1
