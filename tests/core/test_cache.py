@@ -255,6 +255,26 @@ def test_c11_what_the_database_has_of_an_access_does_not_move_back(
     assert cache.accesses_of_user("ann") == [] and cache.take_accesses(10) == []
 
 
+def test_an_access_that_the_database_has_is_not_written(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    clock.advance(MINUTE)
+    cache.get(KEY)
+    cache.put(make_record(version=2, last_accessed=START + MINUTE))
+    assert cache.take_accesses(10) == []
+
+
+def test_the_sweeper_leaves_what_another_node_may_keep_alive(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    clock.advance(3 * HOUR)
+    assert cache.get(KEY) is None and cache.expire() == 0 and len(cache) == 1
+
+
 def test_pending_accesses_are_taken_in_bounded_portions(
     make_cache: MakeCache, make_record: MakeRecord, clock: Clock
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -13,13 +14,14 @@ import pytest
 from psycopg import errors as pg
 
 import pgsession
-from pgsession._async.group_commit import AsyncGroupCommit
+from pgsession._async import group_commit as group_commit_module
+from pgsession._async.group_commit import CROWD, AsyncGroupCommit
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.coherence import Coherence
-from pgsession._protocol.operations import Delete
+from pgsession._protocol.operations import Create, Delete, Update
 
 LOG = logging.getLogger("tests.group_commit")
 K, OTHER = bytes(15) + b"k", bytes(15) + b"o"
@@ -44,12 +46,14 @@ class Store:
     def __init__(self) -> None:
         self.sent: list[Sent] = []
         self.patience = 60.0
+        self.down = False
         self.again = asyncio.Event()  # set with the third batch
         self.connected = asyncio.Event()  # there is a connection to send on
         self.connected.set()
 
     def check_available(self) -> None:
-        pass
+        if self.down:
+            raise pgsession.DatabaseUnavailable("down")
 
     def deadline(self) -> float:
         return time.monotonic() + self.patience
@@ -96,9 +100,23 @@ def cache() -> Cache:
 
 
 @pytest.fixture
-def group_commit(store: Store, cache: Cache) -> AsyncGroupCommit:
+def coherence(cache: Cache) -> Coherence:
+    """It listens to the server whose incarnation is "a"."""
     coherence = Coherence(cache, cache.clock, node="n", max_staleness=10, stale_if_error=0, logger=LOG)
-    made: Any = AsyncGroupCommit(store, coherence, lambda: None, LOG, most_stragglers=2)  # type: ignore[arg-type]
+    coherence.on_listening("a")
+    return coherence
+
+
+@pytest.fixture
+def wrong_servers() -> list[str]:
+    """Has an entry for each time that the listener is to be connected again."""
+    return []
+
+
+@pytest.fixture
+def group_commit(store: Store, coherence: Coherence, wrong_servers: list[str]) -> AsyncGroupCommit:
+    on_wrong = partial(wrong_servers.append, "again")
+    made: Any = AsyncGroupCommit(store, coherence, on_wrong, LOG, most_stragglers=2)  # type: ignore[arg-type]
     return made
 
 
@@ -263,14 +281,27 @@ async def test_nothing_older_is_served_after_a_write(
     assert cache.version(K) == 0
 
 
+@pytest.mark.parametrize("error", [pg.DiskFull, pgsession.OperationTimeout, pgsession.DatabaseUnavailable])
 async def test_a_write_that_was_not_done_leaves_the_cache_alone(
-    store: Store, group_commit: AsyncGroupCommit, cache: Cache
+    store: Store, group_commit: AsyncGroupCommit, cache: Cache, error: type[Exception]
 ) -> None:
     write = asyncio.create_task(group_commit.write(Delete(K)))
-    (await store.until(1)).answer.set_exception(pg.DiskFull("nothing was done"))
-    with pytest.raises(pg.DiskFull):
+    (await store.until(1)).answer.set_exception(error("nothing was done"))
+    with pytest.raises(error):
         await write
     assert cache.version(K) == 1
+
+
+async def test_nobody_waits_for_a_database_that_is_known_to_be_down(
+    store: Store, group_commit: AsyncGroupCommit
+) -> None:
+    first = asyncio.create_task(group_commit.write(Delete(K)))
+    sent = await store.until(1)
+    store.down = True
+    with pytest.raises(pgsession.DatabaseUnavailable):
+        await group_commit.write(Delete(OTHER))
+    sent.answers("ok")
+    await first
 
 
 async def test_what_waits_for_its_next_try_was_not_done(store: Store, group_commit: AsyncGroupCommit) -> None:
@@ -284,3 +315,102 @@ async def test_what_waits_for_its_next_try_was_not_done(store: Store, group_comm
     store.connected.set()
     await quiet()
     assert len(store.sent) == 1
+
+
+async def test_whom_a_login_evicts_is_served_no_more(
+    store: Store, group_commit: AsyncGroupCommit, cache: Cache
+) -> None:
+    create = Create(OTHER, "u", None, 100, False, [], 1, "evict", [])
+    write = asyncio.create_task(group_commit.write(create))
+    answer = '{"incarnation":"a","created_at":5,"evicted":["' + K.hex() + '"]}'
+    (await store.until(1)).answer.set_result(answer)
+    assert (await write).key == OTHER
+    assert cache.versions()[0] == [OTHER]
+
+
+@pytest.mark.parametrize("incarnation", ["a", "b"])
+async def test_a_write_on_another_server_has_the_listener_connected_again(
+    store: Store,
+    group_commit: AsyncGroupCommit,
+    coherence: Coherence,
+    wrong_servers: list[str],
+    incarnation: str,
+) -> None:
+    create = Create(OTHER, "u", None, 100, False, [], 0, "evict", [])
+    write = asyncio.create_task(group_commit.write(create))
+    (await store.until(1)).answer.set_result('{"incarnation":"' + incarnation + '","created_at":5}')
+    await write
+    assert wrong_servers == ["again"] * (incarnation == "b") and coherence.listening == (incarnation == "a")
+
+
+async def test_what_conflicted_is_read_again(
+    store: Store, group_commit: AsyncGroupCommit, cache: Cache
+) -> None:
+    """Somebody may have written with notify=False: no event says that what is in memory is outdated."""
+    record = cache.get(K)
+    assert record is not None
+    update = Update(
+        record, check="session", sets=[], deletes=[], expires_at=50, include_inactivity=None, group=None,
+        notify=True, notify_on_conflict=False,
+    )  # fmt: skip
+    write = asyncio.create_task(group_commit.write(update))
+    (await store.until(1)).answer.set_result('{"incarnation":"a","refused":[[1,"session",7]]}')
+    with pytest.raises(pgsession.SessionVersionConflict) as raised:
+        await write
+    assert raised.value.current == 7 and cache.version(K) == 0
+
+
+async def test_who_comes_while_it_is_closed_is_refused_at_once(
+    store: Store, group_commit: AsyncGroupCommit
+) -> None:
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    sent = await store.until(1)
+    closing = asyncio.create_task(group_commit.close(time.monotonic() + 20))
+    await quiet()
+    with pytest.raises(pgsession.ManagerClosedError):
+        await group_commit.write(Delete(OTHER))
+    sent.answers("ok")
+    await write
+    await closing
+    assert len(store.sent) == 1
+
+
+async def test_closing_waits_for_those_who_wait_for_their_rows(
+    store: Store, group_commit: AsyncGroupCommit
+) -> None:
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    (await store.until(1)).answer.set_exception(pg.LockNotAvailable("l"))
+    apart = await store.until(2)
+    closing = asyncio.create_task(group_commit.close(time.monotonic() + 20))
+    await quiet()
+    assert not closing.done()
+    apart.answers("ok")
+    await closing
+    assert await write is None
+
+
+async def test_a_crowd_gets_a_second_lane(store: Store, group_commit: AsyncGroupCommit) -> None:
+    first = asyncio.create_task(group_commit.write(Delete(K)))
+    await store.until(1)
+    crowd = [
+        asyncio.create_task(group_commit.write(Delete(number.to_bytes(16, "big"))))
+        for number in range(1, 101)
+    ]
+    second = await store.until(2)
+    assert CROWD <= len(second.keys) < len(crowd), "a part of it is for the first lane"
+    store.sent[0].answers("ok")
+    second.answers("ok")
+    (await store.until(3)).answers("ok")
+    await asyncio.gather(first, *crowd)
+
+
+async def test_those_who_wait_are_bounded(
+    store: Store, group_commit: AsyncGroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit_module, "MOST_WAITING", 1)
+    write = asyncio.create_task(group_commit.write(Delete(K)))
+    sent = await store.until(1)
+    with pytest.raises(pgsession.DatabaseUnavailable):
+        await group_commit.write(Delete(OTHER))
+    sent.answers("ok")
+    await write
