@@ -91,6 +91,7 @@ def test_garbage_is_reported_and_never_raises(payload: str) -> None:
         f"{NODE} u{'0' * 31}:1",
         f"{NODE} u{'g' * 32}:1",
         f"{NODE} d{'0' * 30}",
+        f"{NODE} d{'0' * 30}\t\t",
         f"{NODE} d{'0' * 15}\t{'0' * 16}",
         f"{NODE} Uff",
         f"{NODE} U0",
