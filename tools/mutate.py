@@ -214,7 +214,7 @@ def report(mutation: Mutation, dsn: str, *, show: bool) -> bool:
 
 
 def _first_failure(output: str) -> str:
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", output, re.MULTILINE)
     return failed[1] if failed else "never ended, or ended the process"
 
 

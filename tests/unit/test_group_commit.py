@@ -368,7 +368,8 @@ async def test_who_comes_while_it_is_closed_is_refused_at_once(
     closing = asyncio.create_task(group_commit.close(time.monotonic() + 20))
     await quiet()
     with pytest.raises(pgsession.ManagerClosedError):
-        await group_commit.write(Delete(OTHER))
+        async with asyncio.timeout(10):
+            await group_commit.write(Delete(OTHER))
     sent.answers("ok")
     await write
     await closing
