@@ -19,6 +19,7 @@ from pgsession._async.group_commit import CROWD, AsyncGroupCommit
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
+from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.operations import Create, Delete, Update
@@ -116,7 +117,14 @@ def wrong_servers() -> list[str]:
 @pytest.fixture
 def group_commit(store: Store, coherence: Coherence, wrong_servers: list[str]) -> AsyncGroupCommit:
     on_wrong = partial(wrong_servers.append, "again")
-    made: Any = AsyncGroupCommit(store, coherence, on_wrong, LOG, most_stragglers=2)  # type: ignore[arg-type]
+    made: Any = AsyncGroupCommit(
+        store,
+        coherence,
+        on_wrong,
+        LOG,
+        most_stragglers=2,
+        audit=AuditLog("n", lambda: 0, active=False),  # type: ignore[arg-type]
+    )
     return made
 
 
@@ -320,7 +328,7 @@ async def test_what_waits_for_its_next_try_was_not_done(store: Store, group_comm
 async def test_whom_a_login_evicts_is_served_no_more(
     store: Store, group_commit: AsyncGroupCommit, cache: Cache
 ) -> None:
-    create = Create(OTHER, "u", None, 100, False, [], 1, "evict", [])
+    create = Create(OTHER, 1, "u", None, 100, False, [], 1, "evict", [])
     write = asyncio.create_task(group_commit.write(create))
     answer = '{"incarnation":"a","created_at":5,"evicted":["' + K.hex() + '"]}'
     (await store.until(1)).answer.set_result(answer)
@@ -336,7 +344,7 @@ async def test_a_write_on_another_server_has_the_listener_connected_again(
     wrong_servers: list[str],
     incarnation: str,
 ) -> None:
-    create = Create(OTHER, "u", None, 100, False, [], 0, "evict", [])
+    create = Create(OTHER, 1, "u", None, 100, False, [], 0, "evict", [])
     write = asyncio.create_task(group_commit.write(create))
     (await store.until(1)).answer.set_result('{"incarnation":"' + incarnation + '","created_at":5}')
     await write

@@ -16,6 +16,7 @@ from pgsession._async.store import STEP
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
+from pgsession._protocol.audit_log import AuditLog
 
 LOG = logging.getLogger("tests.maintenance")
 START = 1_700_000_000_000_000
@@ -72,6 +73,7 @@ def maintenance(store: Store, cache: Cache) -> AsyncMaintenance:
         access_interval=3600,
         access_batch=10,
         cleanup_interval=3600,
+        audit=AuditLog("n", lambda: 0, active=False),
         logger=LOG,  # type: ignore[arg-type]
     )
     return made

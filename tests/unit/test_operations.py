@@ -64,7 +64,7 @@ def test_an_update_asks_for_what_its_caller_does(options: dict[str, Any], flags:
 
 def test_a_new_session_shows_no_attribute_that_had_expired() -> None:
     attributes = [("a", b"1", None), ("b", b"1", 60), ("c", b"1", 61)]
-    create = Create(K, "u", None, 900, True, attributes, 0, "evict", [])
+    create = Create(K, 1, "u", None, 900, True, attributes, 0, "evict", [])
     assert [item[0] for item in create.saved(60).attributes()] == ["a", "c"]
 
 
@@ -79,7 +79,21 @@ def test_each_refusal_is_told_with_what_was_there() -> None:
 
 def test_whose_copy_was_old_gets_what_the_database_has() -> None:
     """The copy and the changes together would be a session that never was (C4)."""
-    row = ["00000000-0000-0000-0000-00000000006b", 5, "u", None, 1, 2, 3, 900, True, [["z", 4, None, 9]]]
+    row = [
+        "00000000-0000-0000-0000-00000000006b",
+        5,
+        "u",
+        None,
+        1,
+        2,
+        3,
+        900,
+        True,
+        [["z", 4, None, 9]],
+        1,
+        1,
+        None,
+    ]
     answer = {
         "incarnation": "i",
         "written": [1],
@@ -94,4 +108,4 @@ def test_whose_copy_was_old_gets_what_the_database_has() -> None:
 
 def test_a_create_without_an_answer_is_none() -> None:
     with pytest.raises(LookupError):
-        Batch([Create(K, "u", None, 900, True, [], 0, "evict", [])]).settle('{"incarnation":"i"}')
+        Batch([Create(K, 1, "u", None, 900, True, [], 0, "evict", [])]).settle('{"incarnation":"i"}')
