@@ -111,6 +111,17 @@ def test_an_attribute_that_is_set_anew_has_its_new_expiry(database: Database) ->
         assert snapshot is not None and snapshot[9] == [["a", version + 1, expires, version]]
 
 
+def test_what_checks_nothing_has_no_conflict_beside_what_does(database: Database) -> None:
+    checked, unchecked = (database.create(attributes={"a": 1}) for _ in range(2))
+    base = database.version(unchecked)
+    database.update(unchecked, base, {"a": 2})
+    batch = [
+        database.change(checked, database.version(checked), {"a": 3}, check="attributes"),
+        database.change(unchecked, base, {"a": 3}, i=1),
+    ]
+    assert [answer[1] for answer in database.write(update=batch)["update"]] == ["ok", "ok"]
+
+
 def test_an_update_changes_expiry_inactivity_and_group(database: Database) -> None:
     session = database.create(group="old")
     later = database.now() + 5 * DAY

@@ -93,6 +93,7 @@ def test_garbage_is_reported_and_never_raises(payload: str) -> None:
         f"{NODE} d{'0' * 30}",
         f"{NODE} d{'0' * 30}\t\t",
         f"{NODE} d{'0' * 15}\t{'0' * 16}",
+        f"{NODE} U61\t61",
         f"{NODE} Uff",
         f"{NODE} U0",
         f"{NODE[:-1]} A",
