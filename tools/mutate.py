@@ -145,11 +145,10 @@ def run_tests(tests: Iterable[str], dsn: str, *options: str, longest: float = LO
 def build(file: str) -> None:
     """Compile what depends on this source: one module, or all where it is shared."""
     now = time.time()
-    (COPY / file).touch()
-    if file.endswith(".pyx"):
-        for module in [*COPY.glob(f"{CORE}/*.so"), *COPY.glob("build/lib.*/**/*.so")]:
-            if not module.name.startswith(Path(file).stem + "."):
-                os.utime(module, (now + 60, now + 60))
+    os.utime(COPY / file, (now, now))
+    for module in [*COPY.glob(f"{CORE}/*.so"), *COPY.glob("build/lib.*/**/*.so")]:
+        concerned = not file.endswith(".pyx") or module.name.startswith(Path(file).stem + ".")
+        os.utime(module, (0, 0) if concerned else (now, now))
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
         cwd=COPY, env=environment(""), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -215,7 +214,7 @@ def report(mutation: Mutation, dsn: str, *, show: bool) -> bool:
 
 
 def _first_failure(output: str) -> str:
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", output, re.MULTILINE)
     return failed[1] if failed else "never ended, or ended the process"
 
 

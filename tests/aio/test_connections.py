@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 import pgsession
+from pgsession._async import runtime
 from pgsession._database import script, statements
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
@@ -174,6 +175,16 @@ async def test_a_write_that_was_interrupted_is_unknown(dsn: str, open_manager: O
             fresh = await manager.get_session(session.id, refresh=True)
             assert fresh is not None and fresh["n"] == n, "it was written"
             session = fresh
+
+
+async def test_a_connection_that_could_not_be_set_up_is_closed(dsn: str) -> None:
+    """A pool throws it away without that: it would stay open until the garbage is collected."""
+    async with await AsyncConnection.connect(dsn) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await connection.execute("SELECT 1 / 0")
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            await runtime._limit_statements(1.0, connection)
+        assert connection.closed
 
 
 async def test_a_write_whose_second_commit_fails_is_unknown(

@@ -80,6 +80,22 @@ def test_c2_the_cache_never_goes_back(make_cache: MakeCache, make_record: MakeRe
     assert cache.stats()["refused"] == 1
 
 
+def test_a_version_is_discarded_by_a_newer_one_alone(make_cache: MakeCache, make_record: MakeRecord) -> None:
+    cache = make_cache()
+    cache.put(make_record(version=5))
+    assert not cache.discard_older(KEY, 4) and not cache.discard_older(KEY, 5)
+    assert cache.discard_older(KEY, 6) and not cache.discard_older(KEY, 6)
+
+
+def test_c2_a_newer_version_that_has_expired_takes_the_older_one_with_it(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    assert not cache.put(make_record(version=2, expires_at=START))
+    assert len(cache) == 0
+
+
 def test_c6_nothing_is_served_without_the_proof(
     make_cache: MakeCache, make_record: MakeRecord, clock: Clock
 ) -> None:
@@ -193,6 +209,19 @@ def test_a_version_that_was_asked_for_is_served_or_read(
     assert [load[3] for load in manager.loads] == [4, 5]
     cache.put(make_record(version=3))
     assert manager.get_session(KEY, min_version=4) is not None
+    cache.set_floor(KEY, 1)
+    assert manager.get_session(KEY, min_version=4) is not None, "a floor does not move back"
+
+
+def test_a_version_that_is_there_is_served_whatever_else_is_looked_at(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    manager = Manager(cache)
+    cache.put(make_record(version=3))
+    clock.advance(2 * HOUR - MINUTE)
+    assert manager.get_session(KEY, min_version=3) is not None
+    assert manager.touched == [KEY], "the access is late: more was looked at than a deadline"
 
 
 def test_c11_a_pending_access_survives_its_entry_and_never_moves_back(
@@ -225,6 +254,66 @@ def test_c11_a_newer_record_does_not_move_a_noted_access_back(
     cache.get(KEY)
     cache.put(make_record(version=2, last_accessed=START + 1))
     assert cache.take_accesses(10) == [(KEY, START + MINUTE)]
+
+
+def test_c11_what_the_database_has_of_an_access_does_not_move_back(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    clock.advance(MINUTE)
+    cache.get(KEY)
+    cache.confirm_accesses(cache.take_accesses(10))
+    cache.put(make_record(version=2))
+    assert cache.accesses_of_user("ann") == [] and cache.take_accesses(10) == []
+
+
+def test_an_access_that_the_database_has_is_not_written(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    clock.advance(MINUTE)
+    cache.get(KEY)
+    cache.put(make_record(version=2, last_accessed=START + MINUTE))
+    assert cache.take_accesses(10) == []
+
+
+def test_the_sweeper_leaves_what_another_node_may_keep_alive(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record())
+    clock.advance(3 * HOUR)
+    assert cache.get(KEY) is None and cache.expire() == 0 and len(cache) == 1
+
+
+def test_an_access_is_one_only_where_it_is_meant_and_newer(
+    make_cache: MakeCache, make_record: MakeRecord, clock: Clock
+) -> None:
+    cache = make_cache()
+    cache.put(make_record(last_accessed=START + MINUTE))
+    manager = Manager(cache)
+    assert cache.get(KEY) is not None and cache.take_accesses(10) == [], "the database knows of a later one"
+    clock.advance(2 * MINUTE)
+    assert manager.get_session(KEY, touch=False) is not None and cache.get(KEY, touch=False) is not None
+    assert cache.take_accesses(10) == []
+    assert manager.get_session(KEY) is not None
+    assert cache.take_accesses(10) == [(KEY, START + 2 * MINUTE)]
+
+
+def test_c8_the_time_by_which_the_clock_of_a_hit_lags_is_allowed_for(make_record: MakeRecord) -> None:
+    clock = Clock()
+    cache = Cache(1, clock, inactivity=HOUR, access_interval=MINUTE, lifetime=0, max_attribute_length=10)
+    cache.in_sync_until = clock.now() + HOUR
+    manager = Manager(cache)
+    for version in range(1000):
+        ends = clock.database_now() + 50
+        cache.put(make_record(version=version, last_accessed=ends, expires_at=ends))
+        manager.get_session(KEY)
+        while clock.database_now() < ends:
+            pass
+        assert manager.get_session(KEY) is None
 
 
 def test_pending_accesses_are_taken_in_bounded_portions(

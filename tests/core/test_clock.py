@@ -126,3 +126,12 @@ def test_what_a_hit_reads_is_never_further_behind_than_is_allowed_for_and_never_
         assert recent >= last
         assert before - clock._slack() <= recent <= clock.now()
         last = recent
+
+
+def test_an_expiry_counts_by_the_databases_clock_and_not_beyond_its_end() -> None:
+    latest = to_micros(datetime.max.replace(tzinfo=UTC))
+    clock = Clock(manual=10)
+    clock.offset = 1_000_000
+    assert expiry_micros(clock, expires_in=1) == 2_000_010
+    clock.offset = latest - 20
+    assert expiry_micros(clock, expires_in=1) == latest

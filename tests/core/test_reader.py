@@ -175,6 +175,14 @@ def test_tokens_are_remembered_within_bounds(cache: Cache) -> None:
     assert len(manager.verified) == 1001
 
 
+def test_a_token_that_comes_again_stays_remembered(cache: Cache) -> None:
+    manager = Manager(cache)
+    for number in range(10 * cache.capacity):
+        manager.get_session_by_token("good-7777")
+        manager.get_session_by_token(f"good-{number}")
+    assert manager.verified.count("good-7777") == 1
+
+
 async def test_awaiting_a_hit_a_miss_and_a_bad_token(cache: Cache) -> None:
     manager, other = AsyncManager(cache), uuid.uuid4()
     assert (await manager.get_session(KEY))["a"] == 1  # type: ignore[index]

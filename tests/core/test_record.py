@@ -79,3 +79,11 @@ def test_what_cannot_be_a_record_is_refused() -> None:
         Record.__new__(Record)
     with pytest.raises(TypeError, match="pickled"):
         pickle.dumps(record)
+
+
+def test_an_attribute_that_is_set_anew_has_the_new_version_and_no_expiry() -> None:
+    record = record_of({"a": (1, 99, b"1"), "b": (1, 99, b"1")}).changed(
+        version=2, updated_at=20, last_accessed=3, expires_at=4, include_inactivity=True, group_id=None,
+        sets=[("a", b"2", None)], deletes=[],
+    )  # fmt: skip
+    assert record.attributes() == [("a", 2, None, b"2"), ("b", 1, 99, b"1")]

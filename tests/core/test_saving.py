@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from pgsession._core.cache import Cache
+from pgsession._core.clock import to_micros
+from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 from pgsession._core.session import Session
 
@@ -213,3 +216,12 @@ def test_a_mutable_object_of_plain_text_is_held(make_session: MakeSession) -> No
     saved(session)
     text[:] = b"ho"
     assert pending(session) == {"a": (b'"aG8="', 8)}
+
+
+def test_c11_a_save_does_not_move_an_access_back(
+    make_cache: Callable[..., Cache], make_record: Callable[..., Record]
+) -> None:
+    session = session_of(make_cache(), make_record(), from_cache=False, accessed=START + HOUR)
+    session["a"] = 1
+    saved(session)
+    assert to_micros(session.last_accessed) == START + HOUR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import uuid
 from typing import Any
 
@@ -14,7 +15,7 @@ from pgsession._protocol import events
 from pgsession._protocol.events import Deleted, LockEnded, LockReleased
 
 from .conftest import DAY, HOUR, Database, unfinished
-from .test_races import SEEDS, at_once
+from .test_races import SEEDS, at_once, until_blocked
 
 MINUTE = 60_000_000
 
@@ -88,6 +89,21 @@ def test_exactly_one_of_many_gets_it_and_tokens_grow_with_every_hand_over(databa
         history.clear()
         at_once(*(lambda c=c, n=n, seed=seed: fight(c, seed + n) for n, c in enumerate(connections)))
         assert history == sorted(set(history)) and len(history) == 32, f"seed {seed}"
+
+
+def test_of_two_at_the_same_moment_one_gets_an_expired_lock(database: Database) -> None:
+    acquire(database, uuid.uuid4().hex, lease=0)
+    first, second, answers = database.connect(), database.connect(), []
+    script = database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None, DAY)
+    assert database.run(unfinished(script), first)[0] is True
+    waiter = threading.Thread(
+        target=lambda: answers.append(acquire(database, uuid.uuid4().hex, connection=second))
+    )
+    waiter.start()
+    until_blocked(database, second)
+    first.execute("COMMIT")
+    waiter.join(30)
+    assert answers[0][:2] == (False, None)
 
 
 def test_a_lock_of_a_session_needs_it_alive_and_ends_with_it(database: Database) -> None:

@@ -38,6 +38,14 @@ def at_once(*workers: Callable[[], None]) -> None:
         raise errors[0]
 
 
+def until_blocked(database: Database, connection: psycopg.Connection[Any]) -> None:
+    """Returns once what runs on that connection waits for a lock."""
+    while not database.execute(
+        "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s", connection.info.backend_pid
+    ):
+        pass
+
+
 def insist(database: Database, connection: psycopg.Connection[Any], item: list[Any], wait: bool) -> list[Any]:
     """What a node does with "locked": once more."""
     while True:
@@ -104,10 +112,7 @@ def test_a_check_after_a_lock_wait_sees_the_attributes_that_were_committed_meanw
 
     waiter = threading.Thread(target=wait_and_judge)
     waiter.start()
-    while not database.execute(
-        "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s", second.info.backend_pid
-    ):
-        pass
+    until_blocked(database, second)
     first.execute("COMMIT")
     waiter.join(30)
     assert answers == [[0, "attributes", ["k"]]]
@@ -184,10 +189,7 @@ def test_what_changed_after_the_snapshot_is_not_written_over(
     node, answers = database.connect(), []
     writer = threading.Thread(target=lambda: answers.append(database.write(node, update=batch)["update"]))
     writer.start()
-    while not database.execute(
-        "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s", node.info.backend_pid
-    ):
-        pass
+    until_blocked(database, node)
     assert database.update(second, 1, {"k": 2, "new": 2}, connection=database.connect())[:2] == ["ok", 2]
     database.execute("SELECT pg_advisory_unlock(7)")
     writer.join(30)

@@ -93,6 +93,35 @@ def test_an_update_based_on_another_version_answers_the_snapshot(database: Datab
     assert [attribute[:2] for attribute in snapshot[9]] == [["a", 1], ["b", 2], ["c", 3]]
 
 
+def test_each_update_of_a_batch_gets_its_own_snapshot(database: Database) -> None:
+    sessions = [database.create(attributes={"a": number}) for number in range(3)]
+    for session in sessions[1:]:
+        database.update(session, 1, {"b": 2})
+    batch = [database.change(session, 1, {"c": 3}, i=i) for i, session in enumerate(sessions)]
+    answers = database.write(update=batch)["update"]
+    assert [answer[4] for answer in answers] == [None, *(database.read(session) for session in sessions[1:])]
+
+
+def test_an_attribute_that_is_set_anew_has_its_new_expiry(database: Database) -> None:
+    session = database.create(attributes={"a": 1})
+    later = database.now() + DAY
+    for version, expires in enumerate((later, None, later + 1), 1):
+        database.update(session, version, {"a": version}, attribute_expires=expires)
+        snapshot = database.read(session)
+        assert snapshot is not None and snapshot[9] == [["a", version + 1, expires, version]]
+
+
+def test_what_checks_nothing_has_no_conflict_beside_what_does(database: Database) -> None:
+    checked, unchecked = (database.create(attributes={"a": 1}) for _ in range(2))
+    base = database.version(unchecked)
+    database.update(unchecked, base, {"a": 2})
+    batch = [
+        database.change(checked, database.version(checked), {"a": 3}, check="attributes"),
+        database.change(unchecked, base, {"a": 3}, i=1),
+    ]
+    assert [answer[1] for answer in database.write(update=batch)["update"]] == ["ok", "ok"]
+
+
 def test_an_update_changes_expiry_inactivity_and_group(database: Database) -> None:
     session = database.create(group="old")
     later = database.now() + 5 * DAY

@@ -58,7 +58,7 @@ class Session:
         ]
         return json.dumps(
             [str(uuid.UUID(self.key)), self.version, self.user, None, self.created, self.updated, self.updated,
-             self.expires, True, sorted(attributes)]
+             self.expires, True, sorted(attributes), 1, self.created, None]
         )  # fmt: skip
 
 
@@ -284,7 +284,7 @@ class Server:
             _elements(creates.new_ids), users, expiries, attributes, strict=True
         ):
             session = Session(key, user, now, int(expires))
-            session.version = 0
+            session.version = now - 1  # versions begin at the database's clock
             staged.append(lambda session=session, sets=sets: self._change(session, sets, (), _marker(sets)))  # type: ignore[misc]
 
     def _update(

@@ -69,7 +69,7 @@ class World:
                 self.sessions.append(await self.manager.create_session("u", {"n": self._next()}))
             for session in self.sessions:
                 await self.manager.get_session(session.id)
-                self.seen[session.id.hex] = 1
+                self.seen[session.id.hex] = session.version
             self.quiet = False
             for _ in range(STEPS):
                 await self._step()

@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool
 
 import pgsession
 from pgsession._database import script, statements
+from pgsession._sync import runtime
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
@@ -176,6 +177,16 @@ def test_a_write_that_was_interrupted_is_unknown(dsn: str, open_manager: OpenAsy
             fresh = manager.get_session(session.id, refresh=True)
             assert fresh is not None and fresh["n"] == n, "it was written"
             session = fresh
+
+
+def test_a_connection_that_could_not_be_set_up_is_closed(dsn: str) -> None:
+    """A pool throws it away without that: it would stay open until the garbage is collected."""
+    with Connection.connect(dsn) as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            runtime._limit_statements(1.0, connection)
+        assert connection.closed
 
 
 def test_a_write_whose_second_commit_fails_is_unknown(

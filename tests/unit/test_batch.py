@@ -1,4 +1,4 @@
-"""What becomes of a batch when the server's answer does not fit it."""
+"""What a batch takes, and what becomes of it when the server's answer does not fit it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from pgsession._protocol.batch import Batch
+from pgsession._protocol.batch import MAX_BYTES, MAX_OPERATIONS, Batch, Queue
 from pgsession._protocol.operations import Delete
 from pgsession._protocol.snapshots import record_of
 from pgsession.errors import SessionNotFoundError
@@ -78,3 +78,45 @@ def test_a_snapshot_nested_without_end_is_a_decode_error() -> None:
     row = json.dumps([*ROW[:9], [["k", 1, None, "deep"]], *ROW[10:]])
     with pytest.raises(msgspec.DecodeError):
         record_of(row.replace('"deep"', "[" * 10_000 + "]" * 10_000))
+
+
+def sized(*sizes: int) -> Queue:
+    queue = Queue()
+    for number, size in enumerate(sizes):
+        delete = Delete(number.to_bytes(16, "big"))
+        delete.size = size
+        queue.add(delete)
+    return queue
+
+
+def test_a_batch_takes_what_fits_and_at_least_one() -> None:
+    queue = sized(MAX_BYTES + 1, MAX_BYTES - 1, 1, 1)
+    assert [len(queue.take().operations) for _ in range(4)] == [1, 2, 1, 0]
+
+
+def test_a_batch_takes_so_many_whoever_asks_for_more() -> None:
+    queue = sized(*[1] * (2 * MAX_OPERATIONS))
+    assert len(queue.take(3).operations) == 3
+    assert len(queue.take(2 * MAX_OPERATIONS).operations) == MAX_OPERATIONS
+
+
+def test_what_is_tried_again_comes_first() -> None:
+    queue = sized(1, 1, 1)
+    (first,) = queue.take(1).operations
+    queue.again(first)
+    assert queue.take(1).operations == [first]
+
+
+def test_a_batch_has_the_time_of_its_most_patient_caller() -> None:
+    sent = batch()
+    for operation, deadline in zip(sent.operations, (5.0, 9.0), strict=True):
+        operation.deadline = deadline
+    assert sent.deadline == 9.0
+
+
+def test_nothing_is_sent_of_who_has_gone() -> None:
+    sent = batch()
+    gone, other = sent.operations
+    gone.given_up = True
+    assert sent.leave_out_given_up() == [gone]
+    assert sent.operations == [other] and sent.rows() == ([], [], [other.key.hex()])

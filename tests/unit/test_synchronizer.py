@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import psycopg
 import pytest
+import pytest_asyncio
 
 import pgsession
 from pgsession._async.synchronizer import AsyncSynchronizer
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database.statements import Statements
-from pgsession._protocol.coherence import Coherence, Resync
+from pgsession._protocol.coherence import Coherence, LockChanges, Resync
 
 LOG = logging.getLogger("tests.synchronizer")
 
@@ -25,10 +28,14 @@ class Server:
 
     def __init__(self) -> None:
         self.incarnation = "a"
+        self.listener_incarnation = "a"
         self.resynced_by = "a"
+        self.where = (False, self.pid)
+        self.queue = 0.0
         self.while_asked: Callable[[], None] = lambda: None
         self.lost: list[Callable[[], None]] = []
         self.reconnects = 0
+        self.lock_changes: list[LockChanges] = []
 
     # As the listener
 
@@ -43,8 +50,10 @@ class Server:
 
     async def execute(self, statement: str, parameters: Any, *, timeout: float) -> list[tuple[Any, ...]]:
         if "recovery" in statement:
-            return [(False, self.pid)]
-        return [(0, self.incarnation)]
+            return [self.where]
+        if "queue" in statement:
+            return [(self.queue,)]
+        return [(0, self.listener_incarnation)]
 
     # As the store
 
@@ -79,17 +88,115 @@ def server(coherence: Coherence) -> Server:
     server: Any = Server()
     server.synchronizer = AsyncSynchronizer(
         server, server, coherence, Statements(), node="n", clock_now=lambda: 1, max_staleness=0.01,
-        on_lock_changes=lambda changes: None, on_lost=lambda: None, logger=LOG,
+        on_lock_changes=server.lock_changes.append, on_lost=lambda: None, logger=LOG,
     )  # fmt: skip
     made: Server = server
     return made
 
 
-async def test_it_is_in_sync_when_everybody_agrees(server: Server, coherence: Coherence) -> None:
+@pytest_asyncio.fixture
+async def started(server: Server) -> AsyncIterator[AsyncSynchronizer]:
+    """In sync, with its loop running."""
     await server.synchronizer.start()
-    assert coherence.in_sync
+    yield server.synchronizer
     server.synchronizer.give_up()
-    await server.synchronizer._loop.stop(1)
+    await server.synchronizer._loop.stop(20)
+
+
+async def until_in_sync(coherence: Coherence) -> None:
+    for _ in range(1000):
+        if coherence.in_sync:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it is never in sync again")
+
+
+async def test_it_is_in_sync_when_everybody_agrees(started: AsyncSynchronizer, coherence: Coherence) -> None:
+    assert coherence.in_sync
+
+
+async def test_after_each_connection_it_compares_anew(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence
+) -> None:
+    """What was proved on the former connection does not count on the next one (C6)."""
+    for hook in server.lost:
+        hook()
+    started._on_connected("events")
+    assert not coherence.in_sync
+    await until_in_sync(coherence)
+    assert coherence.counters.resyncs == 2
+    started._on_connected("events")
+    assert not coherence.in_sync, "also where nobody has noticed the loss"
+    await until_in_sync(coherence)
+
+
+async def test_an_error_is_not_the_end(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence
+) -> None:
+    failures = [psycopg.OperationalError("down"), pgsession.OperationTimeout("late")]
+
+    def fail() -> None:
+        if failures:
+            raise failures.pop()
+
+    server.while_asked = fail
+    started._on_connected("events")
+    await until_in_sync(coherence)
+    assert not failures
+
+
+async def test_the_queue_is_watched(
+    started: AsyncSynchronizer, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.queue = 0.5
+    await started._step()
+    assert started.queue_usage == 0.5 and "queue is 50 % full" in caplog.text
+
+
+async def test_a_silent_listener_is_connected_again(
+    started: AsyncSynchronizer, coherence: Coherence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(coherence), "listener_silent", property(lambda _: True))
+    with pytest.raises(TimeoutError):
+        await started._step()
+
+
+async def test_what_an_event_says_of_locks_and_channels_is_passed_on(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence
+) -> None:
+    started._on_event(_Notification(f"{'0' * 16} l72"))  # type: ignore[arg-type]
+    assert server.lock_changes == [LockChanges(("r",), ())]
+    started._on_event(_Notification(f"{'0' * 16} A"))  # type: ignore[arg-type]
+    assert len(server.lock_changes) == 1 and server.reconnects == 0 and coherence.in_sync
+    started._on_event(_Notification(f"{'0' * 16} M"))  # type: ignore[arg-type]
+    assert server.reconnects == 1 and not coherence.in_sync
+
+
+@pytest.mark.parametrize(
+    ("where", "why"), [((True, 1), "standby in recovery"), ((False, 2), "connected to a pooler")]
+)
+async def test_where_listening_cannot_work_it_is_not_tried(
+    server: Server, where: tuple[bool, int], why: str
+) -> None:
+    server.where = where
+    with pytest.raises(pgsession.ListenerError, match=why):
+        await server.synchronizer.start()
+
+
+async def test_a_listener_of_another_server_does_not_count(server: Server, coherence: Coherence) -> None:
+    server.listener_incarnation = "b"
+    with pytest.raises(pgsession.ListenerError, match="the same database"):
+        await server.synchronizer.start()
+    assert not coherence.in_sync and server.reconnects == 1
+
+
+async def test_a_proof_of_another_server_does_not_count(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence
+) -> None:
+    server.incarnation = server.listener_incarnation = "b"
+    with pytest.raises(pgsession.ListenerError, match="made anew"):
+        await started._prove()
+    assert not coherence.in_sync and server.reconnects >= 1
 
 
 async def test_a_listener_that_is_lost_while_its_server_is_asked_is_none(

@@ -408,14 +408,18 @@ def _limit_statements(seconds: float, connection: Connection[Any]) -> None:
     Not behind a pooler, where the next client would have the limit; and a shorter one of the role's stays.
     """
     milliseconds = max(int(1000 * seconds), 1)
-    plain_cursor(connection).execute(
-        "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
-        " WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout'"
-        " AND NOT (s.setting::integer BETWEEN 1 AND %s)"
-        " AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s",
-        (str(milliseconds), milliseconds, connection.info.backend_pid),
-        prepare=False,
-    )
+    try:
+        plain_cursor(connection).execute(
+            "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
+            " WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout'"
+            " AND NOT (s.setting::integer BETWEEN 1 AND %s)"
+            " AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s",
+            (str(milliseconds), milliseconds, connection.info.backend_pid),
+            prepare=False,
+        )
+    except BaseException:
+        connection.pgconn.finish()  # the psycopg pool would leave it open
+        raise
 
 
 def _reconnect(pool: ConnectionPool[Any]) -> None:
