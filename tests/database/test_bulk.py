@@ -235,7 +235,7 @@ def test_the_resync_finds_what_differs_or_is_gone(database: Database) -> None:
     cursor = database.connection.execute(
         database.statements.resync, (uuid_array(known), integer_array(known.values()))
     )
-    incarnation, now, differing = cursor.fetchone() or (None, None, None)
+    incarnation, now, differing, _ = cursor.fetchone() or (None, None, None, None)
     assert incarnation == database.incarnation and abs(now - database.now()) < HOUR
     assert {differing[i : i + 16] for i in range(0, len(differing), 16)} == {newer, gone, ahead}
     same = database.execute(database.statements.resync, uuid_array([]), "{}")

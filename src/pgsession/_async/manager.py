@@ -142,7 +142,6 @@ class AsyncSessionManager(AsyncReader):
         self._coherence = Coherence(
             self._cache,
             self._clock,
-            node=self._node,
             max_staleness=microseconds_of(config.max_staleness),
             stale_if_error=microseconds_of(config.stale_if_error),
             logger=self._logger,
@@ -317,7 +316,7 @@ class AsyncSessionManager(AsyncReader):
             self._state = "forked"
         self._begin_anew()
         self._node = secrets.token_hex(8)
-        self._coherence.forked(self._node)
+        self._coherence.forked()
 
     # Reading: the compiled base class answers what is in memory, and calls these for the rest
 
@@ -402,8 +401,10 @@ class AsyncSessionManager(AsyncReader):
         if not fill.future.begin():
             return
         try:
-            record, incarnation, now = await runtime.store.read(fill.key, deadline)
-            verdict = self._coherence.close_fill(fill, record, incarnation, now, min_version=min_version)
+            record, incarnation, now, xmax = await runtime.store.read(fill.key, deadline)
+            verdict = self._coherence.close_fill(
+                fill, record, incarnation, now, xmax, min_version=min_version
+            )
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()
             if verdict.reconnect:
@@ -906,7 +907,6 @@ class AsyncSessionManager(AsyncReader):
             refused_tokens=self._refused_tokens,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
-            nodes=self._coherence.nodes,
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
 

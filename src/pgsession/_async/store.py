@@ -22,6 +22,7 @@ from pgsession._database.script import CommitFailed, Row, Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
+from pgsession._protocol.coherence import Asked, Coherence, Wanted
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
@@ -65,6 +66,9 @@ class AsyncStore:
     thread of the user's, at whatever step, finds it waiting and nothing else.
 
     While the database is known to be down nothing is sent, and an answer that fails to come has the prober look.
+
+    Every answer says which incarnation it is of. Where it has no lease, which its caller closes, it is compared here:
+    one of another server than the listener's has `on_wrong_server` called.
     """
 
     def __init__(
@@ -79,8 +83,12 @@ class AsyncStore:
         limited: bool,
         background: AsyncBackgroundTasks,
         prober: AsyncProber,
+        coherence: Coherence,
+        on_wrong_server: Callable[[], object],
     ) -> None:
         self._pool = pool
+        self._coherence = coherence
+        self._on_wrong_server = on_wrong_server
         self._background = background
         self._prober = prober
         self.timeout = operation_timeout
@@ -146,49 +154,57 @@ class AsyncStore:
         """Return the seconds for which the caller of an operation with this deadline waits from now on."""
         return deadline + CALLERS_PART * self.timeout - time.monotonic()
 
-    async def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int]:
-        """Return one live session, or None, as one snapshot (C4); the server's incarnation, and the time there.
+    async def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int, int]:
+        """Return one live session, or None, as one snapshot (C4); and what the server says of itself.
 
-        The `deadline` is its caller's, who may have waited for this to begin.
+        That is its incarnation, its time, and the snapshot's xmax. The `deadline` is its caller's, who may have waited
+        for this to begin.
         """
-        incarnation, now, snapshot = await self.query(
+        incarnation, now, snapshot, xmax = await self.query(
             self._sql.read, (key.hex(), self._inactivity), deadline=deadline
         )
-        return None if snapshot is None else record_of(snapshot), incarnation, now
+        return None if snapshot is None else record_of(snapshot), incarnation, now, int(xmax)
 
     async def list_user(self, user_id: str) -> tuple[list[Record], str | None]:
         """Return a user's live sessions, newest access first; and the server's incarnation."""
-        incarnation, _, snapshots = await self.query(self._sql.list_user, (user_id, self._inactivity))
+        incarnation, _, snapshots = await self._compared(self._sql.list_user, user_id, self._inactivity)
         return records_of(snapshots), incarnation
 
     async def list_group(self, group_id: str) -> tuple[list[Record], str | None]:
         """Return a group's live sessions, newest access first; and the server's incarnation."""
-        incarnation, _, snapshots = await self.query(self._sql.list_group, (group_id, self._inactivity))
+        incarnation, _, snapshots = await self._compared(self._sql.list_group, group_id, self._inactivity)
         return records_of(snapshots), incarnation
 
-    async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str | None]:
-        """Return the ids of the sessions that differ from the database; and the server's incarnation.
+    async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> list[bytes] | None:
+        """Return the ids of the sessions that differ from the database, None where another server answered.
 
         These are the ones whose version in the database is another, or that are gone from it.
         """
         found: list[bytes] = []
-        answered_by: str | None = None
         for start in range(0, max(len(keys), 1), COMPARED):
             some = slice(start, start + COMPARED)
-            incarnation, _, differing = await self.query(
+            asked = self._coherence.asked()
+            incarnation, _, differing, xmax = await self.query(
                 self._sql.resync, (uuid_array(keys[some]), integer_array(versions[some]))
             )
-            if start and incarnation != answered_by:
-                return found, None  # of more than one server
-            answered_by = incarnation
+            if self._is_elsewhere(asked, incarnation, xmax):
+                return None
             packed = bytes(differing or b"")
             found += [packed[at : at + 16] for at in range(0, len(packed), 16)]
-        return found, answered_by
+        return found
 
-    async def prove(self, payload: str) -> tuple[int, str | None]:
-        """Send a proof to this node's listener through the pool; return the database's time and the incarnation."""
-        now, incarnation = await self.query(self._sql.proof, (self._node, payload), again=False)
-        return now, incarnation
+    async def look(self) -> tuple[int, float]:
+        """Read nothing but what every answer says; return the database's time, and how full its queue is."""
+        _, now, usage = await self._compared(self._sql.look)
+        return now, float(usage)
+
+    async def send_beacon(self, wanted: Wanted) -> int:
+        """Have a beacon sent, unless another one will do; return the database's time."""
+        asked = self._coherence.asked()
+        now, began, *_ = await self._run(self._sql.send_beacon(self._node, *wanted))
+        if began:
+            self._coherence.beacon_began(asked, wanted)
+        return int(now)
 
     async def ping(self, timeout: float) -> None:
         """Check that the database answers.
@@ -205,8 +221,22 @@ class AsyncStore:
 
     async def notify(self, items: list[events.Item]) -> None:
         """Send these items to every node, as one event or more."""
-        for payload in events.payloads(self._node, items):
-            await self.query(self._sql.notify, (payload,), again=False)
+        for texts in events.batches(items):
+            await self.query(self._sql.notify, (self._node, texts), again=False)
+
+    async def _compared(self, statement: str, *parameters: str | int) -> Row:
+        """Return the row of a statement that only reads, without its last column."""
+        asked = self._coherence.asked()
+        *row, xmax = await self.query(statement, parameters)
+        self._is_elsewhere(asked, row[0], xmax)
+        return tuple(row)
+
+    def _is_elsewhere(self, asked: Asked, incarnation: str | None, xmax: str | int) -> bool:
+        """Compare which server has answered with the listener's; return True if it is another, or was replaced."""
+        verdict = self._coherence.answered(asked, incarnation, int(xmax))
+        if verdict is not None and verdict.reconnect:
+            self._on_wrong_server()
+        return verdict is not None
 
     async def query(
         self,
@@ -368,6 +398,18 @@ class AsyncStore:
         row = await self._run(self._sql.incarnate())
         return str(row[0])
 
+    async def register(self, serves_for: int) -> int:
+        """Enter this node among those that serve sessions from memory; return how many there are.
+
+        It serves them for so many microseconds after its last proof. Again: it is still there.
+        """
+        row = await self._run(self._sql.register(self._node, serves_for))
+        return int(row[0])
+
+    async def unregister(self, deadline: float) -> None:
+        """Remove this node by the deadline: it serves nothing any more."""
+        await self._run(self._sql.unregister(self._node), min(deadline, self.deadline()))
+
     # Locks
 
     async def acquire(
@@ -403,7 +445,11 @@ class AsyncStore:
         a call which has others too; None: it begins now.
         """
         end = self.deadline() if deadline is None else deadline
-        return await self._apart(partial(self._run_script, lambda: script, None), end)
+        asked = self._coherence.asked()
+        row = await self._apart(partial(self._run_script, lambda: script, None), end)
+        if row is not None:
+            self._is_elsewhere(asked, row[-2], row[-1])
+        return row
 
     async def _run_between_others(self, script: Script) -> Row:
         """Run a script that waits for rows and tables for moments only; until its deadline it is tried again.

@@ -26,6 +26,8 @@ class Settled(NamedTuple):
     """The operations whose rows somebody else has locked at the moment; nothing of them was done."""
     evicted: list[bytes]
     """The sessions that made room for created ones."""
+    xmax: int
+    """Of a snapshot of before the batch."""
 
 
 def settle(
@@ -69,7 +71,8 @@ def settle(
     results.extend((create, create.saved(answers.created_at)) for create in creates.values())
     for operation in locked:
         operation.locked += 1
-    return Settled(answers.incarnation, results, locked, [bytes.fromhex(key) for key in answers.evicted])
+    evicted = [bytes.fromhex(key) for key in answers.evicted]
+    return Settled(answers.incarnation, results, locked, evicted, answers.xmax)
 
 
 def _saved_elsewhere(snapshot: str) -> Record | Exception:
