@@ -11,6 +11,12 @@ import pgsession
 
 from .conftest import Database
 
+
+def locked(lock: pgsession.Lock) -> None:
+    with lock:
+        pass
+
+
 Ask = Callable[[pgsession.SessionManager], object]
 ASKED: dict[str, Ask] = {
     "a list": lambda node: node.list_user_sessions("bob"),
@@ -18,7 +24,7 @@ ASKED: dict[str, Ask] = {
     "a delete of one": lambda node: node.delete_session(UUID(int=7)),
     "a delete of many": lambda node: node.delete_user_sessions("bob"),
     "an attribute of many": lambda node: node.delete_attribute_from_user_sessions("bob", "a"),
-    "a lock": lambda node: node.lock("r").acquire(),
+    "a lock": lambda node: locked(node.lock("r")),
     "a create": lambda node: node.create_session("bob"),
 }
 

@@ -31,7 +31,7 @@ class Sent(NamedTuple):
     def answers(self, status: str) -> None:
         """The same for every delete in it."""
         words = ",".join(f'[{number},"{status}"]' for number, _ in enumerate(self.keys, 1))
-        self.answer.set_result('{"incarnation":"a","delete":[' + words + "]}")
+        self.answer.set_result('{"incarnation":"a","xmax":7,"delete":[' + words + "]}")
 
 
 class Store:
@@ -80,7 +80,7 @@ def store() -> Store:
 def group_commit(store: Store) -> AsyncGroupCommit:
     clock = Clock(manual=1)
     cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
-    coherence = Coherence(cache, clock, node="n", max_staleness=10, stale_if_error=0, logger=LOG)
+    coherence = Coherence(cache, clock, max_staleness=10, stale_if_error=0, logger=LOG)
     made: Any = AsyncGroupCommit(store, coherence, lambda: None, LOG, most_stragglers=2)  # type: ignore[arg-type]
     return made
 

@@ -13,7 +13,8 @@ from pgsession._async.synchronizer import AsyncSynchronizer
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database.statements import Statements
-from pgsession._protocol.coherence import Coherence
+from pgsession._protocol import events
+from pgsession._protocol.coherence import Coherence, Wanted
 
 LOG = logging.getLogger("tests.synchronizer")
 
@@ -44,7 +45,7 @@ class Server:
     async def execute(self, statement: str, parameters: Any, *, timeout: float) -> list[tuple[Any, ...]]:
         if "recovery" in statement:
             return [(False, self.pid)]
-        return [(0, self.incarnation)]
+        return [(self.incarnation,)]
 
     # As the store
 
@@ -52,13 +53,18 @@ class Server:
         self.while_asked()
         return self.incarnation
 
-    async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> tuple[list[bytes], str]:
-        return [], self.resynced_by
+    async def register(self, serves_for: int) -> int:
+        return 1
 
-    async def prove(self, payload: str) -> tuple[int, str]:
-        self.synchronizer._on_proof(_Notification(payload))  # type: ignore[arg-type]
-        return 0, self.incarnation
+    async def resync(self, keys: Sequence[bytes], versions: Sequence[int]) -> list[bytes] | None:
+        self.coherence.answered(self.coherence.asked(), self.incarnation, 7)
+        return [] if self.resynced_by == self.incarnation else None
 
+    async def send_beacon(self, wanted: Wanted) -> int:
+        self.synchronizer._on_event(_Notification(events.payload("0" * 16, wanted.since)))  # type: ignore[arg-type]
+        return 0
+
+    coherence: Coherence
     synchronizer: AsyncSynchronizer
 
 
@@ -71,14 +77,15 @@ class _Notification:
 def coherence() -> Coherence:
     clock = Clock(manual=1)
     cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
-    return Coherence(cache, clock, node="n", max_staleness=10_000_000, stale_if_error=0, logger=LOG)
+    return Coherence(cache, clock, max_staleness=10_000_000, stale_if_error=0, logger=LOG)
 
 
 @pytest.fixture
 def server(coherence: Coherence) -> Server:
     server: Any = Server()
+    server.coherence = coherence
     server.synchronizer = AsyncSynchronizer(
-        server, server, coherence, Statements(), node="n", clock_now=lambda: 1, max_staleness=0.01,
+        server, server, coherence, Statements(), clock_now=lambda: 1, max_staleness=0.01, serves_for=1,
         on_lock_changes=lambda changes: None, on_lost=lambda: None, logger=LOG,
     )  # fmt: skip
     made: Server = server
