@@ -30,11 +30,11 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         batches (counter): Transactions that carried those writes.
         conflicts (counter): Updates refused because somebody else had changed what they were based on.
         failed_writes (counter): Writes that ended in an error of the database, an unknown outcome among them.
-        events (counter): Notifications received from the database, this node's own included.
+        events (counter): Notifications received from the database, this node's own included, but for beacons.
         malformed_events (counter): Notifications that could not be read; each empties the cache, to be safe, unless it
             is about locks.
         invalidations (counter): Cached sessions dropped because of a notification.
-        proofs (counter): Proofs of sync that came back.
+        proofs (counter): Proofs of sync: events, and beacons, that arrived and proved a read.
         listener_losses (counter): Times the listener lost its connection or was declared dead.
         resyncs (counter): Times the cache was compared with the database after the listener was back.
         refused_tokens (counter): Tokens that opened nothing: forged, superseded by a rotation, or of a session that has
@@ -50,9 +50,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         audit_events (counter): Events that `Config.on_audit_event` was called with.
         lost_audit_events (counter): Events that it was not called with, since too many waited, or the manager was
             closed before it had heard of all.
-        notification_queue_usage (gauge): How full PostgreSQL's notification queue was at the last proof, from 0 to
-            1.
-        nodes (gauge): Nodes heard of in the last ten minutes, this one included.
+        notification_queue_usage (gauge): How full PostgreSQL's notification queue was when it was last looked at,
+            from 0 to 1.
+        nodes (gauge): Nodes that are registered with the database, this one included; counted once a minute.
         oldest_write (gauge): Seconds that the oldest of the writes whose callers wait has taken so far, 0 where none
             waits.
     """
@@ -103,7 +103,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             slowly.
         reason (str | None): A sentence that says why the node is not healthy, None where it is.
         in_sync (bool): True while reads are answered from memory: the proof of sync is fresh enough.
-        proof_age (float | None): Seconds since the newest proof of sync was sent, None before the first.
+        proof_age (float | None): Seconds since the newest read that is proved was sent, None before the first.
         listening (bool): True while the listener has a working connection.
         database (str | None): None where the database answered a query, else the text of the error.
         round_trip (float | None): Seconds which that query took, None where it failed.

@@ -120,7 +120,7 @@ STEPS = {
     "the pool is asked": (AsyncStore, "look_for_pooler"),
     "the listener is asked": (AsyncSynchronizer, "start"),
     "the cache is compared": (AsyncStore, "incarnate"),
-    "the proof is awaited": (AsyncSynchronizer, "_prove_once"),
+    "the proof is awaited": (AsyncSynchronizer, "_prove_first"),
 }
 
 
@@ -145,7 +145,7 @@ async def test_a_close_ends_an_open_that_hangs(
                     return await original(*arguments)
 
                 monkeypatch.setattr(*place, freeze)
-                monkeypatch.setattr(AsyncSynchronizer, "_on_proof", lambda *_: None)  # it is too quick
+                monkeypatch.setattr(AsyncSynchronizer, "_on_event", lambda *_: None)  # it is too quick
             manager = pgsession.AsyncSessionManager(proxy.conninfo, config(schema))
 
             async def open_it() -> None:

@@ -346,5 +346,5 @@ async def test_defect_12_nothing_is_in_memory_before_it_is_committed(
 def test_no_payload_of_ours_can_be_too_long_for_a_notification() -> None:
     items: list[events.Item] = [events.Deleted(bytes([number % 256] * 16)) for number in range(5000)]
     items.append(events.UserChanged("ü" * 256))
-    for payload in events.payloads("0" * 16, items):
-        assert len(payload.encode()) <= events.MAX_PAYLOAD
+    for texts in events.batches(items):
+        assert len(events.payload("0" * 16, 2**64 - 1, texts)) <= events.MAX_PAYLOAD

@@ -66,7 +66,7 @@ async def test_a_logger_of_the_callers_is_used(
 ) -> None:
     manager = await open_manager(logger=logging.getLogger("app.sessions"))
     runtime = manager._open_runtime()
-    await runtime.store.query(runtime.statements.notify, ("garbage",))
+    await runtime.store.query(runtime.statements.notify, ("0" * 16, "garbage"))
 
     async def logged() -> bool:
         return any(

@@ -238,7 +238,7 @@ def test_the_resync_finds_what_differs_or_is_gone(database: Database) -> None:
         database.statements.resync,
         (uuid_array(known), integer_array(known.values()), integer_array(generations.values())),
     )
-    incarnation, now, differing = cursor.fetchone() or (None, None, None)
+    incarnation, now, differing, _ = cursor.fetchone() or (None, None, None, None)
     assert incarnation == database.incarnation and abs(now - database.now()) < HOUR
     assert {differing[i : i + 16] for i in range(0, len(differing), 16)} == {newer, gone, ahead, another}
     same = database.execute(database.statements.resync, uuid_array([]), "{}", "{}")

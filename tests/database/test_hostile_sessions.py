@@ -103,9 +103,12 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
     assert call(statements.release(node, "r", owner))[0] is True
     call(statements.write_accesses(uuid_array([bytes.fromhex(session)]), integer_array([database.now()])))
     call(statements.drop_attribute(node, "ann", "b"))
-    for what in ("expired", "inactive", "attributes", "locks"):
+    for what in ("expired", "inactive", "attributes", "locks", "nodes"):
         call(statements.cleanup(node, what, DAY))  # type: ignore[arg-type]
     call(statements.incarnate())
+    assert call(statements.register(node, HOUR))[0] == 1
+    assert call(statements.send_beacon(node, 2**40, False))[1] is True
+    call(statements.unregister(node))
     for query, parameters in (
         (statements.read, (item[1], DAY)),
         (statements.list_user, ("ann", DAY, None, None, None, 100)),
@@ -114,9 +117,9 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
         (statements.read_many, ("{" + session + "}", DAY)),
         (statements.count, (None, None, "g", "g", DAY)),
         (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]), integer_array([1]))),
-        (statements.queue_usage, ()),
-        (statements.proof, (node, "payload")),
-        (statements.notify, ("payload",)),
+        (statements.look, ()),
+        (statements.where, ()),
+        (statements.notify, (node, "A")),
     ):
         assert connection.execute(query, parameters).fetchone() is not None
     schema_module.check(connection, statements)
@@ -291,6 +294,6 @@ def test_no_overload_in_our_own_schema_fits_better(database: Database) -> None:
     assert run(fresh, statements.renew("r", owner, 2 * HOUR)) is not None
     assert run(fresh, statements.release(node, "r", owner))[0] is True
     run(fresh, statements.drop_attribute(node, "ann", "b"))
-    for what in ("expired", "inactive", "attributes", "locks"):
+    for what in ("expired", "inactive", "attributes", "locks", "nodes"):
         run(fresh, statements.cleanup(node, what, DAY))  # type: ignore[arg-type]
     assert run(fresh, statements.delete_user(node, "ann"))[1] == 1

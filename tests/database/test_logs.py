@@ -398,8 +398,8 @@ def unreadable(marked: Marked) -> None:
         marked.fails(again.__getitem__, "huge")
         statement = Statements(marked.tables.schema).notify
         before = node.stats().malformed_events
-        for payload in ("", marked.value, f"{'0' * 16} x{session.id.hex}", f"{'0' * 16} c{session.id}:1"):
-            sql.execute(statement, (payload,))
+        for payload in ("", marked.value, f"x{session.id.hex}", f"c{session.id}:1"):
+            sql.execute(statement, ("0" * 16, payload))
         until(lambda: node.stats().malformed_events >= before + 3, "what cannot be understood")
         assert events.parse(marked.value).malformed
         change = marked.tables.query("UPDATE {sessions} SET id = %s WHERE id = %s")

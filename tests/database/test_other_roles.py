@@ -97,11 +97,11 @@ def test_who_may_connect_forges_nothing(roles: Roles, schema: str, node: pgsessi
     before = node.stats()
     forged = [
         "garbage",
-        "0" * 16 + " A",
-        "0" * 16 + f" L{b'r'.hex()}:{lock.token}",
-        f"{'1' * 16} d{session.id.hex}",
+        "0" * 16 + " 7 A",
+        "0" * 16 + f" 7 L{b'r'.hex()}:{lock.token}",
+        f"{'1' * 16} 7 d{session.id.hex}",
+        f"{'1' * 16} {2**62}",
     ]
-    forged += [f"{epoch}.{number}" for epoch in range(8) for number in range(20)]  # proofs
     with psycopg.connect(roles.dsn("stranger"), autocommit=True) as stranger:
         for name in guesses(roles, schema):
             for channel in (name, f"{name}_{node._node}"):

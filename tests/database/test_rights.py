@@ -97,7 +97,7 @@ def test_a_service_can_do_nothing_more(roles: Roles, schema: str, init: Callable
         f" WHERE relnamespace = '{schema}'::regnamespace AND relkind IN ('r', 'S')",
     )
     relations = dict(kinds)
-    assert len(relations) == 8
+    assert len(relations) == 9
     forbidden = [f"CREATE TABLE {schema}.mine ()", f"SELECT nextval('{schema}.session_fencing')"]
     forbidden += [f"SELECT secret FROM {schema}.session_incarnation"]
     for name in (name for name, kind in relations.items() if kind == "r"):

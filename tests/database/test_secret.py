@@ -82,7 +82,7 @@ def test_each_label_has_a_name_of_its_own(database: Database) -> None:
     connection = database.connect()
     names = {
         connection.execute(database.statements.listen, (label, True)).fetchone()
-        for label in ("events", "proof 1", "proof 2", "proof", "")
+        for label in ("events", "label 1", "label 2", "label", "")
     }
     assert len(names) == 5 and all(name and len(name[0]) == 34 for name in names)
     assert connection.execute("SELECT count(*) FROM pg_listening_channels()").fetchone() == (5,)

@@ -90,7 +90,7 @@ async def test_a_cancellation_at_each_await_concerns_its_task_alone(dsn: str, sc
             assert not len(manager._coherence._leases)
             assert not len(runtime.group_commit) and not runtime.group_commit._behind
             assert len(runtime.connections._members) == len(runtime.connections._kept), "none is lent"
-            heard = [runtime.synchronizer._proofs.channel, runtime.synchronizer._events.channel]
+            heard = [runtime.synchronizer._events.channel]
             assert list(runtime.listener._loop._subscriptions) == heard
 
 

@@ -184,9 +184,11 @@ def test_a_proof_comes_after_what_was_committed_before_it(new_node: NewNode, dsn
         listener.execute(statements.listen, (events.EVENTS, True))
         for number in range(50):
             for writer in writers:
-                writer.execute(statements.notify, (f"event {number}",))
-            sender.execute(statements.notify, (f"proof {number}",))
-            heard = [notify.payload for notify in listener.notifies(timeout=30, stop_after=5)][:5]
-            assert heard == [f"event {number}"] * 4 + [f"proof {number}"]
+                writer.execute(statements.notify, ("0" * 16, f"event {number}"))
+            sender.execute(statements.notify, ("0" * 16, f"proof {number}"))
+            heard = [
+                notify.payload.split(" ", 2)[2] for notify in listener.notifies(timeout=30, stop_after=5)
+            ]
+            assert heard[:5] == [f"event {number}"] * 4 + [f"proof {number}"]
         for writer in writers:
             writer.close()

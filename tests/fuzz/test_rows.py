@@ -242,7 +242,7 @@ lists = st.dictionaries(st.sampled_from(["turned_away", "refused", "delete"]), s
 evicted = st.lists(st.uuids().map(lambda one: one.hex) | st.text(max_size=4), max_size=2)
 replies = st.builds(
     lambda incarnation, at, given, more, gone: (
-        f'{{"incarnation": {json.dumps(incarnation)}, "updated_at": {at}, "created_at": {at}'
+        f'{{"incarnation": {json.dumps(incarnation)}, "xmax": 7, "updated_at": {at}, "created_at": {at}'
         f', "evicted": {json.dumps(gone)}'
         + "".join(f', "{kind}": [{",".join([*found, *more.get(kind, [])])}]' for kind, found in given.items())
         + "}"
@@ -255,9 +255,9 @@ REFUSALS = (TooManySessionsError, SessionVersionConflict, AttributeVersionConfli
 
 @fuzz
 @given(mutated(replies, ALPHABET))
-@example('{"incarnation": null, "delete": [[1, "ok"], [1, "ok"], [1, "ok"]]}')
-@example('{"incarnation": null, "refused": [[1, "gone"], [2, "gone"], [3, "gone"]]}')
-@example('{"incarnation": null, "delete": [[-1, "ok"], [-2, "ok"], [-3, "ok"]]}')
+@example('{"incarnation": null, "xmax": 7, "delete": [[1, "ok"], [1, "ok"], [1, "ok"]]}')
+@example('{"incarnation": null, "xmax": 7, "refused": [[1, "gone"], [2, "gone"], [3, "gone"]]}')
+@example('{"incarnation": null, "xmax": 7, "delete": [[-1, "ok"], [-2, "ok"], [-3, "ok"]]}')
 def test_every_operation_gets_one_answer_of_its_own_kind_or_all_an_error(text: str) -> None:
     batch = Batch(operations())
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pgsession._protocol import coherence
+from tests.simulation.model import Server
 from tests.simulation.world import HEADER, STEP, World
 
 
@@ -26,19 +27,21 @@ def history_of(seed: int) -> bytes:
     return header + source.randbytes(STEP * source.randint(10, 70))
 
 
-def run(history: bytes, module: Any = coherence) -> Failure | None:
+def run(history: bytes, module: Any = coherence, server: type[Server] = Server) -> Failure | None:
     """Run one history. An exception of any kind is a failure: nothing here may raise."""
     try:
-        World(history, module=module).run()
+        World(history, module=module, server=server).run()
     except Exception as error:
         return Failure(history, f"{type(error).__name__}: {error}")
     return None
 
 
-def failures(seeds: range, module: Any = coherence) -> Iterator[tuple[int, Failure]]:
+def failures(
+    seeds: range, module: Any = coherence, server: type[Server] = Server
+) -> Iterator[tuple[int, Failure]]:
     """The failing histories among these seeds."""
     for seed in seeds:
-        failure = run(history_of(seed), module)
+        failure = run(history_of(seed), module, server)
         if failure is not None:
             yield seed, failure
 

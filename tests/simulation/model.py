@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pgsession._core.record import Record
+from pgsession._protocol import events
 
 EPOCH = 1_700_000_000_000_000
 """The database's clock at the simulation's time 0."""
@@ -84,10 +85,9 @@ class Commit:
 
 
 class Notice(NamedTuple):
-    """A notification in a connection: an event, or a proof (no effects). Effects: what it tells of which session."""
+    """A notification in a connection. Effects: what it tells of which session; a beacon tells nothing."""
 
     payload: str
-    is_proof: bool
     effects: tuple[Commit, ...] = ()
 
 
@@ -101,7 +101,7 @@ class Connection:
     frozen: bool = False
     """Silently dead: nothing arrives, nothing says so."""
     deaf: bool = False
-    """Behind a transaction pooler: of all notifications only those that it sent itself arrive."""
+    """Behind a transaction pooler: nothing arrives, for it sends nothing itself."""
     dead: bool = False
     """The server is gone, or has ended it; the client has not noticed yet."""
 
@@ -111,9 +111,14 @@ class Server:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, rows: dict[bytes, Commit], accessed: dict[bytes, int]) -> None:
+    def __init__(self, rows: dict[bytes, Commit], accessed: dict[bytes, int], xid: int = 100) -> None:
         self.rows = rows
         self.accessed = accessed
+        self.next_xid = xid
+        self.completed = xid - 1
+        """The highest transaction id that was committed or aborted."""
+        self.marker = 0
+        self.marker_is_locked = False
         self.log: list[Commit] = []
         """Commits that are not flushed yet."""
         self.incarnation: str | None = None
@@ -139,22 +144,45 @@ class Server:
         row = self.rows.get(key)
         return None if row is None or row.deleted or row.expires_at <= EPOCH + now + self.ahead else row
 
-    def notify(self, payload: str, effects: tuple[Commit, ...]) -> None:
-        notice = Notice(payload, False, effects)
+    # Transactions: an id at the beginning, or later; visible, and announced, at once when they commit.
+
+    def begin(self) -> int:
+        self.next_xid += 1
+        return self.next_xid - 1
+
+    def complete(self, xid: int) -> None:
+        """Committed, or aborted; what a crash has ended is not known any more."""
+        if xid < self.next_xid:
+            self.completed = max(self.completed, xid)
+
+    def xmax(self) -> int:
+        """Of a snapshot that is taken now."""
+        return self.completed + 1
+
+    def notify(self, origin: str, xid: int, items: str = "", effects: tuple[Commit, ...] = ()) -> None:
+        notice = Notice(events.payload(origin, xid, items), effects)
         for connection in self.connections:
             if not connection.deaf:
                 connection.queue.append(notice)
 
-    def move(self, payload: str) -> None:
-        """The secret is changed: this is the last that comes on the old channels, and nothing else says so."""
-        self.notify(payload, ())
+    def move(self, origin: str) -> None:
+        """The secret is changed: this is the last that comes on the old channel, and nothing else says so."""
+        xid = self.begin()
+        self.notify(origin, xid, events.encode(events.Moved()))
+        self.complete(xid)
         self.connections.clear()
 
-    def prove(self, node: str, payload: str, *, by: Connection | None) -> None:
-        """A proof: sent through the pool, or by a listener's own connection."""
-        for connection in self.connections:
-            if connection.node == node and (not connection.deaf or connection is by):
-                connection.queue.append(Notice(payload, True))
+    def begin_beacon(self, since: int, *, insists: bool) -> tuple[bool, int]:
+        """What the statement that sends a beacon decides: whether one began already, and its own id if it sends one."""
+        began = self.marker >= since
+        if insists or not (began or self.marker_is_locked):
+            return True, self.begin()
+        return began, 0
+
+    def send_beacon(self, origin: str, xid: int) -> None:
+        self.notify(origin, xid)
+        self.marker = max(self.marker, xid)
+        self.complete(xid)
 
     def lose(self, count: int) -> list[Commit]:
         """Undo the latest of the commits that were not flushed."""
@@ -168,6 +196,16 @@ class Server:
             else:
                 self.rows[commit.key] = commit.before
         self.log.clear()
+        return lost
+
+    def crash(self, count: int, ids: int) -> list[Commit]:
+        """Recover from a crash: the ids of what is lost, other programs' too, are given out again."""
+        lost = self.lose(count)
+        self.completed = max(self.completed - len(lost) - ids, 1)
+        self.next_xid = self.completed + 1
+        self.marker, self.marker_is_locked = 0, False
+        self.incarnation = None
+        self.end_connections()
         return lost
 
     def end_connections(self) -> None:

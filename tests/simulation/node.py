@@ -31,6 +31,13 @@ LOGGER.disabled = True
 _MISS: Any = object()
 
 
+def _logger(node: str) -> logging.Logger:
+    """A logger by which the protocol could know its node, as one of the mutations does."""
+    logger = LOGGER.getChild(node)
+    logger.disabled = True
+    return logger
+
+
 class _Hits(Reader):
     """The compiled read path, with a miss told from an answer."""
 
@@ -63,7 +70,9 @@ class Operation:
         self.stage = 0
         self.broken = False
         self.began = node.world.now
+        self.asked = node.coherence.asked()
         self.incarnation: str | None = None
+        self.xmax = 0
         self.server = node.world.server
 
     def step(self) -> None:
@@ -75,10 +84,11 @@ class Operation:
         elif self.stage == 0:
             self.server = world.server
             self.incarnation = world.server.incarnation
+            self.xmax = self.xmax or world.server.xmax()
             self.execute()
             self.stage = 1
         elif self.stage < self.stages - 1:
-            world.server.flush()
+            self.go_on()
             self.stage += 1
         else:
             self.node.operations.remove(self)
@@ -87,8 +97,18 @@ class Operation:
     def execute(self) -> None:
         raise NotImplementedError
 
+    def go_on(self) -> None:
+        self.node.world.server.flush()
+
     def answer(self) -> None:
         raise NotImplementedError
+
+    def is_elsewhere(self, asked: Any) -> bool:
+        """Which server has answered is compared, whatever was asked; True: another than the listener's."""
+        verdict = self.node.coherence.answered(asked, self.incarnation, self.xmax)
+        if verdict is not None and verdict.reconnect:
+            self.node.drop_listener()
+        return verdict is not None
 
     def fail(self, executed: bool) -> None:
         """The connection broke, or the database is down."""
@@ -114,7 +134,12 @@ class Read(Operation):
         node, fill = self.node, self.fill
         node.heard_from(self.server, self.began, self.executed)
         verdict = node.coherence.close_fill(
-            fill, self.record, self.incarnation, self.database_time, min_version=self.call.min_version
+            fill,
+            self.record,
+            self.incarnation,
+            self.database_time,
+            self.xmax,
+            min_version=self.call.min_version,
         )
         node.closed(fill)
         if verdict.reconnect:
@@ -166,8 +191,19 @@ class Write(Operation):
         self.commit: Commit | None = None
         self.record: Record | None = None
         self.lease = node.coherence.open_write(key)
+        self.begun: tuple[Server, int] | None = None
+
+    def begin(self) -> None:
+        """Have a transaction id, long before the commit."""
+        if self.stage == 0 and self.begun is None:
+            self.xmax = self.node.world.server.xmax()
+            self.begun = self.node.world.server, self.node.world.server.begin()
 
     def execute(self) -> None:
+        world = self.node.world
+        world.transaction(self.begun, self.change)
+
+    def change(self) -> None:
         world = self.node.world
         row = world.server.live(self.key, world.now)
         if self.kind == "create":
@@ -195,11 +231,10 @@ class Write(Operation):
     def answer(self) -> None:
         node, coherence, lease = self.node, self.node.coherence, self.lease
         node.disturb(self.key)
+        self.is_elsewhere(lease)
         if self.result == "saved":
             assert self.commit is not None
             verdict = coherence.write_saved(lease, self.record, self.incarnation)
-            if verdict.reconnect:
-                node.drop_listener()
             if verdict is node.verdicts.CACHED:
                 node.entered(self, self.commit.serial)
             node.held[self.key] = self.commit.version
@@ -220,6 +255,9 @@ class Write(Operation):
                 self.node.world.orphans.append(self)
         else:
             self.node.coherence.write_failed(self.lease)
+            if self.begun is not None:
+                server, xid = self.begun
+                server.complete(xid)
         self._returned()
 
     def _returned(self) -> None:
@@ -240,9 +278,16 @@ class Wide(Operation):
         self.effects: Sequence[Commit] = ()
 
     def execute(self) -> None:
-        self.effects = self.node.world.wide(self.kind, self.item, origin=self.node.name)
+        world = self.node.world
+        self.effects = world.transaction(
+            None, lambda: world.wide(self.kind, self.item, origin=self.node.name)
+        )
 
     def answer(self) -> None:
+        self.is_elsewhere(self.asked)
+        self.over()
+
+    def over(self) -> None:
         node = self.node
         if self.kind != "evict":
             node.coherence.drop(*(events.Deleted(commit.key) for commit in self.effects))
@@ -254,7 +299,7 @@ class Wide(Operation):
     def fail(self, executed: bool) -> None:
         """Nobody can say which sessions it was about."""
         self.node.coherence.drop(events.Everything())
-        self.answer()
+        self.over()
 
 
 class Listing(Operation):
@@ -271,41 +316,57 @@ class Listing(Operation):
 
     def answer(self) -> None:
         node = self.node
+        self.is_elsewhere(self.asked)
         node.coherence.observed([(row.key, row.version) for row in self.rows], self.incarnation)
         for row in self.rows:
             node.disturb(row.key)
             node.world.oracle.returned(node, row.key, row.serial)
 
 
-class Prove(Operation):
-    """A proof of sync on its way to the server."""
+class Look(Operation):
+    """A read that nobody asked for, with a beacon where one is wanted."""
+
+    stages = 3
 
     def __init__(self, node: Node) -> None:
+        self.wanted = node.coherence.wanted_beacon()
         super().__init__(node)
-        self.proof = node.coherence.next_proof()
-        self.listener = node.listener
-        self.asked = node.clock.now()
+        self.comes = False
+        self.xid = 0
+        self.locks = False
 
     def execute(self) -> None:
-        world, listener = self.node.world, self.listener
-        self.answered_by: Server | None = None
-        if self.proof.through_pool:
-            world.server.prove(self.node.name, self.proof.payload, by=None)
-            self.answered_by = world.server
-        elif listener is not None and not listener.dead and not listener.frozen:
-            listener.server.prove(self.node.name, self.proof.payload, by=listener)
-            self.answered_by = listener.server
-        if self.answered_by is not None:
-            self.executed, self.database_time = world.now, EPOCH + world.now + self.answered_by.ahead
+        world = self.node.world
+        self.executed, self.database_time = world.now, EPOCH + world.now + self.server.ahead
+        if self.wanted is not None:
+            self.comes, self.xid = self.server.begin_beacon(self.wanted.since, insists=self.wanted.insists)
+            if self.xid and not self.server.marker_is_locked:
+                self.locks = self.server.marker_is_locked = True
+
+    def go_on(self) -> None:
+        """It commits."""
+        if self.xid:
+            self.server.send_beacon(self.node.name, self.xid)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self.locks:
+            self.server.marker_is_locked = self.locks = False
 
     def answer(self) -> None:
         node = self.node
-        if self.answered_by is not None and node.hears(self.answered_by):
-            node.heard_from(self.answered_by, self.began, self.executed)
-            node.coherence.clock_sample(self.asked, node.clock.now(), self.database_time)
+        if self.is_elsewhere(self.asked):
+            return
+        if self.wanted is not None and self.comes:
+            node.coherence.beacon_began(self.asked, self.wanted)
+        if node.hears(self.server):
+            node.heard_from(self.server, self.began, self.executed)
+            node.coherence.clock_sample(self.asked.opened, node.clock.now(), self.database_time)
 
     def fail(self, executed: bool) -> None:
-        self.node.coherence.proof_failed(self.proof)
+        if self.locks:  # aborted
+            self.server.complete(self.xid)
+            self._unlock()
 
 
 class Compare(Operation):
@@ -325,8 +386,11 @@ class Compare(Operation):
 
     def answer(self) -> None:
         self.node.comparing = False
+        if self.is_elsewhere(self.asked):
+            return
         if self.node.coherence.resynced(self.resync, self.differing):
             self.node.compared = True
+            self.node.look()
 
     def fail(self, executed: bool) -> None:
         self.node.comparing = False
@@ -345,6 +409,7 @@ class Accesses(Operation):
             accessed[key] = max(accessed.get(key, 0), at)
 
     def answer(self) -> None:
+        self.is_elsewhere(self.asked)
         self.node.cache.confirm_accesses(self.batch)
 
     def fail(self, executed: bool) -> None:
@@ -374,10 +439,9 @@ class Node:
         self.coherence = module.Coherence(
             self.cache,
             self.clock,
-            node=self.name,
             max_staleness=world.max_staleness,
             stale_if_error=world.stale_if_error,
-            logger=LOGGER,
+            logger=_logger(self.name),
         )
         self.hits = _Hits(self.cache)
         self.paused = False
@@ -385,7 +449,7 @@ class Node:
         self.listener: Connection | None = None
         self.old_listener: Connection | None = None
         self.identified = self.compared = self.comparing = False
-        self.proved_at = self.listening_since = 0
+        self.looked_at = self.listening_since = 0
         self.heard = 0
         """The true time of the newest prompt answer of the server whose events arrive here."""
         self.read_again = 0
@@ -479,18 +543,18 @@ class Node:
             epoch = self.coherence.on_listening(self.listener.server.identify(), since=self.listening_since)
             expect(epoch is not None, "nothing was lost, yet the listener is refused")
             self.identified = True
-            self._prove()
+            self.look()
         elif not self.compared and not self.comparing:
             self.comparing = True
             self.operations.append(Compare(self))
-        elif self.world.now - self.proved_at >= self.coherence.proof_interval:
-            self._prove()
+        elif self.world.now - self.looked_at >= self.coherence.read_interval:
+            self.look()
         else:
             self.deliver(len(self.listener.queue))
 
-    def _prove(self) -> None:
-        self.proved_at = self.world.now
-        self.operations.append(Prove(self))
+    def look(self) -> None:
+        self.looked_at = self.world.now
+        self.operations.append(Look(self))
 
     def drop_listener(self) -> None:
         """Its connection is gone, or is given up."""
@@ -513,8 +577,8 @@ class Node:
             self._hear(listener, again=False)
 
     def deliver_late(self) -> None:
-        """A notification of the connection before this one, or one that has been heard already."""
-        if self.old_listener is not None and self.old_listener.queue:
+        """A notification of the connection before this one, or one that is heard twice."""
+        if self.old_listener is not None and self.old_listener.queue and not self.identified:
             self._hear(self.old_listener, again=False)
         elif (
             self.listener is not None and self.listener.queue and self.identified and not self.listener.frozen
@@ -523,11 +587,6 @@ class Node:
 
     def _hear(self, listener: Connection, *, again: bool) -> None:
         notice = listener.queue[0] if again else listener.queue.popleft()
-        if notice.is_proof:
-            # Out of its order a proof would be a lie, which no connection tells.
-            if not again:
-                self.coherence.proof_returned(notice.payload)
-            return
         if self.coherence.on_event(notice.payload).moved:
             self.drop_listener()
         for commit in notice.effects:
@@ -538,7 +597,7 @@ class Node:
 
 
 def _all_by_id(payload: str) -> bool:
-    return all(item[0] in "ud" for item in payload.split(" ")[1:])
+    return all(item[0] in "ud" for item in payload.split(" ")[2:])
 
 
 def expect(condition: bool, message: str) -> None:

@@ -6,10 +6,12 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from tests.simulation import histories
+from tests.simulation.model import Server
 from tools import mutate
 from tools.mutate import Mutation
 
@@ -50,6 +52,47 @@ def _load(name: str, text: str, *, keep: bool = True) -> ModuleType:
 def test_the_simulation_notices(mutation: Mutation) -> None:
     module = mutated(mutation)
     assert next(histories.failures(range(20_000), module), None) is not None, mutation.harm
+
+
+class OfAnEarlierTransaction(Server):
+    """The id in a beacon is of a transaction that has ended before."""
+
+    def send_beacon(self, origin: str, xid: int) -> None:
+        self.notify(origin, xid - 20)
+        self.complete(xid)
+
+
+class OfALaterTransaction(Server):
+    """The id in a beacon is drawn after it was sent, as that of a sequence, say."""
+
+    def send_beacon(self, origin: str, xid: int) -> None:
+        self.complete(xid)
+        self.notify(origin, xid + 5)
+
+
+class ReadsTheOldest(Server):
+    """A read returns the oldest transaction that runs, xmin, in place of xmax."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.running: set[int] = set()
+
+    def begin(self) -> int:
+        xid = super().begin()
+        self.running.add(xid)
+        return xid
+
+    def complete(self, xid: int) -> None:
+        super().complete(xid)
+        self.running.discard(xid)
+
+    def xmax(self) -> int:
+        return min(self.running, default=super().xmax())
+
+
+@pytest.mark.parametrize("server", [OfAnEarlierTransaction, OfALaterTransaction, ReadsTheOldest])
+def test_what_the_server_must_do_is_noticed_too(server: type[Server]) -> None:
+    assert next(histories.failures(range(20_000), server=server), None) is not None
 
 
 def test_a_failure_can_be_understood_and_repeated() -> None:

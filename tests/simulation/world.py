@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pgsession._protocol import coherence, events
 from tests.simulation.model import EPOCH, Commit, Server
-from tests.simulation.node import Accesses, Compare, Listing, Node, Prove, Read, Wide, Write, expect
+from tests.simulation.node import Accesses, Compare, Listing, Look, Node, Read, Wide, Write, expect
 from tests.simulation.oracle import SECOND, Oracle
 
 MAX_STALENESS: Final = 10 * SECOND
@@ -31,7 +31,9 @@ _PLAIN: Final = events.PLAIN_SQL
 class World:
     """Everything there is, and what can happen to it: the actions are the methods of `_ACTIONS`."""
 
-    def __init__(self, history: bytes, *, module: Any = coherence, trace: bool = False) -> None:
+    def __init__(
+        self, history: bytes, *, module: Any = coherence, server: type[Server] = Server, trace: bool = False
+    ) -> None:
         header = history[:HEADER].ljust(HEADER, b"\0")
         self.history = history
         self.trace: list[str] | None = [] if trace else None
@@ -44,15 +46,18 @@ class World:
         self.oracle = Oracle(self.max_staleness, self.stale_if_error)
         self.now = 0
         self.down = self.pooler = self.astray = self.garbled = False
-        self.server = Server({}, {})
+        self.make_server = server
+        self.server = server({}, {})
         self.server.identify()
-        self.elsewhere = Server({}, {})
+        self.elsewhere = server({}, {})
+        self.xid: int | None = None
+        self.slow: list[tuple[Server, int]] = []
         self.orphans: list[Write] = []
         self.tokens: list[Commit] = []
         self.chance = 0
         self.nodes = [Node(self, number, module) for number in range((1, 2, 2, 3)[header[3] & 3])]
         for key in self.keys[:2]:
-            self.create(key, origin=_PLAIN)
+            self.transaction(None, functools.partial(self.create, key, origin=_PLAIN))
         self.server.flush()
         for node in self.nodes:
             for _ in range(4):
@@ -110,11 +115,22 @@ class World:
         self.oracle.committed(commit)
         return self.server.commit(commit)
 
+    def transaction(self, begun: tuple[Server, int] | None, change: Callable[[], Any]) -> Any:
+        """Make a change in a transaction of its own, which had its id before if it was begun."""
+        at_once = begun is None or begun[0] is not self.server
+        self.xid = self.server.begin() if at_once else begun[1]  # type: ignore[index]
+        try:
+            return change()
+        finally:
+            self.server.complete(self.xid)
+            self.xid = None
+
     def _announce(self, origin: str, item: events.Item, *effects: Commit) -> None:
-        payload = f"{origin} {events.encode(item)}"
+        assert self.xid is not None
+        text = events.encode(item)
         if self.garbled:
-            payload = f"{origin} n{payload[18:]}"
-        self.server.notify(payload, effects)
+            text = f"n{text[1:]}"
+        self.server.notify(origin, self.xid, text, effects)
 
     def create(self, key: bytes, *, origin: str) -> Commit:
         row = self.server.rows.get(key)
@@ -199,7 +215,7 @@ class World:
         """What a healthy listener does without being noticed."""
         for _ in range(0 if node.paused else 6):
             node.tend_listener()
-            for operation in [o for o in node.operations if isinstance(o, Prove | Compare)]:
+            for operation in [o for o in node.operations if isinstance(o, Look | Compare)]:
                 while operation in node.operations:
                     operation.step()
         self.deliver_all(node, b, c)
@@ -318,20 +334,39 @@ class World:
         if not node.paused:
             node.operations.append(Accesses(node))
 
-    def plain_sql(self, node: Node, b: int, c: int) -> None:
+    def plain_sql(self, node: Node, b: int, c: int, *, begun: tuple[Server, int] | None = None) -> None:
         """An operator with psql: another session of the database, and no node at all."""
         row = self.server.live(self._key(b), self.now)
         if row is None:
             return
+        if c & 16 and self.slow:
+            begun = self.slow.pop(c % len(self.slow))
         if c % 4 == 0:
-            self.delete(row, origin=_PLAIN)
+            self.transaction(begun, lambda: self.delete(row, origin=_PLAIN))
             if c & 4:  # and insert it again
                 self._advance(1)
-                self.create(row.key, origin=_PLAIN)
+                self.transaction(None, lambda: self.create(row.key, origin=_PLAIN))
         elif c % 4 == 1:
-            self.update(row, origin=_PLAIN, expires=self._in(1 + c))
+            expires = self._in(1 + c)
+            self.transaction(begun, lambda: self.update(row, origin=_PLAIN, expires=expires))
         else:
-            self.update(row, origin=_PLAIN)
+            self.transaction(begun, lambda: self.update(row, origin=_PLAIN))
+
+    def begin_transaction(self, node: Node, b: int, c: int) -> None:
+        """Somebody has a transaction id, and commits long after; a node, or an operator."""
+        writes = [o for o in node.operations if isinstance(o, Write)]
+        if writes and c & 1:
+            writes[b % len(writes)].begin()
+        elif len(self.slow) < 4:
+            self.slow.append((self.server, self.server.begin()))
+
+    def other_transaction(self, node: Node, b: int, c: int) -> None:
+        """One that is not about sessions ends, or one that was to be aborts."""
+        if c & 1 and self.slow:
+            server, xid = self.slow.pop(b % len(self.slow))
+            server.complete(xid)
+        else:
+            self.server.complete(self.server.begin())
 
     def _in(self, quarters: int) -> int:
         """The server's time in so many quarters of a second."""
@@ -368,7 +403,11 @@ class World:
             node.listener.frozen = not node.listener.frozen
 
     def rotate_secret(self, node: Node, b: int, c: int) -> None:
-        self.server.move(f"{_PLAIN} {events.encode(events.Moved())}")
+        self.server.move(_PLAIN)
+
+    def spoil_marker(self, node: Node, b: int, c: int) -> None:
+        """Somebody writes into the table that a beacon began which nobody has sent."""
+        self.server.marker = self.server.next_xid + 1000
 
     def deliver_late(self, node: Node, b: int, c: int) -> None:
         if not node.paused:
@@ -392,22 +431,20 @@ class World:
 
     def crash(self, node: Node, b: int, c: int) -> None:
         """The server crashes and recovers; it may have lost what was not flushed."""
-        lost = self.server.lose(b % 4)
-        self.server.end_connections()
-        self.server.incarnation = None
+        lost = self.server.crash(b % 4, (0, 2, 20, 1000)[c % 4])
         self._break_all(lost)
 
     def seen_and_lost(self, node: Node, b: int, c: int) -> None:
         """A node shows a change that is then lost, and a caller keeps its token."""
         row = self.server.live(self._key(b), self.now)
         if row is not None and not node.paused and not self.down:
-            self.update(row, origin=_PLAIN)
+            self.plain_sql(node, b, 2)
             node.deliver(1000)
             self._at_once(node, self.get, b, c)
             (self.fail_over if c & 3 == 0 else self.crash)(node, 1, c)
             row = self.server.live(row.key, self.now)
             if c & 4 and row is not None:
-                self.update(row, origin=_PLAIN)  # the lost version number is given out again
+                self.plain_sql(node, b, 2)  # the lost version number is given out again
 
     def blink(self, node: Node, b: int, c: int) -> None:
         """The listener is away for a moment, in which something changes."""
@@ -424,24 +461,42 @@ class World:
                 if node.operations and node.operations[-1].stage == 0:
                     node.operations[-1].step()
 
-    def prove(self, node: Node, b: int, c: int) -> None:
-        """A proof that is sent at once, and on its way back."""
+    def look(self, node: Node, b: int, c: int) -> None:
+        """A read at once, and a beacon that is on its way back."""
         if node.identified and not node.paused:
             node.deliver(1000)
-            node.operations.append(Prove(node))
-            node.operations[-1].step()
-            if c & 1:  # a change right behind it, and the proof alone comes back, late
+            node.look()
+            for _ in range(2):
+                if node.operations[-1].stage < 2 and not self.down:
+                    node.operations[-1].step()
+            if c & 1:  # a change right behind it, and the beacon alone comes back, late
                 self._advance(1)
                 self.plain_sql(node, b, 2)
                 self._advance((b >> 2 & 7) * SECOND)
                 node.deliver(1)
+
+    def overtake(self, node: Node, b: int, c: int) -> None:
+        """A transaction commits after one that began later; of the two events only the first arrives for a while."""
+        if node.identified and not node.paused and not self.down:
+            node.deliver(1000)
+            begun = self.server, self.server.begin()
+            self.plain_sql(node, b + 4, 2)
+            self._advance(1)
+            self.plain_sql(node, b, 2, begun=begun)
+            self._advance((1 + c % 4) * SECOND)
+            node.look()
+            while node.operations and isinstance(node.operations[-1], Look):
+                node.operations[-1].step()
+            node.deliver(1)
+            self._advance(self.max_staleness - SECOND)
+            self._at_once(node, self.get, b, c)
 
     def fail_over(self, node: Node, b: int, c: int) -> None:
         """Another server takes over; listeners stay with the old one, which is alive and alone."""
         rows, accessed = self.server.rows, self.server.accessed
         lost = self.server.lose(b % 4)
         ahead = self.server.ahead
-        self.server = Server(rows, accessed)
+        self.server = self.make_server(rows, accessed, max(self.server.next_xid - (0, 3, 50, 1000)[c % 4], 1))
         self._set_clock(ahead + _STEPS[c % len(_STEPS)])
         self._break_all(lost)
 
@@ -457,6 +512,7 @@ class World:
     def _break_all(self, lost: list[Commit]) -> None:
         self.oracle.crashed(lost, self.nodes)
         self.orphans.clear()
+        self.slow.clear()
         for node in self.nodes:
             for operation in node.operations:
                 if operation.stage < operation.stages - 1 or self.coin():
@@ -493,6 +549,9 @@ class World:
                 node.tend_listener()
             while node.operations:
                 node.operations[0].step()
+            # Where many read, some have always read since the beacon that is about to arrive.
+            self.server.complete(self.server.begin())
+            self._at_once(node, self.refresh, 0, 0)
             self.oracle.check_cache(node)
 
     def _check_settled(self, node: Node) -> None:
@@ -550,6 +609,8 @@ _ALWAYS: Final[tuple[tuple[int, Action], ...]] = (
     (6, World.update_session),
     (4, World.update_at_once),
     (3, World.create_session),
+    (4, World.begin_transaction),
+    (3, World.other_transaction),
 )
 """What every history is made of, by weight."""
 
@@ -561,7 +622,7 @@ _SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
     ((6, World.list_user), (3, World.write_accesses)),
     ((6, World.break_operation), (4, World.run_orphan)),
     ((4, World.end_listener), (2, World.blink), (4, World.deliver_late)),
-    ((4, World.freeze_listener), (3, World.get_slowly), (2, World.rotate_secret)),
+    ((4, World.freeze_listener), (3, World.get_slowly), (2, World.rotate_secret), (2, World.spoil_marker)),
     ((5, World.stop_or_continue),),
     ((3, World.toggle_pooler), (3, World.end_listener)),
     ((3, World.toggle_astray), (3, World.end_listener)),
@@ -663,7 +724,10 @@ _THEMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
     (  # proofs late, lost, and sent by a stopped process
         (12, World.step),
         (8, World.tend),
-        (8, World.prove),
+        (8, World.look),
+        (4, World.overtake),
+        (6, World.begin_transaction),
+        (4, World.other_transaction),
         (8, World.keep_in_sync),
         (8, World.deliver),
         (4, World.deliver_all),

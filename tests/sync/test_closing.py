@@ -122,7 +122,7 @@ STEPS = {
     "the pool is asked": (Store, "look_for_pooler"),
     "the listener is asked": (Synchronizer, "start"),
     "the cache is compared": (Store, "incarnate"),
-    "the proof is awaited": (Synchronizer, "_prove_once"),
+    "the proof is awaited": (Synchronizer, "_prove_first"),
 }
 
 
@@ -147,7 +147,7 @@ def test_a_close_ends_an_open_that_hangs(
                     return original(*arguments)
 
                 monkeypatch.setattr(*place, freeze)
-                monkeypatch.setattr(Synchronizer, "_on_proof", lambda *_: None)  # it is too quick
+                monkeypatch.setattr(Synchronizer, "_on_event", lambda *_: None)  # it is too quick
             manager = pgsession.SessionManager(proxy.conninfo, config(schema))
 
             def open_it() -> None:

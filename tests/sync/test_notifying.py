@@ -68,7 +68,7 @@ def test_a_logger_of_the_callers_is_used(
 ) -> None:
     manager = open_manager(logger=logging.getLogger("app.sessions"))
     runtime = manager._open_runtime()
-    runtime.store.query(runtime.statements.notify, ("garbage",))
+    runtime.store.query(runtime.statements.notify, ("0" * 16, "garbage"))
 
     def logged() -> bool:
         return any(

@@ -18,7 +18,7 @@ ROW = [str(UUID(int=1)), 1, "u", None, 1, 1, 1, 99, True, [], 5, 1, None]
 
 
 def answer(**lists: Any) -> str:
-    return json.dumps({"incarnation": "i", **lists})
+    return json.dumps({"incarnation": "i", "xmax": 1, **lists})
 
 
 def batch() -> Batch:

@@ -42,7 +42,7 @@ def test_each_enters_by_its_own_lease(coherence: Coherence) -> None:
     fills = opened(coherence)
     coherence.on_event(f"{'1' * 16} d{KEYS[1].hex()}")
     answers = [(fills[0], record(KEYS[0])), (fills[1], record(KEYS[1])), (fills[2], None)]
-    verdicts = coherence.close_fills(answers, "one", NOW)
+    verdicts = coherence.close_fills(answers, "one", NOW, 7)
     assert verdicts == [Verdict.CACHED, Verdict.NOT_CACHED, Verdict.NOT_CACHED]
     assert coherence.fills_under_way == 0
 
@@ -50,7 +50,7 @@ def test_each_enters_by_its_own_lease(coherence: Coherence) -> None:
 def test_none_of_another_servers_answer_is_taken(coherence: Coherence) -> None:
     """Judged one by one, the first ends the epoch, and the others pass for those of a node that has no listener."""
     fills = opened(coherence)
-    verdicts = coherence.close_fills([(fill, record(fill.key)) for fill in fills], "another", NOW)
+    verdicts = coherence.close_fills([(fill, record(fill.key)) for fill in fills], "another", NOW, 7)
     assert verdicts == [Verdict.WRONG_SERVER] * 3 and all(verdict.again for verdict in verdicts)
     assert coherence.fills_under_way == 0 and not coherence.listening
 
@@ -60,6 +60,6 @@ def test_none_of_a_server_that_was_replaced_is_taken(coherence: Coherence) -> No
     coherence.on_lost()
     assert coherence.on_listening("two") is not None
     assert (
-        coherence.close_fills([(fill, record(fill.key)) for fill in fills], "one", NOW)
+        coherence.close_fills([(fill, record(fill.key)) for fill in fills], "one", NOW, 7)
         == [Verdict.SERVER_REPLACED] * 3
     )

@@ -18,7 +18,17 @@ SESSION = "ab" * 16
 ROWS: dict[str, Any] = {
     "create": [(SESSION, 3, "ann", None, 5, True, [("k", "1", None)])],
     "update": [
-        (SESSION, 1, int(Flag.CHECK_ATTRIBUTES), 5, "g", [("k", "1", 6, 1)], [("l", 2)], "1" * 32, (4, 3, 0, "bob"))
+        (
+            SESSION,
+            1,
+            int(Flag.CHECK_ATTRIBUTES),
+            5,
+            "g",
+            [("k", "1", 6, 1)],
+            [("l", 2)],
+            "1" * 32,
+            (4, 3, 0, "bob"),
+        )
     ],
     "accesses": [(SESSION, 7)],
     "delete": [SESSION],

@@ -18,12 +18,14 @@ from pgsession._protocol.events import (
     LockReleased,
     Moved,
     UserChanged,
+    batches,
     encode,
     parse,
-    payloads,
+    payload,
 )
 
 NODE = "0123456789abcdef"
+LARGEST = 2**63 - 1
 keys = st.binary(min_size=16, max_size=16)
 versions = st.integers(0, 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=512).filter(
@@ -43,19 +45,29 @@ items = st.one_of(
 
 @given(st.lists(items, max_size=200))
 def test_what_is_built_is_read_back(written: list[events.Item]) -> None:
-    sent = list(payloads(NODE, written))
-    assert all(len(payload.encode("ascii")) <= MAX_PAYLOAD for payload in sent)
-    events = [parse(payload) for payload in sent]
+    sent = [payload(NODE, LARGEST, items) for items in batches(written)]
+    assert all(len(one.encode("ascii")) <= MAX_PAYLOAD for one in sent)
+    events = [parse(one) for one in sent]
     assert [item for event in events for item in event.items] == written
-    assert all(event.origin == NODE and not event.malformed for event in events)
+    assert all(event[:2] == (NODE, LARGEST) for event in map(_fields, events))
+    assert not any(event.malformed for event in events)
+
+
+def _fields(event: events.Event) -> tuple[object, ...]:
+    return event.origin, event.xid, event.items
+
+
+def test_a_beacon_is_an_event_without_items() -> None:
+    assert _fields(parse(payload(NODE, 7))) == (NODE, 7, ()) and not parse(payload(NODE, 7)).malformed
 
 
 @pytest.mark.parametrize("count", [1, 2, 145, 146, 147, 1000, 100_000])
 def test_payloads_are_full_but_never_too_long(count: int) -> None:
-    sent = list(payloads(NODE, (Changed(number.to_bytes(16, "big"), 2**63 - 1) for number in range(count))))
+    many = (Changed(number.to_bytes(16, "big"), LARGEST) for number in range(count))
+    sent = [payload(NODE, LARGEST, items) for items in batches(many)]
     assert max(map(len, sent)) <= MAX_PAYLOAD
-    assert all(len(payload) > MAX_PAYLOAD - 60 for payload in sent[:-1])
-    assert sum(len(parse(payload).items) for payload in sent) == count
+    assert all(len(one) > MAX_PAYLOAD - 60 for one in sent[:-1])
+    assert sum(len(parse(one).items) for one in sent) == count
 
 
 @given(st.text(max_size=300))
@@ -65,7 +77,7 @@ def test_garbage_is_reported_and_never_raises(payload: str) -> None:
         assert Everything() in event.items or " l" in payload.lower()
     else:
         assert (
-            " ".join([event.origin, *map(encode, event.items)]) == payload.lower()
+            " ".join([event.origin, str(event.xid), *map(encode, event.items)]) == payload.lower()
             or payload != payload.lower()
         )
 
@@ -76,29 +88,33 @@ def test_garbage_is_reported_and_never_raises(payload: str) -> None:
         "",
         " ",
         NODE,
-        f"{NODE} ",
-        f"{NODE}  A",
-        f"{NODE} A ",
-        f"{NODE} B",
-        f"{NODE} AA",
-        f"{NODE} u{'0' * 32}",
-        f"{NODE} u{'0' * 32}:",
-        f"{NODE} u{'0' * 32}:-1",
-        f"{NODE} u{'0' * 32}:1_0",
-        f"{NODE} u{'0' * 32}:\u0661",
-        f"{NODE} u{'0' * 32}:{'9' * 20}",
-        f"{NODE} u{'0' * 32}:{2**63}",
-        f"{NODE} u{'0' * 31}:1",
-        f"{NODE} u{'g' * 32}:1",
-        f"{NODE} d{'0' * 30}",
-        f"{NODE} d{'0' * 30}\t\t",
-        f"{NODE} d{'0' * 15}\t{'0' * 16}",
-        f"{NODE} U61\t61",
-        f"{NODE} Uff",
-        f"{NODE} U0",
-        f"{NODE[:-1]} A",
-        f"{'x' * 16} A",
+        f"{NODE} 7 ",
+        f"{NODE} 7  A",
+        f"{NODE} 7 A ",
+        f"{NODE} 7 B",
+        f"{NODE} 7 AA",
+        f"{NODE} 7 u{'0' * 32}",
+        f"{NODE} 7 u{'0' * 32}:",
+        f"{NODE} 7 u{'0' * 32}:-1",
+        f"{NODE} 7 u{'0' * 32}:1_0",
+        f"{NODE} 7 u{'0' * 32}:\u0661",
+        f"{NODE} 7 u{'0' * 32}:{'9' * 20}",
+        f"{NODE} 7 u{'0' * 32}:{2**63}",
+        f"{NODE} 7 u{'0' * 31}:1",
+        f"{NODE} 7 u{'g' * 32}:1",
+        f"{NODE} 7 d{'0' * 30}",
+        f"{NODE} 7 d{'0' * 15}\t{'0' * 16}",
+        f"{NODE} 7 Uff",
+        f"{NODE} 7 U0",
+        f"{NODE[:-1]} 7 A",
+        f"{'x' * 16} 7 A",
+        f"{NODE} 7 d{'0' * 30}\t\t",
+        f"{NODE} 7 U61\t61",
         "A",
+        f"{NODE} A",
+        f"{NODE} -1",
+        f"{NODE} 1_0 A",
+        f"{NODE} {2**63}",
     ],
 )
 def test_every_way_of_being_malformed_means_everything(payload: str) -> None:
@@ -113,9 +129,9 @@ def test_what_cannot_be_read_of_a_lock_empties_no_cache(item: str) -> None:
     """Nothing of locks is cached, and a lock ends at its time whatever is heard."""
     key = "0" * 32
     readable = (Deleted(bytes(16)), UserChanged("a"))
-    assert parse(f"{NODE} d{key} {item} U61") == events.Event(PLAIN_SQL, readable, malformed=True)
-    assert parse(f"{NODE} {item}") == events.Event(PLAIN_SQL, (), malformed=True)
-    assert parse(f"{NODE} d{key} x {item}").items == (Deleted(bytes(16)), Everything())
+    assert parse(f"{NODE} 7 d{key} {item} U61") == events.Event(PLAIN_SQL, 7, readable, malformed=True)
+    assert parse(f"{NODE} 7 {item}") == events.Event(PLAIN_SQL, 7, (), malformed=True)
+    assert parse(f"{NODE} 7 d{key} x {item}").items == (Deleted(bytes(16)), Everything())
 
 
 def test_a_user_and_a_group_of_one_name_are_two_things() -> None:

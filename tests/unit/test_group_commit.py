@@ -38,7 +38,7 @@ class Sent(NamedTuple):
     def answers(self, status: str) -> None:
         """The same for every delete in it."""
         words = ",".join(f'[{number},"{status}"]' for number, _ in enumerate(self.keys, 1))
-        self.answer.set_result('{"incarnation":"a","delete":[' + words + "]}")
+        self.answer.set_result('{"incarnation":"a","xmax":7,"delete":[' + words + "]}")
 
 
 class Store:
@@ -103,7 +103,7 @@ def cache() -> Cache:
 @pytest.fixture
 def coherence(cache: Cache) -> Coherence:
     """It listens to the server whose incarnation is "a"."""
-    coherence = Coherence(cache, cache.clock, node="n", max_staleness=10, stale_if_error=0, logger=LOG)
+    coherence = Coherence(cache, cache.clock, max_staleness=10, stale_if_error=0, logger=LOG)
     coherence.on_listening("a")
     return coherence
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import psycopg
@@ -16,7 +16,8 @@ from pgsession._async.synchronizer import AsyncSynchronizer
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database.statements import Statements
-from pgsession._protocol.coherence import Coherence, LockChanges, Resync
+from pgsession._protocol import events
+from pgsession._protocol.coherence import Coherence, LockChanges, Resync, Wanted
 
 LOG = logging.getLogger("tests.synchronizer")
 
@@ -61,13 +62,15 @@ class Server:
         self.while_asked()
         return self.incarnation
 
-    async def resync(self, cached: Resync) -> tuple[list[bytes], str]:
-        return [], self.resynced_by
+    async def resync(self, cached: Resync) -> list[bytes] | None:
+        self.coherence.answered(self.coherence.asked(), self.incarnation, 7)
+        return [] if self.resynced_by == self.incarnation else None
 
-    async def prove(self, payload: str) -> tuple[int, str]:
-        self.synchronizer._on_proof(_Notification(payload))  # type: ignore[arg-type]
-        return 0, self.incarnation
+    async def send_beacon(self, wanted: Wanted) -> int:
+        self.synchronizer._on_event(_Notification(events.payload("0" * 16, wanted.since)))  # type: ignore[arg-type]
+        return 0
 
+    coherence: Coherence
     synchronizer: AsyncSynchronizer
 
 
@@ -80,14 +83,15 @@ class _Notification:
 def coherence() -> Coherence:
     clock = Clock(manual=1)
     cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
-    return Coherence(cache, clock, node="n", max_staleness=10_000_000, stale_if_error=0, logger=LOG)
+    return Coherence(cache, clock, max_staleness=10_000_000, stale_if_error=0, logger=LOG)
 
 
 @pytest.fixture
 def server(coherence: Coherence) -> Server:
     server: Any = Server()
+    server.coherence = coherence
     server.synchronizer = AsyncSynchronizer(
-        server, server, coherence, Statements(), node="n", clock_now=lambda: 1, max_staleness=0.01,
+        server, server, coherence, Statements(), clock_now=lambda: 1, max_staleness=0.01, serves_for=1,
         on_lock_changes=server.lock_changes.append, on_lost=lambda: None, logger=LOG,
     )  # fmt: skip
     made: Server = server

@@ -166,7 +166,9 @@ class AsyncAdmin:
         if choice == Choice(None, None, None, None):
             raise ValueError("user_id, group_id, active_within, older_than: one of them is needed, not none")
         async with self._store() as store:
-            return await store._walk(lambda after, options: self._sql.revoke(choice, after))
+            return await store._walk(
+                lambda after, options: self._sql.revoke(choice, after), lambda ended: None
+            )
 
     # Locks and nodes
 

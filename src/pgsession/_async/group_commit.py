@@ -307,12 +307,21 @@ class AsyncGroupCommit:
             self._fail(batch.operations, doubt)
             return None
         self.batches += 1
+        self._check_origin(batch, settled.incarnation, settled.xmax)
         self._audit.settled(settled.results, settled.evicted)
         for key in settled.evicted:  # also one that was created here, and evicted by a later one of its user
             self._coherence.drop(events.Deleted(key))
         for operation, result in settled.results:
             self._finish(operation, result, settled.incarnation)
         return settled
+
+    def _check_origin(self, batch: Batch, incarnation: str | None, xmax: int) -> None:
+        """Compare, once for all operations, which server has answered with the one that is listened to."""
+        lease = batch.operations[0].lease
+        if lease is not None:
+            verdict = self._coherence.answered(lease, incarnation, xmax)
+            if verdict is not None and verdict.reconnect:
+                self._on_wrong_server()
 
     def _try_locked_again(self, locked: list[Operation]) -> None:
         """Put operations whose rows are locked back into the queue; have those wait apart that were put back before.

@@ -17,7 +17,7 @@ from pgsession.errors import OperationTimeout, PgSessionError
 from .store import STEP, AsyncStore
 
 _PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it
-_KINDS: Final = ("expired", "inactive", "attributes", "locks")
+_KINDS: Final = ("expired", "inactive", "attributes", "locks", "nodes")
 
 
 class AsyncMaintenance:

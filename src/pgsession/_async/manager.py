@@ -147,7 +147,6 @@ class AsyncSessionManager(AsyncReader):
         self._coherence = Coherence(
             self._cache,
             self._clock,
-            node=self._node,
             max_staleness=microseconds_of(config.max_staleness),
             stale_if_error=microseconds_of(config.stale_if_error),
             logger=self._logger,
@@ -322,7 +321,7 @@ class AsyncSessionManager(AsyncReader):
             self._state = "forked"
         self._begin_anew()
         self._node = secrets.token_hex(8)
-        self._coherence.forked(self._node)
+        self._coherence.forked()
 
     # Reading: the compiled base class answers what is in memory, and calls these for the rest
 
@@ -407,8 +406,10 @@ class AsyncSessionManager(AsyncReader):
         if not fill.future.begin():
             return
         try:
-            record, incarnation, now = await runtime.store.read(fill.key, deadline)
-            verdict = self._coherence.close_fill(fill, record, incarnation, now, min_version=min_version)
+            record, incarnation, now, xmax = await runtime.store.read(fill.key, deadline)
+            verdict = self._coherence.close_fill(
+                fill, record, incarnation, now, xmax, min_version=min_version
+            )
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()
             if verdict.reconnect:
@@ -899,7 +900,7 @@ class AsyncSessionManager(AsyncReader):
         deadline = store.deadline()
         last = after._record if isinstance(after, Session) else None
         if key is not None:
-            last, _, _ = await store.read(key, deadline)
+            last, *_ = await store.read(key, deadline)
             if last is None or name != (last.user_id if subject == "user" else last.group_id):
                 raise SessionNotFoundError(UUID(bytes=key))
         position = None if last is None else (last.last_accessed, last.key)
@@ -1087,7 +1088,6 @@ class AsyncSessionManager(AsyncReader):
             refused_tokens=self._refused_tokens,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
-            nodes=self._coherence.nodes,
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
 

@@ -71,12 +71,13 @@ class RuntimeCounters(TypedDict):
     lost_audit_events: int
     notification_queue_usage: float
     oldest_write: float
+    nodes: int
 
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
     cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, notification_queue_usage=0.0,
-    oldest_write=0.0,
+    oldest_write=0.0, nodes=0,
 )  # fmt: skip
 
 
@@ -138,7 +139,7 @@ class AsyncRuntime:
             listener
             or AsyncListener(
                 conninfos.to_listen(database, config.listener_conninfo),
-                health_check_interval=None,  # the proofs of sync are better ones
+                health_check_interval=None,  # the beacons are better ones
                 logger=logger,
             )._entrust()
         )
@@ -152,6 +153,8 @@ class AsyncRuntime:
             limited=self._owns_pool,
             background=background,
             prober=self._prober,
+            coherence=coherence,
+            on_wrong_server=lambda: self.synchronizer.reconnect(),
         )
         self.audit = AuditLog(node, clock.database_now, active=config.on_audit_event is not None)
         self._audit_thread = AuditThread(self.audit, config.on_audit_event, logger)
@@ -161,9 +164,9 @@ class AsyncRuntime:
             self.store,
             coherence,
             self.statements,
-            node=node,
             clock_now=clock.now,
             max_staleness=_seconds(config.max_staleness),
+            serves_for=microseconds_of(config.max_staleness) + microseconds_of(config.stale_if_error),
             on_lock_changes=self.lock_renewal.on_lock_changes,
             on_lost=self._prober.suspect,
             logger=logger,
@@ -363,6 +366,7 @@ class AsyncRuntime:
             "lost_audit_events": self.audit.lost,
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
+            "nodes": self.synchronizer.nodes,
         }
 
     def _completed(self, given: str | Callable[[], object]) -> AsyncConninfo:

@@ -22,7 +22,7 @@ from pgsession._database.script import CommitFailed, Row, Script
 from pgsession._database.statements import NIL, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
-from pgsession._protocol.coherence import Resync
+from pgsession._protocol.coherence import Asked, Coherence, Resync, Wanted
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
@@ -69,6 +69,10 @@ class AsyncStore:
     thread of the user's, at whatever step, finds it waiting and nothing else.
 
     While the database is known to be down nothing is sent, and an answer that fails to come has the prober look.
+
+    Every answer says which incarnation it is of. Where it has no lease, which its caller closes, it is compared here:
+    one of another server than the listener's has `on_wrong_server` called. Without `coherence` there is no listener to
+    compare with.
     """
 
     def __init__(
@@ -83,8 +87,12 @@ class AsyncStore:
         limited: bool,
         background: AsyncBackgroundTasks,
         prober: AsyncProber,
+        coherence: Coherence | None = None,
+        on_wrong_server: Callable[[], object] = lambda: None,
     ) -> None:
         self._pool = pool
+        self._coherence = coherence
+        self._on_wrong_server = on_wrong_server
         self._background = background
         self._prober = prober
         self.timeout = operation_timeout
@@ -150,22 +158,25 @@ class AsyncStore:
         """Return the seconds for which the caller of an operation with this deadline waits from now on."""
         return deadline + CALLERS_PART * self.timeout - time.monotonic()
 
-    async def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int]:
-        """Return one live session, or None, as one snapshot (C4); the server's incarnation, and the time there.
+    async def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int, int]:
+        """Return one live session, or None, as one snapshot (C4); and what the server says of itself.
 
-        The `deadline` is its caller's, who may have waited for this to begin.
+        That is its incarnation, its time, and the snapshot's xmax. The `deadline` is its caller's, who may have waited
+        for this to begin.
         """
-        incarnation, now, snapshot = await self.query(
+        incarnation, now, snapshot, xmax = await self.query(
             self._sql.read, (key.hex(), self._inactivity), deadline=deadline
         )
-        return None if snapshot is None else record_of(snapshot, incarnation), incarnation, now
+        return None if snapshot is None else record_of(snapshot, incarnation), incarnation, now, int(xmax)
 
-    async def read_many(self, keys: Sequence[bytes], deadline: float) -> tuple[list[Record], str | None, int]:
-        """Return those sessions that are live, in any order, as one snapshot; the incarnation, and the time there."""
-        incarnation, now, snapshots = await self.query(
+    async def read_many(
+        self, keys: Sequence[bytes], deadline: float
+    ) -> tuple[list[Record], str | None, int, int]:
+        """Return those sessions that are live, in any order, as one snapshot; and what the server says of itself."""
+        incarnation, now, snapshots, xmax = await self.query(
             self._sql.read_many, (uuid_array(keys), self._inactivity), deadline=deadline
         )
-        return records_of(snapshots, incarnation), incarnation, now
+        return records_of(snapshots, incarnation), incarnation, now, int(xmax)
 
     async def list_page(
         self,
@@ -181,8 +192,8 @@ class AsyncStore:
         """
         accessed, key = (None, None) if after is None else (after[0], after[1].hex())
         statement = self._sql.list_user if subject == "user" else self._sql.list_group
-        incarnation, _, snapshots = await self.query(
-            statement, (name, self._inactivity, accessed, accessed, key, limit), deadline=deadline
+        incarnation, _, snapshots = await self._compared(
+            statement, name, self._inactivity, accessed, accessed, key, limit, deadline=deadline
         )
         return records_of(snapshots, incarnation), incarnation
 
@@ -192,16 +203,16 @@ class AsyncStore:
         (counted,) = await self.query(self._sql.count, of)
         return int(counted)
 
-    async def resync(self, cached: Resync) -> tuple[list[bytes], str | None]:
-        """Return the ids of the sessions that differ from the database; and the server's incarnation.
+    async def resync(self, cached: Resync) -> list[bytes] | None:
+        """Return the ids of the sessions that differ from the database, None where another server answered.
 
         These are the ones whose version or generation in the database is another, or that are gone from it.
         """
         found: list[bytes] = []
-        answered_by: str | None = None
         for start in range(0, max(len(cached.keys), 1), COMPARED):
             some = slice(start, start + COMPARED)
-            incarnation, _, differing = await self.query(
+            asked = self._asked()
+            incarnation, _, differing, xmax = await self.query(
                 self._sql.resync,
                 (
                     uuid_array(cached.keys[some]),
@@ -209,16 +220,23 @@ class AsyncStore:
                     integer_array(cached.generations[some]),
                 ),
             )
-            if start and incarnation != answered_by:
-                return found, None  # of more than one server
-            answered_by = incarnation
+            if self._is_elsewhere(asked, incarnation, xmax):
+                return None
             found += _unpacked(differing)
-        return found, answered_by
+        return found
 
-    async def prove(self, payload: str) -> tuple[int, str | None]:
-        """Send a proof to this node's listener through the pool; return the database's time and the incarnation."""
-        now, incarnation = await self.query(self._sql.proof, (self._node, payload), again=False)
-        return now, incarnation
+    async def look(self) -> tuple[int, float]:
+        """Read nothing but what every answer says; return the database's time, and how full its queue is."""
+        _, now, usage = await self._compared(self._sql.look)
+        return now, float(usage)
+
+    async def send_beacon(self, wanted: Wanted) -> int:
+        """Have a beacon sent, unless another one will do; return the database's time."""
+        asked = self._asked()
+        now, began, *_ = await self._run(self._sql.send_beacon(self._node, *wanted))
+        if began and self._coherence is not None and asked is not None:
+            self._coherence.beacon_began(asked, wanted)
+        return int(now)
 
     async def ping(self, timeout: float) -> None:
         """Check that the database answers.
@@ -235,8 +253,29 @@ class AsyncStore:
 
     async def notify(self, items: list[events.Item]) -> None:
         """Send these items to every node, as one event or more."""
-        for payload in events.payloads(self._node, items):
-            await self.query(self._sql.notify, (payload,), again=False)
+        for texts in events.batches(items):
+            await self.query(self._sql.notify, (self._node, texts), again=False)
+
+    async def _compared(
+        self, statement: str, *parameters: str | int | None, deadline: float | None = None
+    ) -> Row:
+        """Return the row of a statement that only reads, without its last column."""
+        asked = self._asked()
+        *row, xmax = await self.query(statement, parameters, deadline=deadline)
+        self._is_elsewhere(asked, row[0], xmax)
+        return tuple(row)
+
+    def _asked(self) -> Asked | None:
+        return None if self._coherence is None else self._coherence.asked()
+
+    def _is_elsewhere(self, asked: Asked | None, incarnation: str | None, xmax: str | int) -> bool:
+        """Compare which server has answered with the listener's; return True if it is another, or was replaced."""
+        if self._coherence is None or asked is None:
+            return False
+        verdict = self._coherence.answered(asked, incarnation, int(xmax))
+        if verdict is not None and verdict.reconnect:
+            self._on_wrong_server()
+        return verdict is not None
 
     async def query(
         self,
@@ -411,6 +450,18 @@ class AsyncStore:
         row = await self._run(self._sql.incarnate())
         return str(row[0])
 
+    async def register(self, serves_for: int) -> int:
+        """Enter this node among those that serve sessions from memory; return how many there are.
+
+        It serves them for so many microseconds after its last proof. Again: it is still there.
+        """
+        row = await self._run(self._sql.register(self._node, serves_for))
+        return int(row[0])
+
+    async def unregister(self, deadline: float) -> None:
+        """Remove this node by the deadline: it serves nothing any more."""
+        await self._run(self._sql.unregister(self._node), min(deadline, self.deadline()))
+
     # Locks
 
     async def acquire(
@@ -446,7 +497,11 @@ class AsyncStore:
         a call which has others too; None: it begins now.
         """
         end = self.deadline() if deadline is None else deadline
-        return await self._apart(partial(self._run_script, lambda: script, None), end)
+        asked = self._asked()
+        row = await self._apart(partial(self._run_script, lambda: script, None), end)
+        if row is not None:
+            self._is_elsewhere(asked, row[-2], row[-1])
+        return row
 
     async def _run_between_others(self, script: Script) -> Row:
         """Run a script that waits for rows and tables for moments only; until its deadline it is tried again.

@@ -24,10 +24,12 @@ CALLED: Final = (
     "drop_attribute",
     "incarnate",
     "listen",
-    "prove",
+    "register",
     "release",
     "renew",
     "send",
+    "send_beacon",
+    "unregister",
     "write",
     "write_accesses",
 )

@@ -5,24 +5,27 @@ All ids are text of 32 hex digits, all times int microseconds (of the Unix epoch
 **Reads** are `str` with `%s` parameters, for the extended protocol (they may be prepared). One statement is one
 snapshot (C4), and the answer is always exactly one row:
 
-    read            (id, inactivity)        -> (incarnation | None, now, snapshot | None)
-    read_many       (ids, inactivity)       -> (incarnation | None, now, "[snapshot, ...]")  of those that are live, in any
+    read            (id, inactivity)        -> (incarnation | None, now, snapshot | None, xmax)
+    read_many       (ids, inactivity)       -> (incarnation | None, now, "[snapshot, ...]", xmax)  of those that are live, in any
                                                order; ids by `arrays.uuid_array`
     list_user       (user_id, inactivity, accessed, accessed, id, limit)
-                                            -> (incarnation | None, now, "[snapshot, ...]")  newest access first; those
+                                            -> (incarnation | None, now, "[snapshot, ...]", xmax)  newest access first; those
                                                behind the access and id that are given, None: from the first one on
     list_group      (group_id, ...)         -> likewise
     count           (user_id, user_id, group_id, group_id, inactivity)
                                             -> (live sessions,)  of the user, if one is given, and of the group, likewise
     resync          (ids, versions, generations)
-                                            -> (incarnation | None, now, bytes | None)  16 bytes for each id whose
+                                            -> (incarnation | None, now, bytes | None, xmax)  16 bytes for each id whose
                                                version or generation differs or that is gone; parameters by
                                                `arrays.uuid_array` and `arrays.integer_array`
-    queue_usage     ()                      -> (float,)  how full the notification queue is, 0 to 1
-    proof           (node, payload)         -> (now, incarnation)  notifies the node's own proof channel
-    notify          (payload)               -> (now,)  an event built by events.payloads
-    listen          (label, begins)         -> (channel,)  begins or ends listening to the channel of `events.EVENTS` or
-                                               `events.proofs(node)`, whose name nobody else is to know
+    look            ()                      -> (incarnation | None, now, queue_usage, xmax)  how full the notification
+                                               queue is, 0 to 1
+    where           ()                      -> (incarnation | None,)
+    notify          (node, items)           -> (empty,)  an event of the texts that `events.batches` makes
+    listen          (label, begins)         -> (channel,)  begins or ends listening to the channel of `events.EVENTS`,
+                                               whose name nobody else is to know
+
+What `xmax` is for is said in `pgsession._protocol.proofs_of_sync`. It is the snapshot's, and comes as text.
 
 A snapshot is JSON text: [id (36 characters), version, user_id, group_id | null, created, updated, accessed, expires,
 include_inactivity, [[key, version, expires | null, <raw value>], ...], generation, owner_since, rotation | null], live
@@ -31,7 +34,7 @@ attributes only, in the order of their keys. A rotation is [previous_generation 
 **Writes** are methods that return a `script.Script`: statements with bound parameters, sent in one round trip on an
 autocommit connection, always `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`, `SET LOCAL lock_timeout` where there is
 one (`write` sets it in the call), a call of one of our functions, `COMMIT`, and then what `commit` asks for. The answer
-is the row of the call, in which these columns come first:
+is the row of the call, in which these columns come first, and last, but for `write`, the incarnation and the xmax:
 
     write(node, mark, arguments)               -> (text,)  the group commit, below
     write_accesses(ids, accessed)              -> (bytes | None,)  16 bytes for each id that somebody else had
@@ -42,12 +45,16 @@ is the row of the call, in which these columns come first:
     delete_all(node, after)                    -> likewise, ended: None
     drop_attribute(node, user_id, key, after)  -> (last | None, changed, skipped, ended | None)
     cleanup(node, what, inactivity, after)     -> (last | None, removed, busy)
-                                                  what: "expired", "inactive", "attributes", "locks"
+                                                  what: "expired", "inactive", "attributes", "locks", "nodes"
     acquire(resource, owner, lease, session_id, inactivity)
                                                -> (acquired | None, token, expires, now)  None: no such live session
     renew(resource, owner, lease)              -> (expires, now), or no row: not held, or over. Never shortens
     release(node, resource, owner)             -> (in_time,), or no row: not held. Announces `l<resource>`
     incarnate()                                -> (incarnation, started)  started: it was gone and was made anew
+    register(node, serves_for)                 -> (nodes,)  how many are registered; again: it is still there
+    unregister(node)                           -> (empty,)
+    send_beacon(node, since, insists)          -> (now, began)  sends a beacon, unless one began at or after `since`,
+                                                  an xmax; began: one that did is committed
 
 A walk is made of bounded steps, a transaction each: `after` is `NIL` at first, then the `last` of the step before,
 until that is None. If any step skipped rows, because others had them locked, walk once more with `waiting=True` and a
@@ -68,7 +75,7 @@ The batch of `write` is rows, which `write_arguments` turns into the columns tha
 No id twice in a batch; a user may come twice. Rows that others have locked are waited for with `wait` (and a
 lock_timeout), otherwise skipped and answered "locked". In the answer the operations of each kind are numbered from 1 in
 the order in which they were given:
-    {"incarnation": text | null,
+    {"xmax": xmax, "incarnation": text | null,
      "turned_away": [[i, "too_many"] | [i, "locked"], ...] creates; all others were made, "created_at": us,
      "evicted": [id, ...], the sessions that made room for created ones,
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
@@ -171,14 +178,14 @@ _IDLE = "(%s::bigint OPERATOR(pg_catalog.*) interval '1 microsecond')"
 _READ = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
     f" (SELECT {{snapshot(s, {_NOW})}} FROM {{sessions}} s"
-    f" WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid AND {{live(s, {_NOW}, @idle)}})"
+    f" WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid AND {{live(s, {_NOW}, @idle)}}), {{xmax}}"
 )
 _READ_MANY = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
     " (SELECT '[' OPERATOR(pg_catalog.||)"
     f" coalesce(pg_catalog.string_agg({{snapshot(s, {_NOW})}}, ','), '') OPERATOR(pg_catalog.||) ']'"
     " FROM {sessions} s"
-    f" WHERE s.id OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.uuid[]) AND {{live(s, {_NOW}, @idle)}})"
+    f" WHERE s.id OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.uuid[]) AND {{live(s, {_NOW}, @idle)}}), {{xmax}}"
 )
 # The page is chosen first: a snapshot is made of each of its sessions, not of all the user's.
 _LIST = (
@@ -189,7 +196,7 @@ _LIST = (
     f" WHERE s.@column OPERATOR(pg_catalog.=) %s::pg_catalog.text AND {{live(s, {_NOW}, @idle)}}"
     " AND (%s::bigint IS NULL OR"
     " ROW({us(s.last_accessed)}, s.id) OPERATOR(pg_catalog.<) ROW(%s::bigint, %s::pg_catalog.uuid))"
-    " ORDER BY s.last_accessed DESC, s.id DESC LIMIT %s::bigint) s)"
+    " ORDER BY s.last_accessed DESC, s.id DESC LIMIT %s::bigint) s), {{xmax}}"
 )
 _COUNT = (
     "SELECT pg_catalog.count(*) FROM {sessions} s"
@@ -202,8 +209,9 @@ _RESYNC = (
     " FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.uuid[]), pg_catalog.unnest(%s::bigint[]), pg_catalog.unnest(%s::bigint[]))"
     " c(id, version, generation)"
     " LEFT JOIN {sessions} s ON s.id OPERATOR(pg_catalog.=) c.id"
-    " WHERE (s.version OPERATOR(pg_catalog.=) c.version AND s.generation OPERATOR(pg_catalog.=) c.generation) IS NOT TRUE)"
+    " WHERE (s.version OPERATOR(pg_catalog.=) c.version AND s.generation OPERATOR(pg_catalog.=) c.generation) IS NOT TRUE), {xmax}"
 )
+_LOOK = f"SELECT {{current_incarnation}}, {{us({_NOW})}}, pg_catalog.pg_notification_queue_usage(), {{xmax}}"
 
 
 class Statements:
@@ -213,15 +221,16 @@ class Statements:
         self.schema = rules.schema_name("schema", schema)
         self.prefix = rules.table_prefix("prefix", prefix)
         self._names = names_of(schema, prefix)
+        self._answered_by = render("{current_incarnation}, {xmax}", self._names).as_string()
         self.read = self._render(_READ)
         self.read_many = self._render(_READ_MANY)
         self.count = self._render(_COUNT)
         self.list_user = self._render(_LIST.replace("@column", "user_id"))
         self.list_group = self._render(_LIST.replace("@column", "group_id"))
         self.resync = self._render(_RESYNC)
-        self.queue_usage = "SELECT pg_catalog.pg_notification_queue_usage()"
-        self.proof = self._render("SELECT f.* FROM {prove}(%s::pg_catalog.text, %s::pg_catalog.text) f")
-        self.notify = self._render("SELECT f.* FROM {send}(%s::pg_catalog.text) f")
+        self.look = self._render(_LOOK)
+        self.where = self._render("SELECT {current_incarnation}")
+        self.notify = self._render("SELECT f.* FROM {send}(%s::pg_catalog.text, %s::pg_catalog.text) f")
         self.listen = self._render("SELECT f.* FROM {listen}(%s::pg_catalog.text, %s::boolean) f")
         self._calls: dict[tuple[str, bool, str], str] = {}
 
@@ -243,7 +252,9 @@ class Statements:
 
     def write_accesses(self, ids: str, accessed: str, *, commit: Commit = "plain") -> Script:
         """Return the script that writes accesses; `ids` come from `uuid_array`, `accessed` from `integer_array`."""
-        return self._call("write_accesses", (ids, accessed), commit, form="SELECT {call}, {settings}")
+        return self._call(
+            "write_accesses", (ids, accessed), commit, form="SELECT {call}, {settings}, {answered_by}"
+        )
 
     def delete_user(
         self, node: str, user_id: str, keep: str | None = None, after: str = NIL, **step: Unpack[Step]
@@ -268,7 +279,7 @@ class Statements:
     def cleanup(
         self,
         node: str,
-        what: Literal["expired", "inactive", "attributes", "locks"],
+        what: Literal["expired", "inactive", "attributes", "locks", "nodes"],
         inactivity: int,
         after: str = NIL,
         *,
@@ -289,7 +300,7 @@ class Statements:
 
     def renew(self, resource: str, owner: str, lease: int, *, lock_timeout: int = 0) -> Script:
         """Return the script that lets a lease time end `lease` from now, or later where it already does."""
-        form = "SELECT f.*, {settings} FROM {call} f WHERE f.until IS NOT NULL"
+        form = "SELECT f.*, {settings}, {answered_by} FROM {call} f WHERE f.until IS NOT NULL"
         return self._call("renew", (resource, owner, lease), "plain", lock_timeout, form)
 
     def release(self, node: str, resource: str, owner: str) -> Script:
@@ -297,12 +308,24 @@ class Statements:
 
         If a crash loses that, the lock lasts until its lease time is over.
         """
-        form = "SELECT f.*, {settings} FROM {call} f WHERE f.in_time IS NOT NULL"
+        form = "SELECT f.*, {settings}, {answered_by} FROM {call} f WHERE f.in_time IS NOT NULL"
         return self._call("release", (node, resource, owner), "off", form=form)
 
     def incarnate(self) -> Script:
         """Return the script that reads, or makes, the incarnation of the server."""
         return self._call("incarnate", (), "plain")
+
+    def register(self, node: str, serves_for: int) -> Script:
+        """Return the script that enters a node which serves sessions for so many microseconds after its last proof."""
+        return self._call("register", (node, serves_for), "off")
+
+    def unregister(self, node: str) -> Script:
+        """Return the script that removes a node."""
+        return self._call("unregister", (node,), "off")
+
+    def send_beacon(self, node: str, since: int, insists: bool) -> Script:
+        """Return the script that sends a beacon, unless one is on its way that proves a read of this xmax."""
+        return self._call("send_beacon", (node, since, insists), "off")
 
     def _walk(
         self,
@@ -322,7 +345,7 @@ class Statements:
         arguments: tuple[Parameter, ...],
         commit: Commit,
         lock_timeout: int = 0,
-        form: str = "SELECT f.*, {settings} FROM {call} f",
+        form: str = "SELECT f.*, {settings}, {answered_by} FROM {call} f",
     ) -> Script:
         statement = self._calls.get((function, commit == "plain", form))
         if statement is None:
@@ -331,6 +354,7 @@ class Statements:
             statement = form.format(
                 call=f"{self._names[function].as_string()}({typed})",
                 settings=_DURABLY if commit == "plain" else _ASYNCHRONOUS,
+                answered_by=self._answered_by,
             )
             self._calls[function, commit == "plain", form] = statement
         bound = (script.step(f"SET LOCAL lock_timeout = {int(lock_timeout)}"),) if lock_timeout else ()

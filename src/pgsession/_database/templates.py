@@ -26,6 +26,7 @@ RELATIONS: Final = {
     "incarnation": "session_incarnation",
     "fencing": "session_fencing",
     "nodes": "session_nodes",
+    "beacon": "session_beacon",
     "buckets": "session_user_buckets",
     "versions": "session_schema_version",
 }
@@ -53,9 +54,9 @@ FUNCTIONS: Final = {
     "note": "session_note_1",
     "page": "session_page_1",
     "prepare_updates": "session_prepare_updates_1",
-    "prove": "session_prove_1",
     "raise_version": "session_raise_version_1",
     "read_snapshots": "session_read_snapshots_1",
+    "register": "session_register_1",
     "release": "session_lock_release_1",
     "remove_attributes": "session_remove_attrs_1",
     "remove_expired": "session_remove_expired_1",
@@ -64,9 +65,11 @@ FUNCTIONS: Final = {
     "rotate_secret": "session_rotate_secret",
     "row_loaded": "session_row_loaded_1",
     "send": "session_send_1",
+    "send_beacon": "session_send_beacon_1",
     "send_noted": "session_send_noted_1",
     "session_removed": "session_removed_1",
     "truncated": "session_truncated_1",
+    "unregister": "session_unregister_1",
     "write": "session_write_1",
     "write_accesses": "session_write_accesses_1",
     "write_creates": "session_write_creates_1",
@@ -76,6 +79,8 @@ FUNCTIONS: Final = {
 """The functions by their short names. A function's text never changes once it was released: the next one has the next
 number, so that old and new nodes run side by side."""
 
+SILENCE: Final = 300
+"""Seconds without a sign of life, beyond those for which it serves from memory, after which a node counts as gone."""
 _SESSIONS_A_PAYLOAD: Final = 140
 """Items about sessions that fit into a payload: each is at most 53 bytes long, with its space."""
 _LOCKS_A_PAYLOAD: Final = 7
@@ -119,6 +124,8 @@ MACROS: Final = {
     "bucket": "(hashtextextended({0}, 0) & 1023)::integer",
     # Of the base of an update, by its number.
     "incarnation_of": "incarnations[CASE cardinality(incarnations) WHEN 1 THEN 1 ELSE {0} END]",
+    # What each event begins with: its origin, and the transaction that sends it.
+    "sender": "concat({0}, ' ', pg_current_xact_id())",
     # Items of an event.
     "hex": "encode(uuid_send({0}), 'hex')",
     "hex_text": "encode(convert_to({0}, 'UTF8'), 'hex')",
@@ -127,6 +134,7 @@ MACROS: Final = {
     "lock_ended": "concat('L', encode(convert_to({0}, 'UTF8'), 'hex'), ':', {1})",
 }
 _INCARNATION = "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i WHERE {valid(i)})"
+_XMAX = "pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
 _CHANNEL = "coalesce((SELECT {channel_name(i.secret, 'events'::bytea)} FROM {incarnation} i WHERE {valid(i)}), {name_channel}('events'::text))"
 _ITEMS = "^( (u[0-9a-f]+:[0-9]+|d[0-9a-f]+))+$"
 _MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
@@ -150,7 +158,10 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     names["moved"] = sql.Literal(f" {events.encode(events.Moved())}")
     names["channel"] = render(_CHANNEL, names)
     names["current_incarnation"] = render(_INCARNATION, names)
+    names["xmax"] = sql.SQL(_XMAX)
+    names["silence"] = sql.SQL(f"interval '{SILENCE} seconds'")
     names["plain"] = sql.Literal(events.PLAIN_SQL)
+    names["plain_sender"] = sql.SQL(f"concat('{events.PLAIN_SQL}', ' ', pg_current_xact_id())")
     names["sessions_a_payload"] = sql.Literal(_SESSIONS_A_PAYLOAD)
     names["locks_a_payload"] = sql.Literal(_LOCKS_A_PAYLOAD)
     names["plain_sql"] = sql.SQL("current_setting('pgsession.own', true) IS DISTINCT FROM 'on'")

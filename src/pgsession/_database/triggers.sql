@@ -23,6 +23,8 @@ CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {incarnation} FOR 
     WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {nodes} FOR EACH ROW
     WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
+CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {beacon} FOR EACH ROW
+    WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {versions} FOR EACH ROW
     WHEN ({plain_sql}) EXECUTE FUNCTION {row_loaded}();
 CREATE OR REPLACE TRIGGER pgsession_1_loaded BEFORE INSERT ON {buckets} FOR EACH ROW
@@ -39,5 +41,6 @@ ALTER TABLE {locks} ENABLE ALWAYS TRIGGER pgsession_1_removed;
 ALTER TABLE {locks} ENABLE ALWAYS TRIGGER pgsession_5_truncate;
 ALTER TABLE {incarnation} ENABLE ALWAYS TRIGGER pgsession_1_loaded;
 ALTER TABLE {nodes} ENABLE ALWAYS TRIGGER pgsession_1_loaded;
+ALTER TABLE {beacon} ENABLE ALWAYS TRIGGER pgsession_1_loaded;
 ALTER TABLE {versions} ENABLE ALWAYS TRIGGER pgsession_1_loaded;
 ALTER TABLE {buckets} ENABLE ALWAYS TRIGGER pgsession_1_loaded;

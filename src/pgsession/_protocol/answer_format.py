@@ -63,6 +63,7 @@ class Answers(msgspec.Struct):
     """Holds what the server's write function says of a batch."""
 
     incarnation: str | None
+    xmax: int
     turned_away: list[TurnedAway] = []
     created_at: Bigint = 0
     written: list[int] = []

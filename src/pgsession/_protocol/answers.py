@@ -26,6 +26,8 @@ class Settled(NamedTuple):
     """The operations whose rows somebody else has locked at the moment; nothing of them was done."""
     evicted: list[bytes]
     """The sessions that made room for others of their users."""
+    xmax: int
+    """Of a snapshot of before the batch."""
 
 
 def settle(
@@ -72,7 +74,7 @@ def settle(
     for operation in locked:
         operation.locked += 1
     evicted = [bytes.fromhex(key) for key in answers.evicted + answers.displaced]
-    return Settled(answers.incarnation, results, locked, evicted)
+    return Settled(answers.incarnation, results, locked, evicted, answers.xmax)
 
 
 def _saved_elsewhere(snapshot: str, incarnation: str | None) -> Record | Exception:

@@ -12,17 +12,17 @@ How a shell reads a session that is not in the cache:
             record = await fill.future
             if satisfies(record, min_version): return record
             continue                                            # it did not reach far enough: read again
-        try: record, incarnation, now = await read(key)
+        try: record, incarnation, now, xmax = await read(key)
         except: coherence.fail_fill(fill); raise                # perhaps coherence.stale_if_error(key, ...)
-        verdict = coherence.close_fill(fill, record, incarnation, now, min_version=min_version)
+        verdict = coherence.close_fill(fill, record, incarnation, now, xmax, min_version=min_version)
         if verdict.reconnect: listener.reconnect()
         if verdict.again:                                       # of another server, or perhaps over by now
             fill.future.set_result(AGAIN); continue            # its joiners read again as well
         fill.future.set_result(record); return record
 
-and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none;
-`on_listening`; send the first proof (it goes through the pool); `resync_started`, compare, `resynced`; then a proof
-every `proof_interval`.
+and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none; register;
+`on_listening`; `resync_started`, compare, `resynced`; then a read of the database every `read_interval`, with a beacon
+where `wanted_beacon` says so. Whatever else is asked of the database: `asked` before it, and `answered` after it.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ from pgsession._core.record import Record
 from pgsession._protocol import events
 from pgsession._protocol.database_clock import Offset
 from pgsession._protocol.in_flight_leases import Fill, Lease, Leases
-from pgsession._protocol.proofs_of_sync import Nodes, Proof, Proofs
+from pgsession._protocol.proofs_of_sync import Proofs, Wanted
 
 __all__ = [
+    "Asked",
     "Coherence",
     "Counters",
     "Fill",
     "Heard",
     "Lease",
     "LockChanges",
-    "Proof",
     "Resync",
     "Verdict",
+    "Wanted",
     "satisfies",
 ]
 
@@ -94,6 +95,18 @@ class LockChanges(NamedTuple):
 
     released: tuple[str, ...]
     ended: tuple[tuple[str, int], ...]
+
+
+class Asked(NamedTuple):
+    """Remembers when the database was asked something that has no lease.
+
+    Attributes:
+        epoch: The epoch in which it was asked.
+        opened: When, in node time.
+    """
+
+    epoch: int
+    opened: int
 
 
 class Heard(NamedTuple):
@@ -170,7 +183,6 @@ class Coherence:
     Args:
         cache: The cache of the node.
         clock: The clock of the node.
-        node: The id of the node, which its events carry.
         max_staleness: Microseconds from a proof until memory is out of sync (C6).
         stale_if_error: Microseconds after that for which memory may answer where the database fails.
         logger: Takes what an operator should know.
@@ -181,14 +193,12 @@ class Coherence:
         cache: Cache,
         clock: Clock,
         *,
-        node: str,
         max_staleness: int,
         stale_if_error: int = 0,
         logger: logging.Logger,
     ) -> None:
         self._cache = cache
         self._clock = clock
-        self._node = node
         self._max_staleness = max_staleness
         self._stale_if_error = stale_if_error
         self._logger = logger
@@ -202,7 +212,6 @@ class Coherence:
     def _start(self) -> None:
         self._proofs = Proofs(self._max_staleness)
         self._offset = Offset()
-        self._nodes = Nodes()
         self._counters = Counters()
         self._complained: int | None = None
 
@@ -233,6 +242,7 @@ class Coherence:
         record: Record | None,
         incarnation: str | None,
         database_time: int,
+        xmax: int,
         *,
         min_version: int = 0,
     ) -> Verdict:
@@ -243,16 +253,21 @@ class Coherence:
             record: The database's answer, None if there is no live session.
             incarnation: That of the server which answered.
             database_time: The time there, in microseconds since the Unix epoch.
+            xmax: That of the statement's snapshot.
             min_version: The version that the leader asked for.
         """
         with self._lock:
             now = self._clock.now()
             if incarnation == self._incarnation:
                 self._sample(fill.opened, now, database_time)
-            return self._close_answered(fill, record, incarnation, database_time, now, min_version)
+            return self._close_answered(fill, record, incarnation, database_time, now, xmax, min_version)
 
     def close_fills(
-        self, answers: Sequence[tuple[Fill, Record | None]], incarnation: str | None, database_time: int
+        self,
+        answers: Sequence[tuple[Fill, Record | None]],
+        incarnation: str | None,
+        database_time: int,
+        xmax: int,
     ) -> list[Verdict]:
         """Close the fills that one statement has answered, as `close_fill` does; return a verdict on each.
 
@@ -267,7 +282,7 @@ class Coherence:
                 self._sample(min(fill.opened for fill, _ in answers), now, database_time)
             for fill, record in answers:
                 if elsewhere is None:
-                    verdict = self._close_answered(fill, record, incarnation, database_time, now, 0)
+                    verdict = self._close_answered(fill, record, incarnation, database_time, now, xmax, 0)
                     if verdict in (Verdict.WRONG_SERVER, Verdict.SERVER_REPLACED):
                         elsewhere = verdict
                 else:
@@ -284,23 +299,24 @@ class Coherence:
         incarnation: str | None,
         database_time: int,
         now: int,
+        xmax: int,
         min_version: int,
     ) -> Verdict:
         if record is not None and self._is_perhaps_over(record, fill, incarnation, database_time, now):
             verdict = Verdict.PERHAPS_OVER
             self._leases.close(fill)
         else:
-            verdict = self._close_fill(fill, record, incarnation, min_version)
+            verdict = self._close_fill(fill, record, incarnation, xmax, min_version)
         if verdict is not Verdict.CACHED:
             self._counters.discarded_fills += 1
         return verdict
 
     def _close_fill(
-        self, fill: Fill, record: Record | None, incarnation: str | None, min_version: int
+        self, fill: Fill, record: Record | None, incarnation: str | None, xmax: int, min_version: int
     ) -> Verdict:
         if not self._leases.close(fill):
             return Verdict.NOT_CACHED
-        elsewhere = self._check_origin(fill, incarnation)
+        elsewhere = self._check_origin(fill, incarnation, xmax)
         if elsewhere is not None:
             return elsewhere
         if record is None:
@@ -431,17 +447,16 @@ class Coherence:
     def on_event(self, payload: str) -> Heard:
         """Apply a notification on the events channel; return what is left to the shells.
 
-        This node's own are applied too: a write whose outcome is unknown may be done yet. Events are idempotent, so
-        doubtful ones may be given too.
+        This node's own are applied too: a write whose outcome is unknown may be done yet. One may be given twice. But
+        none out of its order, and none of a former connection once `on_listening` was called for the next: each proves
+        that all before it were given.
         """
         event = events.parse(payload)
         with self._lock:
-            self._counters.events += 1
+            self._counters.events += bool(event.items)
             if event.malformed:
                 self._counters.malformed_events += 1
                 self._complain()
-            elif event.origin != events.PLAIN_SQL:
-                self._nodes.saw(event.origin, self._clock.now())
             changes = _NOTHING
             moved = False
             for item in event.items:
@@ -454,6 +469,8 @@ class Coherence:
                     moved = True
                 else:
                     self._apply(item)
+            if self._proofs.heard(event.xid):
+                self._prove()
             return Heard(changes, moved)
 
     def _complain(self) -> None:
@@ -544,42 +561,42 @@ class Coherence:
     # Proofs of sync
 
     @property
-    def proof_interval(self) -> int:
-        """Return the microseconds from one proof to the next.
+    def read_interval(self) -> int:
+        """Return the microseconds from one read of the database to the next.
 
-        A third of `max_staleness`, so that one may be lost. Each proof wakes every listener of the database, so the
-        cost grows with the square of the number of nodes: from 8 nodes on the interval grows, to three quarters of
-        `max_staleness` with 40.
+        It is a quarter of `max_staleness`, or a tenth of that while there is no proof in this epoch.
         """
         with self._lock:
-            return self._interval()
+            proved = self._proofs.age(self._clock.now()) is not None
+            return self._proofs.interval if proved else self._proofs.interval // 10
 
-    def _interval(self) -> int:
-        crowd = min(max(self._nodes.count(self._clock.now()) - 8, 0), 32)
-        return self._max_staleness * (32 * 4 + crowd * 5) // (32 * 12)
-
-    def next_proof(self) -> Proof:
-        """Return the proof to send now; the time is taken here, so send it at once."""
+    def asked(self) -> Asked:
+        """Return what `answered` takes; the time is taken here, so ask the database after that."""
         with self._lock:
-            return self._proofs.send(self._clock.now(), self._interval(), self._leases.epoch)
+            return Asked(self._leases.epoch, self._clock.now())
 
-    def proof_failed(self, proof: Proof) -> None:
-        """Drop a proof that could not be sent."""
-        with self._lock:
-            self._proofs.drop(proof)
+    def answered(self, asked: Asked | Lease, incarnation: str | None, xmax: int) -> Verdict | None:
+        """Note which server answered what has no fill: that is a read too, which an event may prove.
 
-    def proof_returned(self, payload: str) -> bool:
-        """Note a notification on the node's own channel, given in its order among the events.
+        Of a batch of writes any lease stands for all. Its `xmax` is that of a snapshot of before it wrote, so that its
+        own event proves it.
 
         Returns:
-            True where it is a proof of this epoch.
+            None if it is the listener's server, as far as that is known, else the verdict on it.
         """
         with self._lock:
-            if not self._proofs.returned(payload):
-                return False
-            self._counters.proofs += 1
-            self._extend_sync()
-            return True
+            return self._check_origin(asked, incarnation, xmax)
+
+    def wanted_beacon(self) -> Wanted | None:
+        """Return what a beacon that is to be asked for now has to prove; None: none is wanted."""
+        with self._lock:
+            return self._proofs.wanted(self._clock.now()) if self._state is not _State.LOST else None
+
+    def beacon_began(self, asked: Asked, wanted: Wanted) -> None:
+        """Note the database's answer that a beacon which proves what was wanted is committed."""
+        with self._lock:
+            if asked.epoch == self._leases.epoch:
+                self._proofs.began(wanted, self._clock.now())
 
     @property
     def listener_silent(self) -> bool:
@@ -622,26 +639,18 @@ class Coherence:
 
     @property
     def proof_age(self) -> int | None:
-        """Return the microseconds since the newest proof of this epoch was sent, None before the first."""
+        """Return the microseconds since the newest proved read of this epoch was sent, None before the first."""
         with self._lock:
             return self._proofs.age(self._clock.now())
-
-    @property
-    def nodes(self) -> int:
-        """Return the number of nodes heard of in the last ten minutes, this one included."""
-        with self._lock:
-            self._nodes.saw(self._node, self._clock.now())
-            return self._nodes.count(self._clock.now())
 
     @property
     def counters(self) -> Counters:
         """Return what was counted since the start; do not change it."""
         return self._counters
 
-    def forked(self, node: str) -> None:
+    def forked(self) -> None:
         """Start over in the child of a fork: another node, with nothing cached, nothing under way and no listener."""
         self._lock = threading.Lock()
-        self._node = node
         self._leases.clear()
         self._lose()
         self._cache.clear()
@@ -669,14 +678,16 @@ class Coherence:
         self._leases.void(key)
         self._cache.discard(key)
 
-    def _check_origin(self, lease: Lease, incarnation: str | None) -> Verdict | None:
+    def _check_origin(
+        self, asked: Lease | Asked, incarnation: str | None, xmax: int | None = None
+    ) -> Verdict | None:
         """Return None if a result comes from the listener's server, as far as that is known, else the verdict on it."""
         if self._state is _State.LOST:
             return None
-        of_today = lease.epoch == self._leases.epoch
+        of_today = asked.epoch == self._leases.epoch
         if incarnation == self._incarnation:
-            if of_today and self._proofs.tie(lease.opened):
-                self._extend_sync()
+            if of_today and xmax is not None and self._proofs.read(asked.opened, xmax):
+                self._prove()
             return None
         if not of_today:
             return Verdict.SERVER_REPLACED
@@ -695,6 +706,10 @@ class Coherence:
         self._leases.epoch += 1
         self._proofs.start()
         self._cache.in_sync_until = 0
+
+    def _prove(self) -> None:
+        self._counters.proofs += 1
+        self._extend_sync()
 
     def _extend_sync(self) -> None:
         if self._state is _State.SYNCED:

@@ -1,7 +1,8 @@
 """The wire format of the notifications between nodes is written and read here.
 
-A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <item> <item> ...`, where the origin is the node id of the
-sender, or `PLAIN_SQL` for what triggers announce. The items:
+A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <xid> <item> <item> ...`, where the origin is the node id of
+the sender, or `PLAIN_SQL` for what triggers announce, and the xid that of the transaction which sends it, by which an
+event proves reads (see `proofs_of_sync`). A *beacon* is an event without items. The items:
 
     u<32 hex>:<version>   the session is now at this version        Changed(key, version)
     d<32 hex>             the session is gone                       Deleted(key)
@@ -16,7 +17,7 @@ where `<hex>` is the text in UTF-8. `parse` never raises: what it does not under
 reported as malformed and stands for `Everything`, so that nothing stale can hide in it; but not where it is about a
 lock, for nothing of those is cached.
 
-The channels have names that the database computes from a secret of its own, by a label: `EVENTS`, or `proofs(node)`.
+The channel has a name that the database computes from a secret of its own, by a label: `EVENTS`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ EVENTS = "events"
 """The label of the channel on which the nodes that share these tables hear of changes."""
 
 _LARGEST = 2**63 - 1
+_LONGEST_BEGINNING = 16 + 1 + 20 + 1  # of a payload, before its first item
 
 
 class Changed(Struct, frozen=True, gc=False):
@@ -91,18 +93,15 @@ class Event(Struct, frozen=True):
 
     Attributes:
         origin: The node that sent it, or `PLAIN_SQL`.
+        xid: The id of the transaction that sent it; 0 where it cannot be read.
         items: What it tells, in the order in which that happened.
         malformed: True where something in it could not be read.
     """
 
     origin: str
+    xid: int
     items: tuple[Item, ...]
     malformed: bool = False
-
-
-def proofs(node: str) -> str:
-    """Return the label of the channel on which one node's listener hears its own proofs of sync."""
-    return f"proof {node}"
 
 
 def encode(item: Item) -> str:
@@ -126,27 +125,36 @@ def encode(item: Item) -> str:
             return "M"
 
 
-def payloads(origin: str, items: Iterable[Item]) -> Iterator[str]:
-    """Yield as few payloads as the order of the items allows, none longer than `MAX_PAYLOAD`."""
-    payload = origin
+def batches(items: Iterable[Item]) -> Iterator[str]:
+    """Yield the items' texts, in as few parts as their order allows: with its beginning none exceeds `MAX_PAYLOAD`."""
+    part = ""
     for text in map(encode, items):
-        if len(payload) + 1 + len(text) > MAX_PAYLOAD:
-            yield payload
-            payload = origin
-        payload += " " + text
-    if payload != origin:
-        yield payload
+        if len(part) + 1 + len(text) > MAX_PAYLOAD - _LONGEST_BEGINNING:
+            yield part
+            part = ""
+        part += " " + text if part else text
+    if part:
+        yield part
+
+
+def payload(origin: str, xid: int, items: str = "") -> str:
+    """Return what the database sends where it is given these items, in text."""
+    return f"{origin} {xid} {items}".rstrip(" ")
 
 
 def parse(payload: str) -> Event:
     """Read a payload; what cannot be read makes the event a malformed one, and nothing is raised."""
-    origin, *texts = payload.split(" ")
-    if len(origin) != 16 or not _is_hex(origin) or not texts:
-        return Event(PLAIN_SQL, (Everything(),), malformed=True)
+    origin, xid, *texts = payload.split(" ") if " " in payload else ("", "")
     try:
-        return Event(origin, tuple(map(_item, texts)))
+        if len(origin) != 16 or not _is_hex(origin):
+            raise ValueError("not a node")
+        sender = _number(" ", xid)
+    except ValueError:
+        return Event(PLAIN_SQL, 0, (Everything(),), malformed=True)
+    try:
+        return Event(origin, sender, tuple(map(_item, texts)))
     except ValueError:  # UnicodeDecodeError included
-        return Event(PLAIN_SQL, tuple(_readable(texts)), malformed=True)
+        return Event(PLAIN_SQL, sender, tuple(_readable(texts)), malformed=True)
 
 
 def _readable(texts: Iterable[str]) -> Iterator[Item]:

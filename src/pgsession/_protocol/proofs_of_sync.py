@@ -1,134 +1,165 @@
 """Proofs of sync tell until when a node may answer from memory (C6).
 
-A *proof* is a notification that the node sends to itself. PostgreSQL delivers notifications in the order of commits, so
-when a proof comes back, every event committed before the proof was *sent* has been delivered. That says nothing about
-where the data comes from, so a second thing is proved: the *tie* between the pool and the listener. A proof sent
-through the pool ties them, and once one did, so does each read or write whose incarnation is the listener's. Memory is
-in sync until `max_staleness` after the older of the newest proof and the newest tie: a pool that follows a failover
-while the listener stays behind, with a server that is still alive, is noticed although every proof comes back.
+A node *reads* the database through its pool: whatever it asks, the answer also has the incarnation and the `xmax` of
+the statement's snapshot, the first transaction id that nobody had completed then. An event carries the id of the
+transaction that sent it. One that is at or above the xmax had not committed when the snapshot was taken; commits that
+notify are serial, and arrive in their order. So when it arrives, all that was visible to the read, and to everybody
+before the read was sent, has arrived: memory is in sync until `max_staleness` after the moment at which the read was
+sent. That is a *proof*, and it ties the listener to where the data comes from: a read of another incarnation than the
+listener's ends the epoch, and events of another server prove nothing.
+
+On a busy system every event proves something. Where none comes, one of the nodes sends a *beacon*, an event without
+items, for all of them: the statement that would send it finds out on the server whether another began since the
+sender's read. So what proofs cost grows with the number of nodes, not with its square. Each node reads every quarter of
+`max_staleness`, and asks for a beacon once a read has waited that long; after another quarter it insists on one of
+its own, whatever the server says. So one that is lost costs nothing.
+
+The incarnation is compared with the life of the server and the place of the tables where it is read, so what it names
+is one server from one start to the next. In there ids, of 64 bits, only rise. A crash or a failover may give one out
+again, but ends the incarnation, and with it the epoch.
+
+What was read in an older epoch could not hurt: the resync, by which an epoch begins to serve, has compared everything
+after it. What was *heard* then could: it would prove reads whose events a new connection has not brought.
 
 Nothing here locks: `Coherence` does.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import NamedTuple
 
-__all__ = ["Nodes", "Proof", "Proofs"]
+__all__ = ["Proofs", "Wanted"]
 
 
-class Proof(NamedTuple):
-    """A proof is sent as a notification to this node's own channel.
+class Wanted(NamedTuple):
+    """Says that a beacon is wanted.
 
     Attributes:
-        payload: The payload of the notification.
-        through_pool: True where a connection of the pool sends it; else the listener's own does, which needs no other.
+        since: The xmax of the read that it is to prove.
+        insists: True where one is to be sent whatever others have sent.
     """
 
-    payload: str
-    through_pool: bool
+    since: int
+    insists: bool
 
 
-class _Sent(NamedTuple):
+class _Read(NamedTuple):
+    """A read that is not proved yet, in place of those that it outdates.
+
+    Attributes:
+        xmax: What proves it is at or above this.
+        at: When it was sent.
+        first: When the oldest of those that it stands for was sent.
+    """
+
+    xmax: int
     at: int
-    through_pool: bool
+    first: int
 
 
 class Proofs:
-    """Tells from the proofs of one node until when memory is in sync; every time is node time, in microseconds."""
+    """Tells from the reads of one node, and from what it hears, until when memory is in sync.
+
+    Every time is node time, in microseconds.
+    """
+
+    _STEPS = 64  # of `max_staleness`: of what is read in one of them only the oldest need be kept
 
     def __init__(self, max_staleness: int) -> None:
         self._max_staleness = max_staleness
-        self._sequence = 0
-        self._outstanding: dict[str, _Sent] = {}
-        self._established = False
-        self._proved = 0
-        self._tied = 0
+        self._step = max_staleness // self._STEPS
+        self.interval = max_staleness // 4
+        """The time from one read to the next, where no caller reads: of two beacons in a row one may be lost."""
         self.proved_until = 0
         """The end of the latest period in sync of any epoch, from which `stale_if_error` counts."""
+        self.start()
 
     def start(self) -> None:
-        """Begin a new epoch: proofs under way prove nothing any more."""
-        self._outstanding.clear()
-        self._established = False
-        self._proved = self._tied = 0
+        """Begin a new epoch: what was read and heard before proves nothing any more."""
+        self._unproved: list[
+            _Read
+        ] = []  # both the xmax and the time rise: no other read is proved sooner and later
+        self._heard = 0
+        self._proved = 0
+        self._began: int | None = None
 
-    def send(self, now: int, interval: int, epoch: int) -> Proof:
-        """Return the proof to send now; it goes through the pool where the newest tie is an `interval` old."""
-        through_pool = not self._established or now - self._tied >= interval
-        self._sequence += 1
-        payload = f"{epoch}.{self._sequence}"
-        self._outstanding[payload] = _Sent(now, through_pool)
-        return Proof(payload, through_pool)
+    def read(self, at: int, xmax: int) -> bool:
+        """Note a read of the listener's incarnation that was sent at this moment; return True where it is proved.
 
-    def drop(self, proof: Proof) -> None:
-        """Drop a proof that could not be sent."""
-        self._outstanding.pop(proof.payload, None)
-
-    def returned(self, payload: str) -> bool:
-        """Note that a proof came back; return True where it is of this epoch.
-
-        When it was sent is what counts, however late it comes back.
+        What proves it may have arrived before its answer.
         """
-        sent = self._outstanding.pop(payload, None)
-        if sent is None:
+        if xmax <= self._heard:
+            return self._prove(at)
+        reads = self._unproved
+        place = bisect_right(reads, xmax, key=_xmax)
+        if at <= self._proved or (place and at < reads[place - 1].at + self._step):
+            return False  # another is proved at least as soon, and is newer, or hardly older
+        start = place - 1 if place and reads[place - 1].xmax == xmax else place
+        end = bisect_right(reads, at, lo=place, key=_at)
+        outdated = reads[start:end]
+        reads[start:end] = [_Read(xmax, at, min([at, *(read.first for read in outdated)]))]
+        if reads[0].at + self._max_staleness <= at:
+            del reads[0]  # its proof would be over
+        return False
+
+    def heard(self, xid: int) -> bool:
+        """Note that an event of this transaction has arrived; return True where it proves a read."""
+        self._began = None
+        if xid <= self._heard:
             return False
-        self._proved = max(self._proved, sent.at)
-        if sent.through_pool:
-            self._established = True
-            self._tied = max(self._tied, sent.at)
+        self._heard = xid
+        count = bisect_right(self._unproved, xid, key=_xmax)
+        if not count:
+            return False
+        newest = self._unproved[count - 1].at
+        del self._unproved[:count]
+        return self._prove(newest)
+
+    def _prove(self, at: int) -> bool:
+        if at <= self._proved:
+            return False
+        self._proved = at
         return True
 
-    def tie(self, began: int) -> bool:
-        """Note that a read or write which began at this moment came from the listener's incarnation.
+    def wanted(self, now: int) -> Wanted | None:
+        """Return what to ask for beside the next read; None: what was read is proved, or young.
 
-        Before a proof came through the pool that says little: behind a transaction pooler the incarnation is right, the
-        listener's own proofs return, and events do not arrive.
-
-        Returns:
-            True where that lengthens the period in sync. Most of the time it does not: the newest proof is the older of
-            the two that bound it.
+        The first proof of an epoch is waited for, so it is asked for at once.
         """
-        if not self._established or began <= self._tied:
-            return False
-        lengthens = self._tied < self._proved
-        self._tied = began
-        return lengthens
+        if not self._unproved:
+            return None
+        oldest = self._unproved[0]
+        age = now - oldest.first
+        if self._proved and age < self.interval * 3 // 4:  # a timer may be early
+            return None
+        return Wanted(oldest.xmax, age >= self.interval * 7 // 4)
+
+    def began(self, wanted: Wanted, now: int) -> None:
+        """Note that a beacon as it was wanted is committed: it has to arrive, or has arrived already."""
+        if self._began is None and wanted.since > self._heard:
+            self._began = now
 
     def in_sync_until(self) -> int:
         """Return the node time until which memory is in sync; 0 before the first proof of this epoch."""
-        if not self._established:
+        if not self._proved:
             return 0
-        until = min(self._proved, self._tied) + self._max_staleness
+        until = self._proved + self._max_staleness
         self.proved_until = max(self.proved_until, until)
         return until
 
     def silent(self, now: int) -> bool:
-        """Return True where a proof has been under way for so long that the connection must be dead."""
-        oldest = min((sent.at for sent in self._outstanding.values()), default=now)
-        return now - oldest > self._max_staleness
+        """Return True where beacons began, and nothing was heard for so long that the connection must be dead."""
+        return self._began is not None and now - self._began > self._max_staleness
 
     def age(self, now: int) -> int | None:
-        """Return how long ago the newest proof of this epoch was sent, None before the first."""
+        """Return how long ago the newest proved read of this epoch was sent, None before the first."""
         return now - self._proved if self._proved else None
 
 
-class Nodes:
-    """Counts the nodes that share the database, by the origins of events."""
+def _xmax(read: _Read) -> int:
+    return read.xmax
 
-    _REMEMBERED = 600 * 1_000_000
-    _MOST = 1024
 
-    def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
-
-    def saw(self, origin: str, now: int) -> None:
-        """Note that an event of this node was heard now."""
-        if origin in self._seen or len(self._seen) < self._MOST:
-            self._seen[origin] = now
-
-    def count(self, now: int) -> int:
-        """Return the number of nodes that were heard of in the last ten minutes."""
-        for origin in [origin for origin, at in self._seen.items() if now - at > self._REMEMBERED]:
-            del self._seen[origin]
-        return len(self._seen)
+def _at(read: _Read) -> int:
+    return read.at

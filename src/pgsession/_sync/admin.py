@@ -166,7 +166,7 @@ class Admin:
         if choice == Choice(None, None, None, None):
             raise ValueError("user_id, group_id, active_within, older_than: one of them is needed, not none")
         with self._store() as store:
-            return store._walk(lambda after, options: self._sql.revoke(choice, after))
+            return store._walk(lambda after, options: self._sql.revoke(choice, after), lambda ended: None)
 
     # Locks and nodes
 

@@ -19,7 +19,7 @@ from pgsession.errors import OperationTimeout, PgSessionError
 from .store import STEP, Store
 
 _PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it
-_KINDS: Final = ("expired", "inactive", "attributes", "locks")
+_KINDS: Final = ("expired", "inactive", "attributes", "locks", "nodes")
 
 
 class Maintenance:

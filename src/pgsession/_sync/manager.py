@@ -149,7 +149,6 @@ class SessionManager(Reader):
         self._coherence = Coherence(
             self._cache,
             self._clock,
-            node=self._node,
             max_staleness=microseconds_of(config.max_staleness),
             stale_if_error=microseconds_of(config.stale_if_error),
             logger=self._logger,
@@ -324,7 +323,7 @@ class SessionManager(Reader):
             self._state = "forked"
         self._begin_anew()
         self._node = secrets.token_hex(8)
-        self._coherence.forked(self._node)
+        self._coherence.forked()
 
     # Reading: the compiled base class answers what is in memory, and calls these for the rest
 
@@ -409,8 +408,10 @@ class SessionManager(Reader):
         if not fill.future.begin():
             return
         try:
-            record, incarnation, now = runtime.store.read(fill.key, deadline)
-            verdict = self._coherence.close_fill(fill, record, incarnation, now, min_version=min_version)
+            record, incarnation, now, xmax = runtime.store.read(fill.key, deadline)
+            verdict = self._coherence.close_fill(
+                fill, record, incarnation, now, xmax, min_version=min_version
+            )
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()
             if verdict.reconnect:
@@ -901,7 +902,7 @@ class SessionManager(Reader):
         deadline = store.deadline()
         last = after._record if isinstance(after, Session) else None
         if key is not None:
-            last, _, _ = store.read(key, deadline)
+            last, *_ = store.read(key, deadline)
             if last is None or name != (last.user_id if subject == "user" else last.group_id):
                 raise SessionNotFoundError(UUID(bytes=key))
         position = None if last is None else (last.last_accessed, last.key)
@@ -1089,7 +1090,6 @@ class SessionManager(Reader):
             refused_tokens=self._refused_tokens,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
-            nodes=self._coherence.nodes,
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
 

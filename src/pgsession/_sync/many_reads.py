@@ -115,8 +115,10 @@ class ManyReads:
         """Read sessions once for all who wait for them (C10); the callers may come and go."""
         fills = [fill for fill in fills if fill.future.begin()]
         try:
-            records, incarnation, now = self._runtime.store.read_many([fill.key for fill in fills], deadline)
-            self._settle(fills, {record.key: record for record in records}, incarnation, now)
+            records, incarnation, now, xmax = self._runtime.store.read_many(
+                [fill.key for fill in fills], deadline
+            )
+            self._settle(fills, {record.key: record for record in records}, incarnation, now, xmax)
         except msgspec.DecodeError:  # of one of them, that plain SQL has stored
             for fill in fills:
                 self._fill_alone(fill, deadline)
@@ -125,16 +127,21 @@ class ManyReads:
 
     def _fill_alone(self, fill: Fill, deadline: float) -> None:
         try:
-            record, incarnation, now = self._runtime.store.read(fill.key, deadline)
-            self._settle([fill], {} if record is None else {fill.key: record}, incarnation, now)
+            record, incarnation, now, xmax = self._runtime.store.read(fill.key, deadline)
+            self._settle([fill], {} if record is None else {fill.key: record}, incarnation, now, xmax)
         except BaseException as error:
             self._give_up([fill], error)
 
     def _settle(
-        self, fills: list[Fill], records: dict[bytes, Record], incarnation: str | None, now: int
+        self,
+        fills: list[Fill],
+        records: dict[bytes, Record],
+        incarnation: str | None,
+        now: int,
+        xmax: int,
     ) -> None:
         answers = [(fill, records.get(fill.key)) for fill in fills]
-        verdicts = self._coherence.close_fills(answers, incarnation, now)
+        verdicts = self._coherence.close_fills(answers, incarnation, now, xmax)
         if self._cache.many_evicted_accesses:
             self._runtime.maintenance.write_accesses_soon()
         if any(verdict.reconnect for verdict in verdicts):

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import psycopg
 from psycopg import Notify
 from psycopg import errors as pg
 
-from pgsession._concurrency import BackgroundLoop, Event, left_until
+from pgsession._concurrency import BackgroundLoop, Event, deadline_in, left_until
 from pgsession._database.statements import Statements
 from pgsession._protocol import events
 from pgsession._protocol.coherence import Coherence, LockChanges
@@ -23,6 +24,7 @@ from .subscription import Secret, Subscription
 
 LISTENING_WITHIN = 10.0  # seconds for a listener to begin to listen
 _SECOND = 1_000_000
+_SIGN_OF_LIFE = 60 * _SECOND  # a fifth of the time after which a silent node counts as gone
 _QUEUE_WARNING = (
     0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
 )
@@ -37,20 +39,21 @@ _PAST_THE_POOLER = (
 class Synchronizer:
     """Passes what a listener hears on to the cache's coherence.
 
-    The channels have names that follow from a secret of the database's: the listener learns them with each connection.
+    The channel has a name that follows from a secret of the database's: the listener learns it with each connection.
     When the secret changes, a last event on the old channel says so, and the listener is connected again.
 
     One background loop does everything that takes a round trip: after each (re)connection of the listener the resync,
-    then a proof every `Coherence.proof_interval`. Events are applied as they come, also meanwhile.
+    then a read of the database every `Coherence.read_interval`, with a beacon where one is wanted, and now and then the
+    word that the node is still there. Events are applied as they come, also meanwhile.
 
     Args:
         listener: The listener, open; it stays its owner's.
         store: The database, through the pool.
         coherence: Decides what everything means for the cache.
         statements: The SQL of the tables that this node uses.
-        node: The id of the node.
         clock_now: Returns node time, in microseconds.
         max_staleness: Seconds after which a question to the listener's server, or a first proof, is given up.
+        serves_for: Microseconds after its last proof for which the node may serve from memory, whatever happens.
         on_lock_changes: Called with what an event says about locks.
         logger: Takes what an operator should know.
     """
@@ -62,9 +65,9 @@ class Synchronizer:
         coherence: Coherence,
         statements: Statements,
         *,
-        node: str,
         clock_now: Callable[[], int],
         max_staleness: float,
+        serves_for: int,
         on_lock_changes: Callable[[LockChanges], None],
         on_lost: Callable[[], None],
         logger: logging.Logger,
@@ -73,25 +76,33 @@ class Synchronizer:
         self._store = store
         self._coherence = coherence
         self._sql = statements
-        self._node = node
         self._now = clock_now
         self._patience = max_staleness
+        self._serves_for = serves_for
         self._on_lock_changes = on_lock_changes
         self._tell_lost = on_lost
         self._logger = logger
-        self._proofs = self._subscription(events.proofs(node), self._on_proof)
-        self._events = self._subscription(events.EVENTS, self._on_event, self._on_connected, self._on_error)
+        self._events = Subscription(
+            "",
+            self._on_event,
+            self._on_connected,
+            self._on_error,
+            None,
+            Secret(statements.listen, events.EVENTS),
+        )
         self._loop = BackgroundLoop(logger)
         self._stopping = Event()
         self._wake = Event()
         self._proved = Event()
         self._hooked = False
         self._connected = False
-        self._incarnation = ""
+        self._registered = False
+        self._registered_at = 0  # in node time
         self._since = 0  # the loss of the listener after which it was connected
         self._synced = -1  # the epoch for which the cache was compared with the database
         self.queue_usage = 0.0
         self.failure: str | None = None  # why the last step failed; None: it did not
+        self.nodes = 0
 
     def start(self) -> None:
         """Listen, and return once the node is in sync.
@@ -105,7 +116,7 @@ class Synchronizer:
         self._listener.add_lost_hook(self._on_lost)
         self._refuse_what_cannot_work()
         try:
-            self._listener._hear(self._proofs, LISTENING_WITHIN)
+            self._register()
             self._since = self._coherence.on_lost()
             self._listener._hear(self._events, LISTENING_WITHIN)
         except TimeoutError as error:
@@ -116,7 +127,7 @@ class Synchronizer:
             raise ListenerError(_ELSEWHERE) from error
         self._connected = True
         self._synchronize()
-        proved = self._prove_once(self._patience)
+        proved = self._prove_first(deadline_in(self._patience))
         if self._stopping.is_set():
             raise ListenerError("the manager was closed before it was in sync")
         if not proved:
@@ -135,8 +146,11 @@ class Synchronizer:
         self._hooked = False
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
-        self._unlisten(self._events, deadline)
-        self._unlisten(self._proofs, deadline)
+        try:
+            self._listener._stop_hearing(self._events, left_until(deadline))
+        except (TimeoutError, psycopg.Error, PgSessionError):
+            pass  # it has no connection, so it does not listen; or it stops once the server has answered
+        self._unregister(deadline)
 
     def give_up(self) -> None:
         """Begin nothing more; a `start` that is under way fails."""
@@ -144,21 +158,18 @@ class Synchronizer:
         self._wake.set()
         self._proved.set()
 
-    def _unlisten(self, subscription: Subscription, deadline: float) -> None:
-        try:
-            self._listener._stop_hearing(subscription, left_until(deadline))
-        except (TimeoutError, psycopg.Error, PgSessionError):
-            pass  # it has no connection, so it does not listen; or it stops once the server has answered
+    def _register(self) -> None:
+        self._registered = True
+        at = self._now()
+        self.nodes = self._store.register(self._serves_for)
+        self._registered_at = at
 
-    def _subscription(
-        self,
-        label: str,
-        on_notification: Callable[[Notify], object],
-        on_out_of_sync: Callable[[str], object] | None = None,
-        on_error: Callable[[str, Exception], object] | None = None,
-    ) -> Subscription:
-        secret = Secret(self._sql.listen, label)
-        return Subscription("", on_notification, on_out_of_sync, on_error, None, secret)
+    def _unregister(self, deadline: float) -> None:
+        if self._registered:
+            try:
+                self._store.unregister(deadline)
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.info("this node stays registered until a cleanup: %s", error)
 
     def reconnect(self) -> None:
         """Connect the listener again: the server that is read is not the one that is listened to."""
@@ -174,9 +185,7 @@ class Synchronizer:
             self._on_lock_changes(heard.locks)
         if heard.moved:
             self.reconnect()
-
-    def _on_proof(self, notification: Notify) -> None:
-        if self._coherence.proof_returned(notification.payload):
+        if self._coherence.in_sync:
             self._proved.set()
 
     def _on_lost(self) -> None:
@@ -197,13 +206,15 @@ class Synchronizer:
 
     def _keep_in_step(self) -> None:
         delay = 0.05
+        pause = self._coherence.read_interval / _SECOND
         while not self._stopping.is_set():
+            self._wake.wait(pause)
             self._wake.clear()
             try:
                 self._step()
                 self.failure = None
                 delay = 0.05
-                pause = self._coherence.proof_interval / _SECOND
+                pause = self._coherence.read_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
                 if self._stopping.is_set():
                     return
@@ -215,40 +226,41 @@ class Synchronizer:
                 self._logger.warning("the listener did not answer, connecting it again")
                 self.reconnect()
                 pause = delay
-            self._wake.wait(pause)
 
     def _step(self) -> None:
-        if not self._connected:
+        if self._stopping.is_set() or not self._connected:
             return
         if self._coherence.listener_silent:
             raise TimeoutError
         if self._synced == self._coherence.epoch:
-            self._prove()
-            self._watch_queue()
+            if self._now() - self._registered_at >= _SIGN_OF_LIFE:
+                self._register()
+            self._read()
         else:
             self._synchronize()
 
     def _synchronize(self) -> None:
-        """Learn where LISTEN is active, compare what is cached, and prove that events arrive.
+        """Learn where LISTEN is active, compare what is cached, and ask for the proof that events arrive.
 
-        The proof goes through the pool, and nothing else through the listener meanwhile: a transaction pooler passes
+        All goes through the pool, and from here on nothing through the listener: a transaction pooler passes
         notifications on together with the answer to a query.
         """
         since = self._since
         self._refuse_what_cannot_work()
-        self._incarnation = incarnation = self._store.incarnate()
+        incarnation = self._store.incarnate()
         if self._incarnation_of_listener() != incarnation:
             self._listener.reconnect()
             raise ListenerError(_ELSEWHERE)
+        self._register()  # before anything enters the cache
         if self._coherence.on_listening(incarnation, since=since) is None:
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
-        differing, answered_by = self._store.resync(resync)
-        if answered_by != incarnation:
+        differing = self._store.resync(resync)
+        if differing is None:
             raise ListenerError("the database server changed during the resync")
         if self._coherence.resynced(resync, differing):
             self._synced = resync.epoch
-            self._prove()
+            self._read()
 
     def _refuse_what_cannot_work(self) -> None:
         pid = self._listener.pid
@@ -263,39 +275,39 @@ class Synchronizer:
         if server_process != pid and pid == self._listener.pid:
             raise ListenerError("the listener is connected to a pooler" + _PAST_THE_POOLER)
 
-    def _prove(self) -> None:
-        proof = self._coherence.next_proof()
-        try:
-            asked = self._now()
-            if proof.through_pool:
-                database_time, incarnation = self._store.prove(proof.payload)
-            else:
-                database_time, incarnation = self._ask_listener(proof.payload)
-            if incarnation != self._incarnation:
-                self.reconnect()
-                raise ListenerError("the tables were made anew, or the database server changed")
-            self._coherence.clock_sample(asked, self._now(), database_time)
-        except BaseException:
-            self._coherence.proof_failed(proof)
-            raise
+    def _read(self) -> None:
+        """Read the database, and have a beacon sent where one is wanted."""
+        epoch, asked = self._coherence.epoch, self._now()
+        wanted = self._coherence.wanted_beacon()
+        if wanted is None:
+            database_time, self.queue_usage = self._store.look()
+        else:
+            database_time = self._store.send_beacon(wanted)
+        if self._coherence.epoch != epoch:
+            raise ListenerError(
+                "the listener was lost, the tables were made anew, or the database server changed"
+            )
+        self._coherence.clock_sample(asked, self._now(), database_time)
+        self._watch_queue()
 
-    def _prove_once(self, timeout: float) -> bool:
-        """Wait for a proof; return True where one has come back in time."""
-        return self._proved.wait(timeout)
-
-    def _ask_listener(self, payload: str = "") -> tuple[int, str | None]:
-        rows = self._listener.execute(self._sql.proof, (self._node, payload), timeout=self._patience)
-        return rows[0][0], rows[0][1]
+    def _prove_first(self, deadline: float) -> bool:
+        """Wait for the first proof, asking for beacons meanwhile; return True where it has come in time."""
+        while not (self._coherence.in_sync or self._stopping.is_set()):
+            if self._proved.wait(self._coherence.read_interval / _SECOND):
+                break
+            if not left_until(deadline):
+                return False
+            self._read()
+        return True
 
     def _incarnation_of_listener(self) -> str | None:
         try:
-            return (self._ask_listener())[1]
-        except (pg.UndefinedFunction, pg.InvalidSchemaName):
+            rows = self._listener.execute(self._sql.where, (), timeout=self._patience)
+        except (pg.UndefinedTable, pg.InvalidSchemaName):
             return None  # another database, where there are no tables of ours
+        return cast("str | None", rows[0][0])
 
     def _watch_queue(self) -> None:
-        rows = self._listener.execute(self._sql.queue_usage, (), timeout=self._patience)
-        self.queue_usage = float(rows[0][0])
         if self.queue_usage > _QUEUE_WARNING:
             self._logger.warning(
                 "PostgreSQL's notification queue is %d %% full; a session that listens inside a long transaction "

@@ -6,6 +6,6 @@ BEGIN
         events := {channel};
     END IF;
     FOR start IN 1 .. coalesce(cardinality(items), 0) BY a_payload LOOP
-        PERFORM pg_notify(events, origin || ' ' || array_to_string(items[start : start + a_payload - 1], ' '));
+        PERFORM pg_notify(events, {sender(origin)} || ' ' || array_to_string(items[start : start + a_payload - 1], ' '));
     END LOOP;
 END $pgsession$;

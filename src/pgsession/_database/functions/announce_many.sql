@@ -6,7 +6,7 @@ BEGIN
         PERFORM {announce}(NULL::text, node, (SELECT array_agg(concat(kind, {hex(x.id)}, ':' || x.version))
                                   FROM unnest(ids, versions) x(id, version)), {sessions_a_payload});
     ELSIF cardinality(ids) > {sessions_a_payload} THEN
-        PERFORM pg_notify({channel}, node || CASE scope WHEN 'user' THEN ' U' WHEN 'group' THEN ' G' ELSE ' A' END
+        PERFORM pg_notify({channel}, {sender(node)} || CASE scope WHEN 'user' THEN ' U' WHEN 'group' THEN ' G' ELSE ' A' END
                           || CASE scope WHEN 'all' THEN '' ELSE {hex_text(subject)} END);
     END IF;
 END $pgsession$;

@@ -4,6 +4,7 @@
 --                 update; last is null when the walk is over
 --   'attributes'  past their expiry: they were invisible already, so no version is raised and nobody is told
 --   'locks'       whose lease ran out
+--   'nodes'       that said long ago that they are there, and have nothing left that they may serve
 CREATE FUNCTION {cleanup}(node text, what text, inactivity bigint, after uuid, size integer,
                           OUT last uuid, OUT removed bigint, OUT busy boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
@@ -38,6 +39,11 @@ BEGIN
         WHEN 'locks' THEN
             DELETE FROM {locks} WHERE resource = ANY (ARRAY(
                 SELECT l.resource FROM {locks} l WHERE l.expires_at <= moment ORDER BY l.expires_at LIMIT size
+                FOR UPDATE SKIP LOCKED));
+            GET DIAGNOSTICS removed = ROW_COUNT;
+        WHEN 'nodes' THEN
+            DELETE FROM {nodes} n WHERE n.node = ANY (ARRAY(
+                SELECT n.node FROM {nodes} n WHERE n.registered_at + n.serves_for < moment - {silence} LIMIT size
                 FOR UPDATE SKIP LOCKED));
             GET DIAGNOSTICS removed = ROW_COUNT;
     END CASE;

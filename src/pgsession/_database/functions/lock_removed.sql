@@ -5,6 +5,6 @@ BEGIN
     IF TG_RELID <> {locks_oid} THEN
         {refuse_table};
     END IF;
-    PERFORM pg_notify({channel}, {plain} || ' ' || {lock_ended(OLD.resource, OLD.token)});
+    PERFORM pg_notify({channel}, {plain_sender} || ' ' || {lock_ended(OLD.resource, OLD.token)});
     RETURN NULL;
 END $pgsession$;

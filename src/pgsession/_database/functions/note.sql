@@ -16,13 +16,13 @@ BEGIN
         RETURN NULL;
     END IF;
     IF current_setting('session_replication_role') = 'replica' THEN
-        PERFORM pg_notify({channel}, {plain} || CASE sent WHEN 500 THEN ' A' ELSE item END),
+        PERFORM pg_notify({channel}, {plain_sender} || CASE sent WHEN 500 THEN ' A' ELSE item END),
                 set_config('pgsession.noted_payloads', (sent + 1)::text, true);
         RETURN NULL;
     END IF;
     IF length(noted) + length(item) > 7900 THEN
         sent := sent + 1;
-        PERFORM pg_notify({channel}, {plain} || CASE WHEN sent <= 500 AND noted ~ {items} THEN noted ELSE ' A' END),
+        PERFORM pg_notify({channel}, {plain_sender} || CASE WHEN sent <= 500 AND noted ~ {items} THEN noted ELSE ' A' END),
                 set_config('pgsession.noted_payloads', sent::text, true);
         noted := '';
     END IF;

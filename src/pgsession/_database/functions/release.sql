@@ -8,6 +8,6 @@ BEGIN
     DELETE FROM {locks} l WHERE l.resource = name AND l.owner = holder RETURNING l.expires_at INTO ends;
     IF FOUND THEN
         in_time := ends > clock_timestamp();
-        PERFORM pg_notify({channel}, node || ' l' || {hex_text(name)});
+        PERFORM pg_notify({channel}, {sender(node)} || ' l' || {hex_text(name)});
     END IF;
 END $pgsession$;

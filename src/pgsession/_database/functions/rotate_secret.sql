@@ -9,7 +9,7 @@ DECLARE
     kept uuid;
 BEGIN
     LOCK TABLE {incarnation} IN ACCESS EXCLUSIVE MODE;
-    PERFORM pg_notify({channel}, {plain} || {moved});
+    PERFORM pg_notify({channel}, {plain_sender} || {moved});
     SELECT i.incarnation INTO kept FROM {incarnation} i;
     TRUNCATE {incarnation};
     PERFORM set_config('pgsession.own', 'on', true);

@@ -1,7 +1,6 @@
--- Sends a payload of a node to every node.
-CREATE FUNCTION {send}(payload text, OUT now bigint)
+-- Sends items of a node to every node.
+CREATE FUNCTION {send}(node text, items text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 BEGIN
-    PERFORM pg_notify({channel}, payload);
-    now := {us(clock_timestamp())};
+    PERFORM pg_notify({channel}, {sender(node)} || ' ' || items);
 END $pgsession$;

@@ -9,7 +9,7 @@ BEGIN
         {refuse_table};
     END IF;
     IF noted <> '' THEN
-        PERFORM pg_notify({channel}, {plain} || CASE WHEN noted ~ {items} THEN noted ELSE ' A' END),
+        PERFORM pg_notify({channel}, {plain_sender} || CASE WHEN noted ~ {items} THEN noted ELSE ' A' END),
                 set_config('pgsession.noted', '', true);
     END IF;
     RETURN NULL;

@@ -26,7 +26,7 @@ BEGIN
     ELSE
         UPDATE {sessions} SET version = version + 1, updated_at = moment;
     END IF;
-    PERFORM pg_notify({channel}, {plain} || ' A');
+    PERFORM pg_notify({channel}, {plain_sender} || ' A');
     PERFORM set_config('pgsession.own', own, true);
     RETURN NULL;
 END $pgsession$;

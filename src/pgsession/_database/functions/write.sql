@@ -12,6 +12,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $pgsession$
 DECLARE
+    seen xid8 := pg_snapshot_xmax(pg_current_snapshot());  -- first: before this transaction has an id of its own
     noted text := set_config('pgsession.own', 'on', true) || set_config('pgsession.batch', mark, false);
     idle interval := inactivity * interval '1 microsecond';
     ran_on text;
@@ -33,5 +34,5 @@ BEGIN
     IF deletes IS NOT NULL THEN
         answer := concat_ws(',', answer, {write_deletes}(events, node, idle, waiting, {delete_arguments}));
     END IF;
-    RETURN '{{' || answer || '}}';
+    RETURN '{{"xmax":' || seen || ',' || answer || '}}';
 END $pgsession$;

@@ -88,6 +88,12 @@ CREATE UNLOGGED TABLE {nodes} (
     registered_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 
+-- One row: the transaction of the newest beacon. Unlogged, as the incarnation: after a crash transaction ids may be given out again.
+CREATE UNLOGGED TABLE {beacon} (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    xid xid8 NOT NULL
+) WITH (fillfactor = 50);
+
 -- Rows to lock: buckets 0 to 1,023 for users by their hash, -1 for the cleanup. Who has no rights on this table cannot
 -- hold up anybody, as he could with advisory locks, whose keys are visible.
 CREATE TABLE {buckets} (bucket integer PRIMARY KEY);
