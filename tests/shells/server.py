@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from pgsession._database.columns import Creates, Deletes, Updates
+from pgsession._database.columns import Accesses, Creates, Deletes, Updates
+from pgsession._protocol import events
 from pgsession._protocol.operations import Flag
 
 from .wire import BIGINT, BOOLEAN, BYTES, FLOAT, TEXT, UUID, Connection, Cut, Failure, Rows, Step
@@ -20,7 +21,8 @@ START = 1_700_000_000_000_000
 _FUNCTION = re.compile(r'"session_(\w+)_1"\(')
 _ELEMENT = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}]+)')
 _TRUE = ("t", "true", "1")  # as text, and in binary
-_UPDATES, _CREATES = len(Updates._fields), len(Creates._fields)
+_UPDATES, _CREATES, _ACCESSES = len(Updates._fields), len(Creates._fields), len(Accesses._fields)
+_NOT_STAMPED = ("write", "listen", "send")  # all others' answers end with the incarnation and the xmax
 
 
 class Commit(NamedTuple):
@@ -45,8 +47,8 @@ class Fate(NamedTuple):
 class Session:
     """A row, with its attributes."""
 
-    def __init__(self, key: str, user: str, now: int, expires: int) -> None:
-        self.key, self.user = key, user
+    def __init__(self, key: str, user: str, now: int, expires: int, generation: int) -> None:
+        self.key, self.user, self.generation = key, user, generation
         self.version = 1
         self.created = self.updated = now
         self.expires = expires
@@ -58,7 +60,7 @@ class Session:
         ]
         return json.dumps(
             [str(uuid.UUID(self.key)), self.version, self.user, None, self.created, self.updated, self.updated,
-             self.expires, True, sorted(attributes), 1, self.created, None]
+             self.expires, True, sorted(attributes), self.generation, self.created, None]
         )  # fmt: skip
 
 
@@ -75,6 +77,8 @@ class Server:
         self.held: set[str] = set()  # sessions whose rows somebody has locked
         self.released = asyncio.Event()
         self.incarnation = str(uuid.uuid4())
+        self.xid = 100  # of the last transaction that has notified: they complete in the order of their ids
+        self.beacon = 0
         self.up = True
         self.cuts = 0
         self.connections: set[Connection] = set()
@@ -125,7 +129,7 @@ class Server:
         session = self.sessions.get(key)
         if session is not None and key not in self.held:
             self._change(session, {"n": str(marker)}, (), marker)
-            self._notify("events", f"{'0' * 16} u{key}:{session.version}")
+            self._notify("0" * 16, f"u{key}:{session.version}")
 
     # Units
 
@@ -176,8 +180,11 @@ class Server:
             return Rows()
         found = _FUNCTION.search(statement)
         if found:
+            stamp = (self.incarnation, self._xmax())
             answer: Rows = await getattr(self, f"_call_{found[1]}")(connection, *step.parameters)
-            return answer
+            if found[1] in _NOT_STAMPED:
+                return answer
+            return Rows((*answer.types, TEXT, TEXT), [(*row, *stamp) for row in answer.rows])
         return self._query(connection, statement, step.parameters)
 
     def _query(self, connection: Connection, statement: str, parameters: tuple[str | None, ...]) -> Rows:
@@ -189,10 +196,10 @@ class Server:
         if "pgsession.batch" in statement:
             return Rows((TEXT,), [(connection.state.get("mark"),)])
         if "queue_usage" in statement:
-            return Rows((FLOAT,), [(0.0,)])
-        if "c(id, version)" in statement:
-            keys, versions = _elements(parameters[0]), _elements(parameters[1])
-            differing = [k for k, v in zip(keys, versions, strict=True) if self._version(k) != int(v)]
+            return self._stamped(FLOAT, 0.0)
+        if "c(id, version, generation)" in statement:
+            cached = zip(*map(_elements, parameters), strict=True)
+            differing = [k for k, v, g in cached if self._identity(k) != (int(v), int(g))]
             return self._stamped(BYTES, bytes.fromhex("".join(differing)) or None)
         if "json_build_array" in statement and "string_agg" not in statement:
             session = self.sessions.get(parameters[0] or "")
@@ -200,13 +207,19 @@ class Server:
         if "json_build_array" in statement:
             mine = [session.snapshot() for session in self.sessions.values() if session.user == parameters[0]]
             return self._stamped(TEXT, f"[{','.join(mine)}]")
+        if "session_incarnation" in statement:
+            return Rows((TEXT,), [(self.incarnation,)])
         return Rows()
 
     def _stamped(self, kind: int, value: Any) -> Rows:
-        return Rows((TEXT, BIGINT, kind), [(self.incarnation, self.now(), value)])
+        return Rows((TEXT, BIGINT, kind, TEXT), [(self.incarnation, self.now(), value, self._xmax())])
 
-    def _version(self, key: str) -> int:
-        return self.sessions[key].version if key in self.sessions else 0
+    def _xmax(self) -> str:
+        return str(self.xid + 1)
+
+    def _identity(self, key: str) -> tuple[int, int]:
+        session = self.sessions.get(key)
+        return (session.version, session.generation) if session else (0, 0)
 
     # Functions
 
@@ -218,13 +231,26 @@ class Server:
         (ears.add if begins in _TRUE else ears.discard)(connection)
         return Rows((TEXT,), [(label,)])
 
-    async def _call_prove(self, connection: Connection, node: str, proof: str) -> Rows:
-        self._notify(f"proof {node}", proof)
-        return Rows((BIGINT, TEXT), [(self.now(), self.incarnation)])
+    async def _call_register(self, connection: Connection, node: str, serves_for: str) -> Rows:
+        return Rows((BIGINT,), [(1,)])
 
-    async def _call_send(self, connection: Connection, payload: str) -> Rows:
-        self._notify("events", payload)
-        return Rows((BIGINT,), [(self.now(),)])
+    async def _call_unregister(self, connection: Connection, node: str) -> Rows:
+        return Rows((TEXT,), [("",)])
+
+    async def _call_send_beacon(self, connection: Connection, node: str, since: str, insists: str) -> Rows:
+        began = self.beacon >= int(since)
+        if insists in _TRUE or not began:
+
+            def send() -> None:
+                self._notify(node)
+                self.beacon = self.xid
+
+            self._staged(connection).append(send)
+        return Rows((BIGINT, BOOLEAN), [(self.now(), True)])
+
+    async def _call_send(self, connection: Connection, node: str, items: str) -> Rows:
+        self._notify(node, items)
+        return Rows((TEXT,), [("",)])
 
     async def _call_write_accesses(self, connection: Connection, *parameters: str) -> Rows:
         return Rows((BYTES,), [(None,)])
@@ -246,19 +272,24 @@ class Server:
                 self._end(session, node)
 
         self._staged(connection).append(end)
-        return Rows((UUID, BIGINT, BIGINT), [(None, len(free), len(mine) - len(free))])
+        ended = bytes.fromhex("".join(session.key for session in free)) or None
+        return Rows((UUID, BIGINT, BIGINT, BYTES), [(None, len(free), len(mine) - len(free), ended)])
 
     async def _call_write(self, connection: Connection, node: str, mark: str, *rest: str | None) -> Rows:
         waiting = rest[1] in _TRUE
         updates = Updates(*rest[2 : 2 + _UPDATES])
         creates = Creates(*rest[4 + _UPDATES : 4 + _UPDATES + _CREATES])
-        deletes = Deletes(*rest[4 + _UPDATES + _CREATES :])
+        deletes = Deletes(*rest[4 + _UPDATES + _CREATES + _ACCESSES :])
         staged = self._staged(connection)
         staged.append(lambda: connection.state.update(mark=mark))
         keys = _elements(updates.ids) + _elements(deletes.deletes)
         if waiting:
             await self._wait_for(connection, keys)
-        answer: dict[str, Any] = {"incarnation": self.incarnation, "updated_at": self.now()}
+        answer: dict[str, Any] = {
+            "incarnation": self.incarnation,
+            "xmax": self.xid + 1,
+            "updated_at": self.now(),
+        }
         self._create(creates, answer, staged)
         self._update(updates, node, answer, staged)
         self._delete(deletes, node, answer, staged)
@@ -280,10 +311,11 @@ class Server:
         answer["created_at"] = now
         users, expiries = _elements(creates.new_user_ids), _elements(creates.new_expiries)
         attributes = _attributes(creates.new_ends, creates.new_keys, creates.new_values)
-        for key, user, expires, sets in zip(
-            _elements(creates.new_ids), users, expiries, attributes, strict=True
+        generations = _elements(creates.new_generations)
+        for key, user, expires, generation, sets in zip(
+            _elements(creates.new_ids), users, expiries, generations, attributes, strict=True
         ):
-            session = Session(key, user, now, int(expires))
+            session = Session(key, user, now, int(expires), int(generation))
             session.version = now - 1  # versions begin at the database's clock
             staged.append(lambda session=session, sets=sets: self._change(session, sets, (), _marker(sets)))  # type: ignore[misc]
 
@@ -293,31 +325,36 @@ class Server:
         for name in ("written", "versions", "snapshots", "refused"):
             answer[name] = []
         attributes = _attributes(updates.set_ends, updates.set_keys, updates.set_values)
+        ids, incarnations = _elements(updates.ids), _elements(updates.incarnations)
         rows = zip(
-            _elements(updates.ids),
+            ids,
             _elements(updates.bases),
+            incarnations if len(incarnations) > 1 else incarnations * len(ids),
             _elements(updates.flags),
             attributes,
             strict=True,
         )
-        for number, (key, base, flags, sets) in enumerate(rows, 1):
+        for number, (key, base, incarnation, flags, sets) in enumerate(rows, 1):
             session = self.sessions.get(key)
+            based_on_this = (
+                session is not None and incarnation == self.incarnation and int(base) == session.version
+            )
             if session is None:
                 answer["refused"].append([number, "gone"])
             elif key in self.held:
                 answer["refused"].append([number, "locked"])
-            elif int(flags) & Flag.CHECK_SESSION and int(base) != session.version:
+            elif int(flags) & Flag.CHECK_SESSION and not based_on_this:
                 answer["refused"].append([number, "session", session.version])
             else:
                 answer["written"].append(number)
                 answer["versions"].append(session.version + 1)
-                if int(base) != session.version:
+                if not based_on_this:
                     answer["snapshots"].append([number, self._after(session, sets)])
                 staged.append(lambda session=session, sets=sets: self._save(session, sets, node))  # type: ignore[misc]
 
     def _after(self, session: Session, sets: dict[str, str]) -> str:
         """What a session is after a write that is only staged yet."""
-        after = Session(session.key, session.user, session.created, session.expires)
+        after = Session(session.key, session.user, session.created, session.expires, session.generation)
         after.version = session.version + 1
         after.updated = self.now()
         after.attributes = {
@@ -355,7 +392,7 @@ class Server:
 
     def _save(self, session: Session, sets: dict[str, str], node: str) -> None:
         self._change(session, sets, (), _marker(sets))
-        self._notify("events", f"{node} u{session.key}:{session.version}")
+        self._notify(node, f"u{session.key}:{session.version}")
 
     def _change(
         self, session: Session, sets: dict[str, str], drops: tuple[str, ...], marker: int | None
@@ -369,11 +406,12 @@ class Server:
     def _end(self, session: Session, node: str) -> None:
         if self.sessions.pop(session.key, None) is not None:
             self.commits.append(Commit(self.now() / 1e6, session.key, session.version + 1, None))
-            self._notify("events", f"{node} d{session.key}")
+            self._notify(node, f"d{session.key}")
 
-    def _notify(self, label: str, payload: str) -> None:
-        for connection in list(self.listening.get(label, ())):
-            connection.notify(label, payload)
+    def _notify(self, node: str, items: str = "") -> None:
+        self.xid += 1
+        for connection in list(self.listening.get(events.EVENTS, ())):
+            connection.notify(events.EVENTS, events.payload(node, self.xid, items))
 
 
 def _elements(array: str | None) -> list[str]:
@@ -400,6 +438,6 @@ def _markers(step: Step) -> Iterator[int]:
         rest = step.parameters[2:]
         for array in (
             Updates(*rest[2 : 2 + _UPDATES]).set_values,
-            Creates(*rest[4 + _UPDATES : -1]).new_values,
+            Creates(*rest[4 + _UPDATES : 4 + _UPDATES + _CREATES]).new_values,
         ):
             yield from map(int, _elements(array))

@@ -318,7 +318,8 @@ class World:
             return
         self._advance(1)
         self._at_once(node, self.get, b, c)
-        group = self.update(row, origin=_PLAIN, regroup=True).group
+        moved = self.transaction(None, lambda: self.update(row, origin=_PLAIN, regroup=True))
+        group = moved.group
         if group is not None:
             ending = Wide(node, "delete" if c & 1 else "attribute", events.GroupChanged(group))
             node.operations.append(ending)

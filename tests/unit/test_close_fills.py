@@ -27,9 +27,7 @@ def coherence() -> Coherence:
     cache = Cache(
         10, clock, inactivity=3600 * SECOND, access_interval=SECOND, lifetime=0, max_attribute_length=100
     )
-    made = Coherence(
-        cache, clock, node="0" * 16, max_staleness=10 * SECOND, logger=logging.getLogger("pgsession.test")
-    )
+    made = Coherence(cache, clock, max_staleness=10 * SECOND, logger=logging.getLogger("pgsession.test"))
     assert made.on_listening("one") is not None
     return made
 
@@ -40,7 +38,7 @@ def opened(coherence: Coherence) -> list[Fill]:
 
 def test_each_enters_by_its_own_lease(coherence: Coherence) -> None:
     fills = opened(coherence)
-    coherence.on_event(f"{'1' * 16} d{KEYS[1].hex()}")
+    coherence.on_event(f"{'1' * 16} 9 d{KEYS[1].hex()}")
     answers = [(fills[0], record(KEYS[0])), (fills[1], record(KEYS[1])), (fills[2], None)]
     verdicts = coherence.close_fills(answers, "one", NOW, 7)
     assert verdicts == [Verdict.CACHED, Verdict.NOT_CACHED, Verdict.NOT_CACHED]

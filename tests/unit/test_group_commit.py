@@ -22,7 +22,7 @@ from pgsession._core.record import Record
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.coherence import Coherence
-from pgsession._protocol.operations import Create, Delete, Update
+from pgsession._protocol.operations import Create, Delete, Room, Update
 
 LOG = logging.getLogger("tests.group_commit")
 K, OTHER = bytes(15) + b"k", bytes(15) + b"o"
@@ -328,9 +328,9 @@ async def test_what_waits_for_its_next_try_was_not_done(store: Store, group_comm
 async def test_whom_a_login_evicts_is_served_no_more(
     store: Store, group_commit: AsyncGroupCommit, cache: Cache
 ) -> None:
-    create = Create(OTHER, 1, "u", None, 100, False, [], 1, "evict", [])
+    create = Create(OTHER, 1, "u", None, 100, False, [], Room(1, evicts=True, accesses=[]))
     write = asyncio.create_task(group_commit.write(create))
-    answer = '{"incarnation":"a","created_at":5,"evicted":["' + K.hex() + '"]}'
+    answer = '{"incarnation":"a","xmax":7,"created_at":5,"evicted":["' + K.hex() + '"]}'
     (await store.until(1)).answer.set_result(answer)
     assert (await write).key == OTHER
     assert cache.versions()[0] == [OTHER]
@@ -344,9 +344,9 @@ async def test_a_write_on_another_server_has_the_listener_connected_again(
     wrong_servers: list[str],
     incarnation: str,
 ) -> None:
-    create = Create(OTHER, 1, "u", None, 100, False, [], 0, "evict", [])
+    create = Create(OTHER, 1, "u", None, 100, False, [], Room(0, evicts=True, accesses=[]))
     write = asyncio.create_task(group_commit.write(create))
-    (await store.until(1)).answer.set_result('{"incarnation":"' + incarnation + '","created_at":5}')
+    (await store.until(1)).answer.set_result('{"incarnation":"' + incarnation + '","xmax":7,"created_at":5}')
     await write
     assert wrong_servers == ["again"] * (incarnation == "b") and coherence.listening == (incarnation == "a")
 
@@ -362,7 +362,7 @@ async def test_what_conflicted_is_read_again(
         notify=True, notify_on_conflict=False,
     )  # fmt: skip
     write = asyncio.create_task(group_commit.write(update))
-    (await store.until(1)).answer.set_result('{"incarnation":"a","refused":[[1,"session",7]]}')
+    (await store.until(1)).answer.set_result('{"incarnation":"a","xmax":7,"refused":[[1,"session",7]]}')
     with pytest.raises(pgsession.SessionVersionConflict) as raised:
         await write
     assert raised.value.current == 7 and cache.version(K) == 0

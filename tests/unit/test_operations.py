@@ -10,9 +10,10 @@ import pytest
 import pgsession
 from pgsession._core.record import Record
 from pgsession._protocol.batch import Batch
-from pgsession._protocol.operations import Create, Flag, Update
+from pgsession._protocol.operations import Create, Flag, Room, Update
 
 K = bytes(15) + b"k"
+ROOM = Room(0, evicts=True, accesses=[])
 
 
 def record(**fields: Any) -> Record:
@@ -64,16 +65,16 @@ def test_an_update_asks_for_what_its_caller_does(options: dict[str, Any], flags:
 
 def test_a_new_session_shows_no_attribute_that_had_expired() -> None:
     attributes = [("a", b"1", None), ("b", b"1", 60), ("c", b"1", 61)]
-    create = Create(K, 1, "u", None, 900, True, attributes, 0, "evict", [])
-    assert [item[0] for item in create.saved(60).attributes()] == ["a", "c"]
+    create = Create(K, 1, "u", None, 900, True, attributes, ROOM)
+    assert [item[0] for item in create.saved(60, "i").attributes()] == ["a", "c"]
 
 
 def test_each_refusal_is_told_with_what_was_there() -> None:
     sent = Batch([update()])
-    ((_, conflict),) = sent.settle('{"incarnation":"i","refused":[[1,"session",7]]}').results
+    ((_, conflict),) = sent.settle('{"incarnation":"i","xmax":7,"refused":[[1,"session",7]]}').results
     assert isinstance(conflict, pgsession.SessionVersionConflict)
     assert (conflict.expected, conflict.current) == (3, 7)
-    ((_, conflict),) = sent.settle('{"incarnation":"i","refused":[[1,"attributes",["a"]]]}').results
+    ((_, conflict),) = sent.settle('{"incarnation":"i","xmax":7,"refused":[[1,"attributes",["a"]]]}').results
     assert isinstance(conflict, pgsession.AttributeVersionConflict)
 
 
@@ -96,6 +97,7 @@ def test_whose_copy_was_old_gets_what_the_database_has() -> None:
     ]
     answer = {
         "incarnation": "i",
+        "xmax": 7,
         "written": [1],
         "versions": [5],
         "updated_at": 60,
@@ -108,4 +110,4 @@ def test_whose_copy_was_old_gets_what_the_database_has() -> None:
 
 def test_a_create_without_an_answer_is_none() -> None:
     with pytest.raises(LookupError):
-        Batch([Create(K, 1, "u", None, 900, True, [], 0, "evict", [])]).settle('{"incarnation":"i"}')
+        Batch([Create(K, 1, "u", None, 900, True, [], ROOM)]).settle('{"incarnation":"i","xmax":7}')

@@ -13,20 +13,34 @@ from pgsession._async import store as store_module
 from pgsession._async.prober import AsyncProber
 from pgsession._async.store import AsyncStore
 from pgsession._concurrency import AsyncBackgroundTasks
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
 from pgsession._database.script import Script
 from pgsession._database.statements import Statements
 from pgsession._protocol.breaker import Breaker
+from pgsession._protocol.coherence import Coherence, Resync
 
 LOG = logging.getLogger("tests.store")
 NEXT = uuid.UUID(int=1)
+A, B = (bytes([number]) * 16 for number in (10, 11))
 
 
 @pytest.fixture
-def store() -> AsyncStore:
+def coherence() -> Coherence:
+    """It listens to the server whose incarnation is "a"."""
+    clock = Clock(manual=1)
+    cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
+    coherence = Coherence(cache, clock, max_staleness=10, stale_if_error=0, logger=LOG)
+    coherence.on_listening("a")
+    return coherence
+
+
+@pytest.fixture
+def store(coherence: Coherence) -> AsyncStore:
     prober = AsyncProber(Breaker(), None, ask_idle=None, timeout=1, on_down=lambda: None, logger=LOG)  # type: ignore[arg-type]
     return AsyncStore(
         None, Statements(), node="n" * 16, inactivity=1, commit="split", operation_timeout=1, limited=True,  # type: ignore[arg-type]
-        background=AsyncBackgroundTasks(LOG), prober=prober,
+        background=AsyncBackgroundTasks(LOG), prober=prober, coherence=coherence,
     )  # fmt: skip
 
 
@@ -48,20 +62,29 @@ def answering(store: AsyncStore, patch: pytest.MonkeyPatch, *answers: Any) -> li
 
 async def test_a_walk_counts_all_of_its_steps(store: AsyncStore, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = answering(
-        store, monkeypatch, (NEXT, 3, 0), (NEXT, 2, 1), (None, 0, 0), (NEXT, 1, 0), (None, 0, 0)
+        store,
+        monkeypatch,
+        (NEXT, 3, 0, A),
+        (NEXT, 2, 1, None),
+        (None, 0, 0, None),
+        (NEXT, 1, 0, B),
+        (None, 0, 0, None),
     )
-    assert await store.delete_all() == 6
+    ended: list[list[bytes]] = []
+    assert await store.delete_all(ended.append) == 6
     assert waits == [False, False, False, True, True], "then once more, for what somebody held"
+    assert ended == [[A], [], [], [B], []], "each step tells of what it ended"
 
 
 async def test_a_walk_tells_what_was_done_before_its_time_was_over(
     store: AsyncStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = pgsession.OperationTimeout("late")
-    answering(store, monkeypatch, (NEXT, 3, 1), (None, 0, 0), (NEXT, 2, 0), late)
+    answering(store, monkeypatch, (NEXT, 3, 1, A), (None, 0, 0, None), (NEXT, 2, 0, B), late)
+    ended: list[bytes] = []
     with pytest.raises(pgsession.OperationTimeout, match="but for 5 sessions") as raised:
-        await store.delete_all()
-    assert raised.value.done == 5
+        await store.delete_all(ended.extend)
+    assert raised.value.done == 5 and ended == [A, B]
 
 
 @pytest.mark.parametrize("second", ["a", "b"])
@@ -70,12 +93,11 @@ async def test_a_resync_is_the_answer_of_one_server(
 ) -> None:
     monkeypatch.setattr(store_module, "COMPARED", 2)
     keys = [bytes([number]) * 16 for number in range(3)]
-    answers = [("a", 0, keys[1]), (second, 0, keys[2])]
+    answers = [("a", 0, keys[1], "7"), (second, 0, keys[2], "7")]
 
     async def query(*_: Any, **options: Any) -> Any:
         return answers.pop(0)
 
     monkeypatch.setattr(store, "query", query)
-    found, answered_by = await store.resync(keys, [1, 1, 1])
-    assert answered_by == ("a" if second == "a" else None)
-    assert second == "b" or found == keys[1:]
+    found = await store.resync(Resync(1, keys, [1, 1, 1], [1, 1, 1]))
+    assert found == (keys[1:] if second == "a" else None)

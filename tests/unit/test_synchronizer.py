@@ -33,6 +33,7 @@ class Server:
         self.resynced_by = "a"
         self.where = (False, self.pid)
         self.queue = 0.0
+        self.registered = 0
         self.while_asked: Callable[[], None] = lambda: None
         self.lost: list[Callable[[], None]] = []
         self.reconnects = 0
@@ -52,9 +53,7 @@ class Server:
     async def execute(self, statement: str, parameters: Any, *, timeout: float) -> list[tuple[Any, ...]]:
         if "recovery" in statement:
             return [self.where]
-        if "queue" in statement:
-            return [(self.queue,)]
-        return [(0, self.listener_incarnation)]
+        return [(self.listener_incarnation,)]
 
     # As the store
 
@@ -62,9 +61,17 @@ class Server:
         self.while_asked()
         return self.incarnation
 
+    async def register(self, serves_for: int) -> int:
+        self.registered += 1
+        return 1
+
     async def resync(self, cached: Resync) -> list[bytes] | None:
         self.coherence.answered(self.coherence.asked(), self.incarnation, 7)
         return [] if self.resynced_by == self.incarnation else None
+
+    async def look(self) -> tuple[int, float]:
+        self.coherence.answered(self.coherence.asked(), self.incarnation, 7)
+        return 0, self.queue
 
     async def send_beacon(self, wanted: Wanted) -> int:
         self.synchronizer._on_event(_Notification(events.payload("0" * 16, wanted.since)))  # type: ignore[arg-type]
@@ -115,8 +122,10 @@ async def until_in_sync(coherence: Coherence) -> None:
     raise AssertionError("it is never in sync again")
 
 
-async def test_it_is_in_sync_when_everybody_agrees(started: AsyncSynchronizer, coherence: Coherence) -> None:
-    assert coherence.in_sync
+async def test_it_is_in_sync_when_everybody_agrees(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence
+) -> None:
+    assert coherence.in_sync and server.registered and started.nodes == 1
 
 
 async def test_after_each_connection_it_compares_anew(
@@ -168,11 +177,11 @@ async def test_a_silent_listener_is_connected_again(
 async def test_what_an_event_says_of_locks_and_channels_is_passed_on(
     started: AsyncSynchronizer, server: Server, coherence: Coherence
 ) -> None:
-    started._on_event(_Notification(f"{'0' * 16} l72"))  # type: ignore[arg-type]
+    started._on_event(_Notification(f"{'0' * 16} 8 l72"))  # type: ignore[arg-type]
     assert server.lock_changes == [LockChanges(("r",), ())]
-    started._on_event(_Notification(f"{'0' * 16} A"))  # type: ignore[arg-type]
+    started._on_event(_Notification(f"{'0' * 16} 9 A"))  # type: ignore[arg-type]
     assert len(server.lock_changes) == 1 and server.reconnects == 0 and coherence.in_sync
-    started._on_event(_Notification(f"{'0' * 16} M"))  # type: ignore[arg-type]
+    started._on_event(_Notification(f"{'0' * 16} 10 M"))  # type: ignore[arg-type]
     assert server.reconnects == 1 and not coherence.in_sync
 
 
@@ -194,13 +203,13 @@ async def test_a_listener_of_another_server_does_not_count(server: Server, coher
     assert not coherence.in_sync and server.reconnects == 1
 
 
-async def test_a_proof_of_another_server_does_not_count(
+async def test_a_read_of_another_server_does_not_count(
     started: AsyncSynchronizer, server: Server, coherence: Coherence
 ) -> None:
     server.incarnation = server.listener_incarnation = "b"
     with pytest.raises(pgsession.ListenerError, match="made anew"):
-        await started._prove()
-    assert not coherence.in_sync and server.reconnects >= 1
+        await started._read()
+    assert not coherence.in_sync
 
 
 async def test_a_listener_that_is_lost_while_its_server_is_asked_is_none(

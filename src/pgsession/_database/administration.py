@@ -50,7 +50,8 @@ _REVOKE = (
     f"WITH page AS MATERIALIZED (SELECT s.id FROM {{sessions}} s WHERE {_CHOSEN}"
     " AND s.id OPERATOR(pg_catalog.>) $5::pg_catalog.uuid ORDER BY s.id LIMIT $6::bigint), gone AS ("
     f"DELETE FROM {{sessions}} s USING page p WHERE s.id OPERATOR(pg_catalog.=) p.id AND {_CHOSEN} RETURNING 1)"
-    " SELECT (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1), (SELECT pg_catalog.count(*) FROM gone), 0, NULL, @settings"
+    " SELECT (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1), (SELECT pg_catalog.count(*) FROM gone), 0, NULL,"
+    " @settings"
 )
 _LOCKS = (
     "SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(l.resource, l.token, l.session_id,"

@@ -196,7 +196,7 @@ _LIST = (
     f" WHERE s.@column OPERATOR(pg_catalog.=) %s::pg_catalog.text AND {{live(s, {_NOW}, @idle)}}"
     " AND (%s::bigint IS NULL OR"
     " ROW({us(s.last_accessed)}, s.id) OPERATOR(pg_catalog.<) ROW(%s::bigint, %s::pg_catalog.uuid))"
-    " ORDER BY s.last_accessed DESC, s.id DESC LIMIT %s::bigint) s), {{xmax}}"
+    " ORDER BY s.last_accessed DESC, s.id DESC LIMIT %s::bigint) s), {xmax}"
 )
 _COUNT = (
     "SELECT pg_catalog.count(*) FROM {sessions} s"

@@ -493,7 +493,7 @@ class Store:
         end = self.deadline() if deadline is None else deadline
         asked = self._asked()
         row = self._apart(partial(self._run_script, lambda: script, None), end)
-        if row is not None:
+        if row is not None and asked is not None:
             self._is_elsewhere(asked, row[-2], row[-1])
         return row
 

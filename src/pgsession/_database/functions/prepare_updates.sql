@@ -6,6 +6,7 @@ CREATE FUNCTION {prepare_updates}(idle interval, waiting boolean, most_sessions 
     OUT held uuid[], OUT barred jsonb, OUT evicted text[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
+    here uuid := {current_incarnation};
     moment timestamptz;
     arriving bigint[]; arrivals uuid[]; arriving_users text[];
     busy bigint[]; later bigint[]; too_many bigint[];
@@ -32,7 +33,7 @@ BEGIN
     FROM unnest(ids, bases, flags, users) WITH ORDINALITY k(id, base, flags, user_id, i) JOIN {sessions} s ON s.id = k.id
     WHERE s.id = ANY (held) AND k.user_id <> '' AND NOT barred ? k.i::text AND {live(s, moment, idle)}
     AND k.base >= s.owner_since
-    AND NOT (k.flags & {check_session} <> 0 AND ({incarnation_of(k.i)} IS DISTINCT FROM {current_incarnation} OR k.base <> s.version));
+    AND NOT (k.flags & {check_session} <> 0 AND ({incarnation_of(k.i)} IS DISTINCT FROM here OR k.base <> s.version));
     IF arriving IS NOT NULL THEN
         SELECT r.too_many, r.overtaken || r.locked, r.evicted INTO too_many, later, evicted
         FROM {make_room}(idle, waiting, most_sessions, evicts, arrivals, arriving_users, accessed_ids, accessed_at) r;
