@@ -30,7 +30,7 @@ class Reads:
         self.manager = manager
         self.made = 0
         self._choice = choice
-        self._signer = pgsession.Signer(KEY)
+        self._tokens: dict[uuid.UUID, str] = {}
         self._ids: list[uuid.UUID] = [uuid.uuid4()]
         self._kinds: tuple[Callable[[uuid.UUID], Awaitable[Any]], ...] = (
             self.by_id, self.by_id, self.refreshed, self.too_new, self.from_memory, self.by_token,
@@ -40,7 +40,9 @@ class Reads:
     async def create_some(self) -> None:
         """Sessions of every kind: one ends at once, one has an end."""
         for options in ({}, {"include_inactivity": False}, {"expires_in": 0.02}, {"expires_in": 0.5}):
-            self._ids.append((await self.manager.create_session("u", **options)).id)
+            session = await self.manager.create_session("u", **options)
+            self._ids.append(session.id)
+            self._tokens[session.id] = self.manager.token(session) or ""
 
     async def some(self, count: int) -> None:
         """Read at random; some of these reads fail."""
@@ -69,7 +71,7 @@ class Reads:
 
     async def by_token(self, session_id: uuid.UUID) -> None:
         self.made += 1
-        token = self._signer.sign_session(session_id)
+        token = self._tokens.get(session_id, "of nothing")
         await self.manager.get_session_by_token(token, refresh=self._choice.random() < 0.2)
 
     async def by_bad_token(self, session_id: uuid.UUID) -> None:

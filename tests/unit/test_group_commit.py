@@ -117,15 +117,14 @@ def wrong_servers() -> list[str]:
 @pytest.fixture
 def group_commit(store: Store, coherence: Coherence, wrong_servers: list[str]) -> AsyncGroupCommit:
     on_wrong = partial(wrong_servers.append, "again")
-    made: Any = AsyncGroupCommit(
-        store,
+    return AsyncGroupCommit(
+        store,  # type: ignore[arg-type]
         coherence,
         on_wrong,
         LOG,
         most_stragglers=2,
-        audit=AuditLog("n", lambda: 0, active=False),  # type: ignore[arg-type]
+        audit=AuditLog("n", lambda: 0, active=False),
     )
-    return made
 
 
 async def test_a_third_write_waits_for_a_second_that_waits_for_its_row(
@@ -284,7 +283,7 @@ async def test_nothing_older_is_served_after_a_write(
         sent.answer.set_exception(pgsession.WriteOutcomeUnknown("lost"))
     else:
         sent.answers(status)
-    (result,) = await asyncio.gather(write, return_exceptions=True)
+    result = (await asyncio.gather(write, return_exceptions=True))[0]
     assert isinstance(result, error) if error else result is None
     assert cache.version(K) == 0
 

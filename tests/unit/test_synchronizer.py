@@ -215,7 +215,11 @@ async def test_a_read_of_another_server_does_not_count(
 async def test_a_listener_that_is_lost_while_its_server_is_asked_is_none(
     server: Server, coherence: Coherence
 ) -> None:
-    server.while_asked = lambda: [hook() for hook in server.lost] and None
+    def lose() -> None:
+        for hook in server.lost:
+            hook()
+
+    server.while_asked = lose
     with pytest.raises(pgsession.ListenerError, match="was lost while"):
         await server.synchronizer.start()
     assert not coherence.listening and not coherence.in_sync
