@@ -300,3 +300,16 @@ async def test_a_lone_caller_stays_with_one_server_process(manager: pgsession.As
         async with pool.connection(end) as connection:
             met.add(connection.info.backend_pid)
     assert len(met) == 1
+
+
+async def test_a_connection_that_cannot_write_is_not_lent_again(
+    manager: pgsession.AsyncSessionManager,
+) -> None:
+    """A server before 14 does not say that it is a standby: the error does."""
+    pool = manager._open_runtime().store._pool
+    for error, closed in ((psycopg.errors.ReadOnlySqlTransaction(), True), (psycopg.DataError(), False)):
+        with pytest.raises(type(error)):
+            async with pool.connection(time.monotonic() + 30) as connection:
+                raise error
+        assert connection.closed == closed
+    await manager.create_session("u")

@@ -366,6 +366,33 @@ def test_a_change_of_group_moves_the_entry(make_cache: MakeCache, make_record: M
     assert cache.discard_group("new") == 1
 
 
+@pytest.mark.parametrize("moving", range(3))
+def test_a_change_of_group_leaves_the_others_in_theirs(
+    make_cache: MakeCache, make_record: MakeRecord, moving: int
+) -> None:
+    """Whichever of them goes: the list of the old group begins with one of them."""
+    cache = make_cache()
+    for number in range(3):
+        cache.put(make_record(key_of(number), group="old"))
+    cache.put(make_record(key_of(moving), version=2, group="new"))
+    assert cache.discard_group("old") == 2
+    assert cache.versions() == ([key_of(moving)], [2])
+    assert cache.discard_group("new") == 1
+
+
+def test_an_entry_that_takes_the_place_of_another_stays_with_its_user(
+    make_cache: MakeCache, make_record: MakeRecord
+) -> None:
+    """The last one fills the gap, and the next one comes where it was."""
+    cache = make_cache()
+    for number, user in enumerate(["bob", "ann", "ann"]):
+        cache.put(make_record(key_of(number), user=user))
+    cache.discard(key_of(0))
+    cache.put(make_record(key_of(3), user="carl"))
+    assert cache.discard_user("ann") == 2
+    assert cache.versions() == ([key_of(3)], [1])
+
+
 class Frozen(msgspec.Struct, frozen=True, weakref=True):
     number: int
 

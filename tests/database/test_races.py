@@ -223,3 +223,24 @@ def test_every_update_is_a_version_of_its_own(database: Database) -> None:
         at_once(*(lambda node=node: write(node) for node in range(2)))
         assert sorted(answered) == list(range(2, 18)), f"seed {seed}"
         assert len(database.attributes(session)) == 16, f"seed {seed}"
+
+
+def test_rows_are_locked_in_the_order_of_their_ids(database: Database) -> None:
+    """Whoever waits for a row holds none that comes after it: two who wait can never wait for each other."""
+    first, second = sorted(database.create() for _ in range(2))
+    holder, node = database.connect(), database.connect()
+    batch = [database.change(second, 1, {"k": 1}), database.change(first, 1, {"k": 1}, i=1)]
+    writer = threading.Thread(
+        target=database.write, args=(node,), kwargs={"update": batch, "wait": True, "lock_timeout": 30_000}
+    )
+    holder.execute("BEGIN")
+    try:
+        holder.execute("SELECT FROM app_sessions WHERE id = %s FOR UPDATE", (first,))
+        writer.start()
+        until_blocked(database, node)
+        free = database.execute("SELECT 1 FROM app_sessions WHERE id = %s FOR UPDATE SKIP LOCKED", second)
+        assert free == [(1,)]
+    finally:
+        holder.execute("ROLLBACK")
+        writer.join(60)
+    assert database.version(first) == database.version(second) == 2

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import pgsession
+from pgsession._concurrency import AsyncSharedFuture
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -61,3 +63,31 @@ def test_none_of_a_server_that_was_replaced_is_taken(coherence: Coherence) -> No
         coherence.close_fills([(fill, record(fill.key)) for fill in fills], "one", NOW, 7)
         == [Verdict.SERVER_REPLACED] * 3
     )
+
+
+class Runtime:
+    """A server of that incarnation, and a listener that counts how often it is told to connect again."""
+
+    def __init__(self, incarnation: str) -> None:
+        self.incarnation = incarnation
+        self.reconnects = 0
+        self.store = self.synchronizer = self
+
+    async def read(self, key: bytes, deadline: float) -> tuple[Record, str, int, int]:
+        return record(key), self.incarnation, NOW, 7
+
+    def reconnect(self) -> None:
+        self.reconnects += 1
+
+
+@pytest.mark.parametrize(("incarnation", "told"), [("one", 0), ("another", 1)])
+async def test_the_listener_is_told_of_another_servers_answer(incarnation: str, told: int) -> None:
+    """It is connected again at once, not when its next proof is due."""
+    manager = pgsession.AsyncSessionManager("")
+    coherence = manager._coherence
+    assert coherence.on_listening("one") is not None
+    fill, _ = coherence.open_fill(KEYS[0], new_future=AsyncSharedFuture)
+    runtime: Any = Runtime(incarnation)
+    await manager._fill(runtime, fill, 0, 0.0)
+    assert fill.future.done
+    assert runtime.reconnects == told

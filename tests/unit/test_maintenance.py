@@ -17,6 +17,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 from pgsession._protocol.audit_log import AuditLog
+from pgsession.errors import OperationTimeout
 
 LOG = logging.getLogger("tests.maintenance")
 START = 1_700_000_000_000_000
@@ -129,3 +130,24 @@ async def test_a_cleanup_leaves_it_to_another_node(maintenance: AsyncMaintenance
     store.busy = True
     assert not await maintenance.clean_up()
     assert len(store.steps) == 1 and maintenance.cleanups == 0
+
+
+async def test_a_cleanup_that_fails_is_not_the_last(
+    maintenance: AsyncMaintenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [psycopg.OperationalError("down"), OperationTimeout("late")]
+    done = asyncio.Event()
+
+    async def clean_up() -> bool:
+        if errors:
+            raise errors.pop()
+        done.set()
+        return True
+
+    monkeypatch.setattr(maintenance, "clean_up", clean_up)
+    monkeypatch.setattr(maintenance, "_cleanup_interval", 0.001)
+    maintenance.start()
+    try:
+        await asyncio.wait_for(done.wait(), 10)
+    finally:
+        await maintenance.stop(time.monotonic() + 20)
