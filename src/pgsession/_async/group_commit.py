@@ -397,8 +397,7 @@ class AsyncGroupCommit:
         if lease is None:
             return  # it was never sent
         if isinstance(result, Record):
-            if coherence.write_saved(lease, result, incarnation).reconnect:
-                self._on_wrong_server()
+            coherence.write_saved(lease, result, incarnation)
         elif result is None or isinstance(result, SessionNotFoundError):
             coherence.write_gone(lease)
         elif isinstance(result, ConflictError):
