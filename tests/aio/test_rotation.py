@@ -185,6 +185,50 @@ async def test_limits_are_enforced_where_the_user_is_bound(open_nodes: Any, poli
     assert len(await nodes.b.list_user_sessions("ann")) == 2
 
 
+@pytest.mark.parametrize("policy", ["evict", "reject"])
+@pytest.mark.parametrize("again_first", [True, False])
+async def test_who_logs_in_again_takes_its_own_room(open_nodes: Any, policy: str, again_first: bool) -> None:
+    """Also where another session is given to the user at the same moment, in the same batch."""
+    nodes = await open_nodes(max_sessions=1, max_sessions_policy=policy)
+    again, visitor = await nodes.a.create_session("ann"), await nodes.a.create_session()
+    sessions = (again, visitor) if again_first else (visitor, again)
+    crew, refused = AsyncCrew(), []
+
+    async def log_in(session: pgsession.Session) -> None:
+        try:
+            await nodes.a.rotate_session(session, user_id="ann")
+        except (pgsession.TooManySessionsError, pgsession.SessionNotFoundError):
+            refused.append(session)
+
+    for session in sessions:
+        crew.start(log_in, session)
+    await crew.join()
+    left = await nodes.b.list_user_sessions("ann")
+    assert len(left) == 1 and (policy == "evict" or left[0].id == again.id)
+    if policy == "reject":
+        assert refused == [visitor]
+
+
+@pytest.mark.parametrize("policy", ["evict", "reject"])
+async def test_who_may_not_leave_a_user_still_takes_room(open_nodes: Any, policy: str) -> None:
+    nodes = await open_nodes(max_sessions=1, max_sessions_policy=policy)
+    leaving, visitor = await nodes.a.create_session("ann"), await nodes.a.create_session()
+    await nodes.a.create_session("bob")
+    crew = AsyncCrew()
+
+    async def give(session: pgsession.Session, user: str) -> None:
+        try:
+            await nodes.a.rotate_session(session, user_id=user)
+        except (pgsession.TooManySessionsError, pgsession.SessionNotFoundError):
+            pass
+
+    crew.start(give, leaving, "bob")
+    crew.start(give, visitor, "ann")
+    await crew.join()
+    for user in ("ann", "bob"):
+        assert len(await nodes.b.list_user_sessions(user)) == 1
+
+
 async def test_many_logins_at_once_keep_to_the_limit(open_nodes: Any) -> None:
     nodes = await open_nodes(max_sessions=2)
     visitors = [await nodes.a.create_session() for _ in range(12)]

@@ -184,6 +184,28 @@ def test_whoever_did_not_rotate_it_is_not_of_the_current_token_any_more(
     assert not mine._by_older_token
 
 
+@pytest.mark.parametrize("rotated_first", [True, False])
+def test_a_rotation_keeps_its_token_in_whatever_order_saves_are_told(
+    make_cache: Make, make_record: Make, rotated_first: bool
+) -> None:
+    """Two threads have one object: one rotates it, one saves it, and what was done first is told last."""
+    cache = make_cache()
+    cache.put(make_record(KEY.bytes, version=5, generation=OLD))
+    session = Threads(cache).get_session(KEY)
+    assert session is not None
+    session["a"] = 1
+    first = session._changes()
+    session["b"] = 2
+    second = session._changes()
+    told_last = make_record(
+        KEY.bytes, version=6, generation=NEW if rotated_first else OLD, attributes={"a": b"1"}
+    )
+    told_first = make_record(KEY.bytes, version=7, generation=NEW, attributes={"a": b"1", "b": b"2"})
+    session._saved(second, told_first, 0, rotated=not rotated_first)
+    session._saved(first, told_last, 0, rotated=rotated_first)
+    assert session.version == 7 and not session._by_older_token
+
+
 def test_changes_keep_what_says_which_tokens_are_good(make_record: Make) -> None:
     names = ("generation", "owner_since", "previous_generation", "previous_until", "rotated_at")
     identity = dict(zip(names, range(11, 16), strict=True))

@@ -187,6 +187,50 @@ def test_limits_are_enforced_where_the_user_is_bound(open_nodes: Any, policy: st
     assert len(nodes.b.list_user_sessions("ann")) == 2
 
 
+@pytest.mark.parametrize("policy", ["evict", "reject"])
+@pytest.mark.parametrize("again_first", [True, False])
+def test_who_logs_in_again_takes_its_own_room(open_nodes: Any, policy: str, again_first: bool) -> None:
+    """Also where another session is given to the user at the same moment, in the same batch."""
+    nodes = open_nodes(max_sessions=1, max_sessions_policy=policy)
+    again, visitor = nodes.a.create_session("ann"), nodes.a.create_session()
+    sessions = (again, visitor) if again_first else (visitor, again)
+    crew, refused = Crew(), []
+
+    def log_in(session: pgsession.Session) -> None:
+        try:
+            nodes.a.rotate_session(session, user_id="ann")
+        except (pgsession.TooManySessionsError, pgsession.SessionNotFoundError):
+            refused.append(session)
+
+    for session in sessions:
+        crew.start(log_in, session)
+    crew.join()
+    left = nodes.b.list_user_sessions("ann")
+    assert len(left) == 1 and (policy == "evict" or left[0].id == again.id)
+    if policy == "reject":
+        assert refused == [visitor]
+
+
+@pytest.mark.parametrize("policy", ["evict", "reject"])
+def test_who_may_not_leave_a_user_still_takes_room(open_nodes: Any, policy: str) -> None:
+    nodes = open_nodes(max_sessions=1, max_sessions_policy=policy)
+    leaving, visitor = nodes.a.create_session("ann"), nodes.a.create_session()
+    nodes.a.create_session("bob")
+    crew = Crew()
+
+    def give(session: pgsession.Session, user: str) -> None:
+        try:
+            nodes.a.rotate_session(session, user_id=user)
+        except (pgsession.TooManySessionsError, pgsession.SessionNotFoundError):
+            pass
+
+    crew.start(give, leaving, "bob")
+    crew.start(give, visitor, "ann")
+    crew.join()
+    for user in ("ann", "bob"):
+        assert len(nodes.b.list_user_sessions(user)) == 1
+
+
 def test_many_logins_at_once_keep_to_the_limit(open_nodes: Any) -> None:
     nodes = open_nodes(max_sessions=2)
     visitors = [nodes.a.create_session() for _ in range(12)]

@@ -230,3 +230,17 @@ async def test_the_comparison_of_another_server_does_not_count(server: Server, c
     with pytest.raises(pgsession.ListenerError, match="during the resync"):
         await server.synchronizer.start()
     assert not coherence.in_sync
+
+
+async def test_an_epoch_that_nobody_told_of_has_the_listener_connected_again(
+    server: Server, started: AsyncSynchronizer, coherence: Coherence
+) -> None:
+    """A write found itself on another server while the listener's connection stands; nothing else would end that."""
+    started.give_up()
+    await started._loop.stop(20)
+    started._stopping.clear()
+    coherence.on_lost()
+    before = server.reconnects
+    with pytest.raises(pgsession.ListenerError):
+        await started._step()
+    assert server.reconnects == before + 1

@@ -44,7 +44,7 @@ def test_a_session_token_carries_id_generation_and_version(
 
 
 def session_token(by: Signer = signer) -> str:
-    return by._session_token(uuid4().bytes, 5, 3)
+    return by._session_token(UUID(int=2**127 + 5).bytes, 5, 3)
 
 
 @given(st.data())

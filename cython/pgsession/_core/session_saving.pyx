@@ -189,9 +189,11 @@ cdef class Saved:
 cdef int become(SessionState session, Changes changes, Record record, int64_t accessed, bint rotated) except -1:
     """Make the session the saved version. Only what is in `changes` is no longer to be saved.
 
-    Where somebody else has rotated the session meanwhile, its current token is not for who has this object.
+    Where somebody else has rotated the session meanwhile, its current token is not for who has this object. What is in
+    place afterwards counts, for two saves of one object may be told in another order than they were made in.
     """
     cdef Saved saved = Saved.__new__(Saved)
+    cdef Record placed
     cdef bint collects = PyGC_Disable()
     try:
         put_in_place(session, changes, record, saved)
@@ -199,7 +201,10 @@ cdef int become(SessionState session, Changes changes, Record record, int64_t ac
         if collects:
             PyGC_Enable()
     session.accessed = max(session.accessed, accessed)
-    if not rotated and record.generation != saved.old.generation:
+    placed = record_of(session)
+    if rotated and placed.generation == record.generation:
+        session.by_older_token = False
+    elif placed.generation != saved.old.generation:
         note_older_token(session)
     return keep_changes(session, saved)
 

@@ -346,7 +346,7 @@ class AsyncRuntime:
             why = self.synchronizer.failure or "it is being connected"
             return f"Reads go to the database, for the listener does not listen: {why}"
         if not self._coherence.in_sync:
-            why = self.synchronizer.failure or "no notification of its own has come back in time"
+            why = self.synchronizer.failure or "no notification has come in time"
             return f"Reads go to the database, for this node cannot prove to be in sync: {why}"
         return None
 

@@ -210,7 +210,8 @@ class AsyncSynchronizer:
             self._wake.clear()
             try:
                 await self._step()
-                self.failure = None
+                if self._connected:  # else it says why there is no connection
+                    self.failure = None
                 delay = 0.05
                 pause = self._coherence.read_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
@@ -231,9 +232,9 @@ class AsyncSynchronizer:
         if self._coherence.listener_silent:
             raise TimeoutError
         if self._synced == self._coherence.epoch:
+            await self._read()
             if self._now() - self._registered_at >= _SIGN_OF_LIFE:
                 await self._register()
-            await self._read()
         else:
             await self._synchronize()
 
@@ -251,6 +252,8 @@ class AsyncSynchronizer:
             raise ListenerError(_ELSEWHERE)
         await self._register()  # before anything enters the cache
         if self._coherence.on_listening(incarnation, since=since) is None:
+            if self._connected and since == self._since:
+                self.reconnect()  # something else ended the epoch, and this connection stands for the one before
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
         differing = await self._store.resync(resync)

@@ -399,7 +399,9 @@ class GroupCommit:
         if lease is None:
             return  # it was never sent
         if isinstance(result, Record):
-            coherence.write_saved(lease, result, incarnation)
+            # A lease of today's may stand behind one of before a failover, by which the batch was compared.
+            if coherence.write_saved(lease, result, incarnation).reconnect:
+                self._on_wrong_server()
         elif result is None or isinstance(result, SessionNotFoundError):
             coherence.write_gone(lease)
         elif isinstance(result, ConflictError):

@@ -212,7 +212,8 @@ class Synchronizer:
             self._wake.clear()
             try:
                 self._step()
-                self.failure = None
+                if self._connected:  # else it says why there is no connection
+                    self.failure = None
                 delay = 0.05
                 pause = self._coherence.read_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
@@ -233,9 +234,9 @@ class Synchronizer:
         if self._coherence.listener_silent:
             raise TimeoutError
         if self._synced == self._coherence.epoch:
+            self._read()
             if self._now() - self._registered_at >= _SIGN_OF_LIFE:
                 self._register()
-            self._read()
         else:
             self._synchronize()
 
@@ -253,6 +254,8 @@ class Synchronizer:
             raise ListenerError(_ELSEWHERE)
         self._register()  # before anything enters the cache
         if self._coherence.on_listening(incarnation, since=since) is None:
+            if self._connected and since == self._since:
+                self.reconnect()  # something else ended the epoch, and this connection stands for the one before
             raise ListenerError("the listener was lost while its server was asked which one it is")
         resync = self._coherence.resync_started()
         differing = self._store.resync(resync)

@@ -1,7 +1,7 @@
--- Sees to it that a batch of arrivals, new sessions or such that are given to another user, leaves no user with more than
+-- Sees to it that a batch of arrivals, new sessions or such that are given to a user who does not have them, leaves no user with more than
 -- most_sessions: which of the arrivals are too many, which are evicted by later ones of the same batch, which cannot be decided
--- at this moment; and the sessions that had to go, in hex, of which no arrival is one. The user '' is nobody, who has any number
--- of sessions.
+-- at this moment; and the sessions that had to go, in hex, of which no arrival is one. An arrival that leaves another user is
+-- that user's until it has left: it may be turned away. The user '' is nobody, who has any number of sessions.
 CREATE FUNCTION {make_room}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
     arrivals uuid[], users text[], accessed_ids uuid[], accessed_at bigint[],
     OUT too_many bigint[], OUT overtaken bigint[], OUT locked bigint[], OUT evicted text[])
@@ -25,7 +25,7 @@ BEGIN
         SELECT u.user_id, least(u.arriving, most_sessions) AS staying, l.living
         FROM (SELECT c.user_id, c.arriving FROM c WHERE c.arrival = 1) u CROSS JOIN LATERAL (
             SELECT count(*) AS living FROM {sessions} s
-            WHERE s.user_id = u.user_id AND s.expires_at > moment AND s.id <> ALL (arrivals)
+            WHERE s.user_id = u.user_id AND s.expires_at > moment
             AND (NOT s.include_inactivity OR s.last_accessed > moment - idle OR EXISTS (
                 SELECT FROM unnest(accessed_ids, accessed_at) t(id, us)
                 WHERE t.id = s.id AND {timestamp(t.us)} > moment - idle))
