@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,11 @@ import pytest
 if TYPE_CHECKING:
     from pgsession.embedded import EmbeddedServer
     from tests.tables import Tables
+
+
+# A shell without job control has what it starts in the background ignore SIGINT, and so would all that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Calm(BaseException):
