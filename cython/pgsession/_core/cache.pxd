@@ -89,7 +89,7 @@ cdef Answer check_claim(Cache cache, uint32_t slot, int64_t now, int64_t min_ver
 cdef inline uint32_t find(Cache cache, Key key, bint in_sync, int64_t *now) noexcept:
     """Return the slot of a session, and the database time; 0 for a miss. The caller has the lock.
 
-    With `in_sync` nothing is served beyond the proof of sync (C6). It counts as one hit or one miss.
+    With `in_sync` nothing is served beyond the proof of sync (C6). A miss is counted here, a hit by use().
     """
     cdef PyObject *clock = <PyObject *> cache.clock     # borrowed, see reference.h
     cdef uint32_t slot = pgs_find(&cache.table, key.high, key.low)

@@ -1,7 +1,7 @@
--- Sees to it that a batch of arrivals, new sessions or such that are given to a user who does not have them, leaves no user with more than
--- most_sessions: which of the arrivals are too many, which are evicted by later ones of the same batch, which cannot be decided
--- at this moment; and the sessions that had to go, in hex, of which no arrival is one. An arrival that leaves another user is
--- that user's until it has left: it may be turned away. The user '' is nobody, who has any number of sessions.
+-- Sees to it that a batch of arrivals, new sessions or such that are given to a user who does not have them, leaves no user with
+-- more than most_sessions: which of the arrivals are too many, which are evicted by later ones of the same batch, which cannot be
+-- decided at this moment; and the sessions that had to go, in hex, of which no arrival is one. An arrival that leaves another user
+-- is that user's until it has left: it may be turned away. The user '' is nobody, who has any number of sessions.
 CREATE FUNCTION {make_room}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
     arrivals uuid[], users text[], accessed_ids uuid[], accessed_at bigint[],
     OUT too_many bigint[], OUT overtaken bigint[], OUT locked bigint[], OUT evicted text[])

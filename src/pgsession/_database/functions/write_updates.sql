@@ -1,6 +1,6 @@
--- Changes of sessions. Where nobody waits, and nothing is checked or given to another user, one statement locks, checks and writes. What others
--- change after its snapshot is found, and locked, at a place that the snapshot does not see: the UPDATE passes it by, and it
--- is answered "locked". Elsewhere the rows are locked first, or the snapshot of before a lock wait would still hold the
+-- Changes of sessions. Where nobody waits, no attribute is checked and nothing is rotated, one statement locks, checks and writes.
+-- What others change after its snapshot is found, and locked, at a place that the snapshot does not see: the UPDATE passes it by,
+-- and it is answered "locked". Elsewhere the rows are locked first, or the snapshot of before a lock wait would still hold the
 -- attributes of before it. What is based on another incarnation may be based on what was lost with it: its version, though it
 -- be the row's, is another's.
 CREATE FUNCTION {write_updates}(node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
