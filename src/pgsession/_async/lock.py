@@ -34,7 +34,7 @@ _LONGEST_POLL = 0.5  # seconds between two looks while waiting for a notificatio
 
 
 class AsyncLock:
-    """Locks a resource: `async with manager.lock("rebuild-index") as lock:` holds the lock for the block.
+    """Locks a resource: `manager.lock("rebuild-index")` as the head of a `with` block holds the lock for the block.
 
     `AsyncSessionManager.lock` makes it. Each lock object is an owner of its own: two objects never share a lock, and
     none can release another's. It is not re-entrant.

@@ -159,7 +159,7 @@ class _State(enum.Enum):
     LISTENING = "listening"
     """Events arrive, so records may enter; what was cached before is not compared yet."""
     SYNCED = "synced"
-    """What is cached was compared: it is served as long as proofs return."""
+    """What is cached was compared: it is served as long as proofs come."""
 
 
 _NOTHING = LockChanges((), ())
