@@ -35,8 +35,9 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     | `session_renewed` | | a session has a new token |
     | `session_expired` | `logout` | one session was deleted by its id |
     | | `revoked` | all of a user or a group, or all there are, were deleted by one call |
+    | | `replaced` | another session was created with its id |
     | | `evicted` | it had to make room, since its user had `Config.max_sessions` |
-    | | `expired`, `inactive` | a cleanup has deleted what had ended by itself |
+    | | `expired`, `inactive` | a cleanup has deleted what had ended by itself, or another session took its id |
     | `session_use_after_expire` | `superseded` | a token of before a rotation was used |
     | | `ended` | a token of a session that is gone was used |
     | `session_token_forged` | | a token was used that no key of the signer has signed |

@@ -30,6 +30,7 @@ __all__ = [
     "OperationTimeout",
     "PgSessionError",
     "SchemaError",
+    "SessionExistsError",
     "SessionInvalidatedError",
     "SessionNotFoundError",
     "SessionTooLargeError",
@@ -100,6 +101,20 @@ class SessionNotFoundError(PgSessionError, LookupError):
 
     def __init__(self, session_id: UUID) -> None:
         super().__init__(f"no live session {short_name(session_id)}")
+        self.session_id = session_id
+
+
+class SessionExistsError(PgSessionError):
+    """There is a session of the id that was chosen for a new one, and it is to be kept; nothing was done.
+
+    Or it is to be returned, and it is another user's.
+
+    Attributes:
+        session_id: The id that was chosen.
+    """
+
+    def __init__(self, session_id: UUID) -> None:
+        super().__init__(f"there is a session {short_name(session_id)} already")
         self.session_id = session_id
 
 

@@ -132,7 +132,7 @@ class Database:
         assert decoded.pop("incarnation") == self.incarnation
         absent: dict[str, Any] = {"updated_at": 0, "created_at": 0}
         for name in (
-            "turned_away", "written", "versions", "snapshots", "refused", "delete", "evicted", "displaced"
+            "turned_away", "replaced", "written", "versions", "snapshots", "refused", "delete", "evicted", "displaced"
         ):  # fmt: skip
             absent[name] = []
         decoded = absent | decoded
@@ -141,7 +141,7 @@ class Database:
             [i, "ok", version, decoded["updated_at"], snapshots.get(i)]
             for i, version in zip(decoded["written"], decoded["versions"], strict=True)
         ]
-        turned_away = {number for number, _ in decoded["turned_away"]}
+        turned_away = {number for number, *_ in decoded["turned_away"]}
         decoded["create"] = decoded["turned_away"] + [
             [number, "ok", decoded["created_at"]]
             for number in range(1, len(batch.get("create", [])) + 1)
@@ -166,6 +166,7 @@ class Database:
             options.get("expires", time.time_ns() // 1000 + 30 * DAY),
             options.get("include_inactivity", True),
             options.get("values", values),
+            options.get("if_exists"),
             options.get("touches", []),
             options.get("limit", 0),
             options.get("policy", "evict"),

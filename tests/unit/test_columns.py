@@ -16,7 +16,7 @@ from pgsession._protocol.operations import Flag
 
 SESSION = "ab" * 16
 ROWS: dict[str, Any] = {
-    "create": [(SESSION, 3, "ann", None, 5, True, [("k", "1", None)])],
+    "create": [(SESSION, 3, "ann", None, 5, True, [("k", "1", None)], "return")],
     "update": [
         (
             SESSION,

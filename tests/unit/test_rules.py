@@ -206,6 +206,7 @@ TABLE: dict[str, Rule | Free] = {
     "heartbeat_interval": DURATION._replace(good=[1e-6, 59.9]),
     "hook": FUNCTION,
     "ids": IDS,
+    "if_exists": choice("error", "return", "replace")._replace(good=["error"]),  # the others need an id
     "include_inactivity": FLAG,
     "keep": optional(SESSION_ID),
     "key": KEY,
@@ -266,6 +267,7 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
         )
     },
     ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
+    ("*SessionManager.create_session", "session_id"): optional(SESSION_ID),
     ("*SessionManager.create_session", "user_id"): optional(IDENTIFIER),
     ("*SessionManager.update_session", "user_id"): optional(IDENTIFIER),
     ("*SessionManager.rotate_session", "user_id"): optional(IDENTIFIER),

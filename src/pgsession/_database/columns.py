@@ -62,7 +62,7 @@ class Creates(NamedTuple):
     """Holds the new sessions of a batch, as columns.
 
     A row is `(id, generation, user_id | None, group_id | None, expires, include_inactivity, [(key, value, expires |
-    None), ...])`.
+    None), ...], if_exists | None)`.
     """
 
     new_ids: str | None = None
@@ -77,6 +77,8 @@ class Creates(NamedTuple):
     new_keys: str | None = None
     new_values: str | None = None
     new_attribute_expiries: str | None = None
+    new_if_exists: str | None = None
+    """Where ids were chosen, what is done where there is such a session: "error", "return" or "replace"."""
 
 
 class Accesses(NamedTuple):
@@ -121,6 +123,7 @@ SQL_TYPES: Final = {
     "new_keys": "text[]",
     "new_values": "text[]",
     "new_attribute_expiries": "bigint[]",
+    "new_if_exists": "text[]",
     "accessed_ids": "uuid[]",
     "accessed_at": "bigint[]",
     "deletes": "uuid[]",
@@ -187,7 +190,7 @@ def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
     """Return the columns of create rows."""
     if not rows:
         return Creates()
-    ids, generations, users, groups, expiries, inactivities, attributes = zip(*rows, strict=True)
+    ids, generations, users, groups, expiries, inactivities, attributes, chosen = zip(*rows, strict=True)
     keys, values, ends_at = _transposed([one for some in attributes for one in some], 3)
     return Creates(
         new_ids=array(ids),
@@ -200,6 +203,7 @@ def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
         new_keys=text_array(keys),
         new_values=text_array(values),
         new_attribute_expiries=optional_integer_array(ends_at),
+        new_if_exists=array(one or "error" for one in chosen) if any(chosen) else None,
     )
 
 

@@ -76,8 +76,11 @@ No id twice in a batch; a user may come twice. Rows that others have locked are 
 lock_timeout), otherwise skipped and answered "locked". In the answer the operations of each kind are numbered from 1 in
 the order in which they were given:
     {"xmax": xmax, "incarnation": text | null,
-     "turned_away": [[i, "too_many"] | [i, "locked"], ...] creates; all others were made, "created_at": us,
+     "turned_away": [[i, "too_many"] | [i, "locked"] | [i, "exists"] | [i, "same", "snapshot"], ...] creates; all
+                  others were made, "created_at": us,
      "evicted": [id, ...], the sessions that made room for created ones,
+     "replaced": [[i, version, "replaced" | "expired", user, group], ...] of creates with a chosen id that there was: the
+                  version of the new session, and what of the old one is told; of all others `created_at` is the version,
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
      "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version, or which
                   were based on another incarnation (a check refuses those), or that rotate,
@@ -88,7 +91,8 @@ the order in which they were given:
 in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive, and for an
 update which is based on a version below owner_since that another user has the session since. A create is
 "locked" if another login of its user's bucket is under way (with `wait` it waits for that), or if what it would evict is
-all being written to at this moment. Creates are not announced (nobody can know their id yet); evictions are.
+all being written to at this moment; and one with a chosen id, if somebody else deletes or replaces that session. Creates
+are not announced (nobody can know their id yet), but for those with chosen ids; evictions are.
 """
 
 from __future__ import annotations

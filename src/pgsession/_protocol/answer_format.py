@@ -17,9 +17,10 @@ class Answer(msgspec.Struct, array_like=True):
 
 
 class TurnedAway(Answer, array_like=True):
-    """Says why a create was not done."""
+    """Says why a create was not done; where the session that was there is returned, with that."""
 
-    status: Literal["too_many", "locked"]
+    status: Literal["too_many", "locked", "exists", "same"]
+    snapshot: str = ""
 
 
 class Refusal(Answer, array_like=True):
@@ -59,6 +60,16 @@ class DeleteAnswer(Answer, array_like=True):
     group_id: str | None = None
 
 
+class Replacement(msgspec.Struct, array_like=True):
+    """Says in whose place a session was created, by the number of the create, and at which version it is."""
+
+    number: int
+    version: Bigint
+    reason: Literal["replaced", "expired"]
+    user_id: str | None
+    group_id: str | None
+
+
 class Answers(msgspec.Struct):
     """Holds what the server's write function says of a batch."""
 
@@ -66,6 +77,7 @@ class Answers(msgspec.Struct):
     xmax: int
     turned_away: list[TurnedAway] = []
     created_at: Bigint = 0
+    replaced: list[Replacement] = []
     written: list[int] = []
     versions: list[Bigint] = []
     updated_at: Bigint = 0

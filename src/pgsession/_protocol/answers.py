@@ -10,8 +10,8 @@ import msgspec
 from pgsession._core.record import Record
 from pgsession.errors import WriteOutcomeUnknown
 
-from .answer_format import Answer, answers_of
-from .operations import Create, Delete, Operation, Update
+from .answer_format import Answer, Answers, TurnedAway, answers_of
+from .operations import Create, Delete, Operation, Replaced, Update
 from .snapshots import record_of
 
 T = TypeVar("T")
@@ -62,19 +62,42 @@ def settle(
             operation = _answered(waiting, answer.number)
             if answer.status == "locked":
                 locked.append(operation)
+            elif isinstance(answer, TurnedAway) and answer.status == "same":
+                results.append((operation, _returned(answer.snapshot, answers.incarnation)))
             else:
                 results.append((operation, operation.result(answer)))
         if waiting and waiting is not creates:
             raise LookupError(f"{len(waiting)} of {count} operations are not answered")
     if creates and not answers.created_at:
         raise LookupError(f"{len(creates)} creates are not answered")
-    results.extend(
-        (create, create.saved(answers.created_at, answers.incarnation)) for create in creates.values()
-    )
+    results.extend(_created(creates, answers))
     for operation in locked:
         operation.locked += 1
     evicted = [bytes.fromhex(key) for key in answers.evicted + answers.displaced]
     return Settled(answers.incarnation, results, locked, evicted, answers.xmax)
+
+
+def _created(creates: dict[int, Create], answers: Answers) -> list[tuple[Operation, Record]]:
+    """Return the new records of creates that were done, by their numbers."""
+    versions: dict[int, int] = {}
+    for replacement in answers.replaced:
+        create = creates.get(replacement.number)
+        if create is None:
+            raise LookupError(f"create {replacement.number} replaced a session, and was not done")
+        create.replaced = Replaced(replacement.reason, replacement.user_id, replacement.group_id)
+        versions[replacement.number] = replacement.version
+    return [
+        (create, create.saved(answers.created_at, answers.incarnation, versions.get(number)))
+        for number, create in creates.items()
+    ]
+
+
+def _returned(snapshot: str, incarnation: str | None) -> Record | Exception:
+    """Return the record of the session that was there already; or why it cannot be read, to its caller alone."""
+    try:
+        return record_of(snapshot, incarnation)
+    except msgspec.DecodeError as error:
+        return error
 
 
 def _saved_elsewhere(snapshot: str, incarnation: str | None) -> Record | Exception:

@@ -111,9 +111,7 @@ class AuditLog:
         users: set[str] = set()
         for operation, result in results:
             if isinstance(operation, Create) and isinstance(result, Record):
-                if operation.user_id is not None:
-                    users.add(operation.user_id)
-                self.created(result)
+                self._created(operation, result, users)
             elif isinstance(operation, Delete) and result is None:
                 self.ended(
                     "logout", session=operation.key, user_id=operation.user_id, group_id=operation.group_id
@@ -125,6 +123,17 @@ class AuditLog:
         user = users.pop() if len(users) == 1 else None
         for key in evicted:
             self.ended("evicted", session=key, user_id=user)
+
+    def _created(self, operation: Create, record: Record, users: set[str]) -> None:
+        """Tell of a session that was created, unless it was there, and of one that it replaced."""
+        if operation.generation != record.generation:
+            return
+        before = operation.replaced
+        if before is not None:
+            self.ended(before.reason, session=operation.key, user_id=before.user_id, group_id=before.group_id)
+        if operation.user_id is not None:
+            users.add(operation.user_id)
+        self.created(record)
 
     def _rotated(self, operation: Update, record: Record, users: set[str]) -> None:
         """Tell of a session that has a new token, and perhaps another user, among whose sessions room was made."""

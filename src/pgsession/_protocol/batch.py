@@ -83,30 +83,41 @@ class Batch:
 class Queue:
     """Holds operations that wait to be written, in order of arrival, no two of one session (its owner sees to that).
 
+    Those that claim their ids wait apart, for batches of their own: such a batch may have to wait for what another node
+    has begun, and nothing else is to wait with it. Where both kinds wait, they take turns.
+
     Not safe for threads: its owner locks.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[Operation] = deque()
+        self._claims: deque[Operation] = deque()  # likewise, those that claim their ids
+        self._claims_next = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._claims)
+
+    def _line(self, operation: Operation) -> deque[Operation]:
+        return self._claims if operation.claims_id else self._waiting
 
     def add(self, operation: Operation) -> None:
         """Let an operation wait for its batch."""
-        self._waiting.append(operation)
+        self._line(operation).append(operation)
 
     def again(self, operation: Operation) -> None:
         """Put an operation back in front of all others: nothing of it has been done."""
-        self._waiting.appendleft(operation)
+        self._line(operation).appendleft(operation)
 
     def take(self, most: int = MAX_OPERATIONS) -> Batch:
         """Return the longest-waiting operations within the bounds of a batch; an empty batch if nothing waits."""
+        claims = bool(self._claims) and (self._claims_next or not self._waiting)
+        self._claims_next = not claims
+        line = self._claims if claims else self._waiting
         operations: list[Operation] = []
         size = 0
-        while self._waiting and len(operations) < min(most, MAX_OPERATIONS):
-            if operations and size + self._waiting[0].size > MAX_BYTES:
+        while line and len(operations) < min(most, MAX_OPERATIONS):
+            if operations and size + line[0].size > MAX_BYTES:
                 break
-            operations.append(self._waiting.popleft())
+            operations.append(line.popleft())
             size += operations[-1].size
         return Batch(operations)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 import math
 import os
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from pgsession._core.record import Record
 from pgsession.errors import (
     AttributeVersionConflict,
+    SessionExistsError,
     SessionNotFoundError,
     SessionVersionConflict,
     TooManySessionsError,
@@ -37,6 +38,8 @@ class Flag(enum.IntFlag):
     CHANGE_USER = 128
     """Give the session to another user, or to nobody; if its generation is the one that the update is based on."""
 
+
+IfExists = Literal["error", "return", "replace"]
 
 # Plain ints: every update puts some of them together.
 _NOTIFY, _NOTIFY_ON_CONFLICT = int(Flag.NOTIFY), int(Flag.NOTIFY_ON_CONFLICT)
@@ -111,13 +114,32 @@ class Operation:
         """Return how room is made, where this gives a user a session."""
         return None
 
+    @property
+    def claims_id(self) -> bool:
+        """Return True where this may have to wait until others have made, or not made, a session of its id."""
+        return False
+
     def result(self, answer: Answer) -> Record | Exception | None:
         """Return what the caller gets for the server's answer: a value, or the exception to raise."""
         raise NotImplementedError
 
 
+class Replaced(NamedTuple):
+    """Tells of a session in whose place another one of its id was created."""
+
+    reason: Literal["replaced", "expired"]
+    """Why it ended: the other one replaced it, or it had expired before."""
+    user_id: str | None
+    group_id: str | None
+
+
 class Create(Operation):
-    """Creates one session."""
+    """Creates one session; or returns the one that is there, where its id was chosen and the caller asks for that.
+
+    Attributes:
+        if_exists: What is done where there is a session of the chosen id; None: the id was not chosen.
+        replaced: The session in whose place it was created, once that is known.
+    """
 
     __slots__ = (
         "_room",
@@ -125,7 +147,9 @@ class Create(Operation):
         "expires_at",
         "generation",
         "group_id",
+        "if_exists",
         "include_inactivity",
+        "replaced",
         "user_id",
     )
 
@@ -139,6 +163,7 @@ class Create(Operation):
         include_inactivity: bool,
         attributes: list[tuple[str, bytes, int | None]],
         room: Room,
+        if_exists: IfExists | None = None,
     ) -> None:
         super().__init__(key, 256 + sum(len(name) + len(value) for name, value, _ in attributes))
         self.generation = generation
@@ -148,35 +173,48 @@ class Create(Operation):
         self.include_inactivity = include_inactivity
         self.attributes = attributes
         self._room = room
+        self.if_exists = if_exists
+        self.replaced: Replaced | None = None
 
     @property
     def room(self) -> Room:
         """Return how room is made for it."""
         return self._room
 
+    @property
+    def claims_id(self) -> bool:
+        """Return True where its id was chosen: somebody else may have chosen it as well."""
+        return self.if_exists is not None
+
     def row(self) -> tuple[Any, ...]:
         """Return this operation as a row of the write function (see `pgsession._database.statements`)."""
         return (
             self.key.hex(), self.generation, self.user_id, self.group_id, self.expires_at, self.include_inactivity,
-            [(name, value.decode(), ends) for name, value, ends in self.attributes],
+            [(name, value.decode(), ends) for name, value, ends in self.attributes], self.if_exists,
         )  # fmt: skip
 
     def result(self, answer: Answer) -> Exception:
         """Return the error of a create that was not done."""
+        if answer.status == "exists":
+            return SessionExistsError(UUID(bytes=self.key))
         assert self.user_id is not None
         return TooManySessionsError(self.user_id, self._room.limit)
 
-    def saved(self, created_at: int, incarnation: str | None) -> Record:
-        """Return the new record: what is stored is what was sent. Its versions begin at the database's clock."""
+    def saved(self, created_at: int, incarnation: str | None, version: int | None = None) -> Record:
+        """Return the new record: what is stored is what was sent. Its versions begin at the database's clock.
+
+        Or at the `version` that is given: above that of the session that it replaced.
+        """
+        first = created_at if version is None else version
         return Record(
-            self.key, created_at, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
+            self.key, first, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
             self.include_inactivity,
             [
-                (name, created_at, ends, value)
+                (name, first, ends, value)
                 for name, value, ends in self.attributes
                 if ends is None or ends > created_at
             ],
-            generation=self.generation, owner_since=created_at, incarnation=incarnation,
+            generation=self.generation, owner_since=first, incarnation=incarnation,
         )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from pgsession.errors import (
     ManagerClosedError,
     OperationTimeout,
     PgSessionError,
+    SessionExistsError,
     SessionNotFoundError,
     WriteOutcomeUnknown,
 )
@@ -404,7 +405,7 @@ class GroupCommit:
                 self._on_wrong_server()
         elif result is None or isinstance(result, SessionNotFoundError):
             coherence.write_gone(lease)
-        elif isinstance(result, ConflictError):
+        elif isinstance(result, ConflictError | SessionExistsError):
             coherence.write_conflicted(lease)
         elif isinstance(result, WriteOutcomeUnknown):
             coherence.write_unknown(lease)

@@ -40,7 +40,16 @@ from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._protocol import events, rules
 from pgsession._protocol.coherence import Coherence, Fill, satisfies
-from pgsession._protocol.operations import Create, Delete, Operation, Room, Rotation, Update, new_generation
+from pgsession._protocol.operations import (
+    Create,
+    Delete,
+    IfExists,
+    Operation,
+    Room,
+    Rotation,
+    Update,
+    new_generation,
+)
 from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import (
@@ -72,6 +81,7 @@ Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
 _CHECKS = (None, "session", "attributes")
+_IF_EXISTS = ("error", "return", "replace")
 _LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _LONGEST_LIST = 1000  # sessions in one page
 
@@ -498,6 +508,8 @@ class SessionManager(Reader):
         include_inactivity: bool = True,
         expires_at: datetime | None = None,
         expires_in: timedelta | float | None = None,
+        session_id: SessionId | None = None,
+        if_exists: IfExists = "error",
     ) -> Session:
         """Create a session, for a user who has logged in or for a visitor who has not; return it.
 
@@ -510,9 +522,17 @@ class SessionManager(Reader):
             expires_at: When it ends at the latest, an aware datetime.
             expires_in: After how long it ends at the latest, a timedelta or seconds. Without either of these it ends
                 after `Config.session_expiration`.
+            session_id: An id of the caller's choice, where it has one already: a UUID, its 36-character str or 16
+                bytes. Of any number of callers with one id, one creates the session. None: an id that nobody can guess.
+            if_exists: What is done where there is a session of the chosen id. `"error"`: `SessionExistsError`.
+                `"return"`: it is returned as it is, if it is of the same user and can be used; else
+                `SessionExistsError`. `"replace"`: it ends, whosever it is, with its locks, and the new one takes its
+                place: tokens of before are refused, and nothing that is held of it can be saved any more. One that has
+                expired counts as absent; one that is inactive is there until the cleanup has deleted it.
 
         Raises:
             TooManySessionsError: The user has `Config.max_sessions` and the policy is "reject".
+            SessionExistsError: There is a session of the chosen id, and `if_exists` does not allow for that.
             SessionTooLargeError, TooManyAttributesError, AttributeTooLargeError: A limit of `Config` is passed.
             AttributeCodecError: `Config.codec` has failed.
             TypeError, ValueError: An argument is not usable; the message names it.
@@ -525,13 +545,20 @@ class SessionManager(Reader):
         ends = rules.expiry(self._clock, expires_at, expires_in)
         if ends is None:
             ends = self._clock.database_now() + microseconds_of(config.session_expiration)
-        key = uuid.uuid4().bytes
+        chosen = rules.optional_session_id("session_id", session_id)
+        rules.choice("if_exists", if_exists, _IF_EXISTS)
+        if chosen is None and if_exists != "error":
+            raise ValueError(f"if_exists: must be 'error' where no session_id is given, not {if_exists!r}")
+        key = uuid.uuid4().bytes if chosen is None else chosen
         stored = self._new_attributes(key, ends, attributes)
         runtime = self._ready()
         operation = Create(
             key, new_generation(), user, group, ends, inactivity, stored, self._room_for(user),
+            None if chosen is None else if_exists,
         )  # fmt: skip
         record = self._write(runtime, operation)
+        if record.generation != operation.generation:
+            return self._session(record, True)  # it was there
         return session_of(self._cache, record, from_cache=False)
 
     def _room_for(self, user: str | None) -> Room:
