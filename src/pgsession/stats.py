@@ -18,6 +18,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         misses (counter): All other such reads: the session is not in memory, may be over or is older than asked for,
             the node is not in sync, the token is bad, `refresh=True`; whatever came of it, an error too. So hits and
             misses are all reads, but for calls that are refused for their arguments.
+        negative_hits (counter): Misses that were no query: memory knew that no session of this id is there.
         evictions (counter): Sessions that left memory because the cache was full.
         expirations (counter): Sessions that left memory because they had expired or were there for too long.
         fills (counter): Reads of one session from the database.
@@ -61,6 +62,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     cache_capacity: int
     hits: int
     misses: int
+    negative_hits: int
     evictions: int
     expirations: int
     fills: int

@@ -61,6 +61,13 @@ async def test_hits_misses_fills_cached_sessions(open_manager: OpenAsyncManager)
     await moved(b, before, hits=0, fills=1)
 
 
+async def test_negative_hits(manager: pgsession.AsyncSessionManager) -> None:
+    unknown, before = uuid.uuid4(), manager.stats()
+    for _ in range(3):
+        assert await manager.get_session(unknown) is None
+    await moved(manager, before, negative_hits=2, misses=3, hits=0, fills=1)
+
+
 async def test_cache_capacity_and_evictions(open_manager: OpenAsyncManager) -> None:
     manager = await open_manager(cache_size=3, max_sessions=0)
     sessions = await create_many(manager, 5)

@@ -14,6 +14,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.reader import Reader
 from pgsession._protocol import events
+from tests.simulation.absences import Absences
 from tests.simulation.model import EPOCH, Commit, Connection, Server
 from tests.simulation.oracle import PROMPT, Call, Violation
 
@@ -140,6 +141,7 @@ class Read(Operation):
             self.database_time,
             self.xmax,
             min_version=self.call.min_version,
+            absent=self.record is None,
         )
         node.closed(fill)
         if verdict.reconnect:
@@ -153,6 +155,8 @@ class Read(Operation):
                 node.world.pass_moment(node, 0, 0)
             return
         node.read_again = 0
+        if self.record is None:
+            node.absences.read(fill.key, self.serial)
         if verdict is node.verdicts.CACHED:
             node.entered(self, self.serial)
             if self.record.expires_at > node.clock.database_now() + node.world.max_staleness:
@@ -190,7 +194,9 @@ class Write(Operation):
         self.result = ""
         self.commit: Commit | None = None
         self.record: Record | None = None
-        self.lease = node.coherence.open_write(key)
+        if kind == "create":
+            node.disturb(key)
+        self.lease = node.coherence.open_write(key, creates=kind == "create")
         self.begun: tuple[Server, int] | None = None
 
     def begin(self) -> None:
@@ -294,7 +300,9 @@ class Wide(Operation):
         node.coherence.drop(self.item)
         node.disturb(None)
         for commit in self.effects:
-            node.world.oracle.returned(node, commit.key, commit.serial)
+            # To drop a user's sessions from memory says nothing of whom it takes for absent.
+            if self.kind != "evict" or not node.cache.is_absent(commit.key):
+                node.world.oracle.returned(node, commit.key, commit.serial)
 
     def fail(self, executed: bool) -> None:
         """Nobody can say which sessions it was about."""
@@ -461,6 +469,7 @@ class Node:
         self.arrived: dict[bytes, list[int]] = {}
         self.held: dict[bytes, int] = {}
         self.accesses: dict[bytes, int] = {}
+        self.absences = Absences(self)
 
     # Reads
 
@@ -472,9 +481,10 @@ class Node:
         session = self.hits.get_session(key, refresh=refresh, min_version=call.min_version)
         if session is _MISS:
             self.load(call)
+        elif session is None:
+            self.finish(call, None, self.absences.serial(key), "memory")
         else:
             self.accesses[key] = EPOCH + self.world.now + self.world.oracle.least_ahead(call)
-            assert session is not None
             self.finish(call, session._record, 0, "memory")
 
     def load(self, call: Call) -> None:

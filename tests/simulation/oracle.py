@@ -171,6 +171,7 @@ class Oracle:
                     serials.append(commit.serial)
 
     def check_cache(self, node: Node) -> None:
+        node.absences.check()
         keys, versions = node.cache.versions()
         for key, version in zip(keys, versions, strict=True):
             commit = self._commit(node.inserted[key])

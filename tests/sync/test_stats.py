@@ -63,6 +63,13 @@ def test_hits_misses_fills_cached_sessions(open_manager: OpenAsyncManager) -> No
     moved(b, before, hits=0, fills=1)
 
 
+def test_negative_hits(manager: pgsession.SessionManager) -> None:
+    unknown, before = uuid.uuid4(), manager.stats()
+    for _ in range(3):
+        assert manager.get_session(unknown) is None
+    moved(manager, before, negative_hits=2, misses=3, hits=0, fills=1)
+
+
 def test_cache_capacity_and_evictions(open_manager: OpenAsyncManager) -> None:
     manager = open_manager(cache_size=3, max_sessions=0)
     sessions = create_many(manager, 5)

@@ -73,8 +73,8 @@ class Runtime:
         self.reconnects = 0
         self.store = self.synchronizer = self
 
-    async def read(self, key: bytes, deadline: float) -> tuple[Record, str, int, int]:
-        return record(key), self.incarnation, NOW, 7
+    async def read(self, key: bytes, deadline: float) -> tuple[Record, str, int, int, bool]:
+        return record(key), self.incarnation, NOW, 7, False
 
     def reconnect(self) -> None:
         self.reconnects += 1

@@ -422,3 +422,19 @@ async def test_those_who_wait_are_bounded(
         await group_commit.write(Delete(OTHER))
     sent.answers("ok")
     await write
+
+
+async def test_a_create_ends_what_is_known_of_an_absence(
+    store: Store, group_commit: AsyncGroupCommit, cache: Cache
+) -> None:
+    cache.in_sync_until = 100
+    cache.put_absence(OTHER, 0, 100)
+    assert cache.is_absent(OTHER)
+    writing = asyncio.create_task(
+        group_commit.write(Create(OTHER, 5, "u", None, 100, False, [], Room(0, True, [])))
+    )
+    sent = await store.until(1)
+    assert not cache.is_absent(OTHER)
+    sent.answer.set_exception(psycopg.OperationalError("refused"))
+    with pytest.raises(psycopg.OperationalError):
+        await writing

@@ -6,6 +6,7 @@ from pgsession._core.clock cimport Clock, recent
 from pgsession._core.key cimport Key
 from pgsession._core.lock cimport pgs_mutex
 from pgsession._core.record cimport Record, Standing
+from pgsession._core.absences cimport Absences
 from pgsession._core.accesses cimport EvictedAccesses
 
 
@@ -66,6 +67,7 @@ cdef class Cache:
     cdef pgs_table table
     cdef readonly Clock clock
     cdef EvictedAccesses evicted_accesses
+    cdef Absences absences      # of sessions that are not in the table
     cdef readonly uint32_t capacity
     cdef readonly int64_t inactivity
     cdef readonly int64_t access_interval
@@ -78,7 +80,7 @@ cdef class Cache:
     cdef bint has_codec
     cdef bint seals             # the codec encrypts
     cdef public int64_t in_sync_until
-    cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused
+    cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused, negative_hits
     cdef uint32_t sweeper
     cdef pgs_mutex mutex        # guards all that changes; locking.h says how it may be held
 
@@ -155,4 +157,5 @@ cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_
                  int64_t *accessed, Claim *claim)
 cdef int drop(Cache cache, Key key) except -1
 cdef void count_miss(Cache cache) noexcept
+cdef bint is_absent(Cache cache, Key key, int64_t min_version) noexcept
 

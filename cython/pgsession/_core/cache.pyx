@@ -8,6 +8,9 @@ What is checked at a hit is one `deadline` in the entry, the earliest moment at 
 only past it does recheck() look at which it was. Times are database times unless they say "node"; an end is compared
 with the latest that it can be by the database's clock, so that what may be over is a miss, which the database answers.
 
+What is known of an id is a record, or for a short while that there is no session (absences.pyx); never both. Whatever drops
+the one drops the other.
+
 No change of the structure is left half done while something is called that could call back (releasing a record may
 run finalizers of decoded values): a change ends first, then what it took out is released, outside of the lock that
 free-threaded builds have (locking.h).
@@ -19,7 +22,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from pgsession._core.arguments cimport checked_count
-from pgsession._core.clock cimport exact
+from pgsession._core.clock cimport exact, recent
 from pgsession._core.key cimport key_bytes, parse
 from pgsession._core.lock cimport pgs_lock, pgs_take_and_unlock, pgs_unlock
 from pgsession._core.record cimport CURRENT, PREVIOUS, Span, owner_of, standing_of
@@ -58,6 +61,7 @@ cdef class Cache:
         self.capacity = <uint32_t> checked_count("capacity", capacity, 1, LARGEST)
         self.clock = clock
         self.evicted_accesses = EvictedAccesses(MOST_EVICTED_ACCESSES)
+        self.absences = Absences()
         self.inactivity = inactivity
         self.access_interval = access_interval
         self.lifetime = lifetime
@@ -154,12 +158,36 @@ cdef class Cache:
             raise MemoryError
         return entered == ENTERED
 
+    def put_absence(self, session_id, int64_t floor, int64_t until):
+        """Remember, until this node time, that there is no session of an id, nor one that has reached version `floor`.
+
+        Nothing is remembered while there is a record of it.
+        """
+        cdef Key key
+        parse(session_id, &key)
+        pgs_lock(&self.mutex)
+        try:
+            if pgs_find(&self.table, key.high, key.low) == 0:
+                self.absences.add(key, floor, until, exact(self.clock))
+        finally:
+            pgs_unlock(&self.mutex)
+
+    def is_absent(self, session_id, int64_t min_version=0):
+        """Return True where memory may answer that no session of this id is there; that is a negative hit."""
+        cdef Key key
+        parse(session_id, &key)
+        return is_absent(self, key, min_version)
+
+    def clear_absences(self):
+        """Forget of which ids there is no session."""
+        self.absences.clear()
+
     def discard(self, session_id):
-        """Drop a session; return True if it was there."""
+        """Drop a session, or what is remembered of its absence; return True if it was there."""
         return discard_below(self, session_id, NEVER)
 
     def discard_older(self, session_id, int64_t version):
-        """Drop a session if what is cached is older than `version`; return True if it was."""
+        """Drop a session if what is cached is older than `version`, as any absence is; return True if it was there."""
         return discard_below(self, session_id, version)
 
     def discard_user(self, str user_id not None):
@@ -171,7 +199,7 @@ cdef class Cache:
         return discard_members(self, PGS_GROUP, group_id)
 
     def clear(self):
-        """Drop everything; return how many there were. Accesses still to be written are kept."""
+        """Drop everything; return how many sessions there were. Accesses still to be written are kept."""
         cdef pgs_table old
         cdef pgs_table fresh
         cdef uint32_t count
@@ -187,6 +215,7 @@ cdef class Cache:
                 keep_access(self, self.table.cold[0].access.next)
             old = self.table
             self.table = fresh
+            self.absences.clear()
             self.discards += old.count
         finally:
             pgs_unlock(&self.mutex)
@@ -323,7 +352,7 @@ cdef class Cache:
             return {
                 "hits": self.hits, "misses": self.misses, "stale": self.stale, "inserts": self.inserts,
                 "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
-                "refused": self.refused, "size": self.table.count, "capacity": self.capacity,
+                "refused": self.refused, "negative_hits": self.negative_hits, "size": self.table.count, "capacity": self.capacity,
                 "pending_accesses": self.table.access + len(self.evicted_accesses),
                 "lost_accesses": self.evicted_accesses.given_up,
             }
@@ -487,6 +516,7 @@ cdef object discard_below(Cache cache, object session_id, int64_t version):
     parse(session_id, &key)
     pgs_lock(&cache.mutex)
     try:
+        cache.absences.remove(key)
         slot = pgs_find(&cache.table, key.high, key.low)
         if slot and cache.table.hot[slot].version < version:
             released = take_out(cache, slot)
@@ -518,6 +548,17 @@ cdef void count_miss(Cache cache) noexcept:
     pgs_lock(&cache.mutex)
     cache.misses += 1
     pgs_unlock(&cache.mutex)
+
+
+cdef bint is_absent(Cache cache, Key key, int64_t min_version) noexcept:
+    """Return True where memory may answer that no session of this id is there: no longer than records may be served (C6)."""
+    cdef int64_t now = recent(cache.clock) + cache.clock.slack
+    if now >= cache.in_sync_until or not cache.absences.has(key, min_version, now):
+        return False
+    pgs_lock(&cache.mutex)
+    cache.negative_hits += 1
+    pgs_unlock(&cache.mutex)
+    return True
 
 
 cdef enum Entered:
@@ -554,6 +595,7 @@ cdef object place(Cache cache, Record record, int64_t accessed):
     """Put a record in where there is room; return the record that was there. This runs no other code."""
     cdef uint32_t slot = pgs_find(&cache.table, record.id.high, record.id.low)
     released = None
+    cache.absences.remove(record.id)
     Py_INCREF(record)
     if slot:
         released = <Record> <PyObject *> pgs_replace(&cache.table, slot, <void *> record)

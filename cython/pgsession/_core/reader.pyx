@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t
 from cpython.object cimport PyObject, PyTypeObject
 
 from pgsession._core.arguments cimport checked_count, checked_flag
-from pgsession._core.cache cimport Cache, Claim, count_miss
+from pgsession._core.cache cimport Cache, Claim, count_miss, is_absent
 from pgsession._core.clock cimport Clock
 from pgsession._core.completed cimport completed
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
@@ -288,6 +288,8 @@ cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:
             return pgs_give(session)
+        if is_absent(self._cache, key, min_version):
+            return None
     return self._load(key_bytes(key), touch, refresh, min_version)
 
 
@@ -304,6 +306,8 @@ cdef object await_session(AsyncReader self, object session_id, bint touch, bint 
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:
             return completed(pgs_give(session))
+        if is_absent(self._cache, key, min_version):
+            return completed(None)
     return self._load(key_bytes(key), touch, refresh, min_version)
 
 
@@ -316,7 +320,7 @@ cdef inline PyObject *remembered(Base self, Verified verified, bint touch, int64
 
 
 cdef object refuse(Base self, Verified verified, Claim *claim):
-    """Return what a token opens that the record in memory refuses."""
+    """Return what a token opens that memory refuses: the record says so, or that there is none."""
     return self._refuse_token("superseded" if claim.standing == SUPERSEDED else "ended", key_bytes(verified.key))
 
 
@@ -357,7 +361,7 @@ cdef object get_by_token(Reader self, object token, bint touch, bint refresh, in
         session = remembered(self, verified, touch, min_version, &claim)
         if session != NULL:
             return pgs_give(session)
-        if claim.standing >= SUPERSEDED:
+        if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
             return refuse(self, verified, &claim).session
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
@@ -376,7 +380,7 @@ cdef object await_by_token(AsyncReader self, object token, bint touch, bint refr
         session = remembered(self, verified, touch, min_version, &claim)
         if session != NULL:
             return completed(pgs_give(session))
-        if claim.standing >= SUPERSEDED:
+        if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
             return completed(refuse(self, verified, &claim).session)
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
@@ -417,7 +421,9 @@ cdef object opened_in_memory(Base self, Verified verified, bint touch, int64_t m
     cdef PyObject *session = remembered(self, verified, touch, min_version, &claim)
     if session != NULL:
         return self._opened(pgs_give(session), "previous" if claim.standing == PREVIOUS else "current")
-    return refuse(self, verified, &claim) if claim.standing >= SUPERSEDED else None
+    if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
+        return refuse(self, verified, &claim)
+    return None
 
 
 # ---- the short way in ----

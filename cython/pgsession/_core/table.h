@@ -183,11 +183,15 @@ typedef struct {
     void (*owner_of)(void *record, int which, pgs_text *text);
 } pgs_table;
 
-static inline uint32_t pgs_key_tag(const pgs_table *t, uint64_t high, uint64_t low) {
-    uint64_t x = (high ^ t->seed[0]) * 0x9E3779B97F4A7C15ULL;
+static inline uint32_t pgs_hash(const uint64_t *seed, uint64_t high, uint64_t low) {
+    uint64_t x = (high ^ seed[0]) * 0x9E3779B97F4A7C15ULL;
     x ^= x >> 32;
-    x = (x ^ low ^ t->seed[1]) * 0xD6E8FEB86659FD93ULL;
+    x = (x ^ low ^ seed[1]) * 0xD6E8FEB86659FD93ULL;
     return (uint32_t)(x >> 32);
+}
+
+static inline uint32_t pgs_key_tag(const pgs_table *t, uint64_t high, uint64_t low) {
+    return pgs_hash(t->seed, high, low);
 }
 
 static inline uint32_t pgs_text_tag(const pgs_table *t, pgs_text text) {

@@ -416,9 +416,9 @@ class AsyncSessionManager(AsyncReader):
         if not fill.future.begin():
             return
         try:
-            record, incarnation, now, xmax = await runtime.store.read(fill.key, deadline)
+            record, incarnation, now, xmax, absent = await runtime.store.read(fill.key, deadline)
             verdict = self._coherence.close_fill(
-                fill, record, incarnation, now, xmax, min_version=min_version
+                fill, record, incarnation, now, xmax, min_version=min_version, absent=absent
             )
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()
@@ -856,7 +856,8 @@ class AsyncSessionManager(AsyncReader):
         rules.boolean("touch", touch)
         runtime = await self._ready()
         loaded = {given: self.get_cached_session(key, touch=touch) for given, key in keys.items()}
-        missing = dict.fromkeys(keys[given] for given, session in loaded.items() if session is None)
+        unknown = (keys[given] for given, session in loaded.items() if session is None)
+        missing = dict.fromkeys(key for key in unknown if not self._cache.is_absent(key))
         reads = AsyncManyReads(runtime, self._coherence, self._cache, self._background)
         records = await reads.read(list(missing), len(keys) - len(missing))
         for given, key in keys.items():
@@ -1100,6 +1101,7 @@ class AsyncSessionManager(AsyncReader):
             cache_capacity=self._cache.capacity,
             hits=cached["hits"],
             misses=cached["misses"],
+            negative_hits=cached["negative_hits"],
             evictions=cached["evictions"],
             expirations=cached["expirations"],
             fills=counters.fills,

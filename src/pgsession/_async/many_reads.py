@@ -125,7 +125,7 @@ class AsyncManyReads:
 
     async def _fill_alone(self, fill: Fill, deadline: float) -> None:
         try:
-            record, incarnation, now, xmax = await self._runtime.store.read(fill.key, deadline)
+            record, incarnation, now, xmax, _ = await self._runtime.store.read(fill.key, deadline)
             self._settle([fill], {} if record is None else {fill.key: record}, incarnation, now, xmax)
         except BaseException as error:
             self._give_up([fill], error)

@@ -9,6 +9,7 @@ The stubs (`.pyi`) are here; they say what each module gives to Python:
     session         a record and one caller's pending changes, as a mapping; the parts of it are
                     session_reading, _changing, _saving, _edits, _nested_changes
     values          encodes and decodes attribute values
+    absences        ids of which the database said a moment ago that there is no session
     accesses        accesses to be written whose session has left the cache
     clock           the node's clock, mapped to the database's; the rules for moments and durations
     key             the rule for session ids

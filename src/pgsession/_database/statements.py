@@ -5,7 +5,8 @@ All ids are text of 32 hex digits, all times int microseconds (of the Unix epoch
 **Reads** are `str` with `%s` parameters, for the extended protocol (they may be prepared). One statement is one
 snapshot (C4), and the answer is always exactly one row:
 
-    read            (id, inactivity)        -> (incarnation | None, now, snapshot | None, xmax)
+    read            (id, inactivity)        -> (incarnation | None, now, snapshot | NOT_LIVE | None, xmax)  None: no session is
+                                               there, nor will be one that is not announced
     read_many       (ids, inactivity)       -> (incarnation | None, now, "[snapshot, ...]", xmax)  of those that are live, in any
                                                order; ids by `arrays.uuid_array`
     list_user       (user_id, inactivity, accessed, accessed, id, limit)
@@ -112,6 +113,10 @@ from .templates import names_of, parameter_types, render
 NIL = "0" * 32
 """The id after which every walk in bounded steps begins."""
 
+NOT_LIVE = "null"
+"""What stands for the snapshot of a session that is there, and is inactive, or ended within the last minute. A write of before
+its end, of which nobody is told, may yet prolong that, and is committed by then."""
+
 Commit = Literal["split", "plain", "off"]
 
 
@@ -181,8 +186,9 @@ _NOW = "pg_catalog.statement_timestamp()"
 _IDLE = "(%s::bigint OPERATOR(pg_catalog.*) interval '1 microsecond')"
 _READ = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
-    f" (SELECT {{snapshot(s, {_NOW})}} FROM {{sessions}} s"
-    f" WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid AND {{live(s, {_NOW}, @idle)}}), {{xmax}}"
+    " (SELECT r.snapshot FROM (SELECT * FROM {sessions} s WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid) s"
+    f" CROSS JOIN LATERAL (SELECT CASE WHEN {{live(s, {_NOW}, @idle)}} THEN {{snapshot(s, {_NOW})}} ELSE '{NOT_LIVE}' END"
+    f" AS snapshot) r WHERE s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')), {{xmax}}"
 )
 _READ_MANY = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}},"

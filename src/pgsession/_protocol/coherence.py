@@ -12,9 +12,9 @@ How a shell reads a session that is not in the cache:
             record = await fill.future
             if satisfies(record, min_version): return record
             continue                                            # it did not reach far enough: read again
-        try: record, incarnation, now, xmax = await read(key)
+        try: record, incarnation, now, xmax, absent = await read(key)
         except: coherence.fail_fill(fill); raise                # perhaps coherence.stale_if_error(key, ...)
-        verdict = coherence.close_fill(fill, record, incarnation, now, xmax, min_version=min_version)
+        verdict = coherence.close_fill(fill, record, incarnation, now, xmax, min_version=min_version, absent=absent)
         if verdict.reconnect: listener.reconnect()
         if verdict.again:                                       # of another server, or perhaps over by now
             fill.future.set_result(AGAIN); continue            # its joiners read again as well
@@ -245,6 +245,7 @@ class Coherence:
         xmax: int,
         *,
         min_version: int = 0,
+        absent: bool = False,
     ) -> Verdict:
         """Close the fill of a leader whom the database answered, and put the record into the cache if that is allowed.
 
@@ -255,12 +256,17 @@ class Coherence:
             database_time: The time there, in microseconds since the Unix epoch.
             xmax: That of the statement's snapshot.
             min_version: The version that the leader asked for.
+            absent: True where there is no session, and none can come to be there that no event tells of; it is not
+                enough that there is no live one, for an access may be on its way to an inactive one. Memory may say so
+                for a while, as it may show a record.
         """
         with self._lock:
             now = self._clock.now()
             if incarnation == self._incarnation:
                 self._sample(fill.opened, now, database_time)
-            return self._close_answered(fill, record, incarnation, database_time, now, xmax, min_version)
+            return self._close_answered(
+                fill, record, incarnation, database_time, now, xmax, min_version, absent
+            )
 
     def close_fills(
         self,
@@ -282,7 +288,9 @@ class Coherence:
                 self._sample(min(fill.opened for fill, _ in answers), now, database_time)
             for fill, record in answers:
                 if elsewhere is None:
-                    verdict = self._close_answered(fill, record, incarnation, database_time, now, xmax, 0)
+                    verdict = self._close_answered(
+                        fill, record, incarnation, database_time, now, xmax, 0, False
+                    )
                     if verdict in (Verdict.WRONG_SERVER, Verdict.SERVER_REPLACED):
                         elsewhere = verdict
                 else:
@@ -301,18 +309,25 @@ class Coherence:
         now: int,
         xmax: int,
         min_version: int,
+        absent: bool,
     ) -> Verdict:
         if record is not None and self._is_perhaps_over(record, fill, incarnation, database_time, now):
             verdict = Verdict.PERHAPS_OVER
             self._leases.close(fill)
         else:
-            verdict = self._close_fill(fill, record, incarnation, xmax, min_version)
+            verdict = self._close_fill(fill, record, incarnation, xmax, min_version, absent)
         if verdict is not Verdict.CACHED:
             self._counters.discarded_fills += 1
         return verdict
 
     def _close_fill(
-        self, fill: Fill, record: Record | None, incarnation: str | None, xmax: int, min_version: int
+        self,
+        fill: Fill,
+        record: Record | None,
+        incarnation: str | None,
+        xmax: int,
+        min_version: int,
+        absent: bool,
     ) -> Verdict:
         if not self._leases.close(fill):
             return Verdict.NOT_CACHED
@@ -320,13 +335,21 @@ class Coherence:
         if elsewhere is not None:
             return elsewhere
         if record is None:
-            self._gone(fill.key)
+            if absent and self._may_be_absent(fill):
+                self._leases.void(fill.key)
+                self._cache.put_absence(fill.key, min_version, fill.opened + self._max_staleness)
+            else:
+                self._gone(fill.key)
             return Verdict.NOT_CACHED
         verdict = self._keep(fill, record, incarnation)
         if verdict is Verdict.CACHED and min_version > record.version:
             # The server has lost that version. Without a floor such a token would make every read a miss.
             self._cache.set_floor(fill.key, min_version)
         return verdict
+
+    def _may_be_absent(self, fill: Fill) -> bool:
+        """Return True where memory may say for a while what a fill has found: that there is no session."""
+        return self._leases.undisturbed(fill) and self._cache.version(fill.key) == 0
 
     def _is_perhaps_over(
         self, record: Record, fill: Fill, incarnation: str | None, database_time: int, now: int
@@ -382,12 +405,15 @@ class Coherence:
 
     # Writes
 
-    def open_write(self, key: bytes) -> Lease:
+    def open_write(self, key: bytes, *, creates: bool = False) -> Lease:
         """Open the lease of an own create, update or delete of this session, before it is sent.
 
-        Its end is told by one of the `write_*` methods.
+        Its end is told by one of the `write_*` methods. One that creates the session ends what is known of its absence,
+        and keeps what is being read from saying so.
         """
         with self._lock:
+            if creates:
+                self._outdate(key, 1, self._incarnation)
             return self._leases.open_write(key, self._clock.now())
 
     def write_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
@@ -706,6 +732,7 @@ class Coherence:
         self._leases.epoch += 1
         self._proofs.start()
         self._cache.in_sync_until = 0
+        self._cache.clear_absences()
 
     def _prove(self) -> None:
         self._counters.proofs += 1

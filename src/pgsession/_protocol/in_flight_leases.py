@@ -94,8 +94,7 @@ class Leases:
         """
         for lease in reversed(self._open.get(key, ())):
             if isinstance(lease, Fill):
-                undisturbed = lease.stamp == 0 and self._is_of_today(lease)
-                return lease if undisturbed and lease.opened > opened_after else None
+                return lease if self.undisturbed(lease) and lease.opened > opened_after else None
         return None
 
     @property
@@ -124,6 +123,10 @@ class Leases:
     def allow(self, lease: Lease, version: int) -> bool:
         """Return True where a record of this version may enter the cache."""
         return self._is_of_today(lease) and version >= lease.stamp
+
+    def undisturbed(self, lease: Lease) -> bool:
+        """Return True where nothing has happened to the session since, as far as is known."""
+        return lease.stamp == 0 and self._is_of_today(lease)
 
     def _is_of_today(self, lease: Lease) -> bool:
         return lease.epoch == self.epoch and lease.wide == self._wide

@@ -23,7 +23,7 @@ from pgsession._protocol.answers import Settled
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.batch import Batch, Queue
 from pgsession._protocol.coherence import Coherence
-from pgsession._protocol.operations import Operation
+from pgsession._protocol.operations import Create, Operation
 from pgsession.errors import (
     ConflictError,
     DatabaseUnavailable,
@@ -237,7 +237,8 @@ class GroupCommit:
     def _open_leases(self, batch: Batch) -> None:
         for operation in batch.operations:
             if operation.lease is None:
-                operation.lease = self._coherence.open_write(operation.key)
+                creates = isinstance(operation, Create)
+                operation.lease = self._coherence.open_write(operation.key, creates=creates)
 
     def _admit(self) -> None:
         """Put what has come into the queue: of each session only the oldest operation; the others wait behind it."""

@@ -418,9 +418,9 @@ class SessionManager(Reader):
         if not fill.future.begin():
             return
         try:
-            record, incarnation, now, xmax = runtime.store.read(fill.key, deadline)
+            record, incarnation, now, xmax, absent = runtime.store.read(fill.key, deadline)
             verdict = self._coherence.close_fill(
-                fill, record, incarnation, now, xmax, min_version=min_version
+                fill, record, incarnation, now, xmax, min_version=min_version, absent=absent
             )
             if self._cache.many_evicted_accesses:
                 runtime.maintenance.write_accesses_soon()
@@ -858,7 +858,8 @@ class SessionManager(Reader):
         rules.boolean("touch", touch)
         runtime = self._ready()
         loaded = {given: self.get_cached_session(key, touch=touch) for given, key in keys.items()}
-        missing = dict.fromkeys(keys[given] for given, session in loaded.items() if session is None)
+        unknown = (keys[given] for given, session in loaded.items() if session is None)
+        missing = dict.fromkeys(key for key in unknown if not self._cache.is_absent(key))
         reads = ManyReads(runtime, self._coherence, self._cache, self._background)
         records = reads.read(list(missing), len(keys) - len(missing))
         for given, key in keys.items():
@@ -1102,6 +1103,7 @@ class SessionManager(Reader):
             cache_capacity=self._cache.capacity,
             hits=cached["hits"],
             misses=cached["misses"],
+            negative_hits=cached["negative_hits"],
             evictions=cached["evictions"],
             expirations=cached["expirations"],
             fills=counters.fills,

@@ -21,7 +21,7 @@ from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
 from pgsession._database.script import CommitFailed, Row, Script
-from pgsession._database.statements import NIL, Commit, Statements, write_arguments
+from pgsession._database.statements import NIL, NOT_LIVE, Commit, Statements, write_arguments
 from pgsession._protocol import events
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.coherence import Asked, Coherence, Resync, Wanted
@@ -158,16 +158,17 @@ class Store:
         """Return the seconds for which the caller of an operation with this deadline waits from now on."""
         return deadline + CALLERS_PART * self.timeout - time.monotonic()
 
-    def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int, int]:
-        """Return one live session, or None, as one snapshot (C4); and what the server says of itself.
+    def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int, int, bool]:
+        """Return one live session, or None, as one snapshot (C4); what the server says of itself; True: it is absent.
 
-        That is its incarnation, its time, and the snapshot's xmax. The `deadline` is its caller's, who may have waited
-        for this to begin.
+        The server says its incarnation, its time, and the snapshot's xmax. It is an absence where there is no session,
+        or none any more; an inactive one is there. The `deadline` is its caller's, who may have waited for this.
         """
         incarnation, now, snapshot, xmax = self.query(
             self._sql.read, (key.hex(), self._inactivity), deadline=deadline
         )
-        return None if snapshot is None else record_of(snapshot, incarnation), incarnation, now, int(xmax)
+        record = None if snapshot in (None, NOT_LIVE) else record_of(snapshot, incarnation)
+        return record, incarnation, now, int(xmax), snapshot is None
 
     def read_many(self, keys: Sequence[bytes], deadline: float) -> tuple[list[Record], str | None, int, int]:
         """Return those sessions that are live, in any order, as one snapshot; and what the server says of itself."""
