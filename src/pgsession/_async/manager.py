@@ -111,7 +111,9 @@ class AsyncSessionManager(AsyncReader):
         listener: AsyncListener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str) and not callable(database):
+        if isinstance(database, str) or callable(database):
+            rules.conninfo("database", database)
+        else:
             rules.instance(
                 "database",
                 database,
@@ -186,6 +188,7 @@ class AsyncSessionManager(AsyncReader):
             EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
+            ConfigError: The function that gives the conninfo returned what is none; a psycopg.OperationalError, too.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
         await self._opener.call(self._open)

@@ -113,7 +113,9 @@ class SessionManager(Reader):
         listener: Listener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str) and not callable(database):
+        if isinstance(database, str) or callable(database):
+            rules.conninfo("database", database)
+        else:
             rules.instance(
                 "database",
                 database,
@@ -188,6 +190,7 @@ class SessionManager(Reader):
             EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
+            ConfigError: The function that gives the conninfo returned what is none; a psycopg.OperationalError, too.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
         self._opener.call(self._open)
