@@ -157,6 +157,7 @@ class SessionManager(Reader):
         )
         self._runtime: Runtime | None = None
         self._starting: Runtime | None = None  # while it is opened
+        self._closing: Runtime | None = None  # while it is closed
         self._unclosed: Unclosed | None = None  # while it is open
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._begin_anew()
@@ -242,7 +243,8 @@ class SessionManager(Reader):
         """Finish what was accepted, write noted accesses, give locks back, and disconnect.
 
         An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
-        cancelled, leaves the work to be finished without him.
+        cancelled, leaves the work to be finished without him. A function of the caller's that the library is calling
+        may close the manager, and is not waited for: `on_audit_event` is told the rest afterwards.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
@@ -250,8 +252,9 @@ class SessionManager(Reader):
                 lease time. 0: at once. None: no limit.
         """
         deadline = deadline_in(rules.timeout("timeout", timeout))
-        if self._runtime is not None:
-            self._runtime.home.check()
+        runtime = self._runtime or self._closing
+        if runtime is not None:
+            runtime.note_close()
         patience = left_until(deadline)
         try:
             self._closer.complete(
@@ -272,9 +275,11 @@ class SessionManager(Reader):
         if self._starting is not None:
             self._starting.cut()
         with self._moving:
-            runtime, self._runtime = self._runtime, None
+            runtime = self._closing = self._runtime
+            self._runtime = None
             if runtime is not None:
                 runtime.close(deadline)
+                self._closing = None
             self._coherence.on_lost()
             self._cache.clear()
 

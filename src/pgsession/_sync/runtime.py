@@ -235,8 +235,15 @@ class Runtime:
         end = max(min(deadline, deadline_in(REPORTING)), deadline_in(PAUSE))
         self._audit_thread.end()
         while not self._audit_thread.ended and time.monotonic() < end:
+            if self._audit_thread.closes:
+                return  # it goes on with what waits once this has returned
             sleep(PAUSE)
         self._audit_thread.give_up()
+
+    def note_close(self) -> None:
+        """Learn who it is that closes, before anything is done for him."""
+        self.home.check()
+        self._audit_thread.note_close()
 
     def cut(self) -> None:
         """Close all connections, and make no others: whoever waits for the database gets an error at once."""
