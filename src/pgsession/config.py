@@ -203,6 +203,8 @@ def _conninfo(name: str, value: object) -> object:
         raise TypeError(
             f"{name}: a str, a function that returns one, or None is needed, not {type(value).__name__}"
         )
+    if value is not None:
+        rules.conninfo(name, value)
     return value
 
 

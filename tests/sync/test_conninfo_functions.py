@@ -106,6 +106,106 @@ def exits() -> str:
     raise SystemExit(SECRET) if threading.current_thread() is not threading.main_thread() else OSError(SECRET)
 
 
+def returns_no_text_at_all() -> str:
+    return ""
+
+
+def returns_what_utf8_cannot_carry() -> str:
+    return "host=\ud800" + SECRET
+
+
+def returns_a_nul() -> str:
+    return "host=localhost\0" + SECRET
+
+
+@pytest.mark.parametrize(
+    ("function", "rule"),
+    [
+        (returns_nothing, "a str is needed, not NoneType"),
+        (returns_no_text_at_all, "must not be empty"),
+        (returns_what_utf8_cannot_carry, "must not contain lone surrogates"),
+        (returns_a_nul, "must not contain NUL"),
+        (returns_no_conninfo, "must be a conninfo"),
+    ],
+)
+def test_what_a_function_may_return(
+    function: Any, rule: str, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a mistake of configuration, and still an attempt to connect that has failed."""
+    with Leftovers(dsn):
+        manager = pgsession.SessionManager(function)
+        with pytest.raises(
+            pgsession.ConfigError, match=f"the function that gives the conninfo: its result: {rule}"
+        ) as failure:
+            manager.open()
+        manager.close()
+    assert isinstance(failure.value, psycopg.OperationalError)
+    assert SECRET not in str(failure.value) + caplog.text
+
+
+class Second:
+    """A function that does what it does at the second call, by which the pool connects, and later ones."""
+
+    def __init__(self, dsn: str, then: Any) -> None:
+        self._dsn = dsn
+        self._then = then
+        self.asked = 0
+
+    def conninfo(self) -> Any:
+        self.asked += 1
+        return self._dsn if self.asked == 1 else self._then(self._dsn)
+
+
+def fails(dsn: str) -> str:
+    raise OSError(SECRET)
+
+
+def leads_to_no_database(dsn: str) -> str:
+    return make_conninfo(dsn, dbname="there_is_none")
+
+
+def gives_nothing(dsn: str) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("then", "words"),
+    [(fails, "OSError"), (leads_to_no_database, "there_is_none"), (gives_nothing, "not NoneType")],
+)
+def test_what_keeps_the_pool_from_connecting_is_what_open_raises(
+    then: Any, words: str, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And at once: the listener was there, but a pool would try on, and say in the end that it took too long."""
+    second = Second(dsn, then)
+    began = time.monotonic()
+    with Leftovers(dsn):
+        manager = pgsession.SessionManager(second.conninfo, pgsession.Config(pool_min_size=2))
+        with pytest.raises(psycopg.OperationalError, match=words):
+            manager.open()
+        manager.close()
+    assert SECRET not in caplog.text and second.asked == 2
+    assert time.monotonic() - began < 15
+
+
+def test_a_function_that_hangs_when_the_pool_connects(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgsession._sync.runtime.CONNECT_TIMEOUT", 1)
+    goes_on = threading.Event()
+
+    def hangs(dsn: str) -> str:
+        while not goes_on.is_set():
+            sleep(0.01)
+        return dsn
+
+    began = time.monotonic()
+    with Leftovers(dsn):
+        manager = pgsession.SessionManager(Second(dsn, hangs).conninfo)
+        with pytest.raises(psycopg.OperationalError, match="TimeoutError"):
+            manager.open()
+        goes_on.set()
+        manager.close()
+    assert time.monotonic() - began < 3 * 1
+
+
 @pytest.mark.parametrize("function", [raises, returns_nothing, returns_no_conninfo, exits])
 def test_a_function_that_fails_is_a_connect_that_failed(
     function: Any, dsn: str, caplog: pytest.LogCaptureFixture

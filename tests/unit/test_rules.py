@@ -78,6 +78,16 @@ def typed(words: str, *good: Any) -> Rule:
     return Rule(check, [5, 1.5, [], object()], list(good))
 
 
+def conninfo(words: str, *good: Any) -> Rule:
+    """Texts are refused in words of their own."""
+    rule = typed(words, *good)
+
+    def check(name: str, value: object) -> None:
+        (rules.conninfo if isinstance(value, str) else rule.check)(name, value)
+
+    return Rule(check, [*rule.bad, "host=a\0b", "\ud800"], rule.good)
+
+
 # ---- the rules, with values at and beyond their limits ----
 
 NO_TEXT = ["a\0b", "\0", "\ud800", "x\udfff", None, 5, b"x", ["x"], True, 1.5, object()]
@@ -195,7 +205,7 @@ TABLE: dict[str, Rule | Free] = {
     "config": optional(typed("a Config or None")),
     "connect_timeout": count(1, 2**31 - 1),
     "connection": DRIVER,
-    "conninfo": Rule(rules.conninfo, [5, None, b"", [], object()], ["", print]),
+    "conninfo": Rule(rules.conninfo, [5, None, b"", [], object(), "host=a\0b", "\ud800"], ["", print]),
     "environ": optional(typed("a mapping", {})),
     "expires_at": EXPIRES_AT,
     "expires_in": EXPIRES_IN,
@@ -247,10 +257,10 @@ TABLE: dict[str, Rule | Free] = {
     "with_values": FLAG,
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
-    ("*SessionManager.__init__", "database"): typed(
+    ("*SessionManager.__init__", "database"): conninfo(
         "a conninfo, a function that returns one, or a pool (POOL)", "", print
     ),
-    ("*Admin.__init__", "database"): typed("a conninfo or a pool (POOL)", ""),
+    ("*Admin.__init__", "database"): conninfo("a conninfo or a pool (POOL)", ""),
     ("*Admin.list_locks", "after"): optional(IDENTIFIER),
     **{
         (f"*Admin.{method}", name): optional(rule)
@@ -330,7 +340,7 @@ CONFIG: dict[str, Rule] = {
     "notify_on_failed_updates": FLAG,
     "synchronous_commit": FLAG,
     "notify_before_flush": FLAG,
-    "listener_conninfo": optional(typed("a str, a function that returns one, or None", "", print)),
+    "listener_conninfo": optional(conninfo("a str, a function that returns one, or None", "", print)),
     "on_audit_event": optional(FUNCTION),
     "codec": optional(typed("a Codec or None", pgsession.Codec())),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),

@@ -65,7 +65,9 @@ class AsyncAdmin:
     """
 
     def __init__(self, database: str | AsyncConnectionPool[Any], config: Config | None = None) -> None:
-        if not isinstance(database, str):
+        if isinstance(database, str):
+            rules.conninfo("database", database)
+        else:
             rules.instance(
                 "database", database, AsyncConnectionPool, "a conninfo or a pool (AsyncConnectionPool)"
             )

@@ -10,7 +10,7 @@ from typing import Any, LiteralString, Self
 
 from psycopg import Notify
 
-from pgsession._concurrency import LOGGER, AsyncConninfoFunction, Unclosed
+from pgsession._concurrency import LOGGER, AsyncConninfoFunction, AsyncSharedFuture, Unclosed
 from pgsession._protocol import rules
 
 from .listener_connection import Command, Row
@@ -213,9 +213,9 @@ class AsyncListener:
             rules.function("on_notification", on_notification)
         await self._loop.unlisten(channel, on_notification, rules.timeout("timeout", timeout))
 
-    async def _stop_hearing(self, subscription: AsyncSubscription, timeout: float | None) -> None:
-        """End a subscription; return once no callback of it runs or will run any more."""
-        await self._loop.stop_hearing(subscription, timeout)
+    def _stop_hearing(self, subscription: AsyncSubscription) -> None:
+        """End a subscription: its callbacks are not called any more, but for one that is running."""
+        self._loop.stop_hearing(subscription)
 
     async def notify(self, channel: str, payload: str = "") -> None:
         """Send a notification, on the listener's connection.
@@ -265,6 +265,12 @@ class AsyncListener:
         """
         seconds = None if timeout is None else rules.seconds("timeout", timeout)
         return await self._loop.execute(query, params, seconds)
+
+    async def _execute_unless(
+        self, given_up: AsyncSharedFuture[list[Row]], query: Command, timeout: float
+    ) -> list[Row]:
+        """Run a command, likewise; an error that is set in `given_up` ends the wait, and is raised."""
+        return await self._loop.execute(query, (), timeout, given_up)
 
     def reconnect(self) -> None:
         """Give up the present connection, at once and whatever state it is in; the background loop makes a new one."""

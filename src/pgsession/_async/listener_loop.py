@@ -162,9 +162,9 @@ class AsyncListenerLoop:
         """End the subscriptions of a channel, or those with one callback."""
         await self._ask_in_any_case(partial(self._unsubscribe, channel, on_notification), timeout)
 
-    async def stop_hearing(self, subscription: AsyncSubscription, timeout: float | None) -> None:
-        """End a subscription."""
-        await self._ask_in_any_case(partial(self._remove, subscription), timeout)
+    def stop_hearing(self, subscription: AsyncSubscription) -> None:
+        """End a subscription: nothing is told to it any more, and the channel is left as soon as that is possible."""
+        self._drop(subscription)
 
     async def _ask_in_any_case(self, action: AsyncThunk[Any], timeout: float | None) -> None:
         try:
@@ -173,25 +173,33 @@ class AsyncListenerLoop:
             self._do_later(action)
             raise
 
-    async def execute(self, query: Command, params: Sequence[Any] | None, timeout: float | None) -> list[Row]:
-        """Run a command on the connection, between two notifications."""
+    async def execute(
+        self,
+        query: Command,
+        params: Sequence[Any] | None,
+        timeout: float | None,
+        future: AsyncSharedFuture[list[Row]] | None = None,
+    ) -> list[Row]:
+        """Run a command on the connection, between two notifications; an error in the `future` ends the wait."""
         seconds = self._command_timeout if timeout is None else timeout
         self._check_open()
         if self._connection is None:
             raise _disconnected()
-        rows: list[Row] = await self._ask(partial(self._execute, query, params, seconds), seconds)
+        rows: list[Row] = await self._ask(partial(self._execute, query, params, seconds), seconds, future)
         return rows
 
     def _check_open(self) -> None:
         if self._opened is None or self._ended.is_set() or self._owner != os.getpid():
             raise _closed()
 
-    async def _ask(self, action: AsyncThunk[Any], timeout: float | None) -> Any:
+    async def _ask(
+        self, action: AsyncThunk[Any], timeout: float | None, future: AsyncSharedFuture[Any] | None = None
+    ) -> Any:
         """Have the loop do something between two notifications; a callback, running in the loop, does it itself."""
         self._check_open()
         if self._loop.is_current():
             return await action()
-        future: AsyncSharedFuture[Any] = AsyncSharedFuture()
+        future = AsyncSharedFuture() if future is None else future
         self._requests.append((action, future))
         self._waiter.wake()
         if self._ended.is_set():  # perhaps after the loop's last look at the requests
@@ -259,10 +267,9 @@ class AsyncListenerLoop:
         if self._connection is not None and self._connection.alive:
             try:
                 await self._unlisten(self._connection, subscription)
-            except (psycopg.Error, TimeoutError) as error:
-                self._logger.debug(
-                    "UNLISTEN failed: %s", error
-                )  # a lost connection, which the loop will notice
+            except (psycopg.Error, TimeoutError) as error:  # a lost connection, which the loop will notice
+                if not self._closing.is_set():
+                    self._logger.debug("UNLISTEN failed: %s", error)
 
     def _drop(self, subscription: AsyncSubscription) -> None:
         """Have a subscription removed whose `listen` did not come to its end."""
@@ -271,7 +278,7 @@ class AsyncListenerLoop:
 
     def _do_later(self, action: AsyncThunk[Any]) -> None:
         """Have the loop do something for which nobody waits."""
-        if self._opened is not None and not self._ended.is_set():
+        if self._opened is not None and not self._ended.is_set() and self._owner == os.getpid():
             self._requests.append((action, AsyncSharedFuture()))
             self._waiter.wake()
 
@@ -377,7 +384,7 @@ class AsyncListenerLoop:
         for subscription in self._everybody():
             if not subscription.listening.done:
                 subscription.listening.set_result(None)
-            elif subscription.on_out_of_sync is not None:
+            elif subscription.on_out_of_sync is not None and not subscription.left:
                 await self._call(subscription.on_out_of_sync, subscription.channel)
 
     async def _lose(self, error: Exception) -> None:

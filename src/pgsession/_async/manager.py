@@ -121,7 +121,9 @@ class AsyncSessionManager(AsyncReader):
         listener: AsyncListener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str) and not callable(database):
+        if isinstance(database, str) or callable(database):
+            rules.conninfo("database", database)
+        else:
             rules.instance(
                 "database",
                 database,
@@ -163,6 +165,7 @@ class AsyncSessionManager(AsyncReader):
         )
         self._runtime: AsyncRuntime | None = None
         self._starting: AsyncRuntime | None = None  # while it is opened
+        self._closing: AsyncRuntime | None = None  # while it is closed
         self._unclosed: Unclosed | None = None  # while it is open
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._begin_anew()
@@ -196,6 +199,7 @@ class AsyncSessionManager(AsyncReader):
             EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
+            ConfigError: The function that gives the conninfo returned what is none; a psycopg.OperationalError, too.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
         await self._opener.call(self._open)
@@ -247,7 +251,8 @@ class AsyncSessionManager(AsyncReader):
         """Finish what was accepted, write noted accesses, give locks back, and disconnect.
 
         An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
-        cancelled, leaves the work to be finished without him.
+        cancelled, leaves the work to be finished without him. A function of the caller's that the library is calling
+        may close the manager, and is not waited for: `on_audit_event` is told the rest afterwards.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
@@ -255,8 +260,9 @@ class AsyncSessionManager(AsyncReader):
                 lease time. 0: at once. None: no limit.
         """
         deadline = deadline_in(rules.timeout("timeout", timeout))
-        if self._runtime is not None:
-            self._runtime.home.check()
+        runtime = self._runtime or self._closing
+        if runtime is not None:
+            runtime.note_close()
         patience = left_until(deadline)
         try:
             await self._closer.complete(
@@ -277,9 +283,11 @@ class AsyncSessionManager(AsyncReader):
         if self._starting is not None:
             await self._starting.cut()
         async with self._moving:
-            runtime, self._runtime = self._runtime, None
+            runtime = self._closing = self._runtime
+            self._runtime = None
             if runtime is not None:
                 await runtime.close(deadline)
+                self._closing = None
             self._coherence.on_lost()
             self._cache.clear()
 

@@ -19,6 +19,7 @@ from pgsession._concurrency import (
     AsyncConninfoFunction,
     AsyncDeadlines,
     AsyncHome,
+    AsyncSharedFuture,
     AuditThread,
     async_sleep,
     deadline_in,
@@ -111,6 +112,7 @@ class AsyncRuntime:
         self._owns_pool = not isinstance(database, AsyncConnectionPool)
         self._owns_listener = listener is None
         self._was_cut = False
+        self._first_attempt: AsyncSharedFuture[None] = AsyncSharedFuture()  # of the pool's to connect
         self.statements = Statements(config.schema_name, config.table_prefix)
         if isinstance(database, AsyncConnectionPool):
             self._conninfo: AsyncConninfo | None = None
@@ -203,10 +205,16 @@ class AsyncRuntime:
         self.maintenance.start()
 
     async def _open_pool(self) -> None:
+        end = time.monotonic() + 2 * CONNECT_TIMEOUT
         await self.pool.open()
         if self._was_cut:
-            raise psycopg.OperationalError("closed while it was opened")
-        async with self.connections.connection(time.monotonic() + 2 * CONNECT_TIMEOUT):
+            raise _closed_meanwhile()
+        # By itself the psycopg pool would try on, and nobody would hear what is wrong.
+        try:
+            await self._first_attempt.wait(end - time.monotonic())
+        except TimeoutError:
+            raise OperationTimeout("no connection was to be had in time; nothing was sent") from None
+        async with self.connections.connection(end):
             pass  # `wait` of the pool would not see that it is closed meanwhile
         await self.pool.resize(self._config.pool_min_size, self._config.pool_max_size)
 
@@ -225,12 +233,20 @@ class AsyncRuntime:
         end = max(min(deadline, deadline_in(REPORTING)), deadline_in(PAUSE))
         self._audit_thread.end()
         while not self._audit_thread.ended and time.monotonic() < end:
+            if self._audit_thread.closes:
+                return  # it goes on with what waits once this has returned
             await async_sleep(PAUSE)
         self._audit_thread.give_up()
+
+    def note_close(self) -> None:
+        """Learn who it is that closes, before anything is done for him."""
+        self.home.check()
+        self._audit_thread.note_close()
 
     async def cut(self) -> None:
         """Close all connections, and make no others: whoever waits for the database gets an error at once."""
         self._was_cut = True
+        self._first_attempt.set_error(_closed_meanwhile())
         self._prober.give_up()
         self.synchronizer.give_up()
         self.connections.cut()
@@ -376,10 +392,10 @@ class AsyncRuntime:
     def _pool(self, conninfo: AsyncConninfo) -> AsyncConnectionPool[Any]:
         config = self._config
         return AsyncConnectionPool(
-            connection_class=conninfo.connections(lambda: self._was_cut),
+            connection_class=conninfo.connections(lambda: self._was_cut, self._first_attempt),
             kwargs={"autocommit": True},
-            min_size=config.pool_min_size,
-            max_size=max(1, config.pool_min_size),  # who waits while it is opened makes it grow no further
+            min_size=1,  # until it is known that one can be had
+            max_size=1,  # who waits while it is opened makes it grow no further
             timeout=2 * CONNECT_TIMEOUT,
             name="pgsession",
             reconnect_timeout=RECONNECT_DELAY,
@@ -402,6 +418,10 @@ class AsyncRuntime:
                     raise
                 await async_create(connection, config.schema_name, config.table_prefix)
                 await async_check(connection, self.statements)
+
+
+def _closed_meanwhile() -> psycopg.OperationalError:
+    return psycopg.OperationalError("closed while it was opened")
 
 
 async def _limit_statements(seconds: float, connection: AsyncConnection[Any]) -> None:

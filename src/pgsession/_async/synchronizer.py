@@ -10,13 +10,20 @@ import psycopg
 from psycopg import Notify
 from psycopg import errors as pg
 
-from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, deadline_in, left_until
+from pgsession._concurrency import (
+    AsyncBackgroundLoop,
+    AsyncEvent,
+    AsyncSharedFuture,
+    deadline_in,
+    left_until,
+)
 from pgsession._database.statements import Statements
 from pgsession._protocol import events
 from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import AsyncListener
+from .listener_connection import Command, Row
 from .store import AsyncStore
 from .subscription import AsyncSubscription, Secret
 
@@ -92,6 +99,7 @@ class AsyncSynchronizer:
         self._stopping = AsyncEvent()
         self._wake = AsyncEvent()
         self._proved = AsyncEvent()
+        self._asking: AsyncSharedFuture[list[Row]] = AsyncSharedFuture()
         self._hooked = False
         self._connected = False
         self._registered = False
@@ -127,7 +135,7 @@ class AsyncSynchronizer:
         await self._synchronize()
         proved = await self._prove_first(deadline_in(self._patience))
         if self._stopping.is_set():
-            raise ListenerError("the manager was closed before it was in sync")
+            raise _closed()
         if not proved:
             raise ListenerError(
                 "a notification sent through the pool did not reach the listener: they must be connected to the same "
@@ -144,10 +152,8 @@ class AsyncSynchronizer:
         self._hooked = False
         self._listener.remove_lost_hook(self._on_lost)
         self._coherence.on_lost()
-        try:
-            await self._listener._stop_hearing(self._events, left_until(deadline))
-        except (TimeoutError, psycopg.Error, PgSessionError):
-            pass  # it has no connection, so it does not listen; or it stops once the server has answered
+        # Not waited for: it may be a callback of the listener's, of somebody else's channel, that closes the manager.
+        self._listener._stop_hearing(self._events)
         await self._unregister(deadline)
 
     def give_up(self) -> None:
@@ -155,6 +161,7 @@ class AsyncSynchronizer:
         self._stopping.set()
         self._wake.set()
         self._proved.set()
+        self._asking.set_error(_closed())
 
     async def _register(self) -> None:
         self._registered = True
@@ -265,7 +272,7 @@ class AsyncSynchronizer:
 
     async def _refuse_what_cannot_work(self) -> None:
         pid = self._listener.pid
-        rows = await self._listener.execute(_WHERE, (), timeout=self._patience)
+        rows = await self._ask_listener(_WHERE)
         in_recovery, server_process = rows[0]
         if in_recovery:
             raise ListenerError(
@@ -303,10 +310,18 @@ class AsyncSynchronizer:
 
     async def _incarnation_of_listener(self) -> str | None:
         try:
-            rows = await self._listener.execute(self._sql.where, (), timeout=self._patience)
+            rows = await self._ask_listener(self._sql.where)
         except (pg.UndefinedTable, pg.InvalidSchemaName):
             return None  # another database, where there are no tables of ours
         return cast("str | None", rows[0][0])
+
+    async def _ask_listener(self, query: Command) -> list[Row]:
+        """Run a command on the listener's connection, unless the node is closed first."""
+        asking: AsyncSharedFuture[list[Row]] = AsyncSharedFuture()
+        self._asking = asking
+        if self._stopping.is_set():
+            raise _closed()
+        return await self._listener._execute_unless(asking, query, self._patience)
 
     def _watch_queue(self) -> None:
         if self.queue_usage > _QUEUE_WARNING:
@@ -315,6 +330,10 @@ class AsyncSynchronizer:
                 "holds it, and once it is full every write fails",
                 self.queue_usage * 100,
             )
+
+
+def _closed() -> ListenerError:
+    return ListenerError("the manager was closed before it was in sync")
 
 
 def _in_words(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import logging
 import threading
@@ -15,6 +16,9 @@ from pgsession.audit import AuditEvent
 from .sync import Event, call
 
 LOGGED_EVERY: Final = 60.0  # seconds, at most, for a function that raises
+
+# Who runs inside a call of the function, be it a coroutine that the function hands to an event loop and waits for.
+_INSIDE: Final[contextvars.ContextVar[object]] = contextvars.ContextVar("_INSIDE", default=None)
 
 
 class AuditThread:
@@ -37,6 +41,8 @@ class AuditThread:
         self._started = False
         self._ending = False
         self._ended = Event()
+        self._call: object = None  # that is under way
+        self._closing_call: object = None
         self._logged_at = -LOGGED_EVERY
         self._unlogged = 0
 
@@ -51,6 +57,17 @@ class AuditThread:
         """Report what waits, and end."""
         self._ending = True
         self._wake.set()
+
+    def note_close(self) -> None:
+        """Learn whether it is the function itself that closes the manager: then nobody may wait for it."""
+        call = _INSIDE.get()
+        if call is not None and call is self._call:
+            self._closing_call = call
+
+    @property
+    def closes(self) -> bool:
+        """Return True while the function closes the manager."""
+        return self._call is not None and self._call is self._closing_call
 
     @property
     def ended(self) -> bool:
@@ -82,6 +99,8 @@ class AuditThread:
 
     def _report(self, function: Callable[[AuditEvent], object], event: AuditEvent) -> None:
         self.reported += 1
+        self._call = object()
+        _INSIDE.set(self._call)
         try:
             result = call(function, event)
             if inspect.iscoroutine(result):
@@ -89,6 +108,8 @@ class AuditThread:
                 raise TypeError("it must be a plain function, and has returned a coroutine")
         except Exception as error:
             self._note(error)
+        finally:
+            self._call = None
 
     def _note(self, error: Exception) -> None:
         now = time.monotonic()

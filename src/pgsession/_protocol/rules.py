@@ -26,6 +26,7 @@ __all__ = [
     "channel",
     "choice",
     "conninfo",
+    "conninfo_text",
     "count",
     "expiry",
     "function",
@@ -51,6 +52,7 @@ MAX_ID_BYTES = 512  # an index row must hold it
 MAX_NAME_BYTES = 63  # of a name or channel: PostgreSQL cuts what is longer, without an error
 LONGEST_NAME = "session_attributes_expires_at_idx"  # of all that stands behind a table prefix
 MAX_PREFIX_BYTES = MAX_NAME_BYTES - len(LONGEST_NAME)
+LONGEST_TEXT = 1_000_000  # bytes, where nothing else bounds it
 LEAST_IDLE_TIMEOUT = 1_000_000  # microseconds
 _QUOTE = "$pgsession$"  # around the bodies of our functions
 
@@ -192,8 +194,15 @@ def mapping(name: str, value: object) -> Mapping[Any, Any]:
 
 def conninfo(name: str, value: object) -> None:
     """Refuse what is neither a conninfo nor a function that returns one."""
-    if not isinstance(value, str) and not callable(value):
+    if isinstance(value, str):
+        check_text(name, value, 0, LONGEST_TEXT)
+    elif not callable(value):
         raise TypeError(f"{name}: a str or a function that returns one is needed, not {type(value).__name__}")
+
+
+def conninfo_text(name: str, value: object) -> str:
+    """Return the text that a function has returned as a conninfo."""
+    return check_text(name, value, 1, LONGEST_TEXT)
 
 
 def instance(name: str, value: object, kind: type[_T], words: str) -> _T:

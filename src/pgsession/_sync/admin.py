@@ -67,7 +67,9 @@ class Admin:
     """
 
     def __init__(self, database: str | ConnectionPool[Any], config: Config | None = None) -> None:
-        if not isinstance(database, str):
+        if isinstance(database, str):
+            rules.conninfo("database", database)
+        else:
             rules.instance("database", database, ConnectionPool, "a conninfo or a pool (ConnectionPool)")
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
         self._database = database

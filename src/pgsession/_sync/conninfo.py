@@ -11,14 +11,17 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from pgsession._concurrency import Question, call, connections_until
+from pgsession._concurrency import Question, SharedFuture, call, connections_until
+from pgsession._protocol import rules
+from pgsession.errors import ConfigError
 
 
 class Conninfo:
     """Makes connections with what is known of the database at that moment.
 
     A function that fails, does not answer in time, or returns what is no conninfo is a failed attempt to connect
-    (psycopg.OperationalError). The error says nothing of what it returned: that may have a password in it.
+    (psycopg.OperationalError; a `ConfigError` too, where it returned the wrong thing). The error says nothing of what
+    it returned: that may have a password in it.
 
     Args:
         given: The text, or the function.
@@ -68,14 +71,29 @@ class Conninfo:
             raise _failed(error) from error
         return _checked(text)
 
-    def connections(self, ended: Callable[[], bool]) -> type[psycopg.Connection[Any]]:
-        """Return a class of connections that lead there, of which no more come about once `ended` says so."""
+    def connections(
+        self, ended: Callable[[], bool], first: SharedFuture[None] | None = None
+    ) -> type[psycopg.Connection[Any]]:
+        """Return a class of connections that lead there.
+
+        Args:
+            ended: Once it says so, no more of them come about.
+            first: Is told how the first attempt to connect has ended.
+        """
         parameters = self.parameters
 
         class Connection(connections_until(ended)):  # type: ignore[misc]
             @classmethod
             def connect(cls, conninfo: str = "", **options: Any) -> Any:
-                return super().connect(**{**parameters(), **options})
+                try:
+                    connection = super().connect(**{**parameters(), **options})
+                except Exception as error:
+                    if first is not None:
+                        first.set_error(error)
+                    raise
+                if first is not None:
+                    first.set_result(None)
+                return connection
 
         return Connection
 
@@ -87,18 +105,21 @@ def _failed(error: Exception) -> psycopg.OperationalError:
     return psycopg.OperationalError(f"the function that gives the conninfo failed: {type(error).__name__}")
 
 
+class _WrongResult(ConfigError, psycopg.OperationalError):
+    """The function that gives the conninfo returned what is none: an attempt to connect that fails as others do."""
+
+
 def _checked(text: object) -> str:
     """Return the text that a function returned; what is wrong with it is said without showing it."""
-    if not isinstance(text, str):
-        if inspect.iscoroutine(text):
-            text.close()
-        raise psycopg.OperationalError(
-            f"the function that gives the conninfo must return a str, not {type(text).__name__}"
-        )
+    if inspect.iscoroutine(text):
+        text.close()
     try:
-        conninfo_to_dict(text)
-    except psycopg.ProgrammingError:
-        pass  # it shows the text
+        checked = rules.conninfo_text("its result", text)
+        conninfo_to_dict(checked)
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+    except psycopg.ProgrammingError:  # it shows the text
+        reason = "its result: must be a conninfo"
     else:
-        return text
-    raise psycopg.OperationalError("the function that gives the conninfo returned what is none")
+        return checked
+    raise _WrongResult(f"the function that gives the conninfo: {reason}")

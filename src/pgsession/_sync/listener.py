@@ -12,7 +12,7 @@ from typing import Any, LiteralString, Self
 
 from psycopg import Notify
 
-from pgsession._concurrency import LOGGER, ConninfoFunction, Unclosed
+from pgsession._concurrency import LOGGER, ConninfoFunction, SharedFuture, Unclosed
 from pgsession._protocol import rules
 
 from .listener_connection import Command, Row
@@ -213,9 +213,9 @@ class Listener:
             rules.function("on_notification", on_notification)
         self._loop.unlisten(channel, on_notification, rules.timeout("timeout", timeout))
 
-    def _stop_hearing(self, subscription: Subscription, timeout: float | None) -> None:
-        """End a subscription; return once no callback of it runs or will run any more."""
-        self._loop.stop_hearing(subscription, timeout)
+    def _stop_hearing(self, subscription: Subscription) -> None:
+        """End a subscription: its callbacks are not called any more, but for one that is running."""
+        self._loop.stop_hearing(subscription)
 
     def notify(self, channel: str, payload: str = "") -> None:
         """Send a notification, on the listener's connection.
@@ -265,6 +265,10 @@ class Listener:
         """
         seconds = None if timeout is None else rules.seconds("timeout", timeout)
         return self._loop.execute(query, params, seconds)
+
+    def _execute_unless(self, given_up: SharedFuture[list[Row]], query: Command, timeout: float) -> list[Row]:
+        """Run a command, likewise; an error that is set in `given_up` ends the wait, and is raised."""
+        return self._loop.execute(query, (), timeout, given_up)
 
     def reconnect(self) -> None:
         """Give up the present connection, at once and whatever state it is in; the background loop makes a new one."""

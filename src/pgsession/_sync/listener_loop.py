@@ -164,9 +164,9 @@ class ListenerLoop:
         """End the subscriptions of a channel, or those with one callback."""
         self._ask_in_any_case(partial(self._unsubscribe, channel, on_notification), timeout)
 
-    def stop_hearing(self, subscription: Subscription, timeout: float | None) -> None:
-        """End a subscription."""
-        self._ask_in_any_case(partial(self._remove, subscription), timeout)
+    def stop_hearing(self, subscription: Subscription) -> None:
+        """End a subscription: nothing is told to it any more, and the channel is left as soon as that is possible."""
+        self._drop(subscription)
 
     def _ask_in_any_case(self, action: Thunk[Any], timeout: float | None) -> None:
         try:
@@ -175,25 +175,31 @@ class ListenerLoop:
             self._do_later(action)
             raise
 
-    def execute(self, query: Command, params: Sequence[Any] | None, timeout: float | None) -> list[Row]:
-        """Run a command on the connection, between two notifications."""
+    def execute(
+        self,
+        query: Command,
+        params: Sequence[Any] | None,
+        timeout: float | None,
+        future: SharedFuture[list[Row]] | None = None,
+    ) -> list[Row]:
+        """Run a command on the connection, between two notifications; an error in the `future` ends the wait."""
         seconds = self._command_timeout if timeout is None else timeout
         self._check_open()
         if self._connection is None:
             raise _disconnected()
-        rows: list[Row] = self._ask(partial(self._execute, query, params, seconds), seconds)
+        rows: list[Row] = self._ask(partial(self._execute, query, params, seconds), seconds, future)
         return rows
 
     def _check_open(self) -> None:
         if self._opened is None or self._ended.is_set() or self._owner != os.getpid():
             raise _closed()
 
-    def _ask(self, action: Thunk[Any], timeout: float | None) -> Any:
+    def _ask(self, action: Thunk[Any], timeout: float | None, future: SharedFuture[Any] | None = None) -> Any:
         """Have the loop do something between two notifications; a callback, running in the loop, does it itself."""
         self._check_open()
         if self._loop.is_current():
             return action()
-        future: SharedFuture[Any] = SharedFuture()
+        future = SharedFuture() if future is None else future
         self._requests.append((action, future))
         self._waiter.wake()
         if self._ended.is_set():  # perhaps after the loop's last look at the requests
@@ -261,10 +267,9 @@ class ListenerLoop:
         if self._connection is not None and self._connection.alive:
             try:
                 self._unlisten(self._connection, subscription)
-            except (psycopg.Error, TimeoutError) as error:
-                self._logger.debug(
-                    "UNLISTEN failed: %s", error
-                )  # a lost connection, which the loop will notice
+            except (psycopg.Error, TimeoutError) as error:  # a lost connection, which the loop will notice
+                if not self._closing.is_set():
+                    self._logger.debug("UNLISTEN failed: %s", error)
 
     def _drop(self, subscription: Subscription) -> None:
         """Have a subscription removed whose `listen` did not come to its end."""
@@ -273,7 +278,7 @@ class ListenerLoop:
 
     def _do_later(self, action: Thunk[Any]) -> None:
         """Have the loop do something for which nobody waits."""
-        if self._opened is not None and not self._ended.is_set():
+        if self._opened is not None and not self._ended.is_set() and self._owner == os.getpid():
             self._requests.append((action, SharedFuture()))
             self._waiter.wake()
 
@@ -377,7 +382,7 @@ class ListenerLoop:
         for subscription in self._everybody():
             if not subscription.listening.done:
                 subscription.listening.set_result(None)
-            elif subscription.on_out_of_sync is not None:
+            elif subscription.on_out_of_sync is not None and not subscription.left:
                 self._call(subscription.on_out_of_sync, subscription.channel)
 
     def _lose(self, error: Exception) -> None:

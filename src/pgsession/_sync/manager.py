@@ -123,7 +123,9 @@ class SessionManager(Reader):
         listener: Listener | None = None,
         signer: Signer | None = None,
     ) -> None:
-        if not isinstance(database, str) and not callable(database):
+        if isinstance(database, str) or callable(database):
+            rules.conninfo("database", database)
+        else:
             rules.instance(
                 "database",
                 database,
@@ -165,6 +167,7 @@ class SessionManager(Reader):
         )
         self._runtime: Runtime | None = None
         self._starting: Runtime | None = None  # while it is opened
+        self._closing: Runtime | None = None  # while it is closed
         self._unclosed: Unclosed | None = None  # while it is open
         self._state: Literal["new", "open", "closed", "forked"] = "new"
         self._begin_anew()
@@ -198,6 +201,7 @@ class SessionManager(Reader):
             EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
             ListenerError: Notifications cannot reach the listener where it was pointed; the message says what to do.
             ManagerClosedError: The manager was closed before.
+            ConfigError: The function that gives the conninfo returned what is none; a psycopg.OperationalError, too.
             psycopg.Error: The database cannot be reached, within its connect timeout, or refuses.
         """
         self._opener.call(self._open)
@@ -249,7 +253,8 @@ class SessionManager(Reader):
         """Finish what was accepted, write noted accesses, give locks back, and disconnect.
 
         An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
-        cancelled, leaves the work to be finished without him.
+        cancelled, leaves the work to be finished without him. A function of the caller's that the library is calling
+        may close the manager, and is not waited for: `on_audit_event` is told the rest afterwards.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
@@ -257,8 +262,9 @@ class SessionManager(Reader):
                 lease time. 0: at once. None: no limit.
         """
         deadline = deadline_in(rules.timeout("timeout", timeout))
-        if self._runtime is not None:
-            self._runtime.home.check()
+        runtime = self._runtime or self._closing
+        if runtime is not None:
+            runtime.note_close()
         patience = left_until(deadline)
         try:
             self._closer.complete(
@@ -279,9 +285,11 @@ class SessionManager(Reader):
         if self._starting is not None:
             self._starting.cut()
         with self._moving:
-            runtime, self._runtime = self._runtime, None
+            runtime = self._closing = self._runtime
+            self._runtime = None
             if runtime is not None:
                 runtime.close(deadline)
+                self._closing = None
             self._coherence.on_lost()
             self._cache.clear()
 

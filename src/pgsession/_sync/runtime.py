@@ -22,6 +22,7 @@ from pgsession._concurrency import (
     ConninfoFunction,
     Deadlines,
     Home,
+    SharedFuture,
     deadline_in,
     left_until,
     sleep,
@@ -113,6 +114,7 @@ class Runtime:
         self._owns_pool = not isinstance(database, ConnectionPool)
         self._owns_listener = listener is None
         self._was_cut = False
+        self._first_attempt: SharedFuture[None] = SharedFuture()  # of the pool's to connect
         self.statements = Statements(config.schema_name, config.table_prefix)
         if isinstance(database, ConnectionPool):
             self._conninfo: Conninfo | None = None
@@ -205,10 +207,16 @@ class Runtime:
         self.maintenance.start()
 
     def _open_pool(self) -> None:
+        end = time.monotonic() + 2 * CONNECT_TIMEOUT
         self.pool.open()
         if self._was_cut:
-            raise psycopg.OperationalError("closed while it was opened")
-        with self.connections.connection(time.monotonic() + 2 * CONNECT_TIMEOUT):
+            raise _closed_meanwhile()
+        # By itself the psycopg pool would try on, and nobody would hear what is wrong.
+        try:
+            self._first_attempt.wait(end - time.monotonic())
+        except TimeoutError:
+            raise OperationTimeout("no connection was to be had in time; nothing was sent") from None
+        with self.connections.connection(end):
             pass  # `wait` of the pool would not see that it is closed meanwhile
         self.pool.resize(self._config.pool_min_size, self._config.pool_max_size)
 
@@ -227,12 +235,20 @@ class Runtime:
         end = max(min(deadline, deadline_in(REPORTING)), deadline_in(PAUSE))
         self._audit_thread.end()
         while not self._audit_thread.ended and time.monotonic() < end:
+            if self._audit_thread.closes:
+                return  # it goes on with what waits once this has returned
             sleep(PAUSE)
         self._audit_thread.give_up()
+
+    def note_close(self) -> None:
+        """Learn who it is that closes, before anything is done for him."""
+        self.home.check()
+        self._audit_thread.note_close()
 
     def cut(self) -> None:
         """Close all connections, and make no others: whoever waits for the database gets an error at once."""
         self._was_cut = True
+        self._first_attempt.set_error(_closed_meanwhile())
         self._prober.give_up()
         self.synchronizer.give_up()
         self.connections.cut()
@@ -378,10 +394,10 @@ class Runtime:
     def _pool(self, conninfo: Conninfo) -> ConnectionPool[Any]:
         config = self._config
         return ConnectionPool(
-            connection_class=conninfo.connections(lambda: self._was_cut),
+            connection_class=conninfo.connections(lambda: self._was_cut, self._first_attempt),
             kwargs={"autocommit": True},
-            min_size=config.pool_min_size,
-            max_size=max(1, config.pool_min_size),  # who waits while it is opened makes it grow no further
+            min_size=1,  # until it is known that one can be had
+            max_size=1,  # who waits while it is opened makes it grow no further
             timeout=2 * CONNECT_TIMEOUT,
             name="pgsession",
             reconnect_timeout=RECONNECT_DELAY,
@@ -404,6 +420,10 @@ class Runtime:
                     raise
                 create(connection, config.schema_name, config.table_prefix)
                 check(connection, self.statements)
+
+
+def _closed_meanwhile() -> psycopg.OperationalError:
+    return psycopg.OperationalError("closed while it was opened")
 
 
 def _limit_statements(seconds: float, connection: Connection[Any]) -> None:
