@@ -5,6 +5,22 @@
 
 from __future__ import annotations
 
+from pgsession.web.cookie import CookiePolicy
 from pgsession.web.keys import derive_key
+from pgsession.web.rules import OnConflict, SessionRules, releasing
+from pgsession.web.session import SessionConflict, WebSession
+from pgsession.web.steps import Step, Steps, run, run_async
 
-__all__ = ["derive_key"]
+__all__ = [
+    "CookiePolicy",
+    "OnConflict",
+    "SessionConflict",
+    "SessionRules",
+    "Step",
+    "Steps",
+    "WebSession",
+    "derive_key",
+    "releasing",
+    "run",
+    "run_async",
+]
