@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pgsession.web.cookie import CookiePolicy
+from pgsession.web.cookie import CookiePolicy, CookieSettings
 from pgsession.web.keys import derive_key
 from pgsession.web.rules import OnConflict, SessionRules, releasing
 from pgsession.web.session import SessionConflict, WebSession
@@ -13,6 +13,7 @@ from pgsession.web.steps import Step, Steps, run, run_async
 
 __all__ = [
     "CookiePolicy",
+    "CookieSettings",
     "OnConflict",
     "SessionConflict",
     "SessionRules",

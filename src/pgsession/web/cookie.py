@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 
 from pgsession import ConfigError
 
-__all__ = ["CookiePolicy", "cookie_values"]
+__all__ = ["CookiePolicy", "CookieSettings"]
 
 LONGEST = timedelta(days=400)  # browsers keep no cookie for longer (RFC 6265bis, section 5.5)
 _SECOND = timedelta(seconds=1)
@@ -122,6 +122,21 @@ class CookiePolicy(msgspec.Struct, frozen=True, kw_only=True):
             if flag:
                 attributes.append(name)
         return attributes
+
+
+class CookieSettings(TypedDict, total=False):
+    """Names the fields of a `CookiePolicy`, which every adapter takes by these names, with these meanings."""
+
+    name: str | None
+    secure: bool
+    httponly: bool
+    samesite: Literal["lax", "strict", "none"]
+    path: str
+    domain: str | None
+    partitioned: bool
+    max_age: timedelta | float | None
+    remember_for: timedelta | float
+    renew: bool
 
 
 def cookie_values(header: str, name: str) -> list[str]:

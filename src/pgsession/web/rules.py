@@ -135,6 +135,8 @@ class SessionRules:
             SessionConflict: Another request was faster: see `on_conflict`, and `WebSession.log_in`.
             RuntimeError: It would be a new one, and the response has begun.
         """
+        if not session.accessed:
+            return
         if session._ending is not None:
             yield from self._end(session, session._ending)
         if session._stored is not None:
@@ -143,7 +145,6 @@ class SessionRules:
             session._drop()
         elif session._values or session._user is not UNSET:
             yield from self._create(session)
-        yield from releasing(session)
 
     def _create(self, session: WebSession) -> Steps[None]:
         if session._started:

@@ -19,10 +19,16 @@ Step = Callable[[SessionManager | AsyncSessionManager], object]
 Steps = Generator[Step, Any, _T]
 
 
-def run(manager: SessionManager, steps: Steps[_T]) -> _T:
-    """Make the calls; return what the rule returns."""
+def run(manager: SessionManager, steps: Steps[_T], first: Step | None = None) -> _T:
+    """Make the calls; return what the rule returns.
+
+    Args:
+        manager: The manager, open.
+        steps: The steps.
+        first: The first of them, where it was taken already.
+    """
     try:
-        step = next(steps)
+        step = next(steps) if first is None else first
         while True:
             try:
                 result = step(manager)
@@ -35,10 +41,16 @@ def run(manager: SessionManager, steps: Steps[_T]) -> _T:
         return value
 
 
-async def run_async(manager: AsyncSessionManager, steps: Steps[_T]) -> _T:
-    """Make the calls, awaited; return what the rule returns."""
+async def run_async(manager: AsyncSessionManager, steps: Steps[_T], first: Step | None = None) -> _T:
+    """Make the calls, awaited; return what the rule returns.
+
+    Args:
+        manager: The manager, open in this event loop.
+        steps: The steps.
+        first: The first of them, where it was taken already.
+    """
     try:
-        step = next(steps)
+        step = next(steps) if first is None else first
         while True:
             try:
                 result = step(manager)
