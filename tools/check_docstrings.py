@@ -9,8 +9,8 @@ The rules are simple on purpose. The first sentence of a docstring, public or pr
 2. has a verb: where its first word is an article or the like (`NOMINAL`), a word of `VERBS` follows in the sentence. A
    verb that is missing in the list is added to it.
 
-And a class, function or method of a Python file has a docstring, unless its name begins with an underscore; ruff asks
-that only of modules that are public themselves.
+And a class, function or method of a Python file has a docstring, unless its name begins with an underscore, or it is
+an overload; ruff asks that only of modules that are public themselves.
 
 Ruff checks the rest of the form (`[tool.ruff.lint.pydocstyle]`), and that a function's first line is an imperative.
 """
@@ -105,7 +105,8 @@ def undocumented(tree: ast.AST, inside: str = "") -> Iterator[tuple[int, str]]:
     for node in ast.iter_child_nodes(tree):
         if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if not node.name.startswith("_") and ast.get_docstring(node) is None:
+        overload = any(isinstance(by, ast.Name) and by.id == "overload" for by in node.decorator_list)
+        if not node.name.startswith("_") and not overload and ast.get_docstring(node) is None:
             yield node.lineno, inside + node.name
         if isinstance(node, ast.ClassDef):
             yield from undocumented(node, f"{inside}{node.name}.")

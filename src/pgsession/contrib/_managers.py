@@ -1,0 +1,126 @@
+"""Event loops come and go, and a manager stays: which one serves which loop, and when each is opened and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from pgsession import AsyncSessionManager, Config, Session, SessionManager, Signer
+from pgsession.web import Steps, run, run_async
+
+__all__ = ["Managers"]
+
+_T = TypeVar("_T")
+_THREADS = 40  # for each event loop, and as many that wait for a session's turn: those must not keep its holder waiting
+_limits: RunVar[dict[bool, anyio.CapacityLimiter]] = RunVar("pgsession")
+
+
+class Managers:
+    """Makes the steps of a rule by a manager that serves the running event loop.
+
+    An `AsyncSessionManager` serves the one that it was opened in; a `SessionManager` serves all, and trio: what is in
+    memory in place, the rest in a thread.
+
+    Args:
+        make: Returns the arguments of the managers that are opened here.
+        given: The one that serves all; it is opened and closed elsewhere.
+    """
+
+    def __init__(
+        self,
+        make: tuple[str | Callable[[], str], Config | None, Signer] | None,
+        given: SessionManager | AsyncSessionManager | None,
+    ) -> None:
+        self._make = make
+        self._given = given
+        # By the loop that has opened it; None: the one for threads, which serves all other loops, and trio.
+        self._opened: dict[asyncio.AbstractEventLoop | None, SessionManager | AsyncSessionManager] = {}
+        self._opening = threading.Lock()
+
+    def token(self, session: Session) -> str | None:
+        """Return a session's token, as the manager's method of this name does."""
+        manager = self._given or next(iter(self._opened.values()))  # they have one signer
+        return manager.token(session)
+
+    async def here(self) -> SessionManager | AsyncSessionManager:
+        """Return the manager that serves the running loop; where there is none, one that is closed at the exit."""
+        if self._given is not None:
+            return self._given
+        found = self._opened.get(_running_loop()) or self._opened.get(None)
+        return await _in_thread(self._open_at_first_use) if found is None else found
+
+    async def run(self, steps: Steps[_T], *, waits: bool = False) -> _T:
+        """Make the steps: in place, or in a thread by a manager for threads.
+
+        Args:
+            steps: The steps.
+            waits: True: they may wait for other requests.
+        """
+        try:
+            first = next(steps)
+        except StopIteration as end:
+            value: _T = end.value
+            return value
+        manager = await self.here()
+        if isinstance(manager, AsyncSessionManager):
+            return await run_async(manager, steps, first)
+        return await _in_thread(partial(run, manager, steps, first), waits=waits)
+
+    async def open(self) -> None:
+        """Open a manager for the running loop; one that was given is open."""
+        loop = _running_loop()
+        if self._make is None or loop in self._opened:
+            return
+        if loop is None:
+            self._opened[None] = await _in_thread(self._open_for_threads)
+            return
+        database, config, signer = self._make
+        manager = AsyncSessionManager(database, config, signer=signer)
+        await manager.open()
+        self._opened[loop] = manager
+
+    async def close(self) -> None:
+        """Close the manager that `open` has opened in this loop."""
+        manager = self._opened.pop(_running_loop(), None)
+        if isinstance(manager, AsyncSessionManager):
+            await manager.close()
+        elif manager is not None:
+            await _in_thread(manager.close)
+
+    def _open_at_first_use(self) -> SessionManager | AsyncSessionManager:
+        with self._opening:
+            if None not in self._opened:
+                self._opened[None] = manager = self._open_for_threads()
+                atexit.register(manager.close, 5)
+            return self._opened[None]
+
+    def _open_for_threads(self) -> SessionManager:
+        assert self._make is not None
+        database, config, signer = self._make
+        manager = SessionManager(database, config, signer=signer)
+        manager.open()
+        return manager
+
+
+async def _in_thread(function: Callable[[], _T], *, waits: bool = False) -> _T:
+    try:
+        limits = _limits.get()
+    except LookupError:
+        limits = {wait: anyio.CapacityLimiter(_THREADS) for wait in (False, True)}
+        _limits.set(limits)
+    return await anyio.to_thread.run_sync(function, limiter=limits[waits])
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

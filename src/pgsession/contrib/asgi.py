@@ -1,0 +1,207 @@
+"""Sessions for any ASGI application, such as one of Starlette or FastAPI, under asyncio and trio: the extra `asgi`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from datetime import timedelta
+from typing import Any, Unpack
+
+import anyio
+
+from pgsession import AsyncSessionManager, Config, ConfigError, Opened, SessionManager, Signer
+from pgsession.contrib._managers import Managers
+from pgsession.web import (
+    CookiePolicy,
+    CookieSettings,
+    OnConflict,
+    SessionConflict,
+    SessionRules,
+    WebSession,
+    releasing,
+)
+
+__all__ = ["AsgiSession", "SessionMiddleware"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_ENDINGS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+_logger = logging.getLogger("pgsession")
+
+
+class AsgiSession(WebSession):
+    """The session of a request or WebSocket, as `scope["session"]` has it: see `pgsession.web.WebSession`."""
+
+    _save: Callable[[AsgiSession], Awaitable[None]]
+
+    async def save(self) -> None:
+        """Save what was changed so far. The middleware does so when the response begins, or a WebSocket ends.
+
+        Call it after that: in a background task, in the body of a stream, in the middle of a WebSocket.
+
+        Raises:
+            SessionConflict: Another request was faster.
+            RuntimeError: It would be a new one, and the response has begun.
+        """
+        await self._save(self)
+
+
+class SessionMiddleware:
+    """Gives each request and WebSocket its session, as `scope["session"]` (`request.session`), and saves it.
+
+    It opens and closes its manager with the application's lifespan. Where that is not told, as by some test clients, a
+    manager is opened by the first request that needs one, and closed when the process exits.
+
+    Args:
+        app: The application.
+        database: As for `SessionManager`.
+        keys: As for `Signer`.
+        config: As for `SessionManager`.
+        on_conflict: What becomes of overlapping requests' changes: see `pgsession.web.SessionRules`.
+        serial_timeout: With `"serial"`, for how long a request waits for its turn.
+        manager: One that you open and close, with a signer, in place of `database`, `keys` and `config`. An
+            `AsyncSessionManager` serves the event loop that opened it, a `SessionManager` any, and trio.
+        scope_key: Where the session is in the scope, for an application with several of these.
+        **cookie: The fields of `CookiePolicy`. For plain http: `secure=False`.
+
+    Raises:
+        ConfigError: An argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        database: str | Callable[[], str] | None = None,
+        keys: bytes | Sequence[bytes] = (),
+        config: Config | None = None,
+        on_conflict: OnConflict = "merge",
+        serial_timeout: timedelta | float = 30,
+        manager: SessionManager | AsyncSessionManager | None = None,
+        scope_key: str = "session",
+        **cookie: Unpack[CookieSettings],
+    ) -> None:
+        if (database is None) == (manager is None):
+            raise ConfigError("database: either this or manager is needed, and not both")
+        self.app = app
+        self._rules = SessionRules(
+            CookiePolicy(**cookie), on_conflict=on_conflict, serial_timeout=serial_timeout
+        )
+        self._key = scope_key
+        made = None if database is None else (database, config, Signer(keys))
+        self._managers = Managers(made, manager)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] in ("http", "websocket"):
+            await self._serve(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    # One request or WebSocket
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tried = saved = started = False
+
+        async def send_saved(message: Message) -> None:
+            nonlocal tried, saved, started
+            if not started and message["type"] in _BEGINNINGS:
+                if not tried:  # once: what is sent where that has failed is the application's answer to it
+                    tried = True
+                    await session.save()
+                    saved = True
+                await self._release(session)
+                headers = list(message.get("headers", ()))
+                vary = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
+                for name, text in self._rules.headers(session, vary):
+                    headers.append((name.lower().encode(), text.encode("latin-1")))
+                message = {**message, "headers": headers}
+                started = True
+            await send(message)
+
+        try:
+            session = await self._session(scope)
+        except SessionConflict:
+            await _refuse(scope, send)
+            return
+        scope[self._key] = session
+        try:
+            await self.app(scope, receive, send_saved)
+            if scope["type"] == "websocket" and session.modified and not session.new:
+                await session.save()
+        except SessionConflict:
+            if started:
+                raise
+            await _refuse(scope, send)
+            return
+        finally:
+            await self._release(session)
+        if saved and session.modified:
+            _logger.warning(
+                "a session was changed after its response had begun, and the change is lost: "
+                "call `await session.save()` after it"
+            )
+
+    async def _session(self, scope: Scope) -> AsgiSession:
+        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
+        tokens = self._rules.tokens(b"; ".join(cookies).decode("latin-1")) if cookies else []
+        opened: Opened | None = None
+        release = None
+        if tokens:
+            manager = await self._managers.here()
+            opened = self._rules.from_memory(manager, tokens)
+            if opened is None:
+                waits = self._rules.on_conflict == "serial"
+                opened, release = await self._managers.run(self._rules.opening(tokens), waits=waits)
+        session = AsgiSession(self._rules.cookie, self._managers.token, opened, release)
+        session._save = self._save
+        return session
+
+    async def _save(self, session: AsgiSession) -> None:
+        await self._managers.run(self._rules.saving(session))
+
+    async def _release(self, session: AsgiSession) -> None:
+        if self._rules.on_conflict == "serial":
+            with anyio.CancelScope(shield=True):
+                await self._managers.run(releasing(session))
+
+    # The lifespan
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open a manager when the application starts, and close it when it has stopped."""
+
+        async def receive_open() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._managers.open()
+            return message
+
+        async def send_closed(message: Message) -> None:
+            if message["type"] in _ENDINGS:
+                await self._managers.close()
+            await send(message)
+
+        try:
+            await self.app(scope, receive_open, send_closed)
+        finally:
+            await self._managers.close()
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    """Answer 409; a WebSocket that was not accepted yet is refused."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1013})
+        return
+    body = b"The session was changed by another request: repeat this one."
+    headers: Iterable[tuple[bytes, bytes]] = [
+        (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
+    ]  # fmt: skip
+    await send({"type": "http.response.start", "status": 409, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

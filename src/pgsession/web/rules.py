@@ -1,0 +1,292 @@
+"""The rules say which session a request has, what of it is saved and when, and which headers tell the browser."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import partial
+from typing import Literal
+from uuid import UUID
+
+from msgspec import UNSET
+
+from pgsession import (
+    AsyncSessionManager,
+    ConfigError,
+    ConflictError,
+    LockError,
+    Opened,
+    Session,
+    SessionManager,
+    SessionNotFoundError,
+)
+from pgsession.web.cookie import LONGEST, CookiePolicy, cookie_values, lifetime, varies_on_cookie
+from pgsession.web.session import MAX_AGE, SessionConflict, WebSession
+from pgsession.web.steps import Steps
+
+__all__ = ["OnConflict", "SessionRules", "releasing"]
+
+OnConflict = Literal["merge", "fail", "serial"]
+_POLICIES = ("merge", "fail", "serial")
+# Of several cookies of one name, none of which opens a session: what the request is taken for.
+_REFUSED = ("superseded", "ended", "forged")
+_LONGEST = int(LONGEST.total_seconds())
+_logger = logging.getLogger("pgsession")
+
+
+class SessionRules:
+    """Says which session a request has, what of it is saved, and which headers the response gets.
+
+    Args:
+        cookie: What the cookie is like.
+        on_conflict: What becomes of the changes of requests that overlap. Changes of different keys are merged; of the
+            same key `"merge"` keeps the last one, with `"fail"` the later request fails by `SessionConflict`.
+            `"serial"`: the requests of one session are handled one after the other, on all nodes.
+        serial_timeout: With `"serial"`, for how long a request waits for those before it, a timedelta or seconds.
+
+    Raises:
+        ConfigError: An argument is not usable; the message names it.
+    """
+
+    def __init__(
+        self,
+        cookie: CookiePolicy | None = None,
+        *,
+        on_conflict: OnConflict = "merge",
+        serial_timeout: timedelta | float = 30,
+    ) -> None:
+        if on_conflict not in _POLICIES:
+            raise ConfigError(f"on_conflict: must be 'merge', 'fail' or 'serial', not {on_conflict!r}")
+        self.cookie = CookiePolicy() if cookie is None else cookie
+        self.on_conflict = on_conflict
+        self.serial_timeout = lifetime("serial_timeout", serial_timeout)
+        assert self.cookie.name is not None
+        self._name = self.cookie.name
+
+    # At the beginning of a request
+
+    def tokens(self, cookie_header: str) -> list[str]:
+        """Return the tokens that a request may have come with.
+
+        Args:
+            cookie_header: The value of its Cookie header; of several, joined by `"; "`.
+        """
+        return cookie_values(cookie_header, self._name)
+
+    def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Opened | None:
+        """Return what a request's token opens if this node may answer it from memory; else make the steps of `opening`.
+
+        Args:
+            manager: The manager, open.
+            tokens: What `tokens` has found, at least one.
+        """
+        if len(tokens) > 1 or self.on_conflict == "serial":
+            return None
+        session = manager.get_cached_session_by_token(tokens[0])
+        return None if session is None else Opened(session, "current")
+
+    def opening(self, tokens: list[str]) -> Steps[tuple[Opened | None, Callable[[], object] | None]]:
+        """Open a request's session; with `"serial"` wait for its turn.
+
+        Args:
+            tokens: What `tokens` has found.
+
+        Returns:
+            opened: What the tokens open, and with `"serial"` a step's function that ends the request's turn.
+
+        Raises:
+            SessionConflict: Its turn did not come in time.
+        """
+        opened = yield from _open(tokens, refresh=False)
+        if opened is None or opened.session is None or self.on_conflict != "serial":
+            return opened, None
+        identity = opened.session.id
+        lock = yield lambda manager: manager.lock(f"pgsession.web:{identity}", session_id=identity)
+        try:
+            taken = yield lambda manager: lock.acquire(timeout=self.serial_timeout)
+        except SessionNotFoundError:
+            return (yield from _open(tokens, refresh=True)), None
+        if not taken:
+            raise SessionConflict(
+                "on_conflict: other requests of the session took longer than serial_timeout"
+            )
+        try:
+            opened = yield from _open(tokens, refresh=True)
+        except BaseException:
+            yield from _release(lock.release)
+            raise
+        if opened is None or opened.session is None or opened.session.id != identity:
+            yield from _release(lock.release)
+            return opened, None
+        return opened, lock.release
+
+    # At its end
+
+    def saving(self, session: WebSession) -> Steps[None]:
+        """Save what a request did to its session, if anything; `headers` has the outcome.
+
+        Args:
+            session: The request's session.
+
+        Raises:
+            SessionConflict: Another request was faster: see `on_conflict`, and `WebSession.log_in`.
+            RuntimeError: It would be a new one, and the response has begun.
+        """
+        if not session.accessed:
+            return
+        if session._ending is not None:
+            yield from self._end(session, session._ending)
+        if session._stored is not None:
+            yield from self._update(session, session._stored)
+        elif session._late:  # its browser has, or may have been given, another one
+            session._drop()
+        elif session._values or session._user is not UNSET:
+            yield from self._create(session)
+
+    def _create(self, session: WebSession) -> Steps[None]:
+        if session._started:
+            raise RuntimeError(
+                "a session that is new after the response has begun cannot be saved: no cookie can be set any more"
+            )
+        age = session._max_age()
+        user = None if session._user is UNSET else session._user
+        values = dict(session._values)
+        if age != self.cookie.max_age_seconds:
+            values[MAX_AGE] = age or 0
+        stored = yield lambda manager: manager.create_session(
+            user, values, include_inactivity=age is None, expires_in=age
+        )
+        self._saved(session, stored)
+
+    def _update(self, session: WebSession, stored: Session) -> Steps[None]:
+        binding = session._user is not UNSET
+        try:
+            if not (yield from self._save_changes(session, stored)):
+                return
+        except SessionNotFoundError:
+            session._gone()
+            if binding:
+                raise SessionConflict("log_in: the session has ended meanwhile") from None
+            _logger.debug("a request's changes are dropped, for its session has ended meanwhile")
+            return
+        except ConflictError as error:
+            raise SessionConflict(str(error)) from error
+        self._saved(session, stored)
+
+    def _save_changes(self, session: WebSession, stored: Session) -> Steps[bool]:
+        """Make the calls that save a session; return False where there is nothing to save."""
+        age = session._max_age()
+        check: Literal["attributes"] | None = "attributes" if self.on_conflict == "fail" else None
+        ends, inactivity = None, None
+        if session._lifetime is not UNSET:
+            ends, inactivity = age, age is None
+            self._keep_max_age(stored, age)
+        elif session._user is UNSET and self._is_to_be_renewed(session, stored, age):
+            ends = age
+        if session._user is not UNSET:
+            user = session._user
+            yield lambda manager: manager.update_session(
+                stored, user_id=user, check=check, expires_in=ends, include_inactivity=inactivity
+            )
+            return True
+        rotating = session._rotating
+        changed = stored.is_modified and (check is not None or rotating is None)
+        if changed or ends is not None or inactivity is not None:
+            yield lambda manager: manager.update_session(
+                stored, check=check, expires_in=ends, include_inactivity=inactivity
+            )
+            changed = True
+        if rotating is not None:
+            yield lambda manager: manager.rotate_session(stored, grace=rotating[0])
+        return changed or rotating is not None
+
+    def _keep_max_age(self, stored: Session, age: int | None) -> None:
+        """Have the session's next requests know its lifetime, where it is not that of all."""
+        if age != self.cookie.max_age_seconds:
+            stored[MAX_AGE] = age or 0
+        elif MAX_AGE in stored:
+            del stored[MAX_AGE]
+
+    def _is_to_be_renewed(self, session: WebSession, stored: Session, age: int | None) -> bool:
+        return (
+            age is not None
+            and self.cookie.renew
+            and session.accessed
+            and not session._started
+            and _seconds_left(stored) < age / 2
+            and not session._is_late()
+        )
+
+    def _saved(self, session: WebSession, stored: Session) -> None:
+        session._become(stored)
+        token = session._token(stored)
+        if token is None:  # another request has rotated it since: the browser gets that one's cookie
+            session._late, session._set_cookie = True, None
+        elif not session._started:
+            age = session._max_age()
+            left = None if age is None else min(math.ceil(_seconds_left(stored)), _LONGEST)
+            session._set_cookie = self.cookie.set_cookie(token, left)
+
+    def headers(self, session: WebSession, vary: Iterable[str] = ()) -> list[tuple[str, str]]:
+        """Return the headers that a response gets beside its own; from then on no cookie can be set any more.
+
+        Args:
+            session: The request's session, saved.
+            vary: The values of the Vary headers that the response has.
+        """
+        session._started = True
+        cookie = session._set_cookie
+        headers = [] if cookie is None else [("Set-Cookie", cookie)]
+        if (cookie is not None or session.accessed) and not varies_on_cookie(vary):
+            headers.append(("Vary", "Cookie"))
+        return headers
+
+    def _end(self, session: WebSession, ended: UUID) -> Steps[None]:
+        found = yield lambda manager: manager.delete_session(ended)
+        session._ending = None
+        if session._started or session._late:
+            return
+        if found:
+            session._set_cookie = self.cookie.delete_cookie()
+        elif session._user is UNSET:  # somebody else has ended it, and may have begun another
+            session._late = True
+
+
+def releasing(session: WebSession) -> Steps[None]:
+    """Let the session's next request begin, where this one has its turn; also where it fails.
+
+    Args:
+        session: The request's session.
+    """
+    release, session._release = session._release, None
+    if release is not None:
+        yield from _release(release)
+
+
+def _release(release: Callable[[], object]) -> Steps[None]:
+    try:
+        yield lambda _: release()
+    except LockError:  # it ended with its session
+        pass
+
+
+def _open(tokens: list[str], *, refresh: bool) -> Steps[Opened | None]:
+    """Open the first token that opens a session; else tell what the request is to be taken for."""
+    refused: list[Opened] = []
+    for token in tokens:
+        opened: Opened = yield partial(_open_token, token, refresh)
+        if opened.session is not None:
+            return opened
+        refused.append(opened)
+    return min(refused, key=lambda opened: _REFUSED.index(opened.state), default=None)
+
+
+def _open_token(token: str, refresh: bool, manager: SessionManager | AsyncSessionManager) -> object:
+    return manager.open_token(token, refresh=refresh)
+
+
+def _seconds_left(stored: Session) -> float:
+    return stored.expires_at.timestamp() - time.time()
