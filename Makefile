@@ -26,7 +26,7 @@ build: $(DONE)/core ## the virtual environment and the compiled core
 demo: build ## the main job on two nodes, as a table
 	$(PY) $(DEMO)
 
-test: build ## every test; TESTS=tests/core ARGS="-x -k name" for some
+test: $(DONE)/django build ## every test; TESTS=tests/core ARGS="-x -k name" for some
 	$(PY) -m pytest $(ARGS) $(TESTS)
 
 check: $(DONE)/docs build ## lint, format, types, layers, generated code, documentation
@@ -91,6 +91,13 @@ $(DONE)/dependencies: pyproject.toml | $(PY)
 
 $(DONE)/core: $(DONE)/dependencies setup.py $(CORE)
 	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+# Django's own tests are in its sdist only.
+$(DONE)/django: tests/web/django/django.txt $(DONE)/dependencies
+	rm -rf build/django && mkdir -p build/django
+	$(PIP) download --no-deps --no-binary :all: --no-build-isolation --require-hashes --dest build/django -r $<
+	tar -xzf build/django/*.tar.gz -C build/django --strip-components=1
 	@touch $@
 
 $(DONE)/bench $(DONE)/docs $(DONE)/wheels $(DONE)/portability: $(DONE)/dependencies

@@ -1,0 +1,153 @@
+"""The setting `PGSESSION` of a Django project is read here, and where its database is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, cast
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgsession import Config, ConfigError, Signer
+from pgsession.web import derive_key
+
+OnConflict = Literal["merge", "fail", "serial"]
+Database = str | Callable[[], str]
+
+_ON_CONFLICT = ("merge", "fail", "serial")
+_NOT_FOR_LIBPQ = ("assume_role", "isolation_level", "pool", "server_side_binding")
+_LOCAL = ("", "localhost", "127.0.0.1", "::1")
+
+_names_before_tests: dict[str, str] = {}
+
+
+class Configuration(NamedTuple):
+    """Holds what the settings of a project say.
+
+    Attributes:
+        database: Where the sessions are.
+        config: How the manager works.
+        on_conflict: What happens where two requests of a session change the same value.
+        include_inactivity: True where sessions also end by inactivity, since the project says after how long.
+    """
+
+    database: Database
+    config: Config
+    on_conflict: OnConflict
+    include_inactivity: bool
+
+
+def read() -> Configuration:
+    """Return what the settings say.
+
+    Raises:
+        ImproperlyConfigured: A setting is missing or breaks its rule; the message names it.
+    """
+    fields = dict(_given())
+    on_conflict = fields.pop("on_conflict", "merge")
+    if on_conflict not in _ON_CONFLICT:
+        raise ImproperlyConfigured(
+            f'PGSESSION["on_conflict"]: must be one of {", ".join(map(repr, _ON_CONFLICT))}, not {on_conflict!r}'
+        )
+    database = fields.pop("database", None)
+    try:
+        config = Config(**fields)
+    except ConfigError as error:
+        raise ImproperlyConfigured(f"PGSESSION: {error}") from None
+    return Configuration(
+        conninfo_of(database), config, cast("OnConflict", on_conflict), "inactivity_duration" in fields
+    )
+
+
+def given_database() -> object:
+    """Return `PGSESSION["database"]` as it was given.
+
+    Raises:
+        ImproperlyConfigured: There is no such setting.
+    """
+    return _given().get("database")
+
+
+def _given() -> Mapping[str, Any]:
+    given = getattr(settings, "PGSESSION", None)
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured('PGSESSION: a dict is needed, such as {"database": "postgresql://..."}')
+    return given
+
+
+def signer() -> Signer:
+    """Return the signer of tokens, whose keys are derived from those of Django."""
+    return Signer([derive_key(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)])
+
+
+def conninfo_of(database: object) -> Database:
+    """Return the conninfo that `PGSESSION["database"]` stands for: an alias of `DATABASES`, or a conninfo itself.
+
+    While Django's test runner has put a test database in the place of one of `DATABASES`, it is in the place of this
+    one too, also where that is named by a conninfo.
+    """
+    if callable(database):
+        return cast("Callable[[], str]", database)
+    if not isinstance(database, str):
+        raise ImproperlyConfigured(
+            'PGSESSION["database"]: an alias of DATABASES, a conninfo, or a function that returns one is needed,'
+            f" not {type(database).__name__}"
+        )
+    if database in connections.settings:
+        return _conninfo_of_alias(database)
+    alias = alias_of(database)
+    if alias is None or alias not in _names_before_tests:
+        return database
+    return make_conninfo(database, dbname=connections.settings[alias]["NAME"])
+
+
+def alias_of(database: object) -> str | None:
+    """Return the alias of `DATABASES` that is the same database; None where there is none."""
+    if not isinstance(database, str) or database in connections.settings:
+        return database if isinstance(database, str) else None
+    try:
+        ours = _place(conninfo_to_dict(database))
+    except ProgrammingError as error:
+        raise ImproperlyConfigured(
+            f'PGSESSION["database"]: neither an alias of DATABASES nor a conninfo: {error}'
+        ) from None
+    for alias in connections:
+        if connections[alias].vendor == "postgresql":
+            theirs = conninfo_to_dict(_conninfo_of_alias(alias))
+            theirs["dbname"] = _names_before_tests.get(alias, str(theirs.get("dbname")))
+            if _place(theirs) == ours:
+                return alias
+    return None
+
+
+def remember_names() -> None:
+    """Note what the databases are called, before a test runner puts others in their place."""
+    for alias, given in connections.settings.items():
+        _names_before_tests[alias] = str(given["NAME"])
+
+
+def _place(parameters: Mapping[str, object]) -> tuple[str, str, str]:
+    host = str(parameters.get("host") or "")
+    return (
+        "" if host in _LOCAL else host,
+        str(parameters.get("port") or 5432),
+        str(parameters.get("dbname") or ""),
+    )
+
+
+def _conninfo_of_alias(alias: str) -> str:
+    vendor = connections[alias].vendor
+    if vendor != "postgresql":
+        raise ImproperlyConfigured(
+            f'PGSESSION["database"]: must be PostgreSQL; DATABASES[{alias!r}] is {vendor}'
+        )
+    given = connections.settings[alias]
+    parameters = {name: value for name, value in given["OPTIONS"].items() if name not in _NOT_FOR_LIBPQ}
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
+    parameters.update({ours: given[name] for name, ours in names.items() if given[name]})
+    if role := given["OPTIONS"].get("assume_role"):
+        parameters["options"] = f"{parameters.get('options', '')} -c role={role}".strip()
+    return make_conninfo(**parameters)

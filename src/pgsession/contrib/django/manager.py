@@ -1,0 +1,100 @@
+"""A process has one manager for Django's sessions, which is opened when the first of them is used."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from pgsession import SchemaError, SessionManager
+from pgsession.contrib.django import configuration
+from pgsession.contrib.django.configuration import Configuration
+
+_SETTINGS = ("DATABASES", "PGSESSION", "SECRET_KEY", "SECRET_KEY_FALLBACKS")
+_AT_EXIT = 3.0  # seconds
+
+
+class Opened(NamedTuple):
+    """Holds the manager, and the settings that it was made from."""
+
+    manager: SessionManager
+    configuration: Configuration
+
+
+_opened: Opened | None = None
+_opening = threading.Lock()
+
+
+def session_manager() -> SessionManager:
+    """Return the manager of this process, opened: for lists of a user's sessions, locks, statistics and so on.
+
+    Nobody has to close it. Ending a session by it ends the session of Django, whose id is `request.session.session_id`.
+
+    Raises:
+        ImproperlyConfigured: The settings are wrong, or there are no tables yet; the message says what to do.
+        psycopg.Error: The database cannot be reached.
+    """
+    return (_opened or open_manager()).manager
+
+
+def opened() -> Opened | None:
+    """Return what is open, or None, without waiting."""
+    return _opened
+
+
+def open_manager() -> Opened:
+    """Return what is open, or open it; this waits for the database."""
+    global _opened
+    with _opening:
+        if _opened is None:
+            settings = configuration.read()
+            manager = SessionManager(settings.database, settings.config, signer=configuration.signer())
+            try:
+                manager.open()
+            except BaseException as error:
+                manager.close(0)
+                if isinstance(error, SchemaError):
+                    raise ImproperlyConfigured(f"run `python manage.py migrate`: {error}") from error
+                raise
+            _opened = Opened(manager, settings)
+        return _opened
+
+
+def close_manager(timeout: float | None = 30) -> None:
+    """Close the manager, where one is open; the next session opens another."""
+    global _opened
+    with _opening:
+        before, _opened = _opened, None
+    if before is not None:
+        before.manager.close(timeout)
+
+
+def _on_setting(*, setting: str, **_: object) -> None:
+    """Start anew where tests override settings."""
+    if setting in _SETTINGS:
+        close_manager()
+
+
+def _on_connection(*, connection: BaseDatabaseWrapper, **_: object) -> None:
+    """Let go of the database before one is made, copied or dropped: the test runner connects to none for that."""
+    if connection.alias == NO_DB_ALIAS:
+        close_manager()
+
+
+def _after_fork() -> None:
+    """Let the child open by itself what its parent was just opening; what was open knows that it was forked."""
+    global _opening
+    _opening = threading.Lock()
+
+
+setting_changed.connect(_on_setting, dispatch_uid=__name__)
+connection_created.connect(_on_connection, dispatch_uid=__name__)
+atexit.register(close_manager, _AT_EXIT)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

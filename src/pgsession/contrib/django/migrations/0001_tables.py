@@ -1,0 +1,30 @@
+"""Makes the tables of pgsession, or brings them up to date, where the sessions of this project are."""
+
+from __future__ import annotations
+
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+from pgsession import schema
+from pgsession.contrib.django import configuration
+
+
+def create(apps: object, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    """Create what is missing and upgrade what is older, on a connection of its own."""
+    given = configuration.given_database()
+    alias = configuration.alias_of(given) or DEFAULT_DB_ALIAS
+    if schema_editor.connection.alias != alias:
+        return
+    settings = configuration.read()
+    database = settings.database() if callable(settings.database) else settings.database
+    with psycopg.connect(database, autocommit=True) as connection:
+        schema.create(connection, settings.config.schema_name, settings.config.table_prefix)
+
+
+class Migration(migrations.Migration):
+    """Migrates `pgsession.schema`, which does all of it in one transaction and knows what is there."""
+
+    atomic = False
+    # Back: nothing. Sessions are not thrown away with an app.
+    operations = (migrations.RunPython(create, migrations.RunPython.noop),)

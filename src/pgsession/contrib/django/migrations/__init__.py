@@ -1,0 +1,1 @@
+"""Each version of `pgsession.schema` has a migration here."""
