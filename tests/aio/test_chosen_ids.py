@@ -5,10 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import AsyncConnection, sql
 
 import pgsession
 from pgsession import Signer
+from pgsession._database import script, statements
 from tests.crew import AsyncCrew
 from tests.tables import Tables
 
@@ -266,3 +269,172 @@ async def test_of_twenty_with_one_id_one_creates_it(open_manager: OpenAsyncManag
         read = await nodes[0].get_session(chosen, refresh=True)
         assert read is not None and read.version == max(contents) and contents[read.version] == dict(read)
     assert await nodes[0].count_sessions(user_id="alice") == 3
+
+
+async def test_what_one_node_asks_for_is_done_in_order(open_manager: OpenAsyncManager) -> None:
+    """Writes of one id that wait for the same batch: each has one of its own."""
+    manager = await open_manager()
+    done: list[Any] = []
+
+    async def one(number: int) -> None:
+        try:
+            if number % 2:
+                done.append(await manager.delete_session(ID))
+            else:
+                done.append((await manager.create_session("alice", {"n": number}, session_id=ID)).version)
+        except pgsession.SessionExistsError:
+            done.append(None)
+
+    crew = AsyncCrew()
+    for number in range(12):
+        crew.start(one, number)
+    await crew.join()
+    created = [version for version in done if version is not None and version is not True and version]
+    deleted = done.count(True)
+    assert created == sorted(set(created)) and len(created) - deleted in (0, 1)
+    read, fresh = await manager.get_session(ID), await manager.get_session(ID, refresh=True)
+    assert (read is not None) == (fresh is not None) == (len(created) > deleted)
+    if read is not None and fresh is not None:
+        assert read.version == fresh.version == created[-1] and dict(read) == dict(fresh)
+
+
+async def test_an_update_beside_a_replacement_never_crosses_owners(open_manager: OpenAsyncManager) -> None:
+    nodes = [await open_manager() for _ in range(2)]
+    for attempt in range(10):
+        chosen = uuid.uuid4()
+        await nodes[0].create_session("alice", {"owner": "alice"}, session_id=chosen)
+        held = [await node.get_session(chosen) for node in nodes]
+        crew = AsyncCrew()
+
+        async def save(number: int, held: list[Any] = held) -> None:
+            held[number]["owner"] = "alice, still"
+            try:
+                await nodes[number].update_session(held[number])
+            except pgsession.SessionNotFoundError:
+                pass
+
+        async def replace(number: int, chosen: uuid.UUID = chosen) -> None:
+            await nodes[number].create_session(
+                "bob", {"owner": "bob"}, session_id=chosen, if_exists="replace"
+            )
+
+        crew.start(save, 0)
+        crew.start(replace, attempt % 2)
+        crew.start(save, 1)
+        await crew.join()
+        for node in nodes:
+            read = await node.get_session(chosen, refresh=True)
+            assert read is not None and read.user_id == "bob" and dict(read) == {"owner": "bob"}
+
+
+# ---- what others have begun, and what comes to no good end ----
+
+
+async def begin(foreign: AsyncConnection[Any], schema: str, chosen: uuid.UUID) -> None:
+    """An insert of that id, by plain SQL, that is not committed."""
+    insert = sql.SQL(
+        "INSERT INTO {}.sessions (id, user_id, expires_at) VALUES (%s, 'theirs', now() + interval '1 day')"
+    )
+    await foreign.execute(insert.format(sql.Identifier(schema)), (chosen,))
+
+
+async def test_a_foreign_insert_is_waited_for_and_nobody_else_waits(
+    open_manager: OpenAsyncManager, dsn: str, schema: str
+) -> None:
+    manager = await open_manager()
+    async with await AsyncConnection.connect(dsn) as foreign, AsyncCrew() as crew:
+        await begin(foreign, schema, ID)
+        crew.start(create, manager, ID, 1, "error")
+
+        async def waits() -> bool:
+            waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid IS NOT NULL"
+            async with await AsyncConnection.connect(dsn) as other:
+                return (await (await other.execute(waiting)).fetchone()) is not None
+
+        await eventually(waits)
+        for number in range(5):
+            await manager.create_session("others", {"n": number})
+            assert await create(manager, uuid.uuid4(), number, "error") is not None
+        await foreign.commit()
+        assert await crew.join() == [None]
+    read = await manager.get_session(ID)
+    assert read is not None and read.user_id == "theirs"
+
+
+async def test_the_wait_is_bounded(open_manager: OpenAsyncManager, dsn: str, schema: str) -> None:
+    manager = await open_manager(operation_timeout=1)
+    async with await AsyncConnection.connect(dsn) as foreign:
+        await begin(foreign, schema, ID)
+        for if_exists in ("error", "return", "replace"):
+            with pytest.raises(pgsession.OperationTimeout):
+                await manager.create_session("alice", session_id=ID, if_exists=if_exists)  # type: ignore[arg-type]
+        await foreign.rollback()
+    assert (await manager.create_session("alice", session_id=ID)).user_id == "alice"
+
+
+async def test_of_an_unknown_outcome_nothing_of_before_is_shown(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That there was a session of this id before says nothing of what became of the write."""
+    manager = await open_manager(signer=SIGNER, max_staleness=60)
+    alices = await manager.create_session("alice", {"n": 0}, session_id=ID)
+    with monkeypatch.context() as patched:
+        patched.setattr(statements, "_DURABLE", script.step("SELECT 1 / 0"))
+        with pytest.raises(pgsession.WriteOutcomeUnknown, match="perhaps not durable"):
+            await manager.create_session("bob", {"n": 1}, session_id=ID, if_exists="replace")
+    assert manager.get_cached_session(ID) is None
+    read = await manager.get_session(ID)
+    assert read is not None and (read.user_id, dict(read)) == ("bob", {"n": 1})
+    token = manager.token(alices)
+    assert token is not None and (await manager.open_token(token)).session is None
+
+
+async def test_what_is_known_not_to_be_done_replaces_nothing(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    """An error of the commit itself, which comes after all statements."""
+    manager = await open_manager(signer=SIGNER)
+    alices = await manager.create_session("alice", {"n": 0}, session_id=ID)
+    token = manager.token(alices)
+    tables.run(
+        "CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'check_violation'; END$$"
+    )
+    tables.run(
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON {sessions} DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.user_id = 'bob') EXECUTE FUNCTION {schema}.refuse()"
+    )
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await manager.create_session("bob", session_id=ID, if_exists="replace")
+    assert token is not None
+    for fresh in (False, True):
+        opened = await manager.open_token(token, refresh=fresh)
+        assert opened.session is not None and dict(opened.session) == {"n": 0}
+
+
+async def test_what_a_security_log_is_told(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    heard: list[pgsession.AuditEvent] = []
+    manager = await open_manager(max_sessions=1, on_audit_event=heard.append)
+    await manager.create_session("alice", group_id="g", session_id=ID)
+    await manager.create_session("alice", session_id=ID, if_exists="return")
+    with pytest.raises(pgsession.SessionExistsError):
+        await manager.create_session("bob", session_id=ID)
+    evicted = await manager.create_session("bob")
+    await manager.create_session("bob", session_id=ID, if_exists="replace")
+    tables.run("UPDATE {sessions} SET expires_at = clock_timestamp()")
+    await manager.create_session(session_id=ID)
+
+    async def all_there() -> bool:
+        return len(heard) >= 7
+
+    await eventually(all_there, f"seven events, not {heard},")
+    assert [(event.kind, event.reason, event.user_id, event.group_id) for event in heard] == [
+        ("session_created", None, "alice", "g"),
+        ("session_created", None, "bob", None),
+        ("session_expired", "replaced", "alice", "g"),
+        ("session_created", None, "bob", None),
+        ("session_expired", "evicted", "bob", None),
+        ("session_expired", "expired", "bob", None),
+        ("session_created", None, None, None),
+    ]
+    assert {event.session_id for event in heard} == {ID, evicted.id}

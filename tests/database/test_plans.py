@@ -59,6 +59,10 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
     """Run every statement once on the connection; the plans of each."""
     statements, node = database.statements, database.node
     created = [database.new("user7", {"a": 1}, i=i, limit=3, group="g") for i in range(8)]
+    chosen = [
+        database.new("user9", {"a": 1}, i=i, limit=3, id=s, if_exists=how)
+        for i, (s, how) in enumerate(zip(ids[81:87], ("error", "return", "replace") * 2, strict=True))
+    ]
     updates = [
         database.change(s, 9, {"key1": 1, "new": 1}, i=i, deletes=["gone"]) for i, s in enumerate(ids[:64])
     ]
@@ -67,6 +71,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
     keys = [bytes.fromhex(session) for session in ids[:64]]
     scripts: dict[str, Any] = {
         "create": lambda: database.write(connection, create=created),
+        "create, chosen": lambda: database.write(connection, create=chosen),
         "update": lambda: database.write(connection, update=updates),
         "update, checked": lambda: database.write(connection, update=checked),
         "update, waiting": lambda: database.write(connection, update=updates, wait=True),

@@ -1,4 +1,4 @@
--- Sees to it that nobody else makes or changes sessions of these ids until the transaction ends; returns the ids for which that
+-- Sees to it that nobody else makes or changes the sessions of these ids until the transaction ends; returns those for which that
 -- succeeded. A row that is there and goes is locked. For an id of which there is none a row is inserted, and removed at once: whoever
 -- inserts the same one waits until it is known whether we do, as we do here for others, in the order of the ids.
 CREATE FUNCTION {claim_ids}(waiting boolean, ids uuid[], if_exists text[]) RETURNS uuid[]

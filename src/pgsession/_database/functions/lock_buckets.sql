@@ -18,6 +18,9 @@ BEGIN
     END IF;
     IF cardinality(held) = cardinality(wanted) THEN
         RETURN NULL;
+    ELSIF NOT waiting THEN  -- likewise, for the next time
+        INSERT INTO {buckets} SELECT w.bucket FROM unnest(wanted) w(bucket)
+        WHERE NOT EXISTS (SELECT FROM {buckets} b WHERE b.bucket = w.bucket) ON CONFLICT DO NOTHING;
     END IF;
     RETURN ARRAY(SELECT u.i FROM unnest(users) WITH ORDINALITY u(user_id, i)
                  WHERE u.user_id <> '' AND {bucket(u.user_id)} <> ALL (held));
