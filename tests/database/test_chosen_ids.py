@@ -149,6 +149,35 @@ def test_nobody_waits_for_an_id_with_a_bucket_locked(database: Database) -> None
     assert answers[0][0][:2] == [0, "ok"]
 
 
+def test_nobody_waits_for_a_bucket_with_an_id_claimed(database: Database) -> None:
+    """Who holds the bucket may wait for that very session."""
+    holder = database.connect()
+    holder.execute("BEGIN")
+    holder.execute("SELECT FROM app_session_user_buckets FOR UPDATE")
+    item = database.new(id=HERE, if_exists="error", limit=3)
+    assert database.write(create=[item], wait=True, lock_timeout=5000)["create"] == [[0, "locked"]]
+    assert rows(database) == 0
+
+
+def test_ids_are_claimed_in_their_order(database: Database) -> None:
+    """Whoever waits for an id has claimed none that comes after it: two who wait can never wait for each other."""
+    holder, node = database.connect(), database.connect()
+    first = [database.new("bob", id=HERE, if_exists="error")]
+    database.run(unfinished(database.script(create=first)), holder)
+    batch = [database.new(i=i, id=session, if_exists="error") for i, session in enumerate((THERE, HERE))]
+    answers: list[Any] = []
+    waiter = threading.Thread(
+        target=lambda: answers.append(database.write(node, create=batch, lock_timeout=30_000)["create"])
+    )
+    waiter.start()
+    until_blocked(database, node)
+    free = database.new("carol", id=THERE, if_exists="error")
+    assert database.write(create=[free], lock_timeout=5000)["create"][0][1] == "ok"
+    holder.execute("ROLLBACK")
+    waiter.join(30)
+    assert [item[:2] for item in answers[0]] == [[0, "exists"], [1, "ok"]]
+
+
 def test_buckets_that_somebody_removed_come_back(database: Database) -> None:
     database.execute("DELETE FROM app_session_user_buckets")
     item = database.new(id=HERE, if_exists="error", limit=3)

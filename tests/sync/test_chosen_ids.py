@@ -63,6 +63,20 @@ def test_the_one_that_is_there_is_returned(open_manager: OpenAsyncManager) -> No
     assert (there.update_session(second)).version == first.version + 1
 
 
+def test_who_is_told_of_a_session_reads_nothing_older(open_manager: OpenAsyncManager, tables: Tables) -> None:
+    """Although nobody has told this node of the change."""
+    manager = open_manager()
+    manager.create_session("alice", session_id=ID)
+    for if_exists in ("error", "return"):
+        tables.run_unheard(
+            "UPDATE {sessions} SET version = version + 1, user_id = 'bob', owner_since = version + 1"
+        )
+        with pytest.raises(pgsession.SessionExistsError):
+            manager.create_session("alice", session_id=ID, if_exists=if_exists)  # type: ignore[arg-type]
+        read = manager.get_session(ID)
+        assert read is not None and read.user_id == "bob"
+
+
 def test_a_visitors_session_is_a_visitors(open_manager: OpenAsyncManager) -> None:
     manager = open_manager()
     first = manager.create_session(None, {"n": 1}, session_id=ID)

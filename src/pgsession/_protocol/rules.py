@@ -180,11 +180,12 @@ def octets(name: str, value: object) -> bytes:
 
 def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
     """Refuse a value that is not among the allowed ones."""
+    if (value is None or isinstance(value, str)) and value in allowed:
+        return
     words = ", ".join(map(repr, allowed))
     if not isinstance(value, str) and not (value is None and None in allowed):
         raise TypeError(f"{name}: one of {words} is needed, not {type(value).__name__}")
-    if value not in allowed:
-        raise ValueError(f"{name}: must be one of {words}, not {value!r}")
+    raise ValueError(f"{name}: must be one of {words}, not {value!r}")
 
 
 def mapping(name: str, value: object) -> Mapping[Any, Any]:

@@ -18,7 +18,8 @@ BEGIN
     END IF;
     IF cardinality(held) = cardinality(wanted) THEN
         RETURN NULL;
-    ELSIF NOT waiting THEN  -- likewise, for the next time
+    END IF;
+    IF NOT waiting THEN  -- likewise, for the next time
         INSERT INTO {buckets} SELECT w.bucket FROM unnest(wanted) w(bucket)
         WHERE NOT EXISTS (SELECT FROM {buckets} b WHERE b.bucket = w.bucket) ON CONFLICT DO NOTHING;
     END IF;
