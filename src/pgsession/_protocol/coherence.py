@@ -2,7 +2,7 @@
 
 A shell (manager, group commit, synchronizer) tells a `Coherence` what happened, in the order in which it happened, and
 does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event loops use the
-same class. The invariants C1 to C12 are those of docs/architecture.md.
+same class. The invariants C1 to C13 are those of docs/architecture.md.
 
 How a shell reads a session that is not in the cache:
 
