@@ -29,6 +29,7 @@ __all__ = [
     "ManagerClosedError",
     "OperationTimeout",
     "PgSessionError",
+    "RevocationNotConfirmed",
     "SchemaError",
     "SessionExistsError",
     "SessionInvalidatedError",
@@ -90,6 +91,33 @@ class DatabaseUnavailable(PgSessionError, ConnectionError):
     While it is known to be down, one connection at a time is tried in the background; calls are sent again once that
     has found the database.
     """
+
+
+class RevocationNotConfirmed(PgSessionError):
+    """It was done, but within `wait` not every node has said that it knows; what the database failed with is the cause.
+
+    Nodes that have not may still serve what was ended, from memory, for at most `certain_in` seconds.
+
+    Attributes:
+        certain_in: Seconds from now after which no node can serve it any more, whatever happens. It counts on the
+            `max_staleness` and `stale_if_error` of the nodes that are registered; where these could not be asked for,
+            on those of this node and of the nodes that it has known of.
+        done: How many sessions were ended or rotated, by this call.
+    """
+
+    def __init__(self, *, silent: int | None, certain_in: float, done: int) -> None:
+        who = "the database could not be asked which nodes there are" if silent is None else _nodes(silent)
+        super().__init__(
+            f"done, but {who}: a node may serve from memory what was ended for at most {certain_in:.1f} s more"
+        )
+        self.certain_in = certain_in
+        self.done = done
+
+
+def _nodes(silent: int) -> str:
+    if silent == 0:
+        return "nodes of before the database was started may not know of it yet"
+    return f"{silent} node{'s have' if silent > 1 else ' has'} not confirmed it in time"
 
 
 class SessionNotFoundError(PgSessionError, LookupError):

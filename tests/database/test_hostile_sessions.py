@@ -106,7 +106,13 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
     for what in ("expired", "inactive", "attributes", "locks", "nodes"):
         call(statements.cleanup(node, what, DAY))  # type: ignore[arg-type]
     call(statements.incarnate())
-    assert call(statements.register(node, HOUR))[0] == 1
+    assert call(statements.register(node, HOUR))[:2] == (1, HOUR)
+    incarnation, asked, _, serving = connection.execute(statements.ask_nodes, (node,)).fetchone() or ()
+    assert serving == f'{{ "{node}" : {HOUR} }}'
+    silent = statements.silent_nodes, (f'["{node}"]', asked)
+    assert connection.execute(*silent).fetchone() == (incarnation, f'["{node}"]')
+    call(statements.acknowledge(node, int(asked), incarnation))
+    assert connection.execute(*silent).fetchone() == (incarnation, "[]")
     assert call(statements.send_beacon(node, 2**40, False))[1] is True
     call(statements.unregister(node))
     for query, parameters in (

@@ -232,7 +232,10 @@ class Server:
         return Rows((TEXT,), [(label,)])
 
     async def _call_register(self, connection: Connection, node: str, serves_for: str) -> Rows:
-        return Rows((BIGINT,), [(1,)])
+        return Rows((BIGINT, BIGINT), [(1, int(serves_for))])
+
+    async def _call_acknowledge(self, connection: Connection, node: str, xid: str, of: str) -> Rows:
+        return Rows((TEXT,), [("",)])
 
     async def _call_unregister(self, connection: Connection, node: str) -> Rows:
         return Rows((TEXT,), [("",)])

@@ -31,6 +31,8 @@ _PLAIN: Final = events.PLAIN_SQL
 class World:
     """Everything there is, and what can happen to it: the actions are the methods of `_ACTIONS`."""
 
+    make_node = Node
+
     def __init__(
         self, history: bytes, *, module: Any = coherence, server: type[Server] = Server, trace: bool = False
     ) -> None:
@@ -55,7 +57,7 @@ class World:
         self.orphans: list[Write] = []
         self.tokens: list[Commit] = []
         self.chance = 0
-        self.nodes = [Node(self, number, module) for number in range((1, 2, 2, 3)[header[3] & 3])]
+        self.nodes = [self.make_node(self, number, module) for number in range((1, 2, 2, 3)[header[3] & 3])]
         for key in self.keys[:2]:
             self.transaction(None, functools.partial(self.create, key, origin=_PLAIN))
         self.server.flush()

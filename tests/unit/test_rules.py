@@ -254,6 +254,7 @@ TABLE: dict[str, Rule | Free] = {
     "touch": FLAG,
     "user_id": IDENTIFIER,
     "value": VALUE,
+    "wait": optional(DURATION),
     "with_values": FLAG,
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {

@@ -17,7 +17,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database.statements import Statements
 from pgsession._protocol import events
-from pgsession._protocol.coherence import Coherence, LockChanges, Resync, Wanted
+from pgsession._protocol.coherence import Applied, Coherence, LockChanges, Resync, Wanted
 
 LOG = logging.getLogger("tests.synchronizer")
 
@@ -34,6 +34,8 @@ class Server:
         self.where = (False, self.pid)
         self.queue = 0.0
         self.registered = 0
+        self.register_fails: Exception | None = None
+        self.acknowledged: list[Applied] = []
         self.while_asked: Callable[[], None] = lambda: None
         self.lost: list[Callable[[], None]] = []
         self.reconnects = 0
@@ -61,9 +63,14 @@ class Server:
         self.while_asked()
         return self.incarnation
 
-    async def register(self, serves_for: int) -> int:
+    async def register(self, serves_for: int, *, wait: bool = True) -> tuple[int, int]:
+        if self.register_fails is not None:
+            raise self.register_fails
         self.registered += 1
-        return 1
+        return 1, 30
+
+    async def acknowledge(self, applied: Applied) -> None:
+        self.acknowledged.append(applied)
 
     async def resync(self, cached: Resync) -> list[bytes] | None:
         self.coherence.answered(self.coherence.asked(), self.incarnation, 7)
@@ -244,3 +251,60 @@ async def test_an_epoch_that_nobody_told_of_has_the_listener_connected_again(
     with pytest.raises(pgsession.ListenerError):
         await started._step()
     assert server.reconnects == before + 1
+
+
+async def test_what_is_asked_for_is_acknowledged(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence
+) -> None:
+    started._on_event(_Notification(f"{'0' * 16} 18 W"))  # type: ignore[arg-type]
+    assert await started._acknowledging.idle(20)
+    assert server.acknowledged == [(18, "a")]
+    started._on_connected("events")
+    started._on_event(_Notification(f"{'0' * 16} 19 W"))  # type: ignore[arg-type]
+    await until_in_sync(coherence)
+    assert await started._acknowledging.idle(20)
+    assert server.acknowledged == [(18, "a")], "what came with no epoch to belong to"
+
+
+async def test_what_is_asked_for_during_a_resync_is_acknowledged_after_it(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence
+) -> None:
+    resync = coherence.resync_started
+
+    def ask() -> Resync:
+        started._on_event(_Notification(f"{'0' * 16} 18 W"))  # type: ignore[arg-type]
+        return resync()
+
+    coherence.resync_started = ask  # type: ignore[method-assign]
+    started._on_connected("events")
+    await until_in_sync(coherence)
+    assert await started._acknowledging.idle(20)
+    assert server.acknowledged == [(18, "a")]
+
+
+async def test_a_sign_of_life_that_fails_is_given_again_and_is_no_loss_of_sync(
+    started: AsyncSynchronizer, server: Server, coherence: Coherence, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.register_fails = psycopg.errors.LockNotAvailable("locked")
+    started._sign_due = 0
+    await started._step()
+    assert coherence.in_sync and started._mute == "locked" and "that it is there" in caplog.text
+    server.register_fails = None
+    started._sign_due = 0
+    before = server.registered
+    await started._step()
+    assert started._mute is None and server.registered == before + 1 and started.longest == 30
+
+
+async def test_without_a_listener_it_still_says_that_it_is_there(
+    started: AsyncSynchronizer, server: Server
+) -> None:
+    """It reads, and what it reads may be shared."""
+    started.give_up()
+    await started._loop.stop(20)
+    started._stopping.clear()
+    for hook in server.lost:
+        hook()
+    before = server.registered
+    await started._step()
+    assert server.registered == before + 1

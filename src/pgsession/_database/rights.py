@@ -18,7 +18,9 @@ READ: Final[dict[str, tuple[str, ...]]] = {
 """The tables that it may SELECT from, with the columns that it may see of them; none named: every column."""
 
 CALLED: Final = (
+    "acknowledge",
     "acquire",
+    "ask_nodes",
     "cleanup",
     "delete_many",
     "drop_attribute",
@@ -29,6 +31,7 @@ CALLED: Final = (
     "renew",
     "send",
     "send_beacon",
+    "silent_nodes",
     "unregister",
     "write",
     "write_accesses",

@@ -23,6 +23,9 @@ snapshot (C4), and the answer is always exactly one row:
                                                queue is, 0 to 1
     where           ()                      -> (incarnation | None,)
     notify          (node, items)           -> (empty,)  an event of the texts that `events.batches` makes
+    ask_nodes       (node,)                 -> (incarnation, xid, age, '{"node": serves_for, ...}')  who has to acknowledge this
+                                               transaction; age: of the incarnation
+    silent_nodes    ('["node", ...]', xid)  -> (incarnation | None, '["node", ...]')  who of them has not yet
     listen          (label, begins)         -> (channel,)  begins or ends listening to the channel of `events.EVENTS`,
                                                whose name nobody else is to know
 
@@ -52,7 +55,10 @@ is the row of the call, in which these columns come first, and last, but for `wr
     renew(resource, owner, lease)              -> (expires, now), or no row: not held, or over. Never shortens
     release(node, resource, owner)             -> (in_time,), or no row: not held. Announces `l<resource>`
     incarnate()                                -> (incarnation, started)  started: it was gone and was made anew
-    register(node, serves_for)                 -> (nodes,)  how many are registered; again: it is still there
+    register(node, serves_for)                 -> (nodes, longest)  how many are registered, and the longest `serves_for` of
+                                                  theirs; again: it is still there
+    acknowledge(node, xid, incarnation)        -> (empty,)  it has applied what was committed before this transaction of
+                                                  this incarnation
     unregister(node)                           -> (empty,)
     send_beacon(node, since, insists)          -> (now, began)  sends a beacon, unless one began at or after `since`,
                                                   an xmax; began: one that did is committed
@@ -241,6 +247,10 @@ class Statements:
         self.look = self._render(_LOOK)
         self.where = self._render("SELECT {current_incarnation}")
         self.notify = self._render("SELECT f.* FROM {send}(%s::pg_catalog.text, %s::pg_catalog.text) f")
+        self.ask_nodes = self._render("SELECT f.* FROM {ask_nodes}(%s::pg_catalog.text) f")
+        self.silent_nodes = self._render(
+            "SELECT f.* FROM {silent_nodes}(%s::pg_catalog.json, %s::pg_catalog.xid8) f"
+        )
         self.listen = self._render("SELECT f.* FROM {listen}(%s::pg_catalog.text, %s::boolean) f")
         self._calls: dict[tuple[str, bool, str], str] = {}
 
@@ -325,9 +335,13 @@ class Statements:
         """Return the script that reads, or makes, the incarnation of the server."""
         return self._call("incarnate", (), "plain")
 
-    def register(self, node: str, serves_for: int) -> Script:
+    def register(self, node: str, serves_for: int, *, lock_timeout: int = 0) -> Script:
         """Return the script that enters a node which serves sessions for so many microseconds after its last proof."""
-        return self._call("register", (node, serves_for), "off")
+        return self._call("register", (node, serves_for), "off", lock_timeout)
+
+    def acknowledge(self, node: str, xid: int, incarnation: str, *, lock_timeout: int = 0) -> Script:
+        """Return the script that notes that a node has applied what was committed before this transaction."""
+        return self._call("acknowledge", (node, xid, incarnation), "off", lock_timeout)
 
     def unregister(self, node: str) -> Script:
         """Return the script that removes a node."""

@@ -14,6 +14,7 @@ from typing import Final
 from psycopg import sql
 
 from pgsession._protocol import events
+from pgsession._protocol.acknowledgements import SILENCE
 from pgsession._protocol.operations import Flag
 
 from .arrays import NONE
@@ -31,9 +32,11 @@ RELATIONS: Final = {
     "versions": "session_schema_version",
 }
 FUNCTIONS: Final = {
+    "acknowledge": "session_acknowledge_1",
     "acquire": "session_lock_acquire_1",
     "announce": "session_announce_1",
     "announce_many": "session_announce_many_1",
+    "ask_nodes": "session_ask_nodes_1",
     "attribute_edited": "session_attribute_edited_1",
     "claim_ids": "session_claim_ids_1",
     "cleanup": "session_cleanup_1",
@@ -72,6 +75,7 @@ FUNCTIONS: Final = {
     "send_beacon": "session_send_beacon_1",
     "send_noted": "session_send_noted_1",
     "session_removed": "session_removed_1",
+    "silent_nodes": "session_silent_nodes_1",
     "truncated": "session_truncated_1",
     "unregister": "session_unregister_1",
     "write": "session_write_1",
@@ -83,8 +87,6 @@ FUNCTIONS: Final = {
 """The functions by their short names. A function's text never changes once it was released: the next one has the next
 number, so that old and new nodes run side by side."""
 
-SILENCE: Final = 300
-"""Seconds without a sign of life, beyond those for which it serves from memory, after which a node counts as gone."""
 _SESSIONS_A_PAYLOAD: Final = 140
 """Items about sessions that fit into a payload: each is at most 53 bytes long, with its space."""
 _LOCKS_A_PAYLOAD: Final = 7
@@ -157,6 +159,7 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     names["incarnation_place"] = sql.SQL("pg_catalog.pg_relation_filepath({incarnation_oid})").format(**names)
     names["random_secret"] = sql.SQL("(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))")
     names["refuse_table"] = sql.SQL(_REFUSE_TABLE)
+    names["awaited"] = sql.Literal(f" {events.encode(events.Awaited())}")
     names["none"] = sql.SQL(f"({NONE + 1} - 1)")
     names["items"] = sql.Literal(_ITEMS)
     names["moved"] = sql.Literal(f" {events.encode(events.Moved())}")

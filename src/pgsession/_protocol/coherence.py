@@ -2,7 +2,7 @@
 
 A shell (manager, group commit, synchronizer) tells a `Coherence` what happened, in the order in which it happened, and
 does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event loops use the
-same class. The invariants C1 to C12 are those of docs/architecture.md.
+same class. The invariants C1 to C13 are those of docs/architecture.md.
 
 How a shell reads a session that is not in the cache:
 
@@ -20,9 +20,10 @@ How a shell reads a session that is not in the cache:
             fill.future.set_result(AGAIN); continue            # its joiners read again as well
         fill.future.set_result(record); return record
 
-and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none; register;
-`on_listening`; `resync_started`, compare, `resynced`; then a read of the database every `read_interval`, with a beacon
-where `wanted_beacon` says so. Whatever else is asked of the database: `asked` before it, and `answered` after it.
+and how it connects its listener: LISTEN and commit; read the incarnation, setting it if there is none; register, and
+`registered`; `on_listening`; `resync_started`, compare, `resynced`; then a read of the database every `read_interval`,
+with a beacon where `wanted_beacon` says so. Whatever else is asked of the database: `asked` before it, and `answered`
+after it.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 from pgsession._protocol import events
+from pgsession._protocol.acknowledgements import SERVES_UNHEARD
 from pgsession._protocol.database_clock import Offset
 from pgsession._protocol.in_flight_leases import Fill, Lease, Leases
 from pgsession._protocol.proofs_of_sync import Proofs, Wanted
 
 __all__ = [
+    "Applied",
     "Asked",
     "Coherence",
     "Counters",
@@ -115,10 +118,24 @@ class Heard(NamedTuple):
     Attributes:
         locks: What it says about locks.
         moved: True where nothing comes on this channel any more: connect the listener again, which learns the new name.
+        asks: True where somebody waits for an acknowledgement: see `Coherence.applied`.
     """
 
     locks: LockChanges
     moved: bool
+    asks: bool = False
+
+
+class Applied(NamedTuple):
+    """Says that all is applied here which was committed before a transaction that asked for that.
+
+    Attributes:
+        xid: The transaction.
+        incarnation: That of the server which gave it this id.
+    """
+
+    xid: int
+    incarnation: str
 
 
 class Resync(NamedTuple):
@@ -165,6 +182,7 @@ class _State(enum.Enum):
 _NOTHING = LockChanges((), ())
 _SECONDS_A_COMPLAINT = 60
 _SECOND = 1_000_000
+_FOREVER = 2**62
 _WORTH_A_WARNING = _SECOND // 10  # of a step of the database's clock
 
 
@@ -207,11 +225,13 @@ class Coherence:
         self._state = _State.LOST
         self._incarnation: str | None = None
         self._losses = 0
+        self._awaited = 0
         self._start()
 
     def _start(self) -> None:
         self._proofs = Proofs(self._max_staleness)
         self._offset = Offset()
+        self._registered_until = _FOREVER
         self._counters = Counters()
         self._complained: int | None = None
 
@@ -484,7 +504,7 @@ class Coherence:
                 self._counters.malformed_events += 1
                 self._complain()
             changes = _NOTHING
-            moved = False
+            moved = asks = False
             for item in event.items:
                 if isinstance(item, events.LockReleased):
                     changes = changes._replace(released=(*changes.released, item.resource))
@@ -493,11 +513,14 @@ class Coherence:
                 elif isinstance(item, events.Moved):
                     self._lose()
                     moved = True
+                elif isinstance(item, events.Awaited):
+                    self._awaited = max(self._awaited, event.xid)
+                    asks = True
                 else:
                     self._apply(item)
             if self._proofs.heard(event.xid):
                 self._prove()
-            return Heard(changes, moved)
+            return Heard(changes, moved, asks)
 
     def _complain(self) -> None:
         """Log that there are unreadable events, now and then."""
@@ -641,6 +664,34 @@ class Coherence:
         with self._lock:
             self._sample(asked, answered, database_time)
 
+    # The other nodes
+
+    def registered(self, at: int) -> bool:
+        """Note that this node is registered, as it asked to be at this moment; it was registered before it listened.
+
+        Returns:
+            False where it cannot be sure to have been so without a break: others may have ended what it has not heard
+            of, without waiting for it. The epoch is over: connect the listener again.
+        """
+        with self._lock:
+            lapsed = self._clock.now() >= self._registered_until and self._state is not _State.LOST
+            self._registered_until = at + SERVES_UNHEARD * _SECOND
+            if lapsed:
+                self._lose()
+            self._extend_sync()
+            return not lapsed
+
+    @property
+    def applied(self) -> Applied | None:
+        """Return the newest transaction that somebody waits for, where all before it is applied here; None: none.
+
+        What was cached before LISTEN was active has to be compared first.
+        """
+        with self._lock:
+            if not self._awaited or self._state is not _State.SYNCED or self._incarnation is None:
+                return None
+            return Applied(self._awaited, self._incarnation)
+
     # State and counters
 
     @property
@@ -730,6 +781,7 @@ class Coherence:
     def _new_epoch(self, state: _State) -> None:
         self._state = state
         self._leases.epoch += 1
+        self._awaited = 0
         self._proofs.start()
         self._cache.in_sync_until = 0
         self._cache.clear_absences()
@@ -740,7 +792,7 @@ class Coherence:
 
     def _extend_sync(self) -> None:
         if self._state is _State.SYNCED:
-            self._cache.in_sync_until = self._proofs.in_sync_until()
+            self._cache.in_sync_until = self._proofs.in_sync_until(self._registered_until)
             self._set_clock(self._cache.in_sync_until)
 
     def _sample(self, asked: int, answered: int, database_time: int) -> None:

@@ -12,6 +12,7 @@ event proves reads (see `proofs_of_sync`). A *beacon* is an event without items.
     l<hex>                a lock was released                       LockReleased(resource)
     L<hex>:<token>        a lock was ended by force                 LockEnded(resource, token)
     M                     events come on another channel from here  Moved()
+    W                     somebody waits: acknowledge this event    Awaited()
 
 where `<hex>` is the text in UTF-8. `parse` never raises: what it does not understand, from a newer version say, is
 reported as malformed and stands for `Everything`, so that nothing stale can hide in it; but not where it is about a
@@ -85,7 +86,13 @@ class Moved(Struct, frozen=True, gc=False):
     """The secret was changed, and with it the names of the channels: nothing comes on this one any more."""
 
 
-Item = Changed | Deleted | UserChanged | GroupChanged | Everything | LockReleased | LockEnded | Moved
+class Awaited(Struct, frozen=True, gc=False):
+    """Somebody waits until every node has applied what was committed before: acknowledge the event's transaction."""
+
+
+Item = (
+    Changed | Deleted | UserChanged | GroupChanged | Everything | LockReleased | LockEnded | Moved | Awaited
+)
 
 
 class Event(Struct, frozen=True):
@@ -123,6 +130,8 @@ def encode(item: Item) -> str:
             return f"L{resource.encode().hex()}:{token}"
         case Moved():
             return "M"
+        case Awaited():
+            return "W"
 
 
 def batches(items: Iterable[Item]) -> Iterator[str]:
@@ -219,4 +228,6 @@ def _item(text: str) -> Item:
         return Everything()
     if text == "M":
         return Moved()
+    if text == "W":
+        return Awaited()
     raise ValueError("unknown item")

@@ -140,11 +140,11 @@ class Proofs:
         if self._began is None and wanted.since > self._heard:
             self._began = now
 
-    def in_sync_until(self) -> int:
-        """Return the node time until which memory is in sync; 0 before the first proof of this epoch."""
+    def in_sync_until(self, limit: int) -> int:
+        """Return until when memory is in sync, in node time, `limit` at most; 0 before the first proof of an epoch."""
         if not self._proved:
             return 0
-        until = self._proved + self._max_staleness
+        until = min(self._proved + self._max_staleness, limit)
         self.proved_until = max(self.proved_until, until)
         return until
 

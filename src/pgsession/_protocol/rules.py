@@ -37,6 +37,7 @@ __all__ = [
     "octets",
     "optional_identifier",
     "optional_microseconds",
+    "optional_seconds",
     "optional_session_id",
     "payload",
     "role_names",
@@ -111,6 +112,11 @@ def attribute_key(name: str, value: object) -> str:
 def seconds(name: str, value: object, least: int = 1) -> float:
     """Return a duration, a timedelta or a number of seconds of at least `least` microseconds, as seconds."""
     return microseconds(name, value, least) / 1_000_000
+
+
+def optional_seconds(name: str, value: object) -> float | None:
+    """Return a duration as seconds, or None."""
+    return None if value is None else seconds(name, value)
 
 
 def optional_microseconds(name: str, value: object) -> int | None:

@@ -67,6 +67,7 @@ from pgsession.opened import Opened
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
+from .confirmation import Confirmation
 from .conflict_retry import ConflictRetry
 from .listener import Listener
 from .lock import Lock
@@ -640,6 +641,7 @@ class SessionManager(Reader):
         group_id: str | int | UUID | UnsetType | None = UNSET,
         expires_at: datetime | None = None,
         expires_in: timedelta | float | None = None,
+        wait: timedelta | float | None = None,
     ) -> Session:
         """Give a session a new token, in one write, which also saves pending changes; return the session.
 
@@ -661,8 +663,11 @@ class SessionManager(Reader):
             group_id: Its new group; None: no group any more.
             expires_at: When it is to end, an aware datetime.
             expires_in: After how long it is to end, a timedelta or seconds.
+            wait: For how long to wait, a timedelta or seconds, until no call that begins then, on any node, takes the
+                token of before for the current one. None: not at all.
 
         Raises:
+            RevocationNotConfirmed: It was done, but that is not certain yet.
             SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since.
             SessionVersionConflict: A user was given, and the session was opened by an older token, or was rotated by
                 somebody else since; nothing was done.
@@ -680,10 +685,13 @@ class SessionManager(Reader):
                 raise ValueError(
                     "grace: must be 0 or None where user_id is given, for the old token ends at once"
                 )
-        return self._update(
+        patience = rules.optional_seconds("wait", wait)
+        self._update(
             session, None, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
             grace=lasting,
         )  # fmt: skip
+        self._confirm_everywhere(patience, 1)
+        return session
 
     def _update(
         self,
@@ -814,30 +822,47 @@ class SessionManager(Reader):
         call(change, session)
         return self._update(session, deadline, check=check, **options)
 
-    def delete_session(self, session_id: SessionId) -> bool:
+    def delete_session(self, session_id: SessionId, *, wait: timedelta | float | None = None) -> bool:
         """End a session, on every node, and its locks with it.
 
         Args:
             session_id: The session's id: a UUID, its 36-character str or 16 bytes.
+            wait: For how long to wait, a timedelta or seconds, until no `get_session` that begins then, on any node,
+                returns it; also where somebody else has ended it. What was given out before lives until its request
+                ends, but is saved no more. None: not at all.
 
         Returns:
             False if there was no live session of this id.
 
         Raises:
+            RevocationNotConfirmed: It has ended, but that is not certain yet.
             TypeError, ValueError: The id is of a wrong type or malformed.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may have ended.
         """
         key = rules.session_id("session_id", session_id)
+        patience = rules.optional_seconds("wait", wait)
         runtime = self._ready()
+        ended = True
         try:
             self._write(runtime, Delete(key))
         except SessionNotFoundError:
-            return False
+            ended = False
         except BaseException:
             # Whoever wanted to end it is not shown it by this node, whatever became of that.
             self._coherence.drop(events.Deleted(key))
             raise
-        return True
+        self._confirm_everywhere(patience, int(ended))
+        return ended
+
+    def _confirm_everywhere(self, patience: float | None, done: int) -> None:
+        """Wait for so many seconds until no node serves what was ended; None: not at all."""
+        if patience is None:
+            return
+        runtime = self._open_runtime()
+        confirmation = Confirmation(
+            runtime.store, self._clock.now, runtime.synchronizer.longest, lambda: self._runtime is runtime
+        )
+        confirmation.wait(patience, done)
 
     def _write(self, runtime: Runtime, operation: Operation, deadline: float | None = None) -> Any:
         result = runtime.group_commit.write(operation, deadline)
@@ -953,37 +978,69 @@ class SessionManager(Reader):
             for record in records
         ]  # fmt: skip
 
-    def delete_user_sessions(self, user_id: str | int | UUID, *, keep: SessionId | None = None) -> int:
+    def delete_user_sessions(
+        self,
+        user_id: str | int | UUID,
+        *,
+        keep: SessionId | None = None,
+        wait: timedelta | float | None = None,
+    ) -> int:
         """End a user's sessions everywhere; return how many ended.
 
         Args:
             user_id: The user, as given to `create_session`.
             keep: The id of a session that goes on.
+            wait: For how long to wait until no node serves any of them, as `delete_session` does. None: not at all.
+
+        Raises:
+            RevocationNotConfirmed: They have ended, but that is not certain yet.
         """
         user = rules.identifier("user_id", user_id)
         kept = rules.optional_session_id("keep", keep)
+        patience = rules.optional_seconds("wait", wait)
         runtime = self._ready()
         with self._dropping(events.UserChanged(user)) as dropping:
             delete = partial(runtime.store.delete_user, user, kept, dropping.these)
-            return self._revoke(delete, runtime, user_id=user)
+            count = self._revoke(delete, runtime, user_id=user)
+        self._confirm_everywhere(patience, count)
+        return count
 
-    def delete_group_sessions(self, group_id: str | int | UUID) -> int:
+    def delete_group_sessions(
+        self, group_id: str | int | UUID, *, wait: timedelta | float | None = None
+    ) -> int:
         """End every session of a group; return how many ended.
 
         Args:
             group_id: The group, as given to `create_session`.
+            wait: For how long to wait until no node serves any of them, as `delete_session` does. None: not at all.
+
+        Raises:
+            RevocationNotConfirmed: They have ended, but that is not certain yet.
         """
         group = rules.identifier("group_id", group_id)
+        patience = rules.optional_seconds("wait", wait)
         runtime = self._ready()
         with self._dropping(events.GroupChanged(group)) as dropping:
             delete = partial(runtime.store.delete_group, group, dropping.these)
-            return self._revoke(delete, runtime, group_id=group)
+            count = self._revoke(delete, runtime, group_id=group)
+        self._confirm_everywhere(patience, count)
+        return count
 
-    def delete_all_sessions(self) -> int:
-        """End every session; return how many ended."""
+    def delete_all_sessions(self, *, wait: timedelta | float | None = None) -> int:
+        """End every session; return how many ended.
+
+        Args:
+            wait: For how long to wait until no node serves any of them, as `delete_session` does. None: not at all.
+
+        Raises:
+            RevocationNotConfirmed: They have ended, but that is not certain yet.
+        """
+        patience = rules.optional_seconds("wait", wait)
         runtime = self._ready()
         with self._dropping(events.Everything()) as dropping:
-            return self._revoke(partial(runtime.store.delete_all, dropping.these), runtime)
+            count = self._revoke(partial(runtime.store.delete_all, dropping.these), runtime)
+        self._confirm_everywhere(patience, count)
+        return count
 
     def _revoke(
         self,

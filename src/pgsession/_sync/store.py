@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
+import msgspec
 import psycopg
 from psycopg import Connection
 
@@ -22,9 +23,9 @@ from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
 from pgsession._database.script import CommitFailed, Row, Script
 from pgsession._database.statements import NIL, NOT_LIVE, Commit, Statements, write_arguments
-from pgsession._protocol import events
+from pgsession._protocol import acknowledgements, events
 from pgsession._protocol.batch import Batch
-from pgsession._protocol.coherence import Asked, Coherence, Resync, Wanted
+from pgsession._protocol.coherence import Applied, Asked, Coherence, Resync, Wanted
 from pgsession._protocol.snapshots import record_of, records_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
@@ -43,6 +44,9 @@ CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller
 ANSWERS_PART: Final = 0.15
 # The part by which the server may take longer: to tell it each time would cost a tenth of a lone write.
 SLACK: Final = 0.05
+
+_SERVING: Final = msgspec.json.Decoder(dict[str, int])
+_NAMES: Final = msgspec.json.Decoder(list[str])
 
 OnDone = Callable[[list[bytes]], object]
 
@@ -445,17 +449,52 @@ class Store:
         row = self._run(self._sql.incarnate())
         return str(row[0])
 
-    def register(self, serves_for: int) -> int:
-        """Enter this node among those that serve sessions from memory; return how many there are.
+    # Nodes
 
-        It serves them for so many microseconds after its last proof. Again: it is still there.
+    def register(self, serves_for: int, *, wait: bool = True) -> tuple[int, int]:
+        """Enter this node among those that serve sessions from memory; again: it is still there.
+
+        Args:
+            serves_for: The microseconds for which it serves them after its last proof.
+            wait: False: not while somebody else has the table locked (psycopg's LockNotAvailable).
+
+        Returns:
+            How many nodes there are, and the longest that one of them serves unheard, in microseconds.
         """
-        row = self._run(self._sql.register(self._node, serves_for))
-        return int(row[0])
+        script = self._sql.register(self._node, serves_for, lock_timeout=BATCH_LOCK_TIMEOUT)
+        count, longest, *_ = self._run_between_others(script) if wait else self._run(script)
+        return int(count), int(longest)
 
     def unregister(self, deadline: float) -> None:
-        """Remove this node by the deadline: it serves nothing any more."""
-        self._run(self._sql.unregister(self._node), min(deadline, self.deadline()))
+        """Remove this node by the deadline: it serves nothing any more.
+
+        At the end of a manager there may be less time than a statement has elsewhere.
+        """
+        self._apart(self._unregister, min(deadline, self.deadline()))
+
+    def _unregister(self, end: float) -> None:
+        with self._pool.connection(end) as connection, connection.lock:
+            try:
+                connection.wait(self._sql.unregister(self._node).run(connection.pgconn))
+            except CommitFailed as failure:
+                raise failure.error from None
+
+    def acknowledge(self, applied: Applied) -> None:
+        """Tell that this node has applied what was committed before a transaction, which asked for it."""
+        self._run(self._sql.acknowledge(self._node, *applied, lock_timeout=BATCH_LOCK_TIMEOUT))
+
+    def ask_nodes(self, deadline: float) -> acknowledgements.Asked:
+        """Ask every node to acknowledge what has been committed so far; return which there are."""
+        row = self.query(self._sql.ask_nodes, (self._node,), deadline=deadline)
+        incarnation, xid, age, serving = row
+        return acknowledgements.Asked(incarnation, int(xid), age, _SERVING.decode(serving))
+
+    def silent_nodes(self, nodes: Sequence[str], xid: int, deadline: float) -> tuple[str | None, list[str]]:
+        """Return the server's incarnation, and which of these nodes have not acknowledged the transaction."""
+        incarnation, silent = self.query(
+            self._sql.silent_nodes, (msgspec.json.encode(nodes).decode(), str(xid)), deadline=deadline
+        )
+        return incarnation, _NAMES.decode(silent)
 
     # Locks
 

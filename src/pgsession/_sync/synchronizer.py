@@ -14,6 +14,7 @@ from psycopg import errors as pg
 
 from pgsession._concurrency import (
     BackgroundLoop,
+    Combiner,
     Event,
     SharedFuture,
     deadline_in,
@@ -21,6 +22,7 @@ from pgsession._concurrency import (
 )
 from pgsession._database.statements import Statements
 from pgsession._protocol import events
+from pgsession._protocol.acknowledgements import SIGN_OF_LIFE
 from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
@@ -31,7 +33,7 @@ from .subscription import Secret, Subscription
 
 LISTENING_WITHIN = 10.0  # seconds for a listener to begin to listen
 _SECOND = 1_000_000
-_SIGN_OF_LIFE = 60 * _SECOND  # a fifth of the time after which a silent node counts as gone
+_SIGN_OF_LIFE = SIGN_OF_LIFE * _SECOND
 _QUEUE_WARNING = (
     0.25  # of PostgreSQL's notification queue, which fails every notifying commit once it is full
 )
@@ -105,12 +107,16 @@ class Synchronizer:
         self._hooked = False
         self._connected = False
         self._registered = False
-        self._registered_at = 0  # in node time
+        self._sign_due = 0  # in node time
+        self._mute: str | None = None  # why the last sign of life did not get through
+        self._acknowledging = Combiner(self._acknowledge, "pgsession acknowledgement", logger)
         self._since = 0  # the loss of the listener after which it was connected
         self._synced = -1  # the epoch for which the cache was compared with the database
         self.queue_usage = 0.0
         self.failure: str | None = None  # why the last step failed; None: it did not
         self.nodes = 0
+        self.longest = serves_for
+        """The longest that a node serves unheard, of those that this one has known of, in microseconds."""
 
     def start(self) -> None:
         """Listen, and return once the node is in sync.
@@ -156,6 +162,7 @@ class Synchronizer:
         self._coherence.on_lost()
         # Not waited for: it may be a callback of the listener's, of somebody else's channel, that closes the manager.
         self._listener._stop_hearing(self._events)
+        self._acknowledging.idle(left_until(deadline))
         self._unregister(deadline)
 
     def give_up(self) -> None:
@@ -165,11 +172,27 @@ class Synchronizer:
         self._proved.set()
         self._asking.set_error(_closed())
 
-    def _register(self) -> None:
+    def _register(self, *, wait: bool = True) -> None:
+        """Say that this node is there, which it must be before it may serve anything (C13)."""
         self._registered = True
         at = self._now()
-        self.nodes = self._store.register(self._serves_for)
-        self._registered_at = at
+        self.nodes, longest = self._store.register(self._serves_for, wait=wait)
+        self.longest = max(self.longest, longest)
+        self._sign_due = at + _SIGN_OF_LIFE
+        if not self._coherence.registered(at):
+            self._logger.warning("this node was silent for too long, connecting its listener again")
+            self.reconnect()
+
+    def _give_sign_of_life(self) -> None:
+        """Say that this node is still there; where that fails, serving ends in good time by itself."""
+        try:
+            self._register(wait=False)
+            self._mute = None
+        except (psycopg.Error, PgSessionError) as error:
+            self._sign_due = self._now() + self._serves_for // 4
+            self._mute = _in_words(error)
+            level = logging.WARNING if self._connected else logging.INFO
+            self._logger.log(level, "this node could not say that it is there, trying again: %s", error)
 
     def _unregister(self, deadline: float) -> None:
         if self._registered:
@@ -192,6 +215,8 @@ class Synchronizer:
             self._on_lock_changes(heard.locks)
         if heard.moved:
             self.reconnect()
+        if heard.asks:
+            self._acknowledging.wake()
         if self._coherence.in_sync:
             self._proved.set()
 
@@ -199,6 +224,7 @@ class Synchronizer:
         self._connected = False
         self._coherence.on_lost()
         self._tell_lost()
+        self._sign_due = 0  # a server that was replaced does not know of this node
 
     def _on_error(self, channel: str, error: Exception) -> None:
         self.failure = _in_words(error)
@@ -211,6 +237,16 @@ class Synchronizer:
 
     # What takes round trips
 
+    def _acknowledge(self) -> bool:
+        """Tell who waits that all is applied here; he asks again where it does not get through."""
+        applied = self._coherence.applied
+        if applied is not None:
+            try:
+                self._store.acknowledge(applied)
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.info("what others wait for could not be acknowledged: %s", error)
+        return False
+
     def _keep_in_step(self) -> None:
         delay = 0.05
         pause = self._coherence.read_interval / _SECOND
@@ -220,7 +256,7 @@ class Synchronizer:
             try:
                 self._step()
                 if self._connected:  # else it says why there is no connection
-                    self.failure = None
+                    self.failure = self._mute
                 delay = 0.05
                 pause = self._coherence.read_interval / _SECOND
             except (psycopg.Error, PgSessionError) as error:
@@ -236,14 +272,16 @@ class Synchronizer:
                 pause = delay
 
     def _step(self) -> None:
-        if self._stopping.is_set() or not self._connected:
+        if self._stopping.is_set():
+            return
+        if self._now() >= self._sign_due:  # also while there is no listener: reads are under way
+            self._give_sign_of_life()
+        if not self._connected:
             return
         if self._coherence.listener_silent:
             raise TimeoutError
         if self._synced == self._coherence.epoch:
             self._read()
-            if self._now() - self._registered_at >= _SIGN_OF_LIFE:
-                self._register()
         else:
             self._synchronize()
 
@@ -270,6 +308,7 @@ class Synchronizer:
             raise ListenerError("the database server changed during the resync")
         if self._coherence.resynced(resync, differing):
             self._synced = resync.epoch
+            self._acknowledging.wake()  # what was asked for meanwhile
             self._read()
 
     def _refuse_what_cannot_work(self) -> None:

@@ -15,7 +15,7 @@ BEGIN
         SELECT gen_random_uuid(), c.system_identifier, pg_postmaster_start_time(), {incarnation_place}, {random_secret}
         FROM pg_control_system() c
         ON CONFLICT (single) DO UPDATE SET incarnation = excluded.incarnation, system_identifier = excluded.system_identifier,
-            started_at = excluded.started_at, place = excluded.place, secret = excluded.secret
+            started_at = excluded.started_at, place = excluded.place, secret = excluded.secret, began_at = excluded.began_at
         WHERE (i.system_identifier, i.started_at, i.place)
             IS DISTINCT FROM (excluded.system_identifier, excluded.started_at, excluded.place);
         started := FOUND;

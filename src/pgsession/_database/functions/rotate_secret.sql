@@ -7,13 +7,14 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' A
 DECLARE
     own text := coalesce(current_setting('pgsession.own', true), '');
     kept uuid;
+    began timestamptz;
 BEGIN
     LOCK TABLE {incarnation} IN ACCESS EXCLUSIVE MODE;
     PERFORM pg_notify({channel}, {plain_sender} || {moved});
-    SELECT i.incarnation INTO kept FROM {incarnation} i;
+    SELECT i.incarnation, i.began_at INTO kept, began FROM {incarnation} i;
     TRUNCATE {incarnation};
     PERFORM set_config('pgsession.own', 'on', true);
-    INSERT INTO {incarnation} (incarnation, system_identifier, started_at, place, secret)
-    SELECT kept, c.system_identifier, pg_postmaster_start_time(), {incarnation_place}, {random_secret} FROM pg_control_system() c;
+    INSERT INTO {incarnation} (incarnation, system_identifier, started_at, place, secret, began_at)
+    SELECT kept, c.system_identifier, pg_postmaster_start_time(), {incarnation_place}, {random_secret}, began FROM pg_control_system() c;
     PERFORM set_config('pgsession.own', own, true);
 END $pgsession$;

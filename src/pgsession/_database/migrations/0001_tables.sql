@@ -76,8 +76,14 @@ CREATE UNLOGGED TABLE {incarnation} (
     started_at timestamptz NOT NULL,
     -- The table's file: the database's oid, and a number that the table gets anew when it is rewritten.
     place text NOT NULL,
-    secret bytea NOT NULL
+    secret bytea NOT NULL,
+    -- What nodes proved that were registered before, they had proved by then.
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+-- The first one: nobody was there before.
+INSERT INTO {incarnation} (incarnation, system_identifier, started_at, place, secret, began_at)
+SELECT gen_random_uuid(), c.system_identifier, pg_postmaster_start_time(), {incarnation_place}, {random_secret}, 'epoch'
+FROM pg_control_system() c;
 
 -- The nodes that serve sessions from memory, each for so long without a sign of life, and the last transaction whose
 -- events each has applied. Unlogged: after a crash no node serves what it had.
