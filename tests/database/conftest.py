@@ -211,6 +211,7 @@ class Database:
             options.get("i", 0),
             session,
             base,
+            options.get("owner_since", 1),
             int(flags),
             options.get("expires"),
             options.get("group"),

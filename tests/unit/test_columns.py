@@ -21,6 +21,7 @@ ROWS: dict[str, Any] = {
         (
             SESSION,
             1,
+            1,
             int(Flag.CHECK_ATTRIBUTES),
             5,
             "g",

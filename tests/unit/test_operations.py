@@ -60,7 +60,7 @@ def test_a_saved_session_is_what_it_was_and_what_was_asked_for() -> None:
     ],
 )
 def test_an_update_asks_for_what_its_caller_does(options: dict[str, Any], flags: Flag) -> None:
-    assert update(**options).row()[2] == flags
+    assert update(**options).row()[3] == flags
 
 
 def test_a_new_session_shows_no_attribute_that_had_expired() -> None:

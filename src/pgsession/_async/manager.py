@@ -764,7 +764,7 @@ class AsyncSessionManager(AsyncReader):
         """Do an update that changes nothing: write nothing, and still tell whether the session is there, and newer."""
         based_on = session._record
         record = await self._fetch(runtime, based_on.key, True, 0, deadline)
-        if record is None or based_on.version < record.owner_since:
+        if record is None or based_on.owner_since != record.owner_since:
             raise SessionNotFoundError(session.id)
         moved = (record.incarnation, record.version) != (based_on.incarnation, based_on.version)
         if check == "session" and moved:

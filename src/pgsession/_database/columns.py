@@ -22,7 +22,7 @@ _CHECK_ATTRIBUTES = int(Flag.CHECK_ATTRIBUTES)
 class Updates(NamedTuple):
     """Holds the updates of a batch, as columns.
 
-    A row is `(id, base_version, flags, expires | None, group_id | None, [(key, value, expires | None,
+    A row is `(id, base_version, owner_since, flags, expires | None, group_id | None, [(key, value, expires | None,
     base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove, incarnation | None,
     rotation | None)`, and a rotation `(generation, base_generation, grace, user_id | None)`.
     """
@@ -30,6 +30,8 @@ class Updates(NamedTuple):
     ids: str | None = None
     bases: str | None = None
     """The version of the session that each is based on."""
+    owners_since: str | None = None
+    """The version at which the session became its user's, as far as each knows: an update is for that owner's alone."""
     incarnations: str | None = None
     """The incarnation that this version is of; one element where it is the same for all."""
     flags: str | None = None
@@ -97,6 +99,7 @@ class Deletes(NamedTuple):
 SQL_TYPES: Final = {
     "ids": "uuid[]",
     "bases": "bigint[]",
+    "owners_since": "bigint[]",
     "incarnations": "uuid[]",
     "flags": "integer[]",
     "expiries": "bigint[]",
@@ -150,7 +153,9 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
     """Return the columns of update rows."""
     if not rows:
         return Updates()
-    ids, bases, flags, expiries, groups, sets, drops, incarnations, rotations = zip(*rows, strict=True)
+    ids, bases, owners, flags, expiries, groups, sets, drops, incarnations, rotations = zip(
+        *rows, strict=True
+    )
     checked = any(flag & _CHECK_ATTRIBUTES for flag in flags)
     keys, values, ends_at, set_bases = _transposed([one for some in sets for one in some], 4)
     drop_of = [number for number, some in enumerate(drops, 1) for _ in some]
@@ -158,6 +163,7 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
     return Updates(
         ids=array(ids),
         bases=integer_array(bases),
+        owners_since=integer_array(owners),
         incarnations=_incarnations(incarnations),
         flags=integer_array(flags),
         expiries=optional_integer_array(expiries),

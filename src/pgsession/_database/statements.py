@@ -96,7 +96,7 @@ the order in which they were given:
      "displaced": [id, ...], the sessions that made room for those given to another user,
      "delete": [[i, "ok", user, group] | [i, "gone"] | [i, "locked"], ...]}
 in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive, and for an
-update which is based on a version below owner_since that another user has the session since. A create is
+update that the session was another owner's when it was read. A create is
 "locked" if another login of its user's bucket is under way (with `wait` it waits for that), or if what it would evict is
 all being written to at this moment; and one with a chosen id, if somebody else deletes or replaces that session. Creates
 are not announced (nobody can know their id yet), but for those with chosen ids; evictions are.

@@ -271,6 +271,7 @@ class Update(Operation):
         return (
             self.key.hex(),
             self.record.version,
+            self.record.owner_since,
             self.flags,
             self.expires_at,
             self.group_id,

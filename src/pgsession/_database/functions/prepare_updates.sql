@@ -30,10 +30,10 @@ BEGIN
     moment := clock_timestamp();
     SELECT array_agg(k.i ORDER BY k.i), array_agg(k.id ORDER BY k.i), array_agg(k.user_id ORDER BY k.i)
     INTO arriving, arrivals, arriving_users
-    FROM unnest(ids, bases, flags, users) WITH ORDINALITY k(id, base, flags, user_id, i) JOIN {sessions} s ON s.id = k.id
+    FROM unnest(ids, bases, owners_since, flags, users) WITH ORDINALITY k(id, base, owned_since, flags, user_id, i) JOIN {sessions} s ON s.id = k.id
     -- Who has it already takes no more room.
     WHERE s.id = ANY (held) AND k.user_id <> '' AND s.user_id IS DISTINCT FROM k.user_id AND NOT barred ? k.i::text AND {live(s, moment, idle)}
-    AND k.base >= s.owner_since
+    AND k.owned_since = s.owner_since
     AND NOT (k.flags & {check_session} <> 0 AND ({incarnation_of(k.i)} IS DISTINCT FROM here OR k.base <> s.version));
     IF arriving IS NOT NULL THEN
         SELECT r.too_many, r.overtaken || r.locked, r.evicted INTO too_many, later, evicted

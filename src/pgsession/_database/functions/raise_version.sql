@@ -16,6 +16,7 @@ BEGIN
     END IF;
     NEW.version := greatest(NEW.version, OLD.version + 1);
     IF NEW.user_id IS DISTINCT FROM OLD.user_id THEN
+        NEW.version := greatest(NEW.version, {us(clock_timestamp())});
         NEW.owner_since := NEW.version;
     ELSE
         NEW.owner_since := greatest(NEW.owner_since, OLD.owner_since);

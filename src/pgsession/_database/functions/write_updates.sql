@@ -18,15 +18,15 @@ BEGIN
     WITH h AS MATERIALIZED (SELECT i.incarnation, {channel_name(i.secret, 'events'::bytea)} AS events FROM {incarnation} i WHERE {valid(i)}),
     j AS MATERIALIZED (
         SELECT k.i, k.base, k.known, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
-               CASE WHEN NOT {live(s, k.moment, idle)} OR k.base < s.owner_since THEN '"gone"' WHEN k.flags & {check_session} <> 0
+               CASE WHEN NOT {live(s, k.moment, idle)} OR k.owned_since <> s.owner_since THEN '"gone"' WHEN k.flags & {check_session} <> 0
                     AND (NOT k.known OR k.base <> s.version) THEN concat('"session",', s.version) ELSE barred->>(k.i::text) END AS verdict,
                k.flags & {notify} <> 0
                OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
         FROM (
             -- Read by a clock that is later than the snapshot, and so than all that it sees.
-            SELECT x.i, x.id, x.base, x.flags,
+            SELECT x.i, x.id, x.base, x.owned_since, x.flags,
                    ({incarnation_of(x.i)} = (SELECT h.incarnation FROM h)) IS TRUE AS known, x.expiry, {present(x.new_group)} AS new_group, (SELECT clock_timestamp()) AS moment
-            FROM unnest(ids, bases, flags, expiries, groups) WITH ORDINALITY x(id, base, flags, expiry, new_group, i)
+            FROM unnest(ids, bases, owners_since, flags, expiries, groups) WITH ORDINALITY x(id, base, owned_since, flags, expiry, new_group, i)
             WHERE held IS NULL OR x.id = ANY (held)
         ) k CROSS JOIN LATERAL (
             SELECT s.id, s.ctid AS place, s.version, s.owner_since, s.expires_at, s.include_inactivity, s.last_accessed, s.group_id
