@@ -22,8 +22,9 @@ class Failure(NamedTuple):
 def history_of(seed: int) -> bytes:
     """The history of one seed: 10 to 70 actions, with about a quarter of the kinds of trouble."""
     source = random.Random(seed)
-    mask = source.getrandbits(16) & source.getrandbits(16)
-    header = bytes((source.getrandbits(8), mask & 255, mask >> 8, source.getrandbits(8)))
+    mask = source.getrandbits(20) & source.getrandbits(20)
+    last = mask >> 16 | source.getrandbits(2) << 6
+    header = bytes((source.getrandbits(8), mask & 255, mask >> 8 & 255, source.getrandbits(8), last))
     return header + source.randbytes(STEP * source.randint(10, 70))
 
 

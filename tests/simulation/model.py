@@ -19,6 +19,22 @@ EPOCH = 1_700_000_000_000_000
 """The database's clock at the simulation's time 0."""
 
 
+class Identity(NamedTuple):
+    """Whose session it is, and which tokens are good. The serial numbers are for the oracle: no node sees them."""
+
+    generation: int
+    drawn: int
+    """The serial number of the commit that drew the generation."""
+    owner_since: int
+    """The version at which the session became its user's."""
+    tenure: int
+    """The serial number of the commit of that version."""
+    previous: int = 0
+    previous_drawn: int = 0
+    previous_until: int = 0
+    rotated_at: int = 0
+
+
 class Commit:
     """One session as one transaction left it; also what a deletion left, nothing."""
 
@@ -29,6 +45,7 @@ class Commit:
         "deleted",
         "expires_at",
         "group",
+        "identity",
         "key",
         "lost",
         "serial",
@@ -42,9 +59,10 @@ class Commit:
         at: int,
         key: bytes,
         version: int,
-        user: str,
+        user: str | None,
         group: str | None,
         expires_at: int,
+        identity: Identity,
         before: Commit | None,
         *,
         announced: bool = True,
@@ -57,6 +75,7 @@ class Commit:
         self.user = user
         self.group = group
         self.expires_at = expires_at
+        self.identity = identity
         self.before = before
         self.announced = announced
         self.deleted = deleted
@@ -67,9 +86,13 @@ class Commit:
         notes = (" (lost)" if self.lost else "") + ("" if self.announced else " (not announced)")
         return f"#{self.serial} {self.key[-1]}={state}{notes}"
 
-    def record(self, accessed: int) -> Record:
-        """What a reader makes of it. The one attribute tells which commit it is."""
-        content = [("serial", self.version, None, b"%d" % self.serial)]
+    def record(self, accessed: int, incarnation: str | None) -> Record:
+        """What a reader makes of it. One attribute tells which commit it is, the other whose the session is."""
+        identity = self.identity
+        content = [
+            ("serial", self.version, None, b"%d" % self.serial),
+            ("tenure", identity.owner_since, None, b"%d" % identity.tenure),
+        ]
         return Record(
             self.key,
             self.version,
@@ -81,6 +104,25 @@ class Commit:
             self.expires_at,
             False,
             content,
+            generation=identity.generation,
+            owner_since=identity.owner_since,
+            previous_generation=identity.previous,
+            previous_until=identity.previous_until,
+            rotated_at=identity.rotated_at,
+            incarnation=incarnation,
+        )
+
+    def shown_by(self, record: Record) -> bool:
+        """Return True where a record is what this commit left."""
+        identity = self.identity
+        return not self.deleted and (
+            (record.key, record.version, record.user_id, record.group_id, record.expires_at)
+            == (self.key, self.version, self.user, self.group, self.expires_at)
+            and (record.generation, record.owner_since, record.rotated_at)
+            == (identity.generation, identity.owner_since, identity.rotated_at)
+            and (record.previous_generation, record.previous_until)
+            == (identity.previous, identity.previous_until)
+            and record.attributes()[1][3] == b"%d" % identity.tenure
         )
 
 
@@ -143,6 +185,32 @@ class Server:
     def live(self, key: bytes, now: int) -> Commit | None:
         row = self.rows.get(key)
         return None if row is None or row.deleted or row.expires_at <= EPOCH + now + self.ahead else row
+
+    # What it decides under a row's lock
+
+    def saves(self, row: Commit, held: Record) -> bool:
+        """Return True for an update of what was held of the session since it is its present owner's."""
+        return held.owner_since == row.identity.owner_since
+
+    def rotates(self, row: Commit, base: int) -> bool:
+        """Return True for who comes from the current generation: of two rotations one is done."""
+        return row.identity.generation == base
+
+    def generation(self, row: Commit | None, drawn: int) -> int:
+        """Return the new generation: that which was drawn."""
+        return drawn
+
+    def version_rotated(self, row: Commit, clock: int) -> int:
+        """Return the version of a session that is rotated: above all that were given out, also those that were lost."""
+        return max(row.version + 1, clock)
+
+    def version_again(self, row: Commit, clock: int) -> int:
+        """Return the first version of a session that replaces another one of its id."""
+        return max(row.version + 1, clock)
+
+    def differs(self, row: Commit | None, version: int, generation: int) -> bool:
+        """Return True where a cached record is not the row's, as the resync compares them."""
+        return row is None or (row.version, row.identity.generation) != (version, generation)
 
     # Transactions: an id at the beginning, or later; visible, and announced, at once when they commit.
 

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.hit import session_of
 from pgsession._core.reader import Reader
 from pgsession._protocol import events
+from pgsession._protocol.operations import Rotation, Update
+from pgsession.opened import Opened
 from tests.simulation.absences import Absences
 from tests.simulation.model import EPOCH, Commit, Connection, Server
-from tests.simulation.oracle import PROMPT, Call, Violation
+from tests.simulation.oracle import PROMPT, Call, Token, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgsession._core.record import Record
+    from pgsession._core.session import Session
     from tests.simulation.world import World
 
 LOGGER = logging.getLogger("pgsession.simulation")
@@ -42,8 +46,19 @@ def _logger(node: str) -> logging.Logger:
 class _Hits(Reader):
     """The compiled read path, with a miss told from an answer."""
 
+    _opened = Opened
+
     def _load(self, key: bytes, touch: bool, refresh: bool, min_version: int) -> Any:
         return _MISS
+
+    def _load_by_token(
+        self, key: bytes, generation: int, touch: bool, refresh: bool, min_version: int
+    ) -> Any:
+        return _MISS
+
+    def _verify_token(self, token: str) -> tuple[bytes, int, int]:
+        key, generation, version = token.split()
+        return bytes.fromhex(key), int(generation), int(version)
 
     def _write_access_soon(self, key: bytes) -> None:
         pass
@@ -194,9 +209,10 @@ class Write(Operation):
         self.result = ""
         self.commit: Commit | None = None
         self.record: Record | None = None
-        if kind == "create":
+        creates = kind in ("create", "replace")
+        if creates:
             node.disturb(key)
-        self.lease = node.coherence.open_write(key, creates=kind == "create")
+        self.lease = node.coherence.open_write(key, creates=creates)
         self.begun: tuple[Server, int] | None = None
 
     def begin(self) -> None:
@@ -212,9 +228,9 @@ class Write(Operation):
     def change(self) -> None:
         world = self.node.world
         row = world.server.live(self.key, world.now)
-        if self.kind == "create":
+        if self.kind in ("create", "replace"):
             self.result = "saved"
-            self.commit = world.create(self.key, origin=self.node.name)
+            self.commit = world.create(self.key, origin=self.node.name, replaces=self.kind == "replace")
         elif row is None:
             self.result = "gone"
             self.commit = world.server.rows.get(self.key)
@@ -232,7 +248,11 @@ class Write(Operation):
         if self.result == "saved" and self.commit is not None:
             accessed = world.server.accessed
             accessed[self.key] = max(EPOCH + world.now, accessed.get(self.key, 0))
-            self.record = self.commit.record(accessed[self.key])
+            self.record = self.saved(self.commit, accessed[self.key])
+
+    def saved(self, commit: Commit, accessed: int) -> Record:
+        """What the caller's record is now."""
+        return commit.record(accessed, self.incarnation)
 
     def answer(self) -> None:
         node, coherence, lease = self.node, self.node.coherence, self.lease
@@ -244,13 +264,18 @@ class Write(Operation):
             if verdict is node.verdicts.CACHED:
                 node.entered(self, self.commit.serial)
             node.held[self.key] = self.commit.version
-            node.world.token(self.commit)
+            self.tell(self.record)
         elif self.result == "conflict":
             coherence.write_conflicted(lease)
             node.held.pop(self.key, None)
         else:
             coherence.write_gone(lease)
         self._returned()
+
+    def tell(self, record: Record) -> None:
+        """Give the caller the session."""
+        commit = self.node.world.oracle.commit_of(record)
+        self.node.hold(session_of(self.node.cache, record, from_cache=False), commit)
 
     def fail(self, executed: bool) -> None:
         self.node.disturb(self.key)
@@ -270,6 +295,87 @@ class Write(Operation):
         """C2 and C3 also after a conflict, or where the outcome is unknown and the change was made before."""
         if self.commit is not None:
             self.node.world.oracle.returned(self.node, self.key, self.commit.serial)
+
+
+class Save(Write):
+    """An update of what a caller holds, a session that was read before, perhaps long ago; it may rotate it."""
+
+    def __init__(
+        self, node: Node, session: Session, rotation: Rotation | None = None, *, checked: bool = False
+    ) -> None:
+        self.session = session
+        self.based_on = session._record
+        # Who has come by an older token does not earn the current one.
+        self.rotation = None if session._by_older_token else rotation
+        self.checked = checked
+        self.held_from = node.world.oracle.commit_of(self.based_on)
+        super().__init__(node, self.based_on.key, "save")
+
+    def change(self) -> None:
+        world, rotation = self.node.world, self.rotation
+        server = world.server
+        row = server.live(self.key, world.now)
+        self.commit = row or server.rows.get(self.key)
+        if row is None:
+            self.result = "gone"
+        elif not server.saves(row, self.based_on):
+            self.result = "gone"
+            world.oracle.tried["not another owner's"] += 1
+        elif self._is_refused(row):
+            self.result = "conflict"
+        else:
+            self.result = "saved"
+            self.behind = rotation is not None or not self._is_current(row)
+            world.oracle.saved(
+                self.held_from,
+                row,
+                rotates=rotation is not None and server.rotates(row, self.based_on.generation),
+            )
+            self.commit = world.update(
+                row, origin=self.node.name, rotation=rotation, base=self.based_on.generation
+            )
+            accessed = server.accessed
+            accessed[self.key] = max(EPOCH + world.now, accessed.get(self.key, 0))
+            self.record = self.saved(self.commit, accessed[self.key])
+
+    def _is_refused(self, row: Commit) -> bool:
+        binds = self.rotation is not None and self.rotation.user is not None
+        if binds and not self.node.world.server.rotates(row, self.based_on.generation):
+            return True
+        return self.checked and not self._is_current(row)
+
+    def _is_current(self, row: Commit) -> bool:
+        known = self.incarnation is not None and self.incarnation == self.based_on.incarnation
+        return known and row.version == self.based_on.version
+
+    def saved(self, commit: Commit, accessed: int) -> Record:
+        """Return what the answer makes of the record, or the database's where somebody else has changed it."""
+        if self.behind:
+            return super().saved(commit, accessed)
+        update = Update(
+            self.based_on,
+            check=None,
+            sets=[("serial", b"%d" % commit.serial, None, self.based_on.version)],
+            deletes=[],
+            expires_at=None,
+            include_inactivity=None,
+            group=None,
+            notify=True,
+            notify_on_conflict=False,
+        )
+        return update.saved(commit.version, EPOCH + commit.at)
+
+    def tell(self, record: Record) -> None:
+        """Make the caller's session the saved one; the token is for whoever has rotated it."""
+        node, session = self.node, self.session
+        before, older = session._record.generation, session._by_older_token
+        rotated = self.rotation is not None and record.generation == self.rotation.generation
+        session._saved(None, record, 0, rotated)
+        if not rotated and (older or session._record.generation != before):
+            expect(session._by_older_token, f"{node.name} gives a token to who did not rotate {self.commit}")
+        if rotated and session._record is record:
+            expect(not session._by_older_token, f"{node.name} gives no token to who rotated {self.commit}")
+        node.hold(session, node.world.oracle.commit_of(session._record))
 
 
 class Wide(Operation):
@@ -300,8 +406,10 @@ class Wide(Operation):
         node.coherence.drop(self.item)
         node.disturb(None)
         for commit in self.effects:
-            # To drop a user's sessions from memory says nothing of whom it takes for absent.
-            if self.kind != "evict" or not node.cache.is_absent(commit.key):
+            # To drop a user's sessions from memory says nothing of whom it takes for absent, nor of a session that another
+            # node has just given to this user.
+            told = not (node.cache.is_absent(commit.key) or node.world.oracle.changed_hands(commit.key))
+            if self.kind != "evict" or told:
                 node.world.oracle.returned(node, commit.key, commit.serial)
 
     def fail(self, executed: bool) -> None:
@@ -386,9 +494,9 @@ class Compare(Operation):
 
     def execute(self) -> None:
         world, differing = self.node.world, []
-        for key, version in zip(self.resync.keys, self.resync.versions, strict=True):
-            row = world.server.live(key, world.now)
-            if row is None or row.version != version:
+        resync, server = self.resync, world.server
+        for key, version, generation in zip(resync.keys, resync.versions, resync.generations, strict=True):
+            if server.differs(server.live(key, world.now), version, generation):
                 differing.append(key)
         self.differing = differing
 
@@ -443,6 +551,7 @@ class Node:
             access_interval=10**12,
             lifetime=0,
             max_attribute_length=16384,
+            rotation_grace=world.rotation_grace,
         )
         self.coherence = module.Coherence(
             self.cache,
@@ -460,6 +569,8 @@ class Node:
         self.looked_at = self.listening_since = 0
         self.heard = 0
         """The true time of the newest prompt answer of the server whose events arrive here."""
+        self.heard_of: str | None = None
+        """The incarnation of that server, if it was heard of since the node has listened to it."""
         self.read_again = 0
         """How often in a row what was read was perhaps over."""
         # What the oracle knows of this node.
@@ -468,24 +579,47 @@ class Node:
         self.returned: dict[bytes, list[int]] = {}
         self.arrived: dict[bytes, list[int]] = {}
         self.held: dict[bytes, int] = {}
+        self.sessions: dict[bytes, list[Session]] = {}
+        """What callers hold: the latest few of each id."""
         self.accesses: dict[bytes, int] = {}
         self.absences = Absences(self)
 
     # Reads
 
-    def get(self, key: bytes, *, refresh: bool = False, token: Commit | None = None) -> None:
+    def get(self, key: bytes, *, refresh: bool = False, seen: Commit | None = None) -> None:
+        """Read by id; with `seen`, at least the version of that commit."""
         call = self.world.oracle.begin(self, key)
         call.refresh = refresh
-        if token is not None:
-            call.token, call.min_version = token, token.version
+        if seen is not None:
+            call.seen, call.min_version = seen, seen.version
         session = self.hits.get_session(key, refresh=refresh, min_version=call.min_version)
         if session is _MISS:
             self.load(call)
         elif session is None:
             self.finish(call, None, self.absences.serial(key), "memory")
         else:
-            self.accesses[key] = EPOCH + self.world.now + self.world.oracle.least_ahead(call)
-            self.finish(call, session._record, 0, "memory")
+            self._accessed(call)
+            self.finish(call, session._record, 0, "memory", session=session)
+
+    def open(self, token: Token, *, refresh: bool = False) -> None:
+        """Read by a token."""
+        call = self.world.oracle.begin(self, token.key)
+        call.refresh = refresh
+        call.token, call.seen, call.min_version = token, token.commit, token.version
+        opened = self.hits.open_token(token.text, refresh=refresh)
+        if opened is _MISS:
+            self.load(call)
+        elif opened.session is not None:
+            self._accessed(call)
+            record = opened.session._record
+            self.finish(call, record, 0, "memory", session=opened.session, state=opened.state)
+        elif self.cache.version(token.key):
+            self.world.oracle.refused(call, opened.state, self.inserted[token.key], "memory")
+        else:
+            self.finish(call, None, self.absences.serial(token.key), "memory")
+
+    def _accessed(self, call: Call) -> None:
+        self.accesses[call.key] = EPOCH + self.world.now + self.world.oracle.least_ahead(call)
 
     def load(self, call: Call) -> None:
         read = Read(self, call)
@@ -497,12 +631,45 @@ class Node:
         else:
             read.fill.future.waiting.append(call)
 
-    def finish(self, call: Call, record: Record | None, serial: int, source: str) -> None:
-        self.world.oracle.finish(call, record, serial, source)
-        if record is not None:
+    def finish(
+        self,
+        call: Call,
+        record: Record | None,
+        serial: int,
+        source: str,
+        *,
+        session: Session | None = None,
+        state: str | None = None,
+    ) -> None:
+        if record is not None and call.token is not None and state is None:
+            state = record.standing(
+                call.token.generation, self.clock.earliest_database_now(), self.cache.rotation_grace
+            )
+        if state in ("superseded", "ended"):
+            assert record is not None and state is not None
             commit = self.world.oracle.commit_of(record)
-            self.held[call.key] = commit.version
-            self.world.token(commit)
+            self.world.oracle.refused(call, state, commit.serial, source)
+            return
+        commit = self.world.oracle.finish(call, record, serial, source)
+        if record is None or commit is None:
+            return
+        if session is None:
+            older = state == "previous"
+            session = session_of(self.cache, record, from_cache=source != "database", by_older_token=older)
+        if call.token is not None:
+            self.world.oracle.opened(call, str(state), commit, session._by_older_token, source)
+        self.held[call.key] = commit.version
+        self.hold(session, commit)
+
+    def hold(self, session: Session, commit: Commit) -> None:
+        """A caller has this session now, and a browser the token that it gives, if it gives one."""
+        sessions = self.sessions.setdefault(commit.key, [])
+        if session not in sessions:
+            sessions.append(session)
+            del sessions[:-4]
+        self.world.saw(commit)
+        if not session._by_older_token:
+            self.world.give(Token(commit))
 
     def entered(self, operation: Read | Write, serial: int) -> None:
         """A record is in the cache now: it must be from the server whose events arrive here (C6)."""
@@ -514,7 +681,10 @@ class Node:
     def expect_hit(self, call: Call) -> None:
         """What has just entered the cache is served, also to a token whose version was lost (floors)."""
         if self.coherence.in_sync:
-            again = self.hits.get_session(call.key, touch=False, min_version=call.min_version)
+            if call.token is None:
+                again = self.hits.get_session(call.key, touch=False, min_version=call.min_version)
+            else:
+                again = self.hits.open_token(call.token.text, touch=False)
             expect(again is not _MISS, f"{self.name} would read {call.key[-1]} again and again")
 
     def closed(self, fill: Any) -> None:
@@ -535,6 +705,7 @@ class Node:
         """An answer is here, from which the node may learn what time it is."""
         if self.hears(server) and self.world.now - asked < PROMPT:
             self.heard = max(self.heard, executed)
+            self.heard_of = server.incarnation
 
     # The listener
 
@@ -550,7 +721,10 @@ class Node:
             self.drop_listener()
         elif not self.identified:
             self.disturb(None)
-            epoch = self.coherence.on_listening(self.listener.server.identify(), since=self.listening_since)
+            incarnation = self.listener.server.identify()
+            if incarnation != self.heard_of:  # nothing is known of its clock
+                self.heard_of = None
+            epoch = self.coherence.on_listening(incarnation, since=self.listening_since)
             expect(epoch is not None, "nothing was lost, yet the listener is refused")
             self.identified = True
             self.look()

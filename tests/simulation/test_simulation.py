@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,16 @@ from tests.simulation.world import HEADER, STEP, World
 HISTORIES = int(os.environ.get("PGSESSION_HISTORIES", "20000"))
 FIRST = int(os.environ.get("PGSESSION_FIRST_SEED", "0"))
 PARTS = 20
+TRIED = (
+    "current",
+    "previous",
+    "superseded",
+    "ended",
+    "ended, opened within the bound",
+    "saved what was held",
+    "not another owner's",
+)
+"""What the oracle says was put to the test of tokens and owners."""
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -44,11 +55,14 @@ def test_histories_reach_what_they_are_about() -> None:
         ("fills", "joined_fills", "discarded_fills", "stale_served", "events", "malformed_events"), 0
     )
     totals |= dict.fromkeys(("invalidations", "proofs", "listener_losses", "resyncs", "hits", "evictions"), 0)
+    tried: Counter[str] = Counter()
     for seed in range(1500):
         world = World(histories.history_of(seed))
         world.run()
+        tried += world.oracle.tried
         for node in world.nodes:
             stats = node.cache.stats()
             for name in totals:
                 totals[name] += stats[name] if name in stats else getattr(node.coherence.counters, name)
     assert min(totals.values()) > 20, totals
+    assert min(tried[name] for name in TRIED) > 20, tried

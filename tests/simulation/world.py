@@ -1,6 +1,6 @@
 """One history: nodes, the model database, a virtual clock, and what bytes make of them.
 
-A history is a byte string. Its first four bytes choose the configuration and the kinds of trouble; each further four
+A history is a byte string. Its first five bytes choose the configuration and the kinds of trouble; each further four
 are one action and its three arguments. So a seed, a failing history cut down to what matters, and what hypothesis
 draws are all the same thing, and every one can be replayed.
 """
@@ -9,15 +9,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pgsession._protocol import coherence, events
-from tests.simulation.model import EPOCH, Commit, Server
-from tests.simulation.node import Accesses, Compare, Listing, Look, Node, Read, Wide, Write, expect
-from tests.simulation.oracle import SECOND, Oracle
+from pgsession._protocol.operations import Rotation
+from tests.simulation.model import EPOCH, Commit, Identity, Server
+from tests.simulation.node import (
+    Accesses,
+    Compare,
+    Listing,
+    Look,
+    Node,
+    Read,
+    Save,
+    Wide,
+    Write,
+    expect,
+)
+from tests.simulation.oracle import SECOND, Oracle, Token
+
+if TYPE_CHECKING:
+    from pgsession._core.session import Session
 
 MAX_STALENESS: Final = 10 * SECOND
-HEADER: Final = 4
+HEADER: Final = 5
 STEP: Final = 4
 
 _KEYS: Final = tuple(bytes([0] * 15 + [number]) for number in range(1, 10))
@@ -44,8 +59,10 @@ class World:
         self.max_staleness = MAX_STALENESS
         self.keys = _KEYS[: 2 + (header[0] >> 4 & 3)]
         self.hot = header[0] >> 6
-        self.actions = actions(header[1] | header[2] << 8, (header[3] >> 2) % 10)
-        self.oracle = Oracle(self.max_staleness, self.stale_if_error)
+        self.rotation_grace = (0, 2, 6, 40)[header[4] >> 6] * SECOND
+        mask = header[1] | header[2] << 8 | (header[4] & 63) << 16
+        self.actions = actions(mask, (header[3] >> 2) % 13)
+        self.oracle = Oracle(self.max_staleness, self.stale_if_error, self.rotation_grace)
         self.now = 0
         self.down = self.pooler = self.astray = self.garbled = False
         self.make_server = server
@@ -55,8 +72,10 @@ class World:
         self.xid: int | None = None
         self.slow: list[tuple[Server, int]] = []
         self.orphans: list[Write] = []
-        self.tokens: list[Commit] = []
+        self.seen: list[Commit] = []
+        self.tokens: list[Token] = []
         self.chance = 0
+        self.drawn = 0
         self.nodes = [self.make_node(self, number, module) for number in range((1, 2, 2, 3)[header[3] & 3])]
         for key in self.keys[:2]:
             self.transaction(None, functools.partial(self.create, key, origin=_PLAIN))
@@ -90,10 +109,15 @@ class World:
         self.chance = self.chance * 5 + 113 & 255
         return self.chance & 64 != 0
 
-    def token(self, commit: Commit) -> None:
+    def saw(self, commit: Commit) -> None:
         """A caller has seen this version, and may carry it to any node."""
-        if not self.tokens or self.tokens[-1] is not commit:
-            self.tokens.append(commit)
+        if not self.seen or self.seen[-1] is not commit:
+            self.seen.append(commit)
+
+    def give(self, token: Token) -> None:
+        """A browser has this token, and may show it to any node."""
+        if not self.tokens or self.tokens[-1] != token:
+            self.tokens.append(token)
 
     def listener_server(self) -> Server:
         return self.elsewhere if self.astray else self.server
@@ -105,15 +129,25 @@ class World:
         if row is None:
             last = self.server.rows.get(key)
             return None, last.serial if last else 0
-        return row.record(self.server.accessed.get(key, EPOCH)), row.serial
+        record = row.record(self.server.accessed.get(key, EPOCH), self.server.incarnation)
+        return record, row.serial
 
-    def _commit(self, key: bytes, version: int, user: str, group: str | None, **more: Any) -> Commit:
+    def _commit(
+        self,
+        key: bytes,
+        version: int,
+        user: str | None,
+        group: str | None,
+        identity: Identity,
+        *,
+        expires: int | None = None,
+        **more: Any,
+    ) -> Commit:
         before = self.server.rows.get(key)
-        expires = before.expires_at if before else EPOCH + self.now + 1000 * SECOND + self.server.ahead
-        expires = more.pop("expires", expires)
-        commit = Commit(
-            len(self.oracle.commits), self.now, key, version, user, group, expires, before, **more
-        )
+        if expires is None:
+            expires = before.expires_at if before else self._in(4000)
+        serial = len(self.oracle.commits)
+        commit = Commit(serial, self.now, key, version, user, group, expires, identity, before, **more)
         self.oracle.committed(commit)
         return self.server.commit(commit)
 
@@ -134,13 +168,26 @@ class World:
             text = f"n{text[1:]}"
         self.server.notify(origin, self.xid, text, effects)
 
-    def create(self, key: bytes, *, origin: str) -> Commit:
+    def create(self, key: bytes, *, origin: str, replaces: bool = False) -> Commit:
         row = self.server.rows.get(key)
-        if row is not None and not (row.deleted and origin == _PLAIN):
-            return row  # Ids are random: only plain SQL inserts one again.
-        commit = self._commit(key, EPOCH + self.now, _USERS[key[-1] % 2], _GROUPS[key[-1] % 3])
+        if row is not None and not replaces and not (row.deleted and origin == _PLAIN):
+            return row  # Ids are random: only plain SQL, and who chooses them, inserts one again.
+        version, user, more = EPOCH + self.now, str(_USERS[key[-1] % 2]), {}
+        if row is not None:
+            version = self.server.version_again(row, version)
+        if replaces:
+            more["expires"] = self._in(4000)
+            user = user if row is None else row.user  # that of another user is not replaced
+        serial = len(self.oracle.commits)
+        identity = Identity(self.server.generation(row, self.draw()), serial, version, serial)
+        commit = self._commit(key, version, user, _GROUPS[key[-1] % 3], identity, **more)
         self._announce(origin, events.Changed(key, commit.version), commit)
         return commit
+
+    def draw(self) -> int:
+        """A generation that nobody else has."""
+        self.drawn += 1
+        return self.drawn
 
     def update(
         self,
@@ -150,17 +197,40 @@ class World:
         announced: bool = True,
         regroup: bool = False,
         expires: int | None = None,
+        rotation: Rotation | None = None,
+        base: int = 0,
     ) -> Commit:
+        """`base` is the generation that a rotation is based on: another one than the row's is not rotated."""
         group = _GROUPS[(_GROUPS.index(row.group) + 1) % 3] if regroup else row.group
         announced = announced or regroup
-        more = {} if expires is None else {"expires": expires}
-        commit = self._commit(row.key, row.version + 1, row.user, group, announced=announced, **more)
+        version, user, identity = row.version + 1, row.user, row.identity
+        if rotation is not None and self.server.rotates(row, base):
+            version = self.server.version_rotated(row, EPOCH + self.now)
+            if rotation.user is not None:
+                user, expires = rotation.user[0], self._in(4000)
+            identity = self._rotated(row, version, rotation, changes_hands=user != row.user)
+        commit = self._commit(row.key, version, user, group, identity, announced=announced, expires=expires)
         if announced:
             self._announce(origin, events.Changed(row.key, commit.version), commit)
         return commit
 
+    def _rotated(self, row: Commit, version: int, rotation: Rotation, *, changes_hands: bool) -> Identity:
+        before, serial, moment = row.identity, len(self.oracle.commits), self._in(0)
+        identity = Identity(
+            self.server.generation(row, rotation.generation),
+            serial,
+            version if changes_hands else before.owner_since,
+            serial if changes_hands else before.tenure,
+            rotated_at=moment,
+        )
+        if not rotation.grace:
+            return identity
+        return identity._replace(
+            previous=before.generation, previous_drawn=before.drawn, previous_until=moment + rotation.grace
+        )
+
     def _bury(self, row: Commit) -> Commit:
-        return self._commit(row.key, row.version, row.user, row.group, deleted=True)
+        return self._commit(row.key, row.version, row.user, row.group, row.identity, deleted=True)
 
     def delete(self, row: Commit, *, origin: str) -> Commit:
         commit = self._bury(row)
@@ -173,7 +243,9 @@ class World:
         if kind == "delete":
             effects = [self._bury(row) for row in rows]
         elif kind == "attribute":
-            effects = [self._commit(row.key, row.version + 1, row.user, row.group) for row in rows]
+            effects = [
+                self._commit(row.key, row.version + 1, row.user, row.group, row.identity) for row in rows
+            ]
         self._announce(origin, item, *effects)
         return effects
 
@@ -266,10 +338,64 @@ class World:
         if not node.paused:
             node.get(self._key(b), refresh=True)
 
+    def get_at_least(self, node: Node, b: int, c: int) -> None:
+        """A version that some caller has seen."""
+        if not node.paused and self.seen:
+            seen = self.seen[-1 - b % min(len(self.seen), 6)]
+            node.get(seen.key, seen=seen)
+
     def get_by_token(self, node: Node, b: int, c: int) -> None:
+        """One of the latest that browsers were given; now and then as nothing but the database says."""
         if not node.paused and self.tokens:
-            token = self.tokens[-1 - b % min(len(self.tokens), 6)]
-            node.get(token.key, token=token)
+            node.open(self.tokens[-1 - b % min(len(self.tokens), 6)], refresh=c < 16)
+
+    def get_by_old_token(self, node: Node, b: int, c: int) -> None:
+        """One that a rotation has ended, or that is about to end."""
+        tokens = [token for token in self.tokens if self._is_old(token)]
+        if tokens and not node.paused:
+            node.open(tokens[-1 - b % min(len(tokens), 4)])
+
+    def _is_old(self, token: Token) -> bool:
+        row = self.server.rows.get(token.key)
+        return row is not None and row.identity.drawn != token.commit.identity.drawn
+
+    def get_by_token_at_once(self, node: Node, b: int, c: int) -> None:
+        self._at_once(node, self.get_by_old_token if c & 1 else self.get_by_token, b, c)
+
+    # What callers do with what they hold
+
+    def _held(self, node: Node, b: int) -> Session | None:
+        sessions = node.sessions.get(self._key(b), ())
+        return sessions[-1 - (b >> 5) % len(sessions)] if sessions and not node.paused else None
+
+    def save(self, node: Node, b: int, c: int) -> None:
+        """A session that is held, perhaps since it was another user's."""
+        session = self._held(node, b)
+        if session is not None:
+            node.operations.append(Save(node, session, checked=c & 7 == 0))
+
+    def rotate(self, node: Node, b: int, c: int) -> None:
+        session = self._held(node, b)
+        if session is not None:
+            grace = (0, self.rotation_grace, self.rotation_grace, 3 * SECOND, 15 * SECOND)[c % 5]
+            node.operations.append(Save(node, session, Rotation(self.draw(), grace)))
+
+    def bind(self, node: Node, b: int, c: int) -> None:
+        """A login, also of the user who has it, or a logout that keeps the session."""
+        session = self._held(node, b)
+        if session is not None and not session._by_older_token:
+            user = (*_USERS, None)[c % 3]
+            node.operations.append(Save(node, session, Rotation(self.draw(), 0, (user,))))
+
+    def rotate_at_once(self, node: Node, b: int, c: int) -> None:
+        self._at_once(node, self.bind if c & 64 else self.rotate, b, c)
+
+    def save_at_once(self, node: Node, b: int, c: int) -> None:
+        self._at_once(node, self.save, b, c)
+
+    def replace_session(self, node: Node, b: int, c: int) -> None:
+        """A session with a chosen id takes the place of another one of it."""
+        self._write(node, self._key(b), "replace")
 
     def _write(self, node: Node, key: bytes, kind: str, base: int = 0, *, notify: bool = True) -> None:
         if not node.paused:
@@ -449,6 +575,37 @@ class World:
             if c & 4 and row is not None:
                 self.plain_sql(node, b, 2)  # the lost version number is given out again
 
+    def rotated_and_lost(self, node: Node, b: int, c: int) -> None:
+        """A node shows a rotation that is then lost; another one takes its place, and whoever saw the first comes."""
+        row = self.server.live(self._key(b), self.now)
+        if row is None or node.paused or self.down:
+            return
+        lost = self._rotate_elsewhere(row, c)
+        node.deliver(1000)
+        self._at_once(node, self.get, b, c)
+        (self.fail_over if c & 16 else self.crash)(node, 1, c)
+        if c & 32:  # the version that was lost is asked for before it is given out again
+            self.keep_in_sync(node, b, c)
+            self._at_once(node, self._open(lost), b, c)
+        row = self.server.live(row.key, self.now)
+        if row is not None:
+            again = self._rotate_elsewhere(row, c >> 2)
+            self._at_once(node, self._open(again), b, c)
+            self._at_once(node, self.save, b, c)
+
+    def _rotate_elsewhere(self, row: Commit, c: int) -> Token:
+        """A node that is no part of this rotates a session, or gives it to somebody."""
+        user = ((_USERS[c >> 1 & 1],), None)[c & 1]
+        rotation = Rotation(self.draw(), 0 if user else self.rotation_grace, user)
+        base = row.identity.generation
+        self._advance(1)
+        commit = self.transaction(None, lambda: self.update(row, origin=_PLAIN, rotation=rotation, base=base))
+        self.give(Token(commit))
+        return self.tokens[-1]
+
+    def _open(self, token: Token) -> Callable[[Node, int, int], None]:
+        return lambda node, b, c: node.open(token)
+
     def blink(self, node: Node, b: int, c: int) -> None:
         """The listener is away for a moment, in which something changes."""
         if not node.paused:
@@ -581,6 +738,8 @@ class World:
                 )
         for key in self.keys:
             node.get(key)
+        for token in self.tokens[-8:]:
+            node.open(token)
         self._work_off(node)
 
 
@@ -618,7 +777,7 @@ _ALWAYS: Final[tuple[tuple[int, Action], ...]] = (
 """What every history is made of, by weight."""
 
 _SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
-    ((10, World.refresh), (6, World.get_by_token)),
+    ((10, World.refresh), (6, World.get_at_least)),
     ((6, World.update_checked), (6, World.update_quietly)),
     ((3, World.delete_session), (4, World.plain_sql), (1, World.step_clock)),
     ((6, World.wide_statement), (5, World.regroup), (2, World.end_what_was_moved)),
@@ -632,8 +791,12 @@ _SOMETIMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
     ((3, World.toggle_down), (2, World.toggle_garbled)),
     ((4, World.crash), (2, World.seen_and_lost), (2, World.flush_log)),
     ((4, World.fail_over), (2, World.flush_log)),
-    ((6, World.get_by_token), (6, World.plain_sql)),
+    ((6, World.get_at_least), (6, World.plain_sql)),
     ((12, World.get), (12, World.update_session)),
+    ((12, World.get_by_token), (4, World.get_by_old_token), (6, World.rotate_at_once)),
+    ((6, World.rotate), (4, World.bind), (8, World.save)),
+    ((4, World.rotated_and_lost), (6, World.get_by_token)),
+    ((8, World.get_by_old_token), (3, World.replace_session), (6, World.save_at_once)),
 )
 """What a history may be made of as well: each has some of these, so that every two meet without all others about."""
 
@@ -686,7 +849,7 @@ _THEMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
         (10, World.step),
         (8, World.get),
         (16, World.get_at_once),
-        (6, World.get_by_token),
+        (6, World.get_at_least),
         (5, World.update_session),
         (5, World.update_at_once),
         (8, World.plain_sql),
@@ -697,11 +860,11 @@ _THEMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
         (2, World.list_user),
         (2, World.deliver_late),
     ),
-    (  # tokens carried from node to node
+    (  # versions carried from node to node
         (24, World.step),
         (8, World.finish),
         (14, World.get),
-        (14, World.get_by_token),
+        (14, World.get_at_least),
         (4, World.refresh),
         (8, World.update_at_once),
         (6, World.update_checked),
@@ -740,6 +903,42 @@ _THEMES: Final[tuple[tuple[tuple[int, Action], ...], ...]] = (
         (14, World.pass_time),
         (4, World.freeze_listener),
         (3, World.stop_or_continue),
+    ),
+    (  # tokens that are rotated, and shown to every node
+        (16, World.step),
+        (6, World.finish),
+        (8, World.get_at_once),
+        (16, World.get_by_token_at_once),
+        (8, World.get_by_token),
+        (14, World.rotate_at_once),
+        (6, World.rotate),
+        (3, World.bind),
+        (4, World.save_at_once),
+        (4, World.update_at_once),
+        (8, World.keep_in_sync),
+        (6, World.deliver),
+        (8, World.pass_time),
+        (2, World.end_listener),
+        (2, World.replace_session),
+        (2, World.freeze_listener),
+    ),
+    (  # sessions that change hands, of which others hold what they were
+        (24, World.step),
+        (8, World.finish),
+        (12, World.get_at_once),
+        (12, World.get_by_token_at_once),
+        (14, World.save),
+        (8, World.bind),
+        (4, World.rotate),
+        (4, World.replace_session),
+        (2, World.plain_sql),
+        (2, World.delete_session),
+        (6, World.deliver),
+        (3, World.keep_in_sync),
+        (2, World.break_operation),
+        (3, World.rotated_and_lost),
+        (1, World.crash),
+        (1, World.fail_over),
     ),
 )
 """Other histories are about one thing, and about nothing else."""
