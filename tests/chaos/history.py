@@ -26,7 +26,7 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     kind: str
     """get, list, update, create, delete, delete_user, delete_group, drop, evict, clear, sql_set, sql_delete, sql_count,
-    final"""
+    final; and on sessions that change hands: begin, open, rotate, save (see `hands`)"""
     node: int
     began: int
     ended: int = 0
@@ -41,7 +41,7 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The attributes that a read returned, or the caller knew after its write."""
     from_cache: bool = False
     floor: int = 0
-    """The `min_version` of a read; the version that a write with check="session" was based on."""
+    """The `min_version` of a read; the version that a write with check="session", or a save, was based on."""
     wrote: dict[str, Any] | None = None
     """What a write set; None for an attribute that it removed."""
     user: str = ""
@@ -51,6 +51,16 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """For a create: other sessions of its user may have ended for it."""
     overdue: int = 0
     """How long, in microseconds, an attribute that was returned had been expired."""
+    generation: int = 0
+    """Of the token that was shown, or that a rotation was based on."""
+    gave: int = 0
+    """The generation that a begin or a rotation has brought; 0 for a rotation that somebody else was faster than."""
+    grace: int = 0
+    """Of a rotation, in microseconds."""
+    state: str = ""
+    """What a token was taken for."""
+    gives: bool = False
+    """Whether there is a token for whom a session was opened by one."""
     error: str = ""
 
     def __str__(self) -> str:
@@ -69,6 +79,10 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
             "cached": self.from_cache,
             "content": self.content,
             "wrote": self.wrote,
+            "generation": self.generation,
+            "gave": self.gave,
+            "grace": self.grace,
+            "state": self.state,
             "error": self.error,
         }
 

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tests.chaos import identity
 from tests.chaos.endings import NOT_DONE, Endings
 from tests.chaos.history import Call, Fault
 from tests.chaos.verdict import Limits, Row, Verdict, Violation
@@ -113,7 +114,7 @@ def _state(call: Call) -> tuple[int, str]:
     return call.version, repr(sorted((call.content or {}).items()))
 
 
-NO_WRITES = ("get", "list", "final", "evict", "clear", "sql_count")
+NO_WRITES = ("get", "list", "open", "final", "evict", "clear", "sql_count")
 
 
 def is_wide(call: Call) -> bool:
@@ -148,16 +149,19 @@ class Oracle:
         self._rows = rows
         self._max_staleness = limits.max_staleness
         self._endings = Endings(calls, faults, rows, limits)
+        self._identity = identity.Identity(calls, rows, limits)
         self._verdict = Verdict()
 
     def check(self) -> Verdict:
         self._count()
         self._verdict.longest = self._endings.longest()
         self._verdict.violations += self._endings.violations()
+        self._verdict.violations += self._identity.violations()
+        self._verdict.tried = dict(self._identity.tried)
         wide = [call for call in self._calls if is_wide(call)]
         sessions: dict[str, list[Call]] = defaultdict(list)
         for call in self._calls:
-            if call.session:
+            if call.session and call.kind not in identity.KINDS:
                 sessions[call.session].append(call)
         for key, calls in sessions.items():
             calls.sort(key=lambda call: call.began)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 
+from tests.chaos import identity
 from tests.chaos.endings import bounds
 from tests.chaos.history import Call, Fault, State
 from tests.chaos.run import Outcome
@@ -34,6 +35,8 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield _row("  failed, known not to be done", f"{verdict.errors:,}")
     yield _row("  outcome unknown", f"{verdict.unknown:,}")
     yield _row("  interrupted", f"{verdict.interrupted:,}")
+    for name, title in identity.TRIED.items():
+        yield _row(f"  {title}", f"{verdict.tried.get(name, 0):,}")
     yield _row("faults", f"{len(outcome.faults):,}")
     yield ""
     for kind, title in KINDS.items():

@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgsession import schema
-from tests.chaos import history
+from tests.chaos import history, identity
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Faults, Nodes, Ways
 from tests.chaos.history import Call, Fault, State
@@ -320,6 +320,7 @@ class Scene:
                 (calls if isinstance(entry, Call) else states).append(entry)  # type: ignore[arg-type]
         verdict = Oracle(calls, self._faults.done, self._rows, self._options.limits).check()
         verdict.add_stuck(self._stuck)
+        verdict.add_untried(identity.TRIED)
         trouble = ""
         if verdict.violations:
             trouble = "\n".join([self._cluster.logs(), *(worker.log() for worker in self._workers)])

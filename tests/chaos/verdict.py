@@ -19,6 +19,11 @@ KINDS = {
     "torn": "versions with two contents",
     "undone": "writes that failed and were done",
     "expired": "expired attributes served",
+    "refused": "tokens refused that were good",
+    "outlived": "ended tokens that opened a session",
+    "earned": "tokens given to who had not earned them",
+    "crossed": "writes into another owner's session",
+    "untried": "checks to which nothing was put",
     "surprise": "calls that failed as none should",
     "late": "calls that took longer than they may",
     "bystander": "calls that failed for what concerned others",
@@ -69,6 +74,14 @@ class Verdict(msgspec.Struct, kw_only=True):
     conflicts: int = 0
     refused: int = 0
     writes: int = 0
+    tried: dict[str, int] = {}
+    """What was put to the test of `identity.TRIED`, and how often."""
+
+    def add_untried(self, titles: dict[str, str]) -> None:
+        """A check to which nothing was put says nothing."""
+        self.violations += [
+            Violation("untried", title, []) for name, title in titles.items() if not self.tried.get(name)
+        ]
 
     def add_stuck(self, texts: Iterable[str]) -> None:
         self.violations += [Violation("stuck", text, []) for text in texts]

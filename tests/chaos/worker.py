@@ -32,6 +32,7 @@ import msgspec
 import psycopg
 
 import pgsession
+from tests.chaos import hands
 from tests.chaos.history import Call, State, Writer, dump, now
 from tests.chaos.interrupts import (
     Interrupted,
@@ -123,6 +124,7 @@ class Process:
         self.known: dict[str, Known] = {}
         self.gone: set[str] = set()
         self.tokens: list[tuple[str, int]] = []
+        self.on_token: Callable[[list[Any]], None] = lambda message: None
         self.logins: deque[str] = deque()  # users whom somebody told to log in
         self.interrupts = Interrupts(random.Random(task.seed + 1))
         self.wrote = 0  # when the last acknowledged write began
@@ -155,7 +157,11 @@ class Process:
 
     def listen_to_peers(self) -> None:
         for text in self.peers.heard():
-            key, user, group, version = json.loads(text)
+            message = json.loads(text)
+            if message[0] == hands.MARK:
+                self.on_token(message)
+                continue
+            key, user, group, version = message
             self.learn(key, user, group, version)
             self.tokens.append((key, version))
         del self.tokens[:-100]
@@ -206,6 +212,8 @@ class Callers:
         self.manager = manager
         self._pause = pause
         self._targets: dict[str, TaskTarget | ThreadTarget] = {}
+        tokens = hands.Hands(process, manager, self._finish)
+        process.on_token = tokens.hear
         self._choices: dict[Callable[[str], Awaitable[None]], float] = {
             self.get: 55,
             self.get_cached: 6,
@@ -224,6 +232,11 @@ class Callers:
             self.drop_attribute: 0.5,
             self.evict: 0.3,
             self.clear: 0.05,
+            tokens.begin: 0.3,
+            tokens.open: 14,
+            tokens.rotate: 1.5,
+            tokens.bind: 1,
+            tokens.save: 2.5,
         }
 
     async def run(self, number: int, target: TaskTarget | ThreadTarget) -> None:
@@ -447,6 +460,7 @@ class Facade:
     def __init__(self, manager: pgsession.SessionManager) -> None:
         self._manager = manager
         self.get_cached_session = manager.get_cached_session
+        self.token = manager.token
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._manager, name)
@@ -479,6 +493,7 @@ def _config(task: Task) -> pgsession.Config:
         last_access_update_interval=1,
         inactivity_duration=3600,
         cleanup_interval=2,
+        rotation_grace=hands.GRACE,
         schema_name=task.schema,
         listener_conninfo=task.listener,
     )

@@ -188,9 +188,9 @@ class Server:
 
     # What it decides under a row's lock
 
-    def saves(self, row: Commit, held: Record) -> bool:
-        """Return True for an update of what was held of the session since it is its present owner's."""
-        return held.owner_since == row.identity.owner_since
+    def saves(self, row: Commit, base: int, owner_since: int) -> bool:
+        """Return True for an update of what was read since the session is its present owner's."""
+        return owner_since == row.identity.owner_since
 
     def rotates(self, row: Commit, base: int) -> bool:
         """Return True for who comes from the current generation: of two rotations one is done."""

@@ -8,14 +8,14 @@ shells do.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.hit import session_of
 from pgsession._core.reader import Reader
 from pgsession._protocol import events
-from pgsession._protocol.operations import Rotation, Update
+from pgsession._protocol.operations import Flag, Rotation, Update
 from pgsession.opened import Opened
 from tests.simulation.absences import Absences
 from tests.simulation.model import EPOCH, Commit, Connection, Server
@@ -209,9 +209,10 @@ class Write(Operation):
         self.result = ""
         self.commit: Commit | None = None
         self.record: Record | None = None
-        if kind == "create":
+        creates = kind in ("create", "replace")
+        if creates:
             node.disturb(key)
-        self.lease = node.coherence.open_write(key, creates=kind == "create")
+        self.lease = node.coherence.open_write(key, creates=creates)
         self.begun: tuple[Server, int] | None = None
 
     def begin(self) -> None:
@@ -296,6 +297,21 @@ class Write(Operation):
             self.node.world.oracle.returned(self.node, self.key, self.commit.serial)
 
 
+class Asked(NamedTuple):
+    """What an update asks the server for, as `Update.row` says it."""
+
+    id: str
+    base: int
+    owner_since: int
+    flags: int
+    expires_at: int | None
+    group: str | None
+    sets: list[Any]
+    deletes: list[Any]
+    incarnation: str | None
+    rotation: tuple[int, int, int, str | None] | None
+
+
 class Save(Write):
     """An update of what a caller holds, a session that was read before, perhaps long ago; it may rotate it."""
 
@@ -303,66 +319,66 @@ class Save(Write):
         self, node: Node, session: Session, rotation: Rotation | None = None, *, checked: bool = False
     ) -> None:
         self.session = session
-        self.based_on = session._record
+        self.held_from = node.world.oracle.commit_of(session._record)
         # Who has come by an older token does not earn the current one.
         self.rotation = None if session._by_older_token else rotation
-        self.checked = checked
-        self.held_from = node.world.oracle.commit_of(self.based_on)
-        super().__init__(node, self.based_on.key, "save")
-
-    def change(self) -> None:
-        world, rotation = self.node.world, self.rotation
-        server = world.server
-        row = server.live(self.key, world.now)
-        self.commit = row or server.rows.get(self.key)
-        if row is None:
-            self.result = "gone"
-        elif not server.saves(row, self.based_on):
-            self.result = "gone"
-            world.oracle.tried["not another owner's"] += 1
-        elif self._is_refused(row):
-            self.result = "conflict"
-        else:
-            self.result = "saved"
-            self.behind = rotation is not None or not self._is_current(row)
-            world.oracle.saved(
-                self.held_from,
-                row,
-                rotates=rotation is not None and server.rotates(row, self.based_on.generation),
-            )
-            self.commit = world.update(
-                row, origin=self.node.name, rotation=rotation, base=self.based_on.generation
-            )
-            accessed = server.accessed
-            accessed[self.key] = max(EPOCH + world.now, accessed.get(self.key, 0))
-            self.record = self.saved(self.commit, accessed[self.key])
-
-    def _is_refused(self, row: Commit) -> bool:
-        binds = self.rotation is not None and self.rotation.user is not None
-        if binds and not self.node.world.server.rotates(row, self.based_on.generation):
-            return True
-        return self.checked and not self._is_current(row)
-
-    def _is_current(self, row: Commit) -> bool:
-        known = self.incarnation is not None and self.incarnation == self.based_on.incarnation
-        return known and row.version == self.based_on.version
-
-    def saved(self, commit: Commit, accessed: int) -> Record:
-        """Return what the answer makes of the record, or the database's where somebody else has changed it."""
-        if self.behind:
-            return super().saved(commit, accessed)
-        update = Update(
-            self.based_on,
-            check=None,
-            sets=[("serial", b"%d" % commit.serial, None, self.based_on.version)],
+        self.update = Update(
+            session._record,
+            check="session" if checked else None,
+            sets=[],
             deletes=[],
             expires_at=None,
             include_inactivity=None,
             group=None,
             notify=True,
             notify_on_conflict=False,
+            rotation=self.rotation,
         )
-        return update.saved(commit.version, EPOCH + commit.at)
+        super().__init__(node, self.update.key, "save")
+
+    def change(self) -> None:
+        world = self.node.world
+        server, asked = world.server, Asked(*self.update.row())
+        row = server.live(self.key, world.now)
+        self.commit = row or server.rows.get(self.key)
+        if row is None:
+            self.result = "gone"
+        elif not server.saves(row, asked.base, asked.owner_since):
+            self.result = "gone"
+            world.oracle.tried["not another owner's"] += 1
+        elif self._is_refused(row, asked):
+            self.result = "conflict"
+        else:
+            self.result = "saved"
+            self.behind = asked.rotation is not None or not self._is_current(row, asked)
+            base = self._base(asked)
+            rotates = asked.rotation is not None and server.rotates(row, base)
+            world.oracle.saved(self.held_from, row, rotates=rotates)
+            self.commit = world.update(row, origin=self.node.name, rotation=self.rotation, base=base)
+            accessed = server.accessed
+            accessed[self.key] = max(EPOCH + world.now, accessed.get(self.key, 0))
+            self.record = self.saved(self.commit, accessed[self.key])
+
+    def _is_refused(self, row: Commit, asked: Asked) -> bool:
+        """Return True for a check that fails; whoever binds a user has to know the current generation."""
+        binds = asked.rotation is not None and asked.flags & Flag.CHANGE_USER
+        if binds and not self.node.world.server.rotates(row, self._base(asked)):
+            return True
+        return bool(asked.flags & Flag.CHECK_SESSION) and not self._is_current(row, asked)
+
+    def _base(self, asked: Asked) -> int:
+        return asked.rotation[1] if asked.rotation is not None else 0
+
+    def _is_current(self, row: Commit, asked: Asked) -> bool:
+        known = self.incarnation is not None and self.incarnation == asked.incarnation
+        return known and row.version == asked.base
+
+    def saved(self, commit: Commit, accessed: int) -> Record:
+        """Return what the answer makes of the record, or the database's where somebody else has changed it."""
+        if self.behind:
+            return super().saved(commit, accessed)
+        self.update.sets = [("serial", b"%d" % commit.serial, None, 0)]
+        return self.update.saved(commit.version, EPOCH + commit.at)
 
     def tell(self, record: Record) -> None:
         """Make the caller's session the saved one; the token is for whoever has rotated it."""
@@ -405,11 +421,10 @@ class Wide(Operation):
         node.coherence.drop(self.item)
         node.disturb(None)
         for commit in self.effects:
-            # To drop a user's sessions from memory says nothing of whom it takes for absent, nor of what another node
-            # has just given this user.
-            if self.kind != "evict" or not (
-                node.cache.is_absent(commit.key) or node.world.oracle.changed_hands(commit.key)
-            ):
+            # To drop a user's sessions from memory says nothing of whom it takes for absent, nor of a session that another
+            # node has just given to this user.
+            told = not (node.cache.is_absent(commit.key) or node.world.oracle.changed_hands(commit.key))
+            if self.kind != "evict" or told:
                 node.world.oracle.returned(node, commit.key, commit.serial)
 
     def fail(self, executed: bool) -> None:
@@ -609,14 +624,14 @@ class Node:
         opened = self.hits.open_token(token.text, refresh=refresh)
         if opened is _MISS:
             self.load(call)
-        elif opened.session is None and self.cache.is_absent(token.key):
-            self.finish(call, None, self.absences.serial(token.key), "memory")
-        elif opened.session is None:
-            self.world.oracle.refused(call, opened.state, self.inserted[token.key], "memory")
-        else:
+        elif opened.session is not None:
             self._accessed(call)
             record = opened.session._record
             self.finish(call, record, 0, "memory", session=opened.session, state=opened.state)
+        elif self.cache.version(token.key):
+            self.world.oracle.refused(call, opened.state, self.inserted[token.key], "memory")
+        else:
+            self.finish(call, None, self.absences.serial(token.key), "memory")
 
     def _accessed(self, call: Call) -> None:
         self.accesses[call.key] = EPOCH + self.world.now + self.world.oracle.least_ahead(call)
