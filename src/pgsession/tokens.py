@@ -102,15 +102,17 @@ class Signer:
 def _checked_key(key: object) -> bytes:
     if not isinstance(key, bytes | bytearray):
         raise TypeError(f"keys: bytes are needed, not {type(key).__name__}")
-    if len(key) < _LEAST_KEY_BYTES:
-        raise ConfigError(f"keys: each must have at least {_LEAST_KEY_BYTES} bytes, not {len(key)}")
-    return bytes(key)
+    plain = rules.octets("keys", key)
+    if len(plain) < _LEAST_KEY_BYTES:
+        raise ConfigError(f"keys: each must have at least {_LEAST_KEY_BYTES} bytes, not {len(plain)}")
+    return plain
 
 
 def _decode(token: str) -> bytes:
     """Return the bytes of a token, which has exactly one spelling (decoders let some characters and bits pass)."""
     if not isinstance(token, str):
         raise InvalidTokenError(f"a token is a str, not {type(token).__name__}")
+    token = str.__str__(token)  # whatever a subclass does otherwise
     try:
         text = token.encode("ascii").translate(_TO_STANDARD)
         over = len(text) % 4
