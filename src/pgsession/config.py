@@ -194,8 +194,7 @@ def _idle_timeout(name: str, value: object) -> timedelta:
 
 
 def _policy(name: str, value: object) -> object:
-    rules.choice(name, value, ("evict", "reject"))
-    return value
+    return rules.choice(name, value, ("evict", "reject"))
 
 
 def _conninfo(name: str, value: object) -> object:
@@ -203,9 +202,7 @@ def _conninfo(name: str, value: object) -> object:
         raise TypeError(
             f"{name}: a str, a function that returns one, or None is needed, not {type(value).__name__}"
         )
-    if value is not None:
-        rules.conninfo(name, value)
-    return value
+    return None if value is None else rules.conninfo(name, value)
 
 
 def _audit_function(name: str, value: object) -> object:

@@ -33,6 +33,24 @@ def admin(dsn: str, config: pgsession.Config) -> pgsession.AsyncAdmin:
     return pgsession.AsyncAdmin(dsn, config)
 
 
+class Odd(int):
+    """A number that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+async def test_a_limit_is_the_number_that_it_is(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+) -> None:
+    manager = await open_manager(max_sessions=Odd(3))
+    await create_many(manager, 3)
+    async with manager.lock("a"), manager.lock("b", max_retries=Odd(1)):
+        assert len(await admin.list_sessions(limit=Odd(2))) == 2
+        assert len(await admin.list_locks(limit=Odd(1))) == 1
+    assert len(await manager.list_user_sessions("u", limit=Odd(1))) == 1
+
+
 # -- what is seen ------------------------------------------------------------------------------------------------
 
 

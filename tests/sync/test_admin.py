@@ -35,6 +35,22 @@ def admin(dsn: str, config: pgsession.Config) -> pgsession.Admin:
     return pgsession.Admin(dsn, config)
 
 
+class Odd(int):
+    """A number that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+def test_a_limit_is_the_number_that_it_is(open_manager: OpenAsyncManager, admin: pgsession.Admin) -> None:
+    manager = open_manager(max_sessions=Odd(3))
+    create_many(manager, 3)
+    with manager.lock("a"), manager.lock("b", max_retries=Odd(1)):
+        assert len(admin.list_sessions(limit=Odd(2))) == 2
+        assert len(admin.list_locks(limit=Odd(1))) == 1
+    assert len(manager.list_user_sessions("u", limit=Odd(1))) == 1
+
+
 # -- what is seen ------------------------------------------------------------------------------------------------
 
 

@@ -55,8 +55,8 @@ class Listener:
         reconnect_delay: float = 2,
         logger: logging.Logger = LOGGER,
     ) -> None:
-        rules.conninfo("conninfo", conninfo)
-        rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
+        conninfo = rules.conninfo("conninfo", conninfo)
+        connect_timeout = rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
         rules.instance("logger", logger, logging.Logger, "a logging.Logger")
         self._loop = ListenerLoop(
             conninfo,

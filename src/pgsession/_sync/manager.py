@@ -81,7 +81,7 @@ AnyId = TypeVar("AnyId", bound=UUID | str | bytes)
 Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
-_CHECKS = (None, "session", "attributes")
+_CHECKS: tuple[Check | None, ...] = (None, "session", "attributes")
 _IF_EXISTS = ("error", "return", "replace")
 _LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _LONGEST_LIST = 1000  # sessions in one page
@@ -125,7 +125,7 @@ class SessionManager(Reader):
         signer: Signer | None = None,
     ) -> None:
         if isinstance(database, str) or callable(database):
-            rules.conninfo("database", database)
+            database = rules.conninfo("database", database)
         else:
             rules.instance(
                 "database",
@@ -709,7 +709,7 @@ class SessionManager(Reader):
     ) -> Session:
         """Save changes; rotate the session where a user or a `grace`, in microseconds, is given."""
         rules.instance("session", session, Session, "a Session")
-        rules.choice("check", check, _CHECKS)
+        check = rules.choice("check", check, _CHECKS)
         if include_inactivity is not None:
             rules.boolean("include_inactivity", include_inactivity)
         ends = rules.expiry(self._clock, expires_at, expires_in)
@@ -806,8 +806,8 @@ class SessionManager(Reader):
         """
         key = rules.session_id("session_id", session_id)
         rules.function("change", change)
-        rules.choice("check", check, _CHECKS)
-        rules.count("retries", retries, 0)
+        check = rules.choice("check", check, _CHECKS)
+        retries = rules.count("retries", retries, 0)
         deadline = (self._ready()).store.deadline()
         attempt = partial(self._modify, key, change, deadline, check, options)
         return self._conflict_retry.run(key, attempt, retries, deadline)
@@ -957,7 +957,7 @@ class SessionManager(Reader):
         self, subject: Literal["user", "group"], name: str, limit: int, after: Session | SessionId | None
     ) -> list[Session]:
         """Return a page with what this node knows of each session's last access. Listing does not fill the cache."""
-        rules.count("limit", limit, 1, _LONGEST_LIST)
+        limit = rules.count("limit", limit, 1, _LONGEST_LIST)
         key = None if isinstance(after, Session) else rules.optional_session_id("after", after)
         store = (self._ready()).store
         deadline = store.deadline()
@@ -1145,7 +1145,7 @@ class SessionManager(Reader):
                 f"heartbeat_interval: must be less than lease_time ({lease_time}), not {heartbeat_interval}"
             )
         if max_retries is not None:
-            rules.count("max_retries", max_retries, 0)
+            max_retries = rules.count("max_retries", max_retries, 0)
         delay = rules.seconds("retry_delay", retry_delay)
         self._check_can_open()
         return Lock(
