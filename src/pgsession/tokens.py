@@ -16,6 +16,8 @@ from hmac import compare_digest, digest
 from pgsession._protocol import rules
 from pgsession.errors import ConfigError, InvalidTokenError
 
+from ._counted import counted
+
 __all__ = ["Signer"]
 
 _MAC_BYTES = 32
@@ -53,7 +55,7 @@ class Signer:
         self._session_keys = tuple(digest(key, _SESSION_LABEL, "sha256") for key in checked)
 
     def __repr__(self) -> str:
-        return f"<Signer with {len(self._session_keys)} keys>"
+        return f"<Signer with {counted(len(self._session_keys), 'key')}>"
 
     def sign(self, message: bytes | str) -> str:
         """Make a token that carries a message readably and proves that this signer made it.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from pgsession._counted import counted
 from pgsession._protocol.audit_log import AuditLog
 from pgsession.audit import AuditEvent
 
@@ -117,8 +118,8 @@ class AuditThread:
             self._unlogged += 1
             return
         self._logger.error(
-            "on_audit_event raised an error, as it has %d times since the last such line",
-            self._unlogged,
+            "on_audit_event raised an error%s",
+            f", and {counted(self._unlogged, 'other')} since the last such line" if self._unlogged else "",
             exc_info=error,
         )
         self._logged_at, self._unlogged = now, 0

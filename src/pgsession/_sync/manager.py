@@ -38,6 +38,7 @@ from pgsession._core.reader import Reader
 from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
+from pgsession._counted import counted
 from pgsession._protocol import events, rules
 from pgsession._protocol.coherence import Coherence, Fill, satisfies
 from pgsession._protocol.operations import (
@@ -82,7 +83,7 @@ Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
 _CHECKS: tuple[Check | None, ...] = (None, "session", "attributes")
-_IF_EXISTS = ("error", "return", "replace")
+_IF_EXISTS: tuple[IfExists, ...] = ("error", "return", "replace")
 _LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _LONGEST_LIST = 1000  # sessions in one page
 
@@ -188,7 +189,7 @@ class SessionManager(Reader):
         return BackgroundTasks(self._logger, most=theirs or self._config.pool_max_size)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
+        return f"<{type(self).__name__} {self._state}, {counted(len(self._cache), 'session')} in memory>"
 
     # Opening and closing
 
@@ -555,7 +556,7 @@ class SessionManager(Reader):
         if ends is None:
             ends = self._clock.database_now() + microseconds_of(config.session_expiration)
         chosen = rules.optional_session_id("session_id", session_id)
-        rules.choice("if_exists", if_exists, _IF_EXISTS)
+        if_exists = rules.choice("if_exists", if_exists, _IF_EXISTS)
         if chosen is None and if_exists != "error":
             raise ValueError(f"if_exists: must be 'error' where no session_id is given, not {if_exists!r}")
         key = uuid.uuid4().bytes if chosen is None else chosen
@@ -767,7 +768,7 @@ class SessionManager(Reader):
         based_on = session._record
         record = self._fetch(runtime, based_on.key, True, 0, deadline)
         if record is None or based_on.version < record.owner_since:
-            raise SessionNotFoundError(session.id)
+            raise SessionNotFoundError(session.id, taken=record is not None)
         moved = (record.incarnation, record.version) != (based_on.incarnation, based_on.version)
         if check == "session" and moved:
             conflict = SessionVersionConflict(session.id, based_on.version, record.version)
