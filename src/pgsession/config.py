@@ -110,7 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             other in the order in which they happened on this node, at most once each. It delays no call, and may call
             the manager. 10,000 events wait for it at most, and 100 about refused tokens, of which 10 a second pass in
             the long run; `close` gives it 5 seconds for what waits. What is lost is counted in
-            `Stats.lost_audit_events`. An error that it raises is logged, once a minute at most.
+            `Stats.lost_audit_events`, and told by a warning at the close. An error that it raises is logged, once a
+            minute at most.
         codec (Codec, default None): What attribute values go through on their way to the database and back, for
             types that JSON has not, and for encryption. All nodes need one that understands the others'.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".

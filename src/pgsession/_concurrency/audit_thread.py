@@ -81,9 +81,14 @@ class AuditThread:
             self._ended.wait(seconds)
 
     def give_up(self) -> None:
-        """Report nothing more; what waits is lost."""
+        """Report nothing more; what waits is lost, and it is said how many were, for nobody can ask any more."""
         self.end()
         self._log.give_up()
+        if self._log.lost:
+            self._logger.warning(
+                "on_audit_event was never called with %s: too many waited, or it took too long at the end",
+                counted(self._log.lost, "event"),
+            )
 
     def _run(self) -> None:
         assert self._function is not None
