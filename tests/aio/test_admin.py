@@ -210,7 +210,7 @@ async def test_a_broken_lock_is_lost_and_another_has_it(
 
 
 async def test_the_nodes_go_on_after_the_secret_has_changed(
-    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = await open_manager(), await open_manager()
     session = await a.create_session("u")
@@ -225,6 +225,7 @@ async def test_the_nodes_go_on_after_the_secret_has_changed(
         )
 
     await eventually(moved)
+    assert not [record for record in caplog.records if "lost its connection" in record.getMessage()]
     assert await a.delete_session(session.id)
 
     async def gone() -> bool:

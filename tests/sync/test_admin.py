@@ -206,7 +206,7 @@ def test_a_broken_lock_is_lost_and_another_has_it(
 
 
 def test_the_nodes_go_on_after_the_secret_has_changed(
-    open_manager: OpenAsyncManager, admin: pgsession.Admin
+    open_manager: OpenAsyncManager, admin: pgsession.Admin, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = open_manager(), open_manager()
     session = a.create_session("u")
@@ -221,6 +221,7 @@ def test_the_nodes_go_on_after_the_secret_has_changed(
         )
 
     eventually(moved)
+    assert not [record for record in caplog.records if "lost its connection" in record.getMessage()]
     assert a.delete_session(session.id)
 
     def gone() -> bool:

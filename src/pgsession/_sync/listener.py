@@ -272,9 +272,7 @@ class Listener:
 
     def reconnect(self) -> None:
         """Give up the present connection, at once and whatever state it is in; the background loop makes a new one."""
-        connection = self._loop.present()
-        if connection is not None:
-            connection.abort()
+        self._loop.reconnect()
 
     def add_lost_hook(self, hook: Callable[[], object]) -> None:
         """Have a plain function called the moment the connection is known to be lost, before anything else happens.
