@@ -110,7 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             other in the order in which they happened on this node, at most once each. It delays no call, and may call
             the manager. 10,000 events wait for it at most, and 100 about refused tokens, of which 10 a second pass in
             the long run; `close` gives it 5 seconds for what waits. What is lost is counted in
-            `Stats.lost_audit_events`. An error that it raises is logged, once a minute at most.
+            `Stats.lost_audit_events`, and told by a warning at the close. An error that it raises is logged, once a
+            minute at most.
         codec (Codec, default None): What attribute values go through on their way to the database and back, for
             types that JSON has not, and for encryption. All nodes need one that understands the others'.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
@@ -194,8 +195,7 @@ def _idle_timeout(name: str, value: object) -> timedelta:
 
 
 def _policy(name: str, value: object) -> object:
-    rules.choice(name, value, ("evict", "reject"))
-    return value
+    return rules.choice(name, value, ("evict", "reject"))
 
 
 def _conninfo(name: str, value: object) -> object:
@@ -203,9 +203,7 @@ def _conninfo(name: str, value: object) -> object:
         raise TypeError(
             f"{name}: a str, a function that returns one, or None is needed, not {type(value).__name__}"
         )
-    if value is not None:
-        rules.conninfo(name, value)
-    return value
+    return None if value is None else rules.conninfo(name, value)
 
 
 def _audit_function(name: str, value: object) -> object:

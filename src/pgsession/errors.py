@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from ._counted import counted
 from ._short_names import short_name
 
 __all__ = [
@@ -84,6 +85,12 @@ class OperationTimeout(PgSessionError, TimeoutError):
         super().__init__(message)
         self.done = done
 
+    def _after(self, done: int) -> OperationTimeout:
+        """Return this one as a call about many sessions raises it that had done so many before."""
+        return OperationTimeout(
+            f"{self}; {counted(done, 'session')} had been done before" if done else str(self), done=done
+        )
+
 
 class DatabaseUnavailable(PgSessionError, ConnectionError):
     """The database is known to be down, or too many calls wait for it already. Nothing was sent.
@@ -123,12 +130,19 @@ def _nodes(silent: int) -> str:
 class SessionNotFoundError(PgSessionError, LookupError):
     """There is no live session of this id: never created, deleted, expired or inactive for too long.
 
+    Or there is one, but not the one that was to be saved: another user has it since it was read, or it was replaced.
+
     Attributes:
         session_id: The id that was asked for.
     """
 
-    def __init__(self, session_id: UUID) -> None:
-        super().__init__(f"no live session {short_name(session_id)}")
+    def __init__(self, session_id: UUID, *, taken: bool = False) -> None:
+        name = short_name(session_id)
+        super().__init__(
+            f"session {name} was given to another user, or replaced, since it was read; nothing was saved"
+            if taken
+            else f"no live session {name}"
+        )
         self.session_id = session_id
 
 
@@ -159,7 +173,9 @@ class TooManySessionsError(PgSessionError):
     """
 
     def __init__(self, user_id: str, limit: int) -> None:
-        super().__init__(f"the user already has {limit} sessions, the most that max_sessions allows")
+        super().__init__(
+            f"the user already has {counted(limit, 'session')}, the most that max_sessions allows"
+        )
         self.user_id = user_id
         self.limit = limit
 

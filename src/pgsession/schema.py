@@ -26,6 +26,8 @@ from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, nam
 from pgsession._protocol import rules
 from pgsession.errors import SchemaError
 
+from ._counted import counted
+
 __all__ = ["async_check", "async_create", "check", "create"]
 
 OLDEST_VERSION: Final = 1
@@ -370,8 +372,8 @@ def _completing(
     if triggers or (functions and not newer):
         yield render(file("triggers.sql"), names)
     if functions:
-        return [f"created {len(functions)} functions"]
-    return [f"created {len(triggers)} triggers"] if triggers else []
+        return [f"created {counted(len(functions), 'function')}"]
+    return [f"created {counted(len(triggers), 'trigger')}"] if triggers else []
 
 
 def _granting(schema: str, prefix: str, role: str) -> _Steps[list[str]]:

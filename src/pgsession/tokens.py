@@ -16,6 +16,8 @@ from hmac import compare_digest, digest
 from pgsession._protocol import rules
 from pgsession.errors import ConfigError, InvalidTokenError
 
+from ._counted import counted
+
 __all__ = ["Signer"]
 
 _MAC_BYTES = 32
@@ -53,7 +55,7 @@ class Signer:
         self._session_keys = tuple(digest(key, _SESSION_LABEL, "sha256") for key in checked)
 
     def __repr__(self) -> str:
-        return f"<Signer with {len(self._session_keys)} keys>"
+        return f"<Signer with {counted(len(self._session_keys), 'key')}>"
 
     def sign(self, message: bytes | str) -> str:
         """Make a token that carries a message readably and proves that this signer made it.
@@ -102,15 +104,17 @@ class Signer:
 def _checked_key(key: object) -> bytes:
     if not isinstance(key, bytes | bytearray):
         raise TypeError(f"keys: bytes are needed, not {type(key).__name__}")
-    if len(key) < _LEAST_KEY_BYTES:
-        raise ConfigError(f"keys: each must have at least {_LEAST_KEY_BYTES} bytes, not {len(key)}")
-    return bytes(key)
+    plain = rules.octets("keys", key)
+    if len(plain) < _LEAST_KEY_BYTES:
+        raise ConfigError(f"keys: each must have at least {_LEAST_KEY_BYTES} bytes, not {len(plain)}")
+    return plain
 
 
 def _decode(token: str) -> bytes:
     """Return the bytes of a token, which has exactly one spelling (decoders let some characters and bits pass)."""
     if not isinstance(token, str):
         raise InvalidTokenError(f"a token is a str, not {type(token).__name__}")
+    token = str.__str__(token)  # whatever a subclass does otherwise
     try:
         text = token.encode("ascii").translate(_TO_STANDARD)
         over = len(text) % 4

@@ -33,6 +33,24 @@ def admin(dsn: str, config: pgsession.Config) -> pgsession.AsyncAdmin:
     return pgsession.AsyncAdmin(dsn, config)
 
 
+class Odd(int):
+    """A number that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+async def test_a_limit_is_the_number_that_it_is(
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+) -> None:
+    manager = await open_manager(max_sessions=Odd(3))
+    await create_many(manager, 3)
+    async with manager.lock("a"), manager.lock("b", max_retries=Odd(1)):
+        assert len(await admin.list_sessions(limit=Odd(2))) == 2
+        assert len(await admin.list_locks(limit=Odd(1))) == 1
+    assert len(await manager.list_user_sessions("u", limit=Odd(1))) == 1
+
+
 # -- what is seen ------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +210,7 @@ async def test_a_broken_lock_is_lost_and_another_has_it(
 
 
 async def test_the_nodes_go_on_after_the_secret_has_changed(
-    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin
+    open_manager: OpenAsyncManager, admin: pgsession.AsyncAdmin, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = await open_manager(), await open_manager()
     session = await a.create_session("u")
@@ -207,6 +225,7 @@ async def test_the_nodes_go_on_after_the_secret_has_changed(
         )
 
     await eventually(moved)
+    assert not [record for record in caplog.records if "lost its connection" in record.getMessage()]
     assert await a.delete_session(session.id)
 
     async def gone() -> bool:

@@ -166,7 +166,7 @@ async def test_a_lock_that_is_lost(open_manager: OpenAsyncManager, tables: Table
 
 
 async def test_a_function_that_hangs_delays_nobody(
-    dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+    dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pgsession._async.runtime.REPORTING", BOUND)
     goes_on = threading.Event()
@@ -195,6 +195,7 @@ async def test_a_function_that_hangs_delays_nobody(
         await manager.close(timeout=None)
         assert time.monotonic() - began < 3 * (BOUND + 1)
         assert audit.lost == 12_000 + 200 - 1
+        assert "on_audit_event was never called with 12,199 events" in caplog.text
         goes_on.set()
     assert len(called) == 1
 
@@ -205,7 +206,9 @@ async def logins(manager: pgsession.AsyncSessionManager, count: int) -> None:
         assert await manager.get_session(session.id) is not None
 
 
-async def test_a_close_waits_for_what_waits(open_manager: OpenAsyncManager) -> None:
+async def test_a_close_waits_for_what_waits(
+    open_manager: OpenAsyncManager, caplog: pytest.LogCaptureFixture
+) -> None:
     heard = Heard()
 
     def slow(event: AuditEvent) -> None:
@@ -216,7 +219,7 @@ async def test_a_close_waits_for_what_waits(open_manager: OpenAsyncManager) -> N
     for _ in range(100):
         manager._open_runtime().audit.ended("logout")
     await manager.close()
-    assert len(heard.events) == 100
+    assert len(heard.events) == 100 and "on_audit_event" not in caplog.text
 
 
 async def test_a_function_that_raises_is_logged_and_called_again(

@@ -148,7 +148,7 @@ async def test_what_fails_is_said_with_what_was_done(open_manager: OpenAsyncMana
         return await read_many(keys, deadline)
 
     store.read_many = fails_at_last  # type: ignore[method-assign]
-    with pytest.raises(pgsession.OperationTimeout, match="but for 257 sessions") as caught:
+    with pytest.raises(pgsession.OperationTimeout, match="; 257 sessions had been done before") as caught:
         await b.load_sessions(ids)
     assert caught.value.done == 257
     failing = psycopg.OperationalError("gone")

@@ -100,6 +100,50 @@ def opens(node: Any, token: Any) -> str:
     return str(state)
 
 
+class Hostile(str):
+    """Text whose methods are somebody else's."""
+
+    def fail(self, *arguments: object) -> Any:
+        raise RuntimeError("not to be asked")
+
+    __eq__ = __ne__ = __hash__ = __len__ = __str__ = __bool__ = encode = fail  # type: ignore[assignment]
+
+
+class Nothing:
+    """No text, whose methods are somebody else's."""
+
+    __eq__ = __ne__ = __hash__ = __len__ = __bool__ = Hostile.fail  # type: ignore[assignment]
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("not to be asked")
+
+
+def test_a_token_is_not_asked_what_it_is(node: Any) -> None:
+    """What comes from outside is a token that nobody signed, whatever its class says; an empty one is none at all."""
+    refused = node._refused_tokens
+    for token in (
+        Hostile("nothing"),
+        Hostile("x" * 88),
+        Nothing(),
+        b"nothing",
+        bytearray(b""),
+        7,
+        [],
+        1.5,
+        True,
+    ):
+        assert finished(node.open_token(token)).state == "forged"
+        assert finished(node.get_session_by_token(token)) is None
+        assert node.get_cached_session_by_token(token) is None
+        refused += 3
+        assert node._refused_tokens == refused
+    for token in (Hostile(""), "", None):
+        assert finished(node.open_token(token)).state == "forged"
+        assert node._refused_tokens == refused
+    assert finished(node.open_token(Hostile(f"{NEW}/5"))).state == "current"
+
+
 def test_the_states_of_a_token(node: Any) -> None:
     clock: Clock = node._cache.clock
     assert opens(node, f"{NEW}/5") == opens(node, f"{NEW}/1") == "current"

@@ -179,9 +179,35 @@ def test_what_a_codec_gives_is_checked_as_any_value(make_with: Callable[..., Ses
 
     session = make_with(Odd())
     for value, error in (("object", TypeError), ("keys", ValueError), ("nan", ValueError)):
-        with pytest.raises(error, match="attribute 'a'"):
+        with pytest.raises(
+            AttributeCodecError, match=r"attribute 'a': the codec's to_plain\(\) ret"
+        ) as failed:
             session["a"] = value
+        assert type(failed.value.__cause__) is error and str(failed.value).count("attribute") == 1
     assert not session.is_modified
+
+
+def test_a_codec_that_leaves_a_value_as_it_is_is_not_to_blame(make_with: Callable[..., Session]) -> None:
+    session = make_with(Tagged())
+    with pytest.raises(TypeError, match="attribute 'a': a value that JSON can hold is needed"):
+        session["a"] = object()
+    with pytest.raises(AttributeTooLargeError):
+        session["a"] = [WHEN] * 100
+
+
+def test_what_is_read_has_to_be_what_can_be_written(make_with: Callable[..., Session]) -> None:
+    """A value that a caller may change is compared at save with what it was."""
+
+    class OneWay(Codec):
+        def from_plain(self, value: object) -> object:
+            return object() if value == [1] else value
+
+    session = make_with(OneWay(), a=b"[1]", b=b"[2]")
+    with pytest.raises(
+        AttributeCodecError, match=r"attribute 'a': the codec's to_plain\(\) .* from_plain\(\)"
+    ):
+        session["a"]
+    assert session["b"] == [2] and session._changes() is None
 
 
 # ---- bytes ----
@@ -337,9 +363,9 @@ def test_a_codec_has_to_give_bytes(make_with: Callable[..., Session]) -> None:
         def open(self, session_id: UUID, key: str, data: bytes) -> Any:
             return data.decode()
 
-    with pytest.raises(TypeError, match=r"seal\(\) has to return bytes, not str"):
+    with pytest.raises(AttributeCodecError, match=r"'a': the codec's seal\(\) must return bytes, not str"):
         make_with(Text())["a"] = 1
-    with pytest.raises(TypeError, match=r"open\(\) has to return bytes, not str"):
+    with pytest.raises(AttributeCodecError, match=r"'a': the codec's open\(\) must return bytes, not str"):
         make_with(Text(), a=b'"YWI="')["a"]
 
 

@@ -225,7 +225,7 @@ def test_an_older_version_on_tables_that_a_newer_one_has_made(
         connection.execute(f"ALTER TABLE {schema}.sessions DISABLE TRIGGER USER")  # type: ignore[arg-type]
         said = older.init(dsn, schema)
         assert connection.execute(triggers).fetchall() == before  # type: ignore[arg-type]
-    assert "created 1 functions" in said
+    assert "created 1 function" in said
     assert f"ALTER TABLE {schema}.sessions ENABLE ALWAYS TRIGGER pgsession_2_note" in said
     assert "nothing to do: the schema is at version 2" in older.init(dsn, schema)
     assert Node(older, dsn, schema, []).end() == 0

@@ -154,7 +154,7 @@ def test_a_member_acts_for_the_owner(roles: Roles, dsn: str, schema: str) -> Non
         admin.execute(f"GRANT {roles.owner} TO {roles.operator}")  # type: ignore[arg-type]
         admin.execute(f"DROP FUNCTION {schema}.session_hold_1")  # type: ignore[arg-type]
     with psycopg.connect(roles.dsn("operator"), autocommit=True) as connection:
-        assert module.create(connection, schema) == ["created 1 functions"]
+        assert module.create(connection, schema) == ["created 1 function"]
         assert connection.execute("SELECT current_user").fetchone() == (roles.operator,)
         module.check(connection, Statements(schema))
     owners = (

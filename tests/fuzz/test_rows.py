@@ -211,7 +211,9 @@ def operations() -> list[Operation]:
     return [create, update, Delete(bytes(16))]
 
 
-statuses = st.sampled_from(["ok", "gone", "locked", "too_many", "session", "attributes", "OK", "later"])
+statuses = st.sampled_from(
+    ["ok", "gone", "taken", "locked", "too_many", "session", "attributes", "OK", "later"]
+)
 details = st.one_of(whole, st.lists(owners, max_size=2), st.sampled_from([None, "x", 6]))
 answers = st.builds(
     lambda number, status, rest, snapshot: f"[{number}, {json.dumps(status)}{rest}{snapshot}]",

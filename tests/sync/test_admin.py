@@ -35,6 +35,22 @@ def admin(dsn: str, config: pgsession.Config) -> pgsession.Admin:
     return pgsession.Admin(dsn, config)
 
 
+class Odd(int):
+    """A number that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "none"
+
+
+def test_a_limit_is_the_number_that_it_is(open_manager: OpenAsyncManager, admin: pgsession.Admin) -> None:
+    manager = open_manager(max_sessions=Odd(3))
+    create_many(manager, 3)
+    with manager.lock("a"), manager.lock("b", max_retries=Odd(1)):
+        assert len(admin.list_sessions(limit=Odd(2))) == 2
+        assert len(admin.list_locks(limit=Odd(1))) == 1
+    assert len(manager.list_user_sessions("u", limit=Odd(1))) == 1
+
+
 # -- what is seen ------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +206,7 @@ def test_a_broken_lock_is_lost_and_another_has_it(
 
 
 def test_the_nodes_go_on_after_the_secret_has_changed(
-    open_manager: OpenAsyncManager, admin: pgsession.Admin
+    open_manager: OpenAsyncManager, admin: pgsession.Admin, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = open_manager(), open_manager()
     session = a.create_session("u")
@@ -205,6 +221,7 @@ def test_the_nodes_go_on_after_the_secret_has_changed(
         )
 
     eventually(moved)
+    assert not [record for record in caplog.records if "lost its connection" in record.getMessage()]
     assert a.delete_session(session.id)
 
     def gone() -> bool:

@@ -167,7 +167,9 @@ def test_a_lock_that_is_lost(open_manager: OpenAsyncManager, tables: Tables) -> 
     assert [(event.kind, event.resource) for event in heard.events] == [("session_lock_lost", "rebuild")]
 
 
-def test_a_function_that_hangs_delays_nobody(dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_that_hangs_delays_nobody(
+    dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("pgsession._sync.runtime.REPORTING", BOUND)
     goes_on = threading.Event()
     called: list[AuditEvent] = []
@@ -195,6 +197,7 @@ def test_a_function_that_hangs_delays_nobody(dsn: str, schema: str, monkeypatch:
         manager.close(timeout=None)
         assert time.monotonic() - began < 3 * (BOUND + 1)
         assert audit.lost == 12_000 + 200 - 1
+        assert "on_audit_event was never called with 12,199 events" in caplog.text
         goes_on.set()
     assert len(called) == 1
 
@@ -205,7 +208,9 @@ def logins(manager: pgsession.SessionManager, count: int) -> None:
         assert manager.get_session(session.id) is not None
 
 
-def test_a_close_waits_for_what_waits(open_manager: OpenAsyncManager) -> None:
+def test_a_close_waits_for_what_waits(
+    open_manager: OpenAsyncManager, caplog: pytest.LogCaptureFixture
+) -> None:
     heard = Heard()
 
     def slow(event: AuditEvent) -> None:
@@ -216,7 +221,7 @@ def test_a_close_waits_for_what_waits(open_manager: OpenAsyncManager) -> None:
     for _ in range(100):
         manager._open_runtime().audit.ended("logout")
     manager.close()
-    assert len(heard.events) == 100
+    assert len(heard.events) == 100 and "on_audit_event" not in caplog.text
 
 
 def test_a_function_that_raises_is_logged_and_called_again(

@@ -313,10 +313,10 @@ def test_what_is_held_never_writes_into_another_users_session(open_nodes: Any, t
     for one, options in zip(held, checks, strict=False):
         one["n"] = "alice's"
         one.pop("k")
-        with pytest.raises(pgsession.SessionNotFoundError):
+        with pytest.raises(pgsession.SessionNotFoundError, match="was given to another user, or replaced"):
             nodes.b.update_session(one, **options)
         assert one.is_modified and one.user_id == "alice"
-    with pytest.raises(pgsession.SessionNotFoundError):
+    with pytest.raises(pgsession.SessionNotFoundError, match="was given to another user, or replaced"):
         nodes.b.update_session(held[4])
     assert held[4].user_id == "alice", "nor does it become bob's by an update that writes nothing"
     for bind in ({}, {"user_id": "alice"}):
@@ -347,7 +347,7 @@ def test_what_is_gone_is_not_rotated(open_nodes: Any) -> None:
     session = nodes.a.create_session()
     nodes.b.delete_session(session.id)
     for options in ({}, {"user_id": "ann"}):
-        with pytest.raises(pgsession.SessionNotFoundError):
+        with pytest.raises(pgsession.SessionNotFoundError, match="no live session"):
             nodes.a.rotate_session(session, **options)
     assert nodes.a.get_session(old.id, refresh=True) is not None, "nobody was evicted for nothing"
 

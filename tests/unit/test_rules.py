@@ -633,3 +633,64 @@ def test_an_id_is_the_text_it_is_whatever_its_class_prints() -> None:
     assert rules.identifier("user_id", Number.one) == "1"
     assert rules.identifier("user_id", Odd("ann")) == "ann"
     assert rules.attribute_key("key", Name.ann) == "ann"
+
+
+class OddNumber(int):
+    """A number that says something else of itself."""
+
+    def __str__(self) -> str:
+        return "none"
+
+    __repr__ = __format__ = __str__  # type: ignore[assignment]
+
+
+class Unlike(str):
+    """Text that is like nothing, and says something else of itself."""
+
+    def __str__(self) -> str:
+        return "none"
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        raise RuntimeError("not to be asked")
+
+    def encode(self, *_: Any) -> bytes:  # type: ignore[override]
+        return b"none"
+
+
+class UnlikeBytes(bytes):
+    """Bytes that say something else of themselves."""
+
+    def __bytes__(self) -> bytes:
+        return b"none"
+
+
+def test_what_a_rule_returns_is_plain() -> None:
+    """So is what goes to the database, whatever the class of an argument says of it."""
+    for plain, of in (
+        (rules.count("limit", OddNumber(5), 1), int),
+        (rules.microseconds("seconds", OddNumber(5)), int),
+        (rules.seconds("seconds", OddNumber(5)), float),
+        (rules.identifier("user_id", OddNumber(5)), str),
+        (rules.identifier("user_id", Unlike("u")), str),
+        (rules.choice("check", Unlike("session"), (None, "session")), str),
+        (rules.channel("channel", Unlike("c")), str),
+        (rules.payload("payload", Unlike("p")), str),
+        (rules.schema_name("schema", Unlike("s")), str),
+        (rules.role_names("roles", [Unlike("r")])[0], str),
+        (rules.octets("message", Unlike("m")), bytes),
+        (rules.octets("message", UnlikeBytes(b"m")), bytes),
+        (rules.conninfo("database", Unlike("host=h")), str),
+        (rules.session_id("id", Unlike(str(ID))), bytes),
+    ):
+        assert type(plain) is of and plain not in ("none", b"none")
+    assert rules.octets("message", Unlike("m")) == rules.octets("message", UnlikeBytes(b"m")) == b"m"
+
+
+def test_config_keeps_what_is_plain() -> None:
+    policy: Any = Unlike("evict")
+    config = pgsession.Config(max_sessions=OddNumber(3), schema_name=Unlike("s"), max_sessions_policy=policy)
+    assert type(config.max_sessions) is int and type(config.schema_name) is str
+    assert type(config.max_sessions_policy) is str

@@ -82,7 +82,7 @@ async def test_a_walk_tells_what_was_done_before_its_time_was_over(
     late = pgsession.OperationTimeout("late")
     answering(store, monkeypatch, (NEXT, 3, 1, A), (None, 0, 0, None), (NEXT, 2, 0, B), late)
     ended: list[bytes] = []
-    with pytest.raises(pgsession.OperationTimeout, match="but for 5 sessions") as raised:
+    with pytest.raises(pgsession.OperationTimeout, match="; 5 sessions had been done before") as raised:
         await store.delete_all(ended.extend)
     assert raised.value.done == 5 and ended == [A, B]
 

@@ -25,15 +25,34 @@ cdef int64_t NO_LIMIT = 0x7FFF_FFFF_FFFF_FFFFLL
 cdef bytes encoding_of(SessionState session, str key, object value):
     """Return the JSON of a value, not sealed; everything that cannot be stored raises here."""
     cdef Cache cache = cache_of(session)
-    if cache.has_codec:
-        value = to_plain(cache, key, value)
-    return encode(key, value, NO_LIMIT if cache.seals else cache.max_attribute_length)
+    cdef int64_t limit = NO_LIMIT if cache.seals else cache.max_attribute_length
+    if not cache.has_codec:
+        return encode(key, value, limit)
+    plain = to_plain(cache, key, value)
+    if plain is value:
+        return encode(key, value, limit)
+    try:
+        return encode(key, plain, limit)
+    except AttributeTooLargeError:
+        raise
+    except (TypeError, ValueError) as error:
+        reason = str(error).removeprefix(f"attribute {key!r}: ")
+        raise AttributeCodecError(key, f"the codec's to_plain() returned what cannot be stored: {reason}") from error
 
 
 cdef bytes comparable(SessionState session, str key, object value):
     """Return the JSON of a value, for comparing only: nothing is checked."""
     cdef Cache cache = cache_of(session)
-    return reencode(to_plain(cache, key, value) if cache.has_codec else value)
+    if not cache.has_codec:
+        return reencode(value)
+    plain = to_plain(cache, key, value)
+    try:
+        return reencode(plain)
+    except Exception as error:
+        raise AttributeCodecError(
+            key,
+            f"the codec's to_plain() makes no JSON of what its from_plain() returned: {type(error).__name__}",
+        ) from error
 
 
 cdef object to_plain(Cache cache, str key, object value):
@@ -66,7 +85,7 @@ cdef bytes sealed(SessionState session, Edit edit, bytes encoded):
         data = cache.codec.seal(uuid_of(record_of(session)), edit.key, encoded)
     except Exception as error:
         raise failed(edit.key, "seal", error) from error
-    check_bytes("seal", data)
+    check_bytes(edit.key, "seal", data)
     cdef bytes text = b'"' + b2a_base64(data, newline=False) + b'"'
     if PyBytes_GET_SIZE(text) > cache.max_attribute_length:
         raise AttributeTooLargeError(edit.key, PyBytes_GET_SIZE(text), cache.max_attribute_length)
@@ -89,7 +108,7 @@ cdef bytes opened(SessionState session, Record record, uint32_t place):
         data = cache.codec.open(uuid_of(record), key, data)
     except Exception as error:
         raise failed(key, "open", error) from error
-    check_bytes("open", data)
+    check_bytes(key, "open", data)
     return data
 
 
@@ -102,9 +121,9 @@ cdef bytes sealed_bytes(object text):
         return None
 
 
-cdef int check_bytes(str name, object data) except -1:
+cdef int check_bytes(str key, str name, object data) except -1:
     if type(data) is not bytes:
-        raise TypeError(f"codec: {name}() has to return bytes, not {type(data).__name__}")
+        raise AttributeCodecError(key, f"the codec's {name}() must return bytes, not {type(data).__name__}")
     return 0
 
 

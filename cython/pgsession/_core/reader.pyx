@@ -327,7 +327,13 @@ cdef object refuse(Base self, Verified verified, Claim *claim):
 cdef object refuse_forged(Base self, object token):
     """Return what a token opens that nobody here has signed; who has none, as a new visitor, has forged nothing."""
     count_miss(self._cache)
-    return self._opened(None, "forged") if token is None or token == "" else self._refuse_token("forged", None)
+    if isinstance(token, str):
+        token = str.__str__(token)      # a subclass may compare in a way of its own
+        if token:
+            return self._refuse_token("forged", None)
+    elif token is not None:
+        return self._refuse_token("forged", None)
+    return self._opened(None, "forged")
 
 
 cdef object cached_by_token(Base self, object token, bint touch):

@@ -66,7 +66,7 @@ class AsyncAdmin:
 
     def __init__(self, database: str | AsyncConnectionPool[Any], config: Config | None = None) -> None:
         if isinstance(database, str):
-            rules.conninfo("database", database)
+            database = rules.conninfo_text("database", database)
         else:
             rules.instance(
                 "database", database, AsyncConnectionPool, "a conninfo or a pool (AsyncConnectionPool)"
@@ -108,7 +108,7 @@ class AsyncAdmin:
         """
         choice = _choice(user_id, group_id, active_within, older_than)
         key = rules.optional_session_id("after", after)
-        rules.count("limit", limit, 1, _LONGEST_PAGE)
+        limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
         rules.boolean("with_values", with_values)
         behind = None if key is None else key.hex()
         script = self._sql.sessions(choice, self._inactivity, behind, limit, values=with_values)
@@ -182,7 +182,7 @@ class AsyncAdmin:
             limit: How many at most, from 1 to 1000.
         """
         behind = rules.optional_identifier("after", after)
-        rules.count("limit", limit, 1, _LONGEST_PAGE)
+        limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
         rows = _locks.decode(str((await self._read(self._sql.locks(behind, limit)))[0]))
         return [
             LockInfo(

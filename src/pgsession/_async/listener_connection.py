@@ -29,6 +29,7 @@ class AsyncListenerConnection:
     """
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        self.given_up = False  # by its owner, who wants another
         self._connection = connection
         self._libpq: PGconn = connection.pgconn
         self._arrived: deque[Any] = deque()

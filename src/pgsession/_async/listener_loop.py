@@ -142,6 +142,13 @@ class AsyncListenerLoop:
         """Return the connection that is not known to be lost, None without one."""
         return self._connection if self._owner == os.getpid() else None
 
+    def reconnect(self) -> None:
+        """Give up the present connection: it is not lost, and no operator has to know."""
+        connection = self.present()
+        if connection is not None:
+            connection.given_up = True
+            connection.abort()
+
     # -- what others ask for ---------------------------------------------------------------------------------
 
     async def listen(self, subscription: AsyncSubscription, timeout: float | None) -> None:
@@ -393,10 +400,13 @@ class AsyncListenerLoop:
             return await self._part(connection)
         for hook in list(self.lost_hooks):
             await self._call(hook)
-        expected = isinstance(error, (psycopg.Error, TimeoutError))
-        self._logger.warning(
-            "the listener lost its connection: %s", error, exc_info=None if expected else error
-        )
+        if connection is not None and connection.given_up:
+            self._logger.info("the listener has given up its connection, and makes another")
+        else:
+            expected = isinstance(error, (psycopg.Error, TimeoutError))
+            self._logger.warning(
+                "the listener lost its connection: %s", error, exc_info=None if expected else error
+            )
         await self._part(connection)
         if connection is not None:
             await self._deliver(connection)  # what it had heard before

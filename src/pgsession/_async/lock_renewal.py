@@ -11,6 +11,7 @@ import psycopg
 
 from pgsession._concurrency import AsyncBackgroundLoop, AsyncBackgroundTasks, AsyncEvent, left_until
 from pgsession._core.clock import Clock
+from pgsession._counted import counted
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.coherence import LockChanges
 from pgsession._short_names import shown
@@ -117,8 +118,8 @@ class AsyncLockRenewal:
             lock.end()
         if kept:
             self.logger.warning(
-                "%d locks could not be given back, and end after their lease time: %s",
-                len(kept),
+                "%s could not be given back, and will end after the lease time: %s",
+                counted(len(kept), "lock"),
                 ", ".join(map(shown, kept[:10])),
             )
 

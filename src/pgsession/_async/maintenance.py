@@ -10,6 +10,7 @@ import psycopg
 
 from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, AsyncMutex, async_pause, left_until
 from pgsession._core.cache import Cache
+from pgsession._counted import counted
 from pgsession._database.statements import NIL
 from pgsession._protocol.audit_log import AuditLog
 from pgsession.errors import OperationTimeout, PgSessionError
@@ -103,7 +104,9 @@ class AsyncMaintenance:
                     self._cache.restore_accesses(accesses)
                     self.failed_access_batches += 1
                     self._logger.warning(
-                        "%d last accesses could not be written yet: %s", len(accesses), error
+                        "%s could not be written yet: %s",
+                        counted(len(accesses), "last access", "last accesses"),
+                        error,
                     )
                     return False
                 except BaseException:
@@ -144,7 +147,7 @@ class AsyncMaintenance:
                     if what == "expired":
                         after = NIL if removed >= STEP else None
         except OperationTimeout as error:
-            raise OperationTimeout(f"{error}, but for {deleted} sessions", done=deleted) from error
+            raise error._after(deleted) from error
         return deleted
 
     async def clean_up(self) -> bool:

@@ -36,6 +36,7 @@ from pgsession._core.reader import AsyncReader
 from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
+from pgsession._counted import counted
 from pgsession._protocol import events, rules
 from pgsession._protocol.coherence import Coherence, Fill, satisfies
 from pgsession._protocol.operations import (
@@ -79,8 +80,8 @@ AnyId = TypeVar("AnyId", bound=UUID | str | bytes)
 Check = Literal["session", "attributes"]
 Change = Callable[[Session], Awaitable[object] | object]
 
-_CHECKS = (None, "session", "attributes")
-_IF_EXISTS = ("error", "return", "replace")
+_CHECKS: tuple[Check | None, ...] = (None, "session", "attributes")
+_IF_EXISTS: tuple[IfExists, ...] = ("error", "return", "replace")
 _LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _LONGEST_LIST = 1000  # sessions in one page
 
@@ -123,7 +124,7 @@ class AsyncSessionManager(AsyncReader):
         signer: Signer | None = None,
     ) -> None:
         if isinstance(database, str) or callable(database):
-            rules.conninfo("database", database)
+            database = rules.conninfo("database", database)
         else:
             rules.instance(
                 "database",
@@ -186,7 +187,7 @@ class AsyncSessionManager(AsyncReader):
         return AsyncBackgroundTasks(self._logger, most=theirs or self._config.pool_max_size)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state}, {len(self._cache)} sessions in memory>"
+        return f"<{type(self).__name__} {self._state}, {counted(len(self._cache), 'session')} in memory>"
 
     # Opening and closing
 
@@ -553,7 +554,7 @@ class AsyncSessionManager(AsyncReader):
         if ends is None:
             ends = self._clock.database_now() + microseconds_of(config.session_expiration)
         chosen = rules.optional_session_id("session_id", session_id)
-        rules.choice("if_exists", if_exists, _IF_EXISTS)
+        if_exists = rules.choice("if_exists", if_exists, _IF_EXISTS)
         if chosen is None and if_exists != "error":
             raise ValueError(f"if_exists: must be 'error' where no session_id is given, not {if_exists!r}")
         key = uuid.uuid4().bytes if chosen is None else chosen
@@ -707,7 +708,7 @@ class AsyncSessionManager(AsyncReader):
     ) -> Session:
         """Save changes; rotate the session where a user or a `grace`, in microseconds, is given."""
         rules.instance("session", session, Session, "a Session")
-        rules.choice("check", check, _CHECKS)
+        check = rules.choice("check", check, _CHECKS)
         if include_inactivity is not None:
             rules.boolean("include_inactivity", include_inactivity)
         ends = rules.expiry(self._clock, expires_at, expires_in)
@@ -765,7 +766,7 @@ class AsyncSessionManager(AsyncReader):
         based_on = session._record
         record = await self._fetch(runtime, based_on.key, True, 0, deadline)
         if record is None or based_on.owner_since != record.owner_since:
-            raise SessionNotFoundError(session.id)
+            raise SessionNotFoundError(session.id, taken=record is not None)
         moved = (record.incarnation, record.version) != (based_on.incarnation, based_on.version)
         if check == "session" and moved:
             conflict = SessionVersionConflict(session.id, based_on.version, record.version)
@@ -804,8 +805,8 @@ class AsyncSessionManager(AsyncReader):
         """
         key = rules.session_id("session_id", session_id)
         rules.function("change", change)
-        rules.choice("check", check, _CHECKS)
-        rules.count("retries", retries, 0)
+        check = rules.choice("check", check, _CHECKS)
+        retries = rules.count("retries", retries, 0)
         deadline = (await self._ready()).store.deadline()
         attempt = partial(self._modify, key, change, deadline, check, options)
         return await self._conflict_retry.run(key, attempt, retries, deadline)
@@ -955,7 +956,7 @@ class AsyncSessionManager(AsyncReader):
         self, subject: Literal["user", "group"], name: str, limit: int, after: Session | SessionId | None
     ) -> list[Session]:
         """Return a page with what this node knows of each session's last access. Listing does not fill the cache."""
-        rules.count("limit", limit, 1, _LONGEST_LIST)
+        limit = rules.count("limit", limit, 1, _LONGEST_LIST)
         key = None if isinstance(after, Session) else rules.optional_session_id("after", after)
         store = (await self._ready()).store
         deadline = store.deadline()
@@ -1143,7 +1144,7 @@ class AsyncSessionManager(AsyncReader):
                 f"heartbeat_interval: must be less than lease_time ({lease_time}), not {heartbeat_interval}"
             )
         if max_retries is not None:
-            rules.count("max_retries", max_retries, 0)
+            max_retries = rules.count("max_retries", max_retries, 0)
         delay = rules.seconds("retry_delay", retry_delay)
         self._check_can_open()
         return AsyncLock(

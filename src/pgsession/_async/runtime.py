@@ -266,6 +266,7 @@ class AsyncRuntime:
         self.home.at_exit(self.cut)
         self._audit_thread.end()
         self._audit_thread.wait(left_until(deadline))
+        self._audit_thread.give_up()
 
     def finish(self) -> None:
         """Do what is possible without the event loop: write noted accesses, and close the connections."""

@@ -430,9 +430,7 @@ class AsyncStore:
             try:
                 last, done, passed, ended, *_ = await self._run_between_others(step)
             except OperationTimeout as error:
-                raise OperationTimeout(
-                    f"{error}, but for {before + changed} sessions", done=before + changed
-                ) from error
+                raise error._after(before + changed) from error
             on_done(_unpacked(ended))
             after = None if last is None else last.hex
             changed += int(done)

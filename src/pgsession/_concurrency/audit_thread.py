@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from pgsession._counted import counted
 from pgsession._protocol.audit_log import AuditLog
 from pgsession.audit import AuditEvent
 
@@ -80,9 +81,14 @@ class AuditThread:
             self._ended.wait(seconds)
 
     def give_up(self) -> None:
-        """Report nothing more; what waits is lost."""
+        """Report nothing more; what waits is lost, and it is said how many were, for nobody can ask any more."""
         self.end()
         self._log.give_up()
+        if self._log.lost:
+            self._logger.warning(
+                "on_audit_event was never called with %s: too many waited, or it took too long at the end",
+                counted(self._log.lost, "event"),
+            )
 
     def _run(self) -> None:
         assert self._function is not None
@@ -117,8 +123,8 @@ class AuditThread:
             self._unlogged += 1
             return
         self._logger.error(
-            "on_audit_event raised an error, as it has %d times since the last such line",
-            self._unlogged,
+            "on_audit_event raised an error%s",
+            f", and {counted(self._unlogged, 'other')} since the last such line" if self._unlogged else "",
             exc_info=error,
         )
         self._logged_at, self._unlogged = now, 0

@@ -91,12 +91,12 @@ the order in which they were given:
      "written": [i, ...] updates that were made, "versions": [version, ...] of these, "updated_at": us, theirs (and their access),
      "snapshots": [[i, "snapshot"], ...] of those of these whose version before was not base_version, or which
                   were based on another incarnation (a check refuses those), or that rotate,
-     "refused": [[i, "gone"] | [i, "locked"] | [i, "too_many"] | [i, "session", current_version]
+     "refused": [[i, "gone"] | [i, "taken"] | [i, "locked"] | [i, "too_many"] | [i, "session", current_version]
                  | [i, "attributes", [key, ...]], ...],
      "displaced": [id, ...], the sessions that made room for those given to another user,
      "delete": [[i, "ok", user, group] | [i, "gone"] | [i, "locked"], ...]}
-in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive, and for an
-update that the session was another owner's when it was read. A create is
+in any order within a list; what a batch has no operation for is missing. "gone" includes expired and inactive. "taken" is an
+update of what was read when the session was another owner's: another user has it since, or it was replaced. A create is
 "locked" if another login of its user's bucket is under way (with `wait` it waits for that), or if what it would evict is
 all being written to at this moment; and one with a chosen id, if somebody else deletes or replaces that session. Creates
 are not announced (nobody can know their id yet), but for those with chosen ids; evictions are.

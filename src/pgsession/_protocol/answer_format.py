@@ -26,7 +26,7 @@ class TurnedAway(Answer, array_like=True):
 class Refusal(Answer, array_like=True):
     """Says why an update was not done."""
 
-    status: Literal["gone", "session", "attributes", "too_many", "locked"]
+    status: Literal["gone", "taken", "session", "attributes", "too_many", "locked"]
     detail: Bigint | list[str] = 0
 
     @property

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
+from pgsession._counted import counted
 from pgsession._protocol import events
 from pgsession._protocol.acknowledgements import SERVES_UNHEARD
 from pgsession._protocol.database_clock import Offset
@@ -528,9 +529,9 @@ class Coherence:
         if self._complained is None or now - self._complained >= _SECONDS_A_COMPLAINT * 1_000_000:
             self._complained = now
             self._logger.warning(
-                "%d unreadable notifications so far, from a newer version of pgsession perhaps: each empties the "
-                "cache, unless it is about locks",
-                self._counters.malformed_events,
+                "%s so far, from a newer version of pgsession perhaps: each empties the cache, but those about "
+                "locks",
+                counted(self._counters.malformed_events, "unreadable notification"),
             )
 
     def _apply(self, item: events.Item) -> None:

@@ -298,7 +298,7 @@ class Update(Operation):
             if rotation is None or rotation.user is None or rotation.room is None:
                 raise LookupError("an update that gives no user a session is answered 'too_many'")
             return TooManySessionsError(str(rotation.user[0]), rotation.room.limit)
-        return SessionNotFoundError(session_id)
+        return SessionNotFoundError(session_id, taken=answer.status == "taken")
 
     def saved(self, version: int, updated_at: int) -> Record:
         """Return the new record of an update whose caller's copy was the newest version, and of this incarnation.

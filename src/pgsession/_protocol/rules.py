@@ -8,7 +8,7 @@ words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -58,6 +58,7 @@ LEAST_IDLE_TIMEOUT = 1_000_000  # microseconds
 _QUOTE = "$pgsession$"  # around the bodies of our functions
 
 _T = TypeVar("_T")
+_Choice = TypeVar("_Choice", bound=str | None)
 
 
 # ---- ids and keys ----
@@ -174,24 +175,27 @@ def payload(name: str, value: object) -> str:
 def octets(name: str, value: object) -> bytes:
     """Return bytes, or a str as its UTF-8."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
+        return memoryview(value).tobytes()  # whatever a subclass says of itself
     if not isinstance(value, str):
         raise TypeError(f"{name}: bytes or a str is needed, not {type(value).__name__}")
     try:
-        return value.encode()
+        return str.encode(value)
     except UnicodeEncodeError:  # it holds the text
         pass
     raise ValueError(f"{name}: must not contain lone surrogates, which UTF-8 cannot carry")
 
 
-def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
-    """Refuse a value that is not among the allowed ones."""
-    if (value is None or isinstance(value, str)) and value in allowed:
-        return
+def choice(name: str, value: object, allowed: tuple[_Choice, ...]) -> _Choice:
+    """Return the one of the allowed values that this is; refuse any other."""
+    plain = str.__str__(value) if isinstance(value, str) else value
+    if plain is None or isinstance(plain, str):
+        for one in allowed:
+            if plain == one:
+                return one
     words = ", ".join(map(repr, allowed))
-    if not isinstance(value, str) and not (value is None and None in allowed):
+    if not isinstance(plain, str):
         raise TypeError(f"{name}: one of {words} is needed, not {type(value).__name__}")
-    raise ValueError(f"{name}: must be one of {words}, not {value!r}")
+    raise ValueError(f"{name}: must be one of {words}, not {plain!r}")
 
 
 def mapping(name: str, value: object) -> Mapping[Any, Any]:
@@ -199,17 +203,18 @@ def mapping(name: str, value: object) -> Mapping[Any, Any]:
     return instance(name, value, Mapping, "a mapping")  # type: ignore[type-abstract]
 
 
-def conninfo(name: str, value: object) -> None:
-    """Refuse what is neither a conninfo nor a function that returns one."""
+def conninfo(name: str, value: str | Callable[[], _T]) -> str | Callable[[], _T]:
+    """Return a conninfo, or a function that returns one."""
     if isinstance(value, str):
-        check_text(name, value, 0, LONGEST_TEXT)
-    elif not callable(value):
+        return conninfo_text(name, value)
+    if not callable(value):
         raise TypeError(f"{name}: a str or a function that returns one is needed, not {type(value).__name__}")
+    return value
 
 
-def conninfo_text(name: str, value: object) -> str:
-    """Return the text that a function has returned as a conninfo."""
-    return check_text(name, value, 1, LONGEST_TEXT)
+def conninfo_text(name: str, value: object, least: int = 0) -> str:
+    """Return the text of a conninfo; libpq takes an empty one for its own defaults."""
+    return check_text(name, value, least, LONGEST_TEXT)
 
 
 def instance(name: str, value: object, kind: type[_T], words: str) -> _T:

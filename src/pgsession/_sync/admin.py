@@ -68,7 +68,7 @@ class Admin:
 
     def __init__(self, database: str | ConnectionPool[Any], config: Config | None = None) -> None:
         if isinstance(database, str):
-            rules.conninfo("database", database)
+            database = rules.conninfo_text("database", database)
         else:
             rules.instance("database", database, ConnectionPool, "a conninfo or a pool (ConnectionPool)")
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
@@ -108,7 +108,7 @@ class Admin:
         """
         choice = _choice(user_id, group_id, active_within, older_than)
         key = rules.optional_session_id("after", after)
-        rules.count("limit", limit, 1, _LONGEST_PAGE)
+        limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
         rules.boolean("with_values", with_values)
         behind = None if key is None else key.hex()
         script = self._sql.sessions(choice, self._inactivity, behind, limit, values=with_values)
@@ -180,7 +180,7 @@ class Admin:
             limit: How many at most, from 1 to 1000.
         """
         behind = rules.optional_identifier("after", after)
-        rules.count("limit", limit, 1, _LONGEST_PAGE)
+        limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
         rows = _locks.decode(str((self._read(self._sql.locks(behind, limit)))[0]))
         return [
             LockInfo(

@@ -114,7 +114,7 @@ def _checked(text: object) -> str:
     if inspect.iscoroutine(text):
         text.close()
     try:
-        checked = rules.conninfo_text("its result", text)
+        checked = rules.conninfo_text("its result", text, least=1)
         conninfo_to_dict(checked)
     except (TypeError, ValueError) as error:
         reason = str(error)

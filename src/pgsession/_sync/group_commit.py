@@ -17,6 +17,7 @@ from psycopg import errors as pg
 
 from pgsession._concurrency import Combiner, SharedFuture, left_until
 from pgsession._core.record import Record
+from pgsession._counted import counted
 from pgsession._database.connections import leads_elsewhere
 from pgsession._protocol import events
 from pgsession._protocol.answers import Settled
@@ -289,7 +290,9 @@ class GroupCommit:
                 self._not_sent(batch.operations)
                 if not isinstance(error, _TRANSIENT) or attempt + 1 == ATTEMPTS:
                     raise
-                self._logger.info("a batch of %d writes is tried again: %s", len(batch.operations), error)
+                self._logger.info(
+                    "a batch of %s is tried again: %s", counted(len(batch.operations), "write"), error
+                )
         raise AssertionError("unreachable")
 
     def _settle(self, batch: Batch, answer: str) -> None:

@@ -55,8 +55,8 @@ class Listener:
         reconnect_delay: float = 2,
         logger: logging.Logger = LOGGER,
     ) -> None:
-        rules.conninfo("conninfo", conninfo)
-        rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
+        conninfo = rules.conninfo("conninfo", conninfo)
+        connect_timeout = rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
         rules.instance("logger", logger, logging.Logger, "a logging.Logger")
         self._loop = ListenerLoop(
             conninfo,
@@ -272,9 +272,7 @@ class Listener:
 
     def reconnect(self) -> None:
         """Give up the present connection, at once and whatever state it is in; the background loop makes a new one."""
-        connection = self._loop.present()
-        if connection is not None:
-            connection.abort()
+        self._loop.reconnect()
 
     def add_lost_hook(self, hook: Callable[[], object]) -> None:
         """Have a plain function called the moment the connection is known to be lost, before anything else happens.

@@ -31,6 +31,7 @@ class ListenerConnection:
     """
 
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self.given_up = False  # by its owner, who wants another
         self._connection = connection
         self._libpq: PGconn = connection.pgconn
         self._arrived: deque[Any] = deque()

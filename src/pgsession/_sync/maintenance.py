@@ -12,6 +12,7 @@ import psycopg
 
 from pgsession._concurrency import BackgroundLoop, Event, Mutex, left_until, pause
 from pgsession._core.cache import Cache
+from pgsession._counted import counted
 from pgsession._database.statements import NIL
 from pgsession._protocol.audit_log import AuditLog
 from pgsession.errors import OperationTimeout, PgSessionError
@@ -105,7 +106,9 @@ class Maintenance:
                     self._cache.restore_accesses(accesses)
                     self.failed_access_batches += 1
                     self._logger.warning(
-                        "%d last accesses could not be written yet: %s", len(accesses), error
+                        "%s could not be written yet: %s",
+                        counted(len(accesses), "last access", "last accesses"),
+                        error,
                     )
                     return False
                 except BaseException:
@@ -146,7 +149,7 @@ class Maintenance:
                     if what == "expired":
                         after = NIL if removed >= STEP else None
         except OperationTimeout as error:
-            raise OperationTimeout(f"{error}, but for {deleted} sessions", done=deleted) from error
+            raise error._after(deleted) from error
         return deleted
 
     def clean_up(self) -> bool:

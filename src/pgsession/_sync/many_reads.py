@@ -61,7 +61,7 @@ class ManyReads:
                 if not isinstance(error, OperationTimeout):
                     raise
                 done = before + len(found)
-                raise OperationTimeout(f"{error}, but for {done} sessions", done=done) from error
+                raise error._after(done) from error
         return found
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, Record]:

@@ -18,7 +18,7 @@ BEGIN
     WITH h AS MATERIALIZED (SELECT i.incarnation, {channel_name(i.secret, 'events'::bytea)} AS events FROM {incarnation} i WHERE {valid(i)}),
     j AS MATERIALIZED (
         SELECT k.i, k.base, k.known, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
-               CASE WHEN NOT {live(s, k.moment, idle)} OR k.owned_since <> s.owner_since THEN '"gone"' WHEN k.flags & {check_session} <> 0
+               CASE WHEN NOT {live(s, k.moment, idle)} THEN '"gone"' WHEN k.owned_since <> s.owner_since THEN '"taken"' WHEN k.flags & {check_session} <> 0
                     AND (NOT k.known OR k.base <> s.version) THEN concat('"session",', s.version) ELSE barred->>(k.i::text) END AS verdict,
                k.flags & {notify} <> 0
                OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
@@ -49,7 +49,7 @@ BEGIN
             SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
     ), r AS MATERIALIZED (
         SELECT array_agg(j.i) AS refusals, string_agg(concat('[', j.i, ',', j.verdict, ']'), ',') AS refused,
-               array_agg({changed(j.id, j.version)}) FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict <> '"gone"') AS told
+               array_agg({changed(j.id, j.version)}) FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict NOT IN ('"gone"', '"taken"')) AS told
         FROM j WHERE j.verdict IS NOT NULL
     )
     SELECT array_agg(u.i), array_agg(u.version), array_agg(u.i) FILTER (WHERE NOT u.known OR u.base <> u.version - 1), max(u.moment),
