@@ -38,17 +38,21 @@ class AsgiSession(WebSession):
     """The session of a request or WebSocket, as `scope["session"]` has it: see `pgsession.web.WebSession`."""
 
     _save: Callable[[AsgiSession], Awaitable[None]]
+    _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
 
     async def save(self) -> None:
         """Save what was changed so far. The middleware does so when the response begins, or a WebSocket ends.
 
-        Call it after that: in a background task, in the body of a stream, in the middle of a WebSocket.
+        Call it after that: in a background task, in the body of a stream, in the middle of a WebSocket. And in a
+        handler that is to know of an error, such as `TooManySessionsError`.
 
         Raises:
             SessionConflict: Another request was faster.
             RuntimeError: It would be a new one, and the response has begun.
         """
+        self._failed = True
         await self._save(self)
+        self._failed = False
 
 
 class SessionMiddleware:
@@ -108,21 +112,24 @@ class SessionMiddleware:
     # One request or WebSocket
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tried = saved = started = False
+        started = refused = False
 
         async def send_saved(message: Message) -> None:
-            nonlocal tried, saved, started
+            nonlocal started, refused
+            if refused:
+                return
             if not started and message["type"] in _BEGINNINGS:
-                if not tried:  # once: what is sent where that has failed is the application's answer to it
-                    tried = True
-                    await session.save()
-                    saved = True
+                try:
+                    if not session._failed:
+                        await session.save()
+                except (
+                    SessionConflict
+                ):  # not raised: frameworks take a response that they begin to send for begun
+                    refused = True
+                    await _refuse(scope, send)
+                    return
                 await self._release(session)
-                headers = list(message.get("headers", ()))
-                vary = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
-                for name, text in self._rules.headers(session, vary):
-                    headers.append((name.lower().encode(), text.encode("latin-1")))
-                message = {**message, "headers": headers}
+                message = {**message, "headers": self._with_ours(message.get("headers", ()), session)}
                 started = True
             await send(message)
 
@@ -135,7 +142,9 @@ class SessionMiddleware:
         try:
             await self.app(scope, receive, send_saved)
             if scope["type"] == "websocket" and session.modified and not session.new:
-                await session.save()
+                # It ends as its client goes, and some servers cancel it then.
+                with anyio.CancelScope(shield=True):
+                    await session.save()
         except SessionConflict:
             if started:
                 raise
@@ -143,11 +152,19 @@ class SessionMiddleware:
             return
         finally:
             await self._release(session)
-        if saved and session.modified:
+        if started and session.modified and not session._failed:
             _logger.warning(
                 "a session was changed after its response had begun, and the change is lost: "
                 "call `await session.save()` after it"
             )
+
+    def _with_ours(
+        self, headers: Iterable[tuple[bytes, bytes]], session: AsgiSession
+    ) -> list[tuple[bytes, bytes]]:
+        headers = list(headers)
+        vary = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
+        ours = self._rules.headers(session, vary)
+        return headers + [(name.lower().encode(), value.encode("latin-1")) for name, value in ours]
 
     async def _session(self, scope: Scope) -> AsgiSession:
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
