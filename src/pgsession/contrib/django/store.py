@@ -23,7 +23,7 @@ from pgsession import (
     TooManySessionsError,
 )
 from pgsession.contrib.django.manager import open_manager, opened
-from pgsession.contrib.django.turns import wait_for_turn
+from pgsession.contrib.django.turns import end_turns, wait_for_turn
 from pgsession.contrib.django.values import Values, are_alike, name_of
 
 __all__ = ["SessionStore"]
@@ -50,6 +50,7 @@ class SessionStore(SessionBase):
         self._stored: Session | None = None  # what the values were read from
         self._is_superseded = False
         self._leave_cookie = False
+        self._is_answered = False
         super().__init__(session_key)
         self._values = Values(self.serializer)
 
@@ -94,7 +95,13 @@ class SessionStore(SessionBase):
         return cast("dict[str, object] | None", self.__dict__.get("_session_cache"))
 
     def is_empty(self) -> bool:
-        """Return True where the browser needs no cookie; with one that it has, it is deleted then."""
+        """Return True where the browser needs no cookie; with one that it has, it is deleted then.
+
+        Django asks this when the response is made: what it does after that is to save, where there is something.
+        """
+        self._is_answered = True
+        if not (settings.SESSION_SAVE_EVERY_REQUEST or self.modified):
+            end_turns()
         if settings.SESSION_SAVE_EVERY_REQUEST:
             self._get_session()  # else one that has ended would be saved as a new one
         elif self._leave_cookie and not self._values_in_memory():
@@ -156,6 +163,13 @@ class SessionStore(SessionBase):
             UpdateError: It was ended, or given another key, by another request; or the user has too many sessions.
             SessionInterrupted: Another request has changed the same values, and `on_conflict` is "fail".
         """
+        try:
+            self._save(must_create)
+        finally:
+            if self._is_answered:
+                end_turns()
+
+    def _save(self, must_create: bool) -> None:
         if self.session_key is None:
             return self.create()
         values = self._get_session(no_load=must_create)

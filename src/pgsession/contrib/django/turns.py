@@ -1,7 +1,8 @@
 """The requests of a session take turns where `on_conflict` is "serial", over all processes.
 
-A request has its turn from its first look at the session until Django tells that it is finished. Outside of requests,
-as in a shell or in a test that looks into a client's session, nobody waits, since nobody would tell that it is over.
+A request has its turn from its first look at the session until its response is made, or else until Django tells that it
+is finished. Outside of requests, as in a shell or in a test that looks into a client's session, nobody waits, since
+nobody would tell that it is over.
 """
 
 from __future__ import annotations
@@ -58,6 +59,19 @@ def wait_for_turn(manager: SessionManager, session_id: UUID, timeout: timedelta 
     return True
 
 
+def end_turns() -> None:
+    """End the turns of the request that is handled here."""
+    turns = _turns()
+    while turns:
+        lock = turns.popitem()[1]
+        try:
+            lock.release()
+        except LockError:
+            pass  # it ended with its session
+        except (Error, PgSessionError) as error:
+            _logger.warning("a request's turn ends only after its lease time: %s", error)
+
+
 def _turns() -> _Turns | None:
     context = SyncToAsync.thread_sensitive_context.get(None)
     return _of_wsgi.get() if context is None else _of_asgi.setdefault(context, {})
@@ -69,16 +83,8 @@ def _begin(**_: object) -> None:
 
 
 def _end(**_: object) -> None:
-    """End the turns of the request that is finished."""
-    turns = _turns()
-    while turns:
-        lock = turns.popitem()[1]
-        try:
-            lock.release()
-        except LockError:
-            pass  # it ended with its session
-        except (Error, PgSessionError) as error:
-            _logger.warning("a request's turn ends only after its lease time: %s", error)
+    """End what a request has left, such as one that has failed."""
+    end_turns()
     _of_wsgi.set(None)
 
 
