@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.test import Client, TestCase
 
 from pgsession.contrib.django import SessionStore, session_manager
@@ -36,6 +35,8 @@ def in_transaction(tables: Tables) -> Iterator[None]:
 @pytest.fixture
 def staff(in_transaction: None) -> Callable[..., Client]:
     """`staff("view_livesession")`: a browser of one who works there and has these permissions."""
+
+    from django.contrib.auth.models import Permission
 
     def make(*permissions: str) -> Client:
         user: Any = get_user_model().objects.create_user(

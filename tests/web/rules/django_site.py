@@ -198,6 +198,10 @@ def serve(server: str) -> None:
 
 
 def serve_by_gunicorn(listening: socket.socket, kind: str, preload: str = "") -> None:
+    if kind == "gevent" and preload:  # as gunicorn's configuration has to, before anything else is loaded
+        from gevent import monkey
+
+        monkey.patch_all()
     from gunicorn.app.base import BaseApplication
 
     class Server(BaseApplication):  # type: ignore[misc]
