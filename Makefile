@@ -16,7 +16,7 @@ CORE = $(wildcard cython/pgsession/_core/*.pyx cython/pgsession/_core/*.pxd cyth
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo test check check-hot docs bench chaos fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo test check check-hot docs bench chaos web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,9 @@ bench: $(DONE)/bench build ## compare with what else a service would use, as a t
 chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server
 	$(PY) -m tests.simulation --seeds $(SEEDS)
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
+
+web-matrix: build ## the rules of web sessions on every server; ARGS="-k uvicorn" for some
+	PGSESSION_WEB_MATRIX=1 $(PY) -m pytest tests/web/rules $(ARGS)
 
 fuzz: build ## SECONDS=60 of keys, notifications, tokens and rows as nobody should send them
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(ARGS)

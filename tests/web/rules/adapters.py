@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -17,4 +18,25 @@ def asgi() -> Adapter:
     return asgi
 
 
-ADAPTERS: dict[str, Callable[[], Adapter]] = {"asgi": asgi}
+def django(server: str = "gthread") -> Adapter:
+    for name in ("django", "gevent" if "gevent" in server else "gunicorn"):
+        pytest.importorskip(name)
+    from tests.web.rules.django_site import django
+
+    return partial(django, server=server)
+
+
+ADAPTERS: dict[str, Callable[[], Adapter]] = {"asgi": asgi, "django": django}
+# For `make web-matrix`: on the other servers.
+MATRIX: dict[str, Callable[[], Adapter]] = {
+    f"django on {server}": partial(django, server)
+    for server in (
+        "sync",
+        "sync preload",
+        "gthread preload",
+        "gevent",
+        "gevent preload",
+        "uvicorn",
+        "runserver",
+    )
+}

@@ -96,6 +96,7 @@ def make_app(place: Place, setting: str) -> Starlette:
 class AsgiSite:
     cookie_name = "__Host-session"
     conflict_status = 409
+    dropped_status = 200
     lacks: frozenset[str] = frozenset()
 
     def __init__(self, ports: list[list[int]]) -> None:

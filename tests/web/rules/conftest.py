@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
 import pgsession
-from tests.web.rules.adapters import ADAPTERS
+from tests.web.rules.adapters import ADAPTERS, MATRIX
 from tests.web.rules.contract import Browser, Meeting, Place, Site
 
+SITES = MATRIX if os.environ.get("PGSESSION_WEB_MATRIX") else ADAPTERS
 
-@pytest.fixture(scope="module", params=list(ADAPTERS))
+
+@pytest.fixture(scope="module", params=list(SITES))
 def site(
     request: pytest.FixtureRequest, dsn: str, config: pgsession.Config, manager: pgsession.SessionManager
 ) -> Iterator[Site]:
     """The manager has made the tables."""
-    adapter = ADAPTERS[request.param]()
+    adapter = SITES[request.param]()
     with adapter(Place(dsn, config.schema_name)) as running:
         yield running
 

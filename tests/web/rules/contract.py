@@ -24,7 +24,8 @@ An action is a list: a name and its arguments.
     ["flashes"]                 the messages, once
     ["meet", port]              `meet(port)` below: waits until the test lets it go on
 
-Sites whose framework does not offer an action name it in `lacks`; the tests that need it are skipped.
+Sites whose framework does not offer an action name it in `lacks`; the tests that need it are skipped. So are those of
+`log_in again`, by which who is logged in gets a new token, and of `renew`, by which a session that is only read is.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class Site(Protocol):
     @property
     def conflict_status(self) -> int:
         """What a request gets that another one was faster than."""
+
+    @property
+    def dropped_status(self) -> int:
+        """What a request gets whose changes are dropped, since it came with an older token."""
 
     @property
     def lacks(self) -> frozenset[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, cast
+from datetime import timedelta
+from typing import Any, NamedTuple, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -12,12 +13,10 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgsession import Config, ConfigError, Signer
-from pgsession.web import derive_key
+from pgsession.web import OnConflict, SessionRules, derive_key
 
-OnConflict = Literal["merge", "fail", "serial"]
 Database = str | Callable[[], str]
 
-_ON_CONFLICT = ("merge", "fail", "serial")
 _NOT_FOR_LIBPQ = ("assume_role", "isolation_level", "pool", "server_side_binding")
 _LOCAL = ("", "localhost", "127.0.0.1", "::1")
 
@@ -30,13 +29,15 @@ class Configuration(NamedTuple):
     Attributes:
         database: Where the sessions are.
         config: How the manager works.
-        on_conflict: What happens where two requests of a session change the same value.
+        on_conflict: What becomes of the changes of requests that overlap.
+        serial_timeout: With "serial", for how long a request waits for those before it.
         include_inactivity: True where sessions also end by inactivity, since the project says after how long.
     """
 
     database: Database
     config: Config
     on_conflict: OnConflict
+    serial_timeout: timedelta | float
     include_inactivity: bool
 
 
@@ -48,17 +49,15 @@ def read() -> Configuration:
     """
     fields = dict(_given())
     on_conflict = fields.pop("on_conflict", "merge")
-    if on_conflict not in _ON_CONFLICT:
-        raise ImproperlyConfigured(
-            f'PGSESSION["on_conflict"]: must be one of {", ".join(map(repr, _ON_CONFLICT))}, not {on_conflict!r}'
-        )
     database = fields.pop("database", None)
+    serial_timeout = fields.pop("serial_timeout", 30)
     try:
+        SessionRules(on_conflict=on_conflict, serial_timeout=serial_timeout)
         config = Config(**fields)
     except ConfigError as error:
         raise ImproperlyConfigured(f"PGSESSION: {error}") from None
     return Configuration(
-        conninfo_of(database), config, cast("OnConflict", on_conflict), "inactivity_duration" in fields
+        conninfo_of(database), config, on_conflict, serial_timeout, "inactivity_duration" in fields
     )
 
 

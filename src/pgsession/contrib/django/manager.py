@@ -28,7 +28,9 @@ class Opened(NamedTuple):
 
 
 _opened: Opened | None = None
-_opening = threading.Lock()
+# By process, and made when it is needed: one that a fork inherits may be taken for ever, and one that was made before
+# gevent has replaced what threads are would block all greenlets.
+_opening: dict[int, threading.Lock] = {}
 
 
 def session_manager() -> SessionManager:
@@ -51,7 +53,7 @@ def opened() -> Opened | None:
 def open_manager() -> Opened:
     """Return what is open, or open it; this waits for the database."""
     global _opened
-    with _opening:
+    with _lock():
         if _opened is None:
             settings = configuration.read()
             manager = SessionManager(settings.database, settings.config, signer=configuration.signer())
@@ -69,7 +71,7 @@ def open_manager() -> Opened:
 def close_manager(timeout: float | None = 30) -> None:
     """Close the manager, where one is open; the next session opens another."""
     global _opened
-    with _opening:
+    with _lock():
         before, _opened = _opened, None
     if before is not None:
         before.manager.close(timeout)
@@ -87,14 +89,10 @@ def _on_connection(*, connection: BaseDatabaseWrapper, **_: object) -> None:
         close_manager()
 
 
-def _after_fork() -> None:
-    """Let the child open by itself what its parent was just opening; what was open knows that it was forked."""
-    global _opening
-    _opening = threading.Lock()
+def _lock() -> threading.Lock:
+    return _opening.setdefault(os.getpid(), threading.Lock())
 
 
 setting_changed.connect(_on_setting, dispatch_uid=__name__)
 connection_created.connect(_on_connection, dispatch_uid=__name__)
 atexit.register(close_manager, _AT_EXIT)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -24,16 +23,13 @@ from pgsession import (
     TooManySessionsError,
 )
 from pgsession.contrib.django.manager import open_manager, opened
+from pgsession.contrib.django.turns import end_turns, wait_for_turn
 from pgsession.contrib.django.values import Values, are_alike, name_of
 
 __all__ = ["SessionStore"]
 
 _GONE = (SessionNotFoundError, SessionVersionConflict, TooManySessionsError)
 _UNSEEN = 100  # an end that moves by less than this part of the session's life is not worth a write
-
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 
 class SessionStore(SessionBase):
@@ -54,6 +50,7 @@ class SessionStore(SessionBase):
         self._stored: Session | None = None  # what the values were read from
         self._is_superseded = False
         self._leave_cookie = False
+        self._is_answered = False
         super().__init__(session_key)
         self._values = Values(self.serializer)
 
@@ -98,7 +95,13 @@ class SessionStore(SessionBase):
         return cast("dict[str, object] | None", self.__dict__.get("_session_cache"))
 
     def is_empty(self) -> bool:
-        """Return True where the browser needs no cookie; with one that it has, it is deleted then."""
+        """Return True where the browser needs no cookie; with one that it has, it is deleted then.
+
+        Django asks this when the response is made: what it does after that is to save, where there is something.
+        """
+        self._is_answered = True
+        if not (settings.SESSION_SAVE_EVERY_REQUEST or self.modified):
+            end_turns()
         if settings.SESSION_SAVE_EVERY_REQUEST:
             self._get_session()  # else one that has ended would be saved as a new one
         elif self._leave_cookie and not self._values_in_memory():
@@ -115,16 +118,25 @@ class SessionStore(SessionBase):
 
     def load(self) -> dict[str, object]:
         """Read the session of the key; where there is none, forget the key."""
-        return self._begin(open_manager().manager.open_token(self.session_key or ""))
+        manager, configuration = open_manager()
+        token = self.session_key or ""
+        opened = manager.open_token(token)
+        if (
+            configuration.on_conflict == "serial"
+            and opened.session is not None
+            and wait_for_turn(manager, opened.session.id, configuration.serial_timeout)
+        ):
+            opened = manager.open_token(token, refresh=True)
+        return self._begin(opened)
 
     async def aload(self) -> dict[str, object]:
         """Do what `load` does: in place where the session is in memory, else in a thread."""
-        manager = opened()
-        if manager is not None:
-            session = manager.manager.get_cached_session_by_token(self.session_key or "")
+        ready = opened()
+        if ready is not None and ready.configuration.on_conflict != "serial":
+            session = ready.manager.get_cached_session_by_token(self.session_key or "")
             if session is not None:
                 return self._begin(Opened(session, "current"))
-        return await _in_thread(self.load)()
+        return await sync_to_async(self.load)()
 
     def _begin(self, opened: Opened) -> dict[str, object]:
         session, state = opened
@@ -151,6 +163,13 @@ class SessionStore(SessionBase):
             UpdateError: It was ended, or given another key, by another request; or the user has too many sessions.
             SessionInterrupted: Another request has changed the same values, and `on_conflict` is "fail".
         """
+        try:
+            self._save(must_create)
+        finally:
+            if self._is_answered:
+                end_turns()
+
+    def _save(self, must_create: bool) -> None:
         if self.session_key is None:
             return self.create()
         values = self._get_session(no_load=must_create)
@@ -287,8 +306,8 @@ class SessionStore(SessionBase):
     def _end_session_of(self, key: str) -> str:
         manager = open_manager().manager
         session, state = manager.open_token(key, touch=False)
-        if session is not None:
-            manager.delete_session(session.id)
+        if session is not None and not manager.delete_session(session.id):
+            return "ended"  # another request was faster
         return state
 
     def flush(self) -> None:
@@ -316,39 +335,35 @@ class SessionStore(SessionBase):
 
     async def aexists(self, session_key: str | None) -> bool:
         """Do what `exists` does."""
-        return bool(await _in_thread(self.exists)(session_key))
+        return await sync_to_async(self.exists)(session_key)
 
     async def asave(self, must_create: bool = False) -> None:
         """Do what `save` does."""
-        await _in_thread(self.save)(must_create)
+        await sync_to_async(self.save)(must_create)
 
     async def acreate(self) -> None:
         """Do what `create` does."""
-        await _in_thread(self.create)()
+        await sync_to_async(self.create)()
 
     async def acycle_key(self) -> None:
         """Do what `cycle_key` does."""
-        await _in_thread(self.cycle_key)()
+        await sync_to_async(self.cycle_key)()
 
     async def adelete(self, session_key: str | None = None) -> None:
         """Do what `delete` does."""
-        await _in_thread(self.delete)(session_key)
+        await sync_to_async(self.delete)(session_key)
 
     async def aflush(self) -> None:
         """Do what `flush` does."""
-        await _in_thread(self.flush)()
+        await sync_to_async(self.flush)()
 
     @classmethod
     async def aclear_expired(cls) -> None:
         """Do what `clear_expired` does."""
-        await _in_thread(cls.clear_expired)()
+        await sync_to_async(cls.clear_expired)()
 
 
 def _user_of(values: dict[str, object]) -> str | None:
     """Return the user who is logged in, by what Django's `login()` leaves."""
     user = values.get(USER)
     return None if user is None else str(user)
-
-
-def _in_thread(function: Callable[_P, _R]) -> Callable[_P, Awaitable[_R]]:
-    return sync_to_async(function, thread_sensitive=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import psycopg
-from django.db import DEFAULT_DB_ALIAS, migrations
+from django.db import DEFAULT_DB_ALIAS, migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from pgsession import schema
@@ -12,8 +12,7 @@ from pgsession.contrib.django import configuration
 
 def create(apps: object, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Create what is missing and upgrade what is older, on a connection of its own."""
-    given = configuration.given_database()
-    alias = configuration.alias_of(given) or DEFAULT_DB_ALIAS
+    alias = configuration.alias_of(configuration.given_database()) or DEFAULT_DB_ALIAS
     if schema_editor.connection.alias != alias:
         return
     settings = configuration.read()
@@ -26,5 +25,16 @@ class Migration(migrations.Migration):
     """Migrates `pgsession.schema`, which does all of it in one transaction and knows what is there."""
 
     atomic = False
-    # Back: nothing. Sessions are not thrown away with an app.
-    operations = (migrations.RunPython(create, migrations.RunPython.noop),)
+    operations = (
+        # Back: nothing. Sessions are not thrown away with an app.
+        migrations.RunPython(create, migrations.RunPython.noop),
+        migrations.CreateModel(
+            name="LiveSession",
+            fields=[("id", models.UUIDField(editable=False, primary_key=True, serialize=False))],
+            options={
+                "verbose_name": "live session",
+                "managed": False,
+                "default_permissions": ("view", "delete"),
+            },
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Each command has a module here."""

@@ -1,0 +1,248 @@
+"""A node of Django's adapter: one project for each setting, since Django's settings are of the whole process.
+
+Its users are in no database, so that the project needs none but that of its sessions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from typing import Any
+
+from tests.web.rules.contract import KEY, SETTINGS, Place, Site, end_with_stdin, meet, process
+
+THREADS = 24  # of a node; the tests meet in fifteen at most
+_PLACE = "PGSESSION_TEST_SITE"
+COOKIE = "__Host-session"
+PEOPLE = "tests.web.rules.people"
+NAME = "tests.web.rules.django_site"
+
+
+class DjangoSite:
+    cookie_name = COOKIE
+    conflict_status = dropped_status = 400
+    # A login of who is logged in changes no key (Django's own tests say so), and a session that is only read is renewed
+    # only by SESSION_SAVE_EVERY_REQUEST, which renews the cookie with each response.
+    lacks = frozenset({"rotate", "log_in again", "renew"})
+
+    def __init__(self, start: Callable[[str], tuple[str, str]]) -> None:
+        self._start = start
+        self._nodes: dict[str, tuple[str, str]] = {}
+
+    def nodes(self, setting: str) -> tuple[str, str]:
+        if setting not in self._nodes:
+            self._nodes[setting] = self._start(setting)
+        return self._nodes[setting]
+
+
+@contextmanager
+def django(place: Place, server: str = "gthread") -> Iterator[Site]:
+    """Two nodes for each setting that is asked for."""
+    with ExitStack() as stack:
+
+        def start(setting: str) -> tuple[str, str]:
+            ports = [
+                stack.enter_context(process(NAME, server, json.dumps([*place, setting]))) for _ in range(2)
+            ]
+            here, there = (f"http://127.0.0.1:{port}" for [port] in ports)
+            return here, there
+
+        yield DjangoSite(start)
+
+
+# ---- the project ----
+
+
+def settings_of(place: Place, setting: str) -> dict[str, Any]:
+    asked = dict(SETTINGS[setting])
+    max_age = asked.pop("max_age", None)
+    return {
+        "DATABASES": {},
+        "INSTALLED_APPS": [
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "pgsession.contrib.django",
+            PEOPLE,
+        ],
+        "AUTH_USER_MODEL": "people.Person",
+        "AUTHENTICATION_BACKENDS": [f"{PEOPLE}.Everybody"],
+        "MIDDLEWARE": [
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+            "django.contrib.messages.middleware.MessageMiddleware",
+        ],
+        "MESSAGE_STORAGE": "django.contrib.messages.storage.session.SessionStorage",
+        "ROOT_URLCONF": NAME,
+        "SECRET_KEY": KEY,
+        "ALLOWED_HOSTS": ["*"],
+        "SESSION_ENGINE": "pgsession.contrib.django",
+        "PGSESSION": {"database": place.dsn, "schema_name": place.schema, **asked},
+        "SESSION_COOKIE_NAME": COOKIE,
+        "SESSION_COOKIE_SECURE": True,
+        "SESSION_EXPIRE_AT_BROWSER_CLOSE": max_age is None,
+        "SESSION_COOKIE_AGE": max_age or 1_209_600,
+    }
+
+
+def application() -> Any:
+    """Set Django up as the environment says, for WSGI."""
+    from django.core.wsgi import get_wsgi_application
+
+    configure()
+    return get_wsgi_application()
+
+
+def asgi_application() -> Any:
+    from django.core.asgi import get_asgi_application
+
+    configure()
+    return get_asgi_application()
+
+
+def configure() -> None:
+    from django.conf import settings
+
+    if not settings.configured:
+        dsn, schema, setting = json.loads(os.environ[_PLACE])
+        settings.configure(**settings_of(Place(dsn, schema), setting))
+
+
+def perform(request: Any) -> list[Any]:
+    from django.contrib import auth, messages
+
+    session = request.session
+    results: list[Any] = []
+    for name, *arguments in json.loads(request.body):
+        result = None
+        match name, *arguments:
+            case "read", key:
+                result = deepcopy(session.get(key))  # as it is now
+            case ["all"]:
+                result = {key: value for key, value in session.items() if not key.startswith("_")}
+            case "set", key, value:
+                session[key] = value
+            case "append", key, value:
+                session[key].append(value)
+            case "delete", key:
+                del session[key]
+            case "log_in", user, remember:
+                auth.login(request, auth.get_user_model()(name=user), f"{PEOPLE}.Everybody")
+                if remember:
+                    session.set_expiry(remember)
+            case ["log_out"]:
+                auth.logout(request)
+            case ["user"]:
+                result = request.user.name if request.user.is_authenticated else None
+            case "flash", message:
+                messages.info(request, message)
+            case ["flashes"]:
+                result = [str(message) for message in messages.get_messages(request)]
+            case "expire", seconds:
+                session.set_expiry(seconds or 0)
+            case "meet", port:
+                meet(port)
+            case _:
+                raise ValueError(name)
+        results.append(result)
+    return results
+
+
+def do(request: Any) -> Any:
+    from django.http import JsonResponse
+
+    return JsonResponse(perform(request), safe=False)
+
+
+def stream(request: Any) -> Any:
+    from django.http import StreamingHttpResponse
+
+    results = perform(request)
+
+    def lines() -> Iterator[str]:
+        yield json.dumps(results) + "\n"
+        meet(int(request.GET["port"]))
+        yield "end\n"
+
+    return StreamingHttpResponse(lines())
+
+
+def __getattr__(name: str) -> Any:
+    """Be the URLconf, once Django is there."""
+    if name != "urlpatterns":
+        raise AttributeError(name)
+    from django.urls import path
+
+    return [path("do", do), path("stream", stream)]
+
+
+# ---- the servers ----
+
+
+def serve(server: str) -> None:
+    """Serve at a free port, which is printed, until stdin is closed."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+    end_with_stdin(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    print(listening.getsockname()[1], flush=True)
+    if server == "uvicorn":
+        serve_by_uvicorn(listening)
+    elif server == "runserver":
+        serve_by_runserver(listening)
+    else:
+        serve_by_gunicorn(listening, *server.split())
+
+
+def serve_by_gunicorn(listening: socket.socket, kind: str, preload: str = "") -> None:
+    if kind == "gevent" and preload:  # as gunicorn's configuration has to, before anything else is loaded
+        from gevent import monkey
+
+        monkey.patch_all()
+    from gunicorn.app.base import BaseApplication
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            options = {
+                "bind": f"fd://{listening.detach()}",
+                "worker_class": kind,
+                "workers": THREADS if kind == "sync" else 2 if preload else 1,
+                "threads": THREADS if kind == "gthread" else 1,
+                "preload_app": bool(preload),
+                "loglevel": "warning",
+                "timeout": 120,
+                "control_socket_disable": True,
+            }
+            for name, value in options.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            return application()
+
+    Server().run()
+
+
+def serve_by_uvicorn(listening: socket.socket) -> None:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    config = uvicorn.Config(f"{NAME}:asgi_application", factory=True, workers=2, log_level="warning")
+    Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listening]).run()
+
+
+def serve_by_runserver(listening: socket.socket) -> None:
+    from django.core.management import call_command
+
+    port = listening.getsockname()[1]
+    listening.close()
+    configure()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    call_command("runserver", f"127.0.0.1:{port}", use_reloader=False, verbosity=0)
+
+
+if __name__ == "__main__":
+    os.environ[_PLACE] = sys.argv[2]
+    serve(sys.argv[1])
