@@ -35,7 +35,6 @@ def records(count: int, attributes: int, *, read: bool = False) -> object:
     cache = Cache(
         count,
         clock,
-        inactivity=2 * day,
         access_interval=600_000_000,
         lifetime=day,
         max_attribute_length=16384,
@@ -44,7 +43,7 @@ def records(count: int, attributes: int, *, read: bool = False) -> object:
     for number in range(count):
         text = msgspec.json.encode(VALUE)
         values = [(key, 1, None, bytes(bytearray(text))) for key in KEYS[:attributes]]
-        record = Record(os.urandom(16), 1, f"user {number}", None, now, now, now, now + day, True, values)
+        record = Record(os.urandom(16), 1, f"user {number}", None, now, now, now, now + day, 2 * day, values)
         cache.put(record)
         cache.restore_accesses([(record.key, now)])
         if read:

@@ -40,11 +40,11 @@ class Settings(msgspec.Struct, frozen=True):
 def record(key: bytes, *, attributes: int = 5) -> Record:
     now = CLOCK.database_now()
     values = [(f"attribute{i}", 1, None, b'"' + b"x" * 98 + b'"') for i in range(attributes)]
-    return Record(key, 1, key.hex(), None, now, now, now, now + 24 * HOUR, True, values)
+    return Record(key, 1, key.hex(), None, now, now, now, now + 24 * HOUR, 48 * HOUR, values)
 
 
 def filled(ids: list[bytes], *, attributes: int = 5) -> Cache:
-    limits = {"inactivity": 48 * HOUR, "access_interval": HOUR, "lifetime": 48 * HOUR}
+    limits = {"access_interval": HOUR, "lifetime": 48 * HOUR}
     cache = Cache(len(ids), CLOCK, max_attribute_length=16384, **limits)
     cache.in_sync_until = FAR
     for key in ids:
@@ -171,7 +171,7 @@ def first_decode(encoded: bytes, kind: Any) -> dict[str, float]:
 
     def sessions() -> list[Any]:
         made = [
-            Record(bytes(16), 1, "u", None, 0, 0, 0, FAR, True, [("key", 1, None, encoded)])
+            Record(bytes(16), 1, "u", None, 0, 0, 0, FAR, 48 * HOUR, [("key", 1, None, encoded)])
             for _ in range(group)
         ]
         return [session_of(cache, one, from_cache=True) for one in made]

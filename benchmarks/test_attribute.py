@@ -69,7 +69,7 @@ def _fresh_sessions(manager: Any) -> Callable[[], Sequence[Any]]:
     def make() -> Sequence[Any]:
         ends = manager._clock.database_now() + 10**12
         records = [
-            Record(uuid4().bytes, 1, str(i), None, 0, 0, 0, ends, True, attributes) for i in range(COUNT)
+            Record(uuid4().bytes, 1, str(i), None, 0, 0, 0, ends, None, attributes) for i in range(COUNT)
         ]
         return [session_of(manager._cache, record, from_cache=True) for record in records]
 

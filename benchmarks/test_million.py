@@ -34,7 +34,9 @@ def _filled(stage: Stage, count: int) -> Iterator[tuple[SessionManager, list[byt
         ends = now + 86_400_000_000
         attributes = [(name, 1, None, msgspec.json.encode(value)) for name, value in sorted(THREE.items())]
         for number, key in enumerate(ids):
-            sessions._cache.put(Record(key, 1, str(number), None, now, now, now, ends, True, attributes))
+            sessions._cache.put(
+                Record(key, 1, str(number), None, now, now, now, ends, 48 * 3600 * 10**6, attributes)
+            )
         yield sessions, ids
 
 

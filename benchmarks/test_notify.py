@@ -30,7 +30,7 @@ def _write_for_ever(control: Connection, database: str, key: bytes) -> None:
     """A writer's process: told a form, it updates its session in that form for `SECONDS` and says how often."""
     statements = Statements()
     row = (key.hex(), 0, int(Flag.NOTIFY), None, None, [("cart", "[1]", None, 0)], [])
-    arguments = write_arguments(10**12, False, update=[row])
+    arguments = write_arguments(False, update=[row])
     scripts = {form: statements.write("0" * 16, "mark", arguments, commit=form) for form in FORMS.values()}
     with psycopg.connect(database, autocommit=True) as connection:
         while (form := control.recv()) is not None:

@@ -21,8 +21,8 @@ def until_midnight(sessions: SessionManager, session: Session) -> Session:
 
 
 def on_a_shared_computer(sessions: SessionManager, session: Session) -> Session:
-    """From now on it also ends when it is not used for `Config.inactivity_duration`."""
-    return sessions.update_session(session, include_inactivity=True)
+    """From now on it also ends when it is not used for a quarter of an hour, on every node."""
+    return sessions.update_session(session, inactivity=timedelta(minutes=15))
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         session = sessions.create_session("alice")
         for change in (keep_me_logged_in, until_midnight, on_a_shared_computer):
             change(sessions, session)
-            print(f"{change.__name__}: until {session.expires_at}, inactivity {session.include_inactivity}")
+            print(f"{change.__name__}: until {session.expires_at}, inactivity {session.inactivity}")
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ FAR = 4_000_000_000_000_000
 def keys_of(cache: Cache, first: int) -> list[bytes]:
     keys = [(first + number).to_bytes(16, "big") for number in range(SESSIONS)]
     for key in keys:
-        cache.put(Record(key, 1, key.hex(), None, 0, 0, cache.clock.database_now(), FAR, False, ()))
+        cache.put(Record(key, 1, key.hex(), None, 0, 0, cache.clock.database_now(), FAR, None, ()))
     return keys
 
 
 def new_cache() -> Cache:
-    return Cache(2 * SESSIONS, Clock(), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=0)
+    return Cache(2 * SESSIONS, Clock(), access_interval=0, lifetime=0, max_attribute_length=0)
 
 
 def look_up(cache: Cache, keys: list[bytes]) -> Callable[[], None]:

@@ -20,6 +20,7 @@ from pgsession.attribute import Attribute
 from pgsession.audit import AuditEvent
 from pgsession.codec import Codec
 from pgsession.config import Config
+from pgsession.default import DEFAULT
 from pgsession.errors import (
     AttributeCodecError,
     AttributeTooLargeError,
@@ -55,6 +56,7 @@ from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
 __all__ = [
+    "DEFAULT",
     "Admin",
     "AsyncAdmin",
     "AsyncListener",

@@ -26,6 +26,7 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
         last_accessed (datetime): When it was accessed for the last time, as far as that was written.
         expires_at (datetime): When it ends at the latest.
         include_inactivity (bool): True where it also ends by inactivity.
+        inactivity (timedelta | None): After how long without an access it does, None where it does not.
         attributes (dict[str, Any] | None): Its live attributes, None unless they were asked for (`with_values=True`).
     """
 
@@ -38,6 +39,7 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     last_accessed: datetime
     expires_at: datetime
     include_inactivity: bool
+    inactivity: timedelta | None
     attributes: dict[str, Any] | None = None
 
     def __repr__(self) -> str:

@@ -319,7 +319,7 @@ async def test_a_cleanup_that_fails_is_tried_again(open_manager: OpenAsyncManage
     tables.run("ALTER FUNCTION {schema}.session_cleanup_1 RENAME TO away")
     store = manager._open_runtime().store
     with pytest.raises(Exception, match="session_cleanup"):
-        await store.cleanup("expired", NIL)
+        await store.cleanup("expired", 0, NIL)
     tables.run("ALTER FUNCTION {schema}.away RENAME TO session_cleanup_1")
 
     async def cleaned() -> bool:

@@ -48,7 +48,6 @@ def clock() -> Clock:
 def make_cache(clock: Clock) -> Callable[..., Cache]:
     def make(capacity: int = 100, **options: int) -> Cache:
         known = {
-            "inactivity": 2 * HOUR,
             "access_interval": 10 * MINUTE,
             "lifetime": 0,
             "max_attribute_length": 1000,
@@ -80,7 +79,7 @@ def make_record() -> Callable[..., Record]:
             "last_accessed": START,
             "expires_at": START + 24 * HOUR,
         }
-        known = times | {"include_inactivity": True}
+        known = times | {"inactivity": 2 * HOUR}
         return Record(key, version, user, group, attributes=attributes, **(known | options))
 
     return make
@@ -107,7 +106,7 @@ def saved(session: Session) -> Session:
         updated_at=record.updated_at + 1,
         last_accessed=record.last_accessed,
         expires_at=record.expires_at,
-        include_inactivity=record.include_inactivity,
+        inactivity=record.inactivity,
         group_id=record.group_id,
         sets=[(key, value, expires_at) for key, value, expires_at, _ in changes.sets],
         deletes=[key for key, _ in changes.deletes],

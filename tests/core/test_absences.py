@@ -34,9 +34,7 @@ class AbsenceMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.clock = Clock(manual=0)
-        self.cache = Cache(
-            50, self.clock, inactivity=10**9, access_interval=1, lifetime=0, max_attribute_length=100
-        )
+        self.cache = Cache(50, self.clock, access_interval=1, lifetime=0, max_attribute_length=100)
         self.cache.in_sync_until = self.in_sync_until = 0
         self.now = 0
         self.records: dict[bytes, int] = {}
@@ -62,7 +60,7 @@ class AbsenceMachine(RuleBasedStateMachine):
 
     @rule(key=keys, version=st.integers(1, 5))
     def put(self, key: bytes, version: int) -> None:
-        record = Record(key, version, "u", None, 0, 0, self.now, self.now + 10**9, False, [])
+        record = Record(key, version, "u", None, 0, 0, self.now, self.now + 10**9, None, [])
         if self.cache.put(record):
             self.records[key] = version
             self.known.pop(key, None)

@@ -116,7 +116,7 @@ def test_c6_nothing_is_served_without_the_proof(
 def test_c6_the_time_by_which_the_clock_of_a_hit_lags_is_allowed_for(make_record: MakeRecord) -> None:
     """A hit reads a clock that may be behind; by the exact one the proof has just run out."""
     clock = Clock()
-    cache = Cache(1, clock, inactivity=HOUR, access_interval=MINUTE, lifetime=0, max_attribute_length=10)
+    cache = Cache(1, clock, access_interval=MINUTE, lifetime=0, max_attribute_length=10)
     now = clock.database_now()
     cache.put(make_record(last_accessed=now, expires_at=now + HOUR))
     manager = Manager(cache)
@@ -149,7 +149,7 @@ def test_c8_an_expired_record_leaves_and_an_inactive_one_is_read_again(
     cache = make_cache()
     cache.put(make_record(key_of(1), expires_at=START + HOUR))
     cache.put(make_record(key_of(2)))
-    cache.put(make_record(key_of(3), include_inactivity=False))
+    cache.put(make_record(key_of(3), inactivity=None))
     clock.advance(HOUR - 1)
     assert cache.get(key_of(1)) is not None
     clock.advance(1)
@@ -304,7 +304,7 @@ def test_an_access_is_one_only_where_it_is_meant_and_newer(
 
 def test_c8_the_time_by_which_the_clock_of_a_hit_lags_is_allowed_for(make_record: MakeRecord) -> None:
     clock = Clock()
-    cache = Cache(1, clock, inactivity=HOUR, access_interval=MINUTE, lifetime=0, max_attribute_length=10)
+    cache = Cache(1, clock, access_interval=MINUTE, lifetime=0, max_attribute_length=10)
     cache.in_sync_until = clock.now() + HOUR
     manager = Manager(cache)
     for version in range(1000):
@@ -469,9 +469,7 @@ def test_a_dropped_cache_gives_back_its_records(make_cache: MakeCache, make_reco
 
 
 def test_threads_hammering_one_cache_break_nothing(make_record: MakeRecord) -> None:
-    cache = Cache(
-        50, Clock(), inactivity=HOUR, access_interval=MINUTE, lifetime=HOUR, max_attribute_length=100
-    )
+    cache = Cache(50, Clock(), access_interval=MINUTE, lifetime=HOUR, max_attribute_length=100)
     cache.in_sync_until = 2**62
     manager = Manager(cache)
     far = cache.clock.database_now() + 100 * HOUR

@@ -12,7 +12,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 
-INACTIVITY, INTERVAL, LIFETIME = 1_000, 300, 2_500
+INACTIVITIES, INTERVAL, LIFETIME = [0, 400, 1_000, 2_000], 300, 2_500
 KEYS = [bytes([i]) * 16 for i in range(12)]
 USERS = ["", "ann", "bob", "ünï"]
 GROUPS = [None, "", "staff"]
@@ -63,7 +63,7 @@ class Model:
         if self.now >= record.expires_at or (self.lifetime and self.now >= cached_at + self.lifetime):
             del self.entries[key]
             return None
-        if record.include_inactivity and self.now >= accessed + INACTIVITY:
+        if record.inactivity and self.now >= accessed + record.inactivity:
             return None
         if touch and self.now > accessed:
             self.touch(key, self.now)
@@ -78,7 +78,6 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache = Cache(
             capacity,
             self.clock,
-            inactivity=INACTIVITY,
             access_interval=INTERVAL,
             lifetime=lifetime,
             max_attribute_length=100,
@@ -96,10 +95,10 @@ class CacheMachine(RuleBasedStateMachine):
         user=users,
         group=groups,
         life=st.integers(-10, 4_000),
-        inactive=st.booleans(),
+        inactivity=st.sampled_from(INACTIVITIES),
         age=st.integers(0, 1_100),
     )
-    def put(self, key, version, user, group, life, inactive, age) -> None:  # type: ignore[no-untyped-def]
+    def put(self, key, version, user, group, life, inactivity, age) -> None:  # type: ignore[no-untyped-def]
         now = self.model.now
         record = Record(
             key,
@@ -110,7 +109,7 @@ class CacheMachine(RuleBasedStateMachine):
             0,
             max(0, now - age),
             now + life,
-            inactive,
+            inactivity,
             [("k", version, None, b"1")],
         )
         assert self.cache.put(record) == self.model.put(record)

@@ -256,7 +256,7 @@ def test_changes_keep_what_says_which_tokens_are_good(make_record: Make) -> None
     record: Record = make_record(KEY.bytes, version=5, attributes={"a": b"1"}, **identity)
     for sets, group in (([("a", b"2", None)], None), ([("b", b"2", None)], None), ([], "g")):
         changed = record.changed(
-            version=6, updated_at=1, last_accessed=1, expires_at=record.expires_at, include_inactivity=True,
+            version=6, updated_at=1, last_accessed=1, expires_at=record.expires_at, inactivity=0,
             group_id=group, sets=sets, deletes=[],
         )  # fmt: skip
         assert {name: getattr(changed, name) for name in names} == identity

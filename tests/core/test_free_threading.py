@@ -46,7 +46,6 @@ def cache(capacity: int = 40, clock: Clock | None = None) -> Cache:
     return Cache(
         capacity,
         clock or Clock(manual=START),
-        inactivity=2 * HOUR,
         access_interval=10 * MINUTE,
         lifetime=0,
         max_attribute_length=1000,
@@ -291,7 +290,7 @@ def test_shared_tables_of_keys() -> None:
                 updated_at=START,
                 last_accessed=START,
                 expires_at=START + HOUR,
-                include_inactivity=True,
+                inactivity=0,
                 group_id=None,
                 sets=[(name, b"1", None) for name in set(names)],
                 deletes=["key 0"],

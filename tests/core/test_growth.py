@@ -21,7 +21,7 @@ MEBIBYTE = 1 << 20
 
 
 def record_of(names: Iterable[str]) -> Record:
-    return Record(bytes(16), 1, "u", None, 0, 0, 0, 1, True, [(name, 1, None, b"1") for name in names])
+    return Record(bytes(16), 1, "u", None, 0, 0, 0, 1, None, [(name, 1, None, b"1") for name in names])
 
 
 def kept(work: Callable[[int], object], times: int) -> int:

@@ -26,8 +26,8 @@ def session_on(
     attributes: Iterable[tuple[str, int, int | None, bytes]], clock: Clock | None = None, **limits: int
 ) -> Session:
     clock = clock or Clock(manual=START)
-    cache = Cache(1, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10**6, **limits)
-    record = Record(bytes(16), 7, "u", "g", START, START, START, START + HOUR, True, list(attributes))
+    cache = Cache(1, clock, access_interval=0, lifetime=0, max_attribute_length=10**6, **limits)
+    record = Record(bytes(16), 7, "u", "g", START, START, START, START + HOUR, None, list(attributes))
     return session_of(cache, record, from_cache=False)
 
 

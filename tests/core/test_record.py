@@ -40,7 +40,7 @@ def test_changed_is_the_old_with_the_deletes_and_then_the_sets(
         updated_at=20,
         last_accessed=30,
         expires_at=40,
-        include_inactivity=False,
+        inactivity=0,
         group_id="new",
         sets=[(key, value, expires_at) for key, (_, expires_at, value) in sets.items()],
         deletes=deletes,
@@ -49,7 +49,7 @@ def test_changed_is_the_old_with_the_deletes_and_then_the_sets(
     expected |= {key: (9, expires_at, value) for key, (_, expires_at, value) in sets.items()}
     assert {key: tuple(rest) for key, *rest in record.attributes()} == expected
     assert (record.version, record.group_id, record.created_at, record.updated_at) == (9, "new", 1, 20)
-    assert (record.last_accessed, record.expires_at, bool(record.include_inactivity)) == (30, 40, False)
+    assert (record.last_accessed, record.expires_at, record.inactivity) == (30, 40, 0)
 
 
 def test_keys_are_one_object_for_all_records_and_records_are_not_tracked() -> None:
@@ -65,16 +65,16 @@ def test_many_different_shapes_are_all_right() -> None:
 
 def test_what_cannot_be_a_record_is_refused() -> None:
     with pytest.raises(ValueError, match="twice"):
-        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, True, [("k", 1, None, b"1"), ("k", 2, None, b"2")])
+        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, None, [("k", 1, None, b"1"), ("k", 2, None, b"2")])
     with pytest.raises(ValueError, match="session_id"):
-        Record(b"short", 1, "u", None, 0, 0, 0, 0, True)
+        Record(b"short", 1, "u", None, 0, 0, 0, 0, None)
     with pytest.raises(TypeError):
-        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, True, [("k", 1, None, "text")])  # type: ignore[list-item]
+        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, None, [("k", 1, None, "text")])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="too long"):
         record_of({}, "u" * 70_000)
     record = record_of({})
     with pytest.raises(ValueError, match="not empty"):
-        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, True, [("k", 1, None, b"")])
+        Record(bytes(16), 1, "u", None, 0, 0, 0, 0, None, [("k", 1, None, b"")])
     with pytest.raises(TypeError):
         Record.__new__(Record)
     with pytest.raises(TypeError, match="pickled"):
@@ -83,7 +83,7 @@ def test_what_cannot_be_a_record_is_refused() -> None:
 
 def test_an_attribute_that_is_set_anew_has_the_new_version_and_no_expiry() -> None:
     record = record_of({"a": (1, 99, b"1"), "b": (1, 99, b"1")}).changed(
-        version=2, updated_at=20, last_accessed=3, expires_at=4, include_inactivity=True, group_id=None,
+        version=2, updated_at=20, last_accessed=3, expires_at=4, inactivity=0, group_id=None,
         sets=[("a", b"2", None)], deletes=[],
     )  # fmt: skip
     assert record.attributes() == [("a", 2, None, b"2"), ("b", 1, 99, b"1")]

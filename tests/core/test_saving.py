@@ -44,7 +44,7 @@ class Zone(tzinfo):
 def changed(record: Record, **sets: bytes) -> Record:
     return record.changed(
         version=record.version + 1, updated_at=0, last_accessed=0, expires_at=START + HOUR,
-        include_inactivity=True, group_id=None, sets=[(key, text, None) for key, text in sets.items()], deletes=[],
+        inactivity=0, group_id=None, sets=[(key, text, None) for key, text in sets.items()], deletes=[],
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_a_change_that_two_saves_have_written_is_not_deleted(make_session: MakeS
         assert changes is not None
         record = record.changed(
             version=record.version + 1, updated_at=0, last_accessed=0, expires_at=START + HOUR,
-            include_inactivity=True, group_id=None, deletes=["gone"],
+            inactivity=0, group_id=None, deletes=["gone"],
             sets=[(key, text, at) for key, text, at, _ in changes.sets],
         )  # fmt: skip
         session._saved(changes, record, 0)

@@ -80,9 +80,9 @@ class MappingMachine(RuleBasedStateMachine):
     @initialize(start=st.dictionaries(keys, values, max_size=6))
     def begin(self, start: dict[str, Any]) -> None:
         clock = Clock(manual=0)
-        self.cache = Cache(5, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10_000)
+        self.cache = Cache(5, clock, access_interval=0, lifetime=0, max_attribute_length=10_000)
         stored = [(key, 1, None, msgspec.json.encode(value)) for key, value in start.items()]
-        record = Record(bytes(16), 1, "u", None, 0, 0, 0, 2**60, True, stored)
+        record = Record(bytes(16), 1, "u", None, 0, 0, 0, 2**60, None, stored)
         self.session = session_of(self.cache, record, from_cache=False)
         self.model: dict[str, Any] = copy.deepcopy(start)
 
@@ -173,7 +173,7 @@ def test_a_session_is_not_pickled_or_copied(make_session: MakeSession) -> None:
 
 
 def test_facts(make_cache: MakeCache, make_record: MakeRecord) -> None:
-    record = make_record(uuid4().bytes, version=3, user="42", group="g", include_inactivity=False)
+    record = make_record(uuid4().bytes, version=3, user="42", group="g", inactivity=None)
     session = session_of(make_cache(), record, from_cache=True, accessed=START + 5)
     assert session.id.bytes == record.key and session.version == 3
     assert (session.user_id, session.group_id, session.include_inactivity) == ("42", "g", False)
@@ -666,7 +666,7 @@ def test_only_what_was_saved_stops_being_pending(make_session: MakeSession) -> N
     session["late"] = True
     del session["gone"]
     record = session._record.changed(
-        version=8, updated_at=0, last_accessed=0, expires_at=START + HOUR, include_inactivity=True, group_id=None,
+        version=8, updated_at=0, last_accessed=0, expires_at=START + HOUR, inactivity=0, group_id=None,
         sets=[(key, value, at) for key, value, at, _ in changes.sets], deletes=[],
     )  # fmt: skip
     session._saved(changes, record, 0)
@@ -688,7 +688,7 @@ def test_what_others_have_changed_replaces_what_was_only_read(make_session: Make
     changes = session._changes()
     session["changed"].append(2)
     record = session._record.changed(
-        version=9, updated_at=0, last_accessed=0, expires_at=START + HOUR, include_inactivity=True, group_id=None,
+        version=9, updated_at=0, last_accessed=0, expires_at=START + HOUR, inactivity=0, group_id=None,
         sets=[("mine", b"2", None), ("read", b"[5]", None), ("changed", b"[6]", None)], deletes=[],
     )  # fmt: skip
     session._saved(changes, record, 0)

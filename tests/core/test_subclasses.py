@@ -91,7 +91,7 @@ def test_numbers_are_what_they_are() -> None:
         with pytest.raises(ValueError, match=rf"^n: must be from 0 to 9, not {value}$"):
             check_count("n", Int(value), 0, 9)
     with pytest.raises(ValueError, match=r"^capacity: "):
-        Cache(Int(0), Clock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=0)
+        Cache(Int(0), Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
 
 
 def test_durations_are_what_they_are() -> None:
@@ -140,8 +140,8 @@ def test_texts_and_bytes_are_what_they_are() -> None:
         with pytest.raises(ValueError, match=r"^session_id: "):
             to_bytes(odd)
     with pytest.raises(TypeError):
-        Record(bytes(16), 1, "u", None, 0, 0, 0, 1, True, [("k", 1, None, Octets(b"1"))])
-    record = Record(bytes(16), Int(3), "u", None, 0, 0, 0, 1, True, [(Text("k"), Int(3), Int(7), b"1")])
+        Record(bytes(16), 1, "u", None, 0, 0, 0, 1, None, [("k", 1, None, Octets(b"1"))])
+    record = Record(bytes(16), Int(3), "u", None, 0, 0, 0, 1, None, [(Text("k"), Int(3), Int(7), b"1")])
     assert record.version == 3 and record.attributes() == [("k", 3, 7, b"1")]
 
 
@@ -165,7 +165,7 @@ class Items(list[Any]):
 
 def test_a_record_is_made_of_what_it_was_given_at_first() -> None:
     item: Any = Items(["b", 3, None, b"1"])
-    record = Record(bytes(16), 1, "u", None, 0, 0, 0, 1, True, [("a", 1, None, b"0"), item])
+    record = Record(bytes(16), 1, "u", None, 0, 0, 0, 1, None, [("a", 1, None, b"0"), item])
     assert record.attributes() == [("a", 1, None, b"0"), ("b", 3, None, b"1")]
 
 

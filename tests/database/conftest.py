@@ -77,7 +77,6 @@ class Database:
         self.schema = schema
         self.prefix = prefix
         self.node = secrets.token_hex(8)
-        self.inactivity = DAY
         self._connections: list[psycopg.Connection[Any]] = []
         self.connection = self.connect()
         schema_module.create(self.connection, schema, prefix)
@@ -114,7 +113,6 @@ class Database:
         limits = {(limit, policy == "evict") for *_, limit, policy in batch.get("create", [])} or {(0, True)}
         ((limit, evicts),) = limits
         arguments = write_arguments(
-            batch.get("inactivity", self.inactivity),
             batch.get("wait", False),
             [item[1:-3] for item in batch.get("create", [])],
             [item[1:] for item in batch.get("update", [])],
@@ -164,7 +162,7 @@ class Database:
             user,
             options.get("group"),
             options.get("expires", time.time_ns() // 1000 + 30 * DAY),
-            options.get("include_inactivity", True),
+            options.get("inactivity", DAY),
             options.get("values", values),
             options.get("if_exists"),
             options.get("touches", []),
@@ -202,9 +200,8 @@ class Database:
             flags |= Flag.CHECK_SESSION if options["check"] == "session" else Flag.CHECK_ATTRIBUTES
         if "group" in options:
             flags |= Flag.CHANGE_GROUP
-        if "include_inactivity" in options:
+        if "inactivity" in options:
             flags |= Flag.CHANGE_INACTIVITY
-            flags |= Flag.INCLUDE_INACTIVITY if options["include_inactivity"] else Flag(0)
         if options.get("notify_on_conflict"):
             flags |= Flag.NOTIFY_ON_CONFLICT
         return [
@@ -219,6 +216,7 @@ class Database:
             [[key, bases.get(key, base)] for key in options.get("deletes", ())],
             options.get("incarnation", self.incarnation),
             options.get("rotation"),
+            options.get("inactivity"),
         ]
 
     def update(self, session: str, base: int, sets: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -226,10 +224,9 @@ class Database:
         connection = options.pop("connection", None)
         return self.write(connection, update=[self.change(session, base, sets, **options)])["update"][0][1:]
 
-    def read(self, session: str, inactivity: int | None = None) -> list[Any] | None:
+    def read(self, session: str) -> list[Any] | None:
         """The decoded snapshot."""
-        inactivity = self.inactivity if inactivity is None else inactivity
-        rows = self.execute(self.statements.read, session, inactivity)
+        rows = self.execute(self.statements.read, session)
         assert len(rows) == 1 and rows[0][0] == self.incarnation
         return json.loads(rows[0][2]) if rows[0][2] is not None else None
 

@@ -16,7 +16,7 @@ from pgsession._database.statements import Statements
 from pgsession._protocol import events
 from pgsession._protocol.proofs_of_sync import Proofs
 
-from .conftest import DAY, Database, run
+from .conftest import Database, run
 from .test_races import at_once
 
 SECONDS = 3.0
@@ -276,10 +276,10 @@ def test_who_died_is_removed_by_the_cleanup(database: Database) -> None:
     for node in ("gone", "here"):
         database.run(database.statements.register(node, 10 * SECOND))
     database.execute("UPDATE app_session_nodes SET registered_at = now() - interval '309 s'")
-    assert database.run(database.statements.cleanup(database.node, "nodes", DAY))[1] == 0
+    assert database.run(database.statements.cleanup(database.node, "nodes", 0))[1] == 0
     database.execute("UPDATE app_session_nodes SET registered_at = now() - interval '311 s'")
     assert database.run(database.statements.register("here", 10 * SECOND))[0] == 2
-    assert database.run(database.statements.cleanup(database.node, "nodes", DAY))[1] == 1
+    assert database.run(database.statements.cleanup(database.node, "nodes", 0))[1] == 1
     assert registered(database) == [("here", 10.0)]
 
 

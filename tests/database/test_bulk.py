@@ -107,7 +107,7 @@ def test_an_attribute_leaves_all_sessions_of_a_user(database: Database) -> None:
 
 def test_a_node_can_only_clean_up_alone(database: Database) -> None:
     other = database.connect()
-    script = database.statements.cleanup(database.node, "expired", DAY)
+    script = database.statements.cleanup(database.node, "expired", 0)
     database.run(unfinished(script), other)
     assert database.run(script)[:3] == (None, 0, True)
     other.execute("COMMIT")
@@ -119,7 +119,7 @@ def test_the_cleanup_deletes_what_is_over_and_says_so(database: Database, what: 
     """Defect 2: a cleanup of 300 deleted them and could not tell."""
     database.fill(300)
     over = [row[0].hex for row in database.execute("SELECT id FROM app_sessions")]
-    alive = [database.create(include_inactivity=False), database.create()]
+    alive = [database.create(inactivity=None), database.create()]
     column = "expires_at" if what == "expired" else "last_accessed"
     database.execute("SET pgsession.own = 'on'")
     database.execute(
@@ -127,7 +127,7 @@ def test_the_cleanup_deletes_what_is_over_and_says_so(database: Database, what: 
     )
     if what == "inactive":
         database.execute(
-            "UPDATE app_sessions SET last_accessed = now() - interval '2 days' WHERE NOT include_inactivity"
+            "UPDATE app_sessions SET last_accessed = now() - interval '2 days' WHERE inactivity IS NULL"
         )
     database.execute("RESET pgsession.own")
     ear = database.ear()
@@ -136,15 +136,15 @@ def test_the_cleanup_deletes_what_is_over_and_says_so(database: Database, what: 
         other.execute("SELECT FROM app_sessions WHERE id = %s FOR UPDATE", (over[0],))
         removed = 0
         if what == "expired":
-            while step := database.run(database.statements.cleanup(database.node, what, DAY, size=100))[1]:
+            while step := database.run(database.statements.cleanup(database.node, what, 0, size=100))[1]:
                 assert step <= 100
                 removed += step
         else:
             removed = walk(
-                database, lambda after: database.statements.cleanup(database.node, what, DAY, after, size=100)
+                database, lambda after: database.statements.cleanup(database.node, what, 0, after, size=100)
             )[1]
         assert removed == 299
-    assert database.run(database.statements.cleanup(database.node, what, DAY))[1] == 1
+    assert database.run(database.statements.cleanup(database.node, what, 0))[1] == 1
     heard = ear.items()
     assert len(heard) == 300 and set(heard) == {Deleted(bytes.fromhex(session)) for session in over}
     assert {row[0].hex for row in database.execute("SELECT id FROM app_sessions")} == set(alive)
@@ -158,9 +158,9 @@ def test_the_cleanup_of_attributes_and_locks_raises_no_version(database: Databas
     )
     owner = uuid.uuid4().hex
     for resource, lease in (("over", -1), ("held", HOUR)):
-        database.run(database.statements.acquire(resource, owner, lease, None, DAY))
-    assert database.run(database.statements.cleanup(database.node, "attributes", DAY))[1] == 1
-    assert database.run(database.statements.cleanup(database.node, "locks", DAY))[1] == 1
+        database.run(database.statements.acquire(resource, owner, lease, None))
+    assert database.run(database.statements.cleanup(database.node, "attributes", 0))[1] == 1
+    assert database.run(database.statements.cleanup(database.node, "locks", 0))[1] == 1
     assert database.execute("SELECT resource FROM app_session_locks") == [("held",)]
     assert database.execute("SELECT key FROM app_session_attributes ORDER BY 1") == [("new",), ("plain",)]
     assert database.version(session) == 1 and ear.items() == []
@@ -257,7 +257,7 @@ def test_lists_hold_live_sessions_newest_access_first(database: Database) -> Non
     )
     expected = [database.read(sessions[i]) for i in (3, 1, 2)]
     for query, subject in ((database.statements.list_user, "ann"), (database.statements.list_group, "g")):
-        rows = database.execute(query, subject, DAY, None, None, None, 100)
+        rows = database.execute(query, subject, None, None, None, 100)
         assert len(rows) == 1 and rows[0][0] == database.incarnation
         assert json.loads(rows[0][2]) == expected
-        assert json.loads(database.execute(query, "nobody", DAY, None, None, None, 100)[0][2]) == []
+        assert json.loads(database.execute(query, "nobody", None, None, None, 100)[0][2]) == []

@@ -98,13 +98,13 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
     assert database.write(connection, create=[item])["create"][0][1] == "ok"
     assert database.write(connection, delete=[[0, third], [1, "c" * 32]])["delete"][0][1] in ("ok", "gone")
     owner = uuid.uuid4().hex
-    assert call(statements.acquire("r", owner, HOUR, item[1], DAY))[0] is True
+    assert call(statements.acquire("r", owner, HOUR, item[1]))[0] is True
     assert call(statements.renew("r", owner, 2 * HOUR)) is not None
     assert call(statements.release(node, "r", owner))[0] is True
     call(statements.write_accesses(uuid_array([bytes.fromhex(session)]), integer_array([database.now()])))
     call(statements.drop_attribute(node, "ann", "b"))
     for what in ("expired", "inactive", "attributes", "locks", "nodes"):
-        call(statements.cleanup(node, what, DAY))  # type: ignore[arg-type]
+        call(statements.cleanup(node, what, 0))  # type: ignore[arg-type]
     call(statements.incarnate())
     assert call(statements.register(node, HOUR))[:2] == (1, HOUR)
     incarnation, asked, _, serving = connection.execute(statements.ask_nodes, (node,)).fetchone() or ()
@@ -116,12 +116,12 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
     assert call(statements.send_beacon(node, 2**40, False))[1] is True
     call(statements.unregister(node))
     for query, parameters in (
-        (statements.read, (item[1], DAY)),
-        (statements.list_user, ("ann", DAY, None, None, None, 100)),
-        (statements.list_user, ("ann", DAY, 2**53, 2**53, "f" * 32, 100)),
-        (statements.list_group, ("g", DAY, None, None, None, 100)),
-        (statements.read_many, ("{" + session + "}", DAY)),
-        (statements.count, (None, None, "g", "g", DAY)),
+        (statements.read, (item[1],)),
+        (statements.list_user, ("ann", None, None, None, 100)),
+        (statements.list_user, ("ann", 2**53, 2**53, "f" * 32, 100)),
+        (statements.list_group, ("g", None, None, None, 100)),
+        (statements.read_many, ("{" + session + "}",)),
+        (statements.count, (None, None, "g", "g")),
         (statements.resync, (uuid_array([bytes.fromhex(session)]), integer_array([1]), integer_array([1]))),
         (statements.look, ()),
         (statements.where, ()),
@@ -151,7 +151,7 @@ def test_every_statement_calls_what_it_names(database: Database, path: str) -> N
 def test_plain_sql_fires_only_our_own_functions(database: Database, path: str, edit: str) -> None:
     """Else they would run with the rights of whoever edits, a superuser, say."""
     session = database.create("ann", {"a": 1})
-    database.run(database.statements.acquire("r", uuid.uuid4().hex, HOUR, session, DAY))
+    database.run(database.statements.acquire("r", uuid.uuid4().hex, HOUR, session))
     ear = database.ear()
     connection = database.connect(search_path=path)
     connection.execute(edit.format(schema=database.schema))  # type: ignore[arg-type]
@@ -236,7 +236,7 @@ def test_a_cancelled_wait_for_a_standby_is_heard_whatever_messages_are_wanted(
         doubts: list[Any] = []
         connection.add_notice_handler(lambda diagnostic: doubts.append(lost_durability(diagnostic)))
         writer = threading.Thread(
-            target=run, args=(connection, statements.write("0" * 16, "m", write_arguments(0, False)))
+            target=run, args=(connection, statements.write("0" * 16, "m", write_arguments(False)))
         )
         writer.start()
         waiting = (
@@ -296,10 +296,10 @@ def test_no_overload_in_our_own_schema_fits_better(database: Database) -> None:
     item = database.new("ann", {"b": 1}, limit=1)
     assert database.write(fresh, create=[item])["evicted"] == [session]
     owner = uuid.uuid4().hex
-    assert run(fresh, statements.acquire("r", owner, HOUR, item[1], DAY))[0] is True
+    assert run(fresh, statements.acquire("r", owner, HOUR, item[1]))[0] is True
     assert run(fresh, statements.renew("r", owner, 2 * HOUR)) is not None
     assert run(fresh, statements.release(node, "r", owner))[0] is True
     run(fresh, statements.drop_attribute(node, "ann", "b"))
     for what in ("expired", "inactive", "attributes", "locks", "nodes"):
-        run(fresh, statements.cleanup(node, what, DAY))  # type: ignore[arg-type]
+        run(fresh, statements.cleanup(node, what, 0))  # type: ignore[arg-type]
     assert run(fresh, statements.delete_user(node, "ann"))[1] == 1

@@ -13,7 +13,7 @@ import pytest
 from pgsession import schema
 from pgsession._database.statements import Statements
 
-from .conftest import DAY, Database, run
+from .conftest import Database, run
 from .test_races import at_once
 
 
@@ -34,9 +34,9 @@ def test_every_restart_and_crash_begins_a_new_incarnation(own_server: Callable[.
     def begin() -> tuple[Any, ...]:
         """What a read sees first, and what the first node to come makes of it."""
         with connect(server.conninfo) as connection:
-            before = connection.execute(statements.read, ("00" * 16, DAY)).fetchone()
+            before = connection.execute(statements.read, ("00" * 16,)).fetchone()
             made = run(connection, statements.incarnate())
-            after = connection.execute(statements.read, ("00" * 16, DAY)).fetchone()
+            after = connection.execute(statements.read, ("00" * 16,)).fetchone()
             assert before is not None and made is not None and after is not None
             assert before[0] is None and made[1] is True and after[0] == made[0]
             again = run(connection, statements.incarnate())
@@ -60,7 +60,7 @@ def test_every_restart_and_crash_begins_a_new_incarnation(own_server: Callable[.
     while True:
         try:
             with connect(server.conninfo) as connection:
-                row = connection.execute(statements.read, ("00" * 16, DAY)).fetchone()
+                row = connection.execute(statements.read, ("00" * 16,)).fetchone()
                 same = connection.execute("SELECT pg_postmaster_start_time()").fetchone() == started
         except psycopg.OperationalError:
             continue
@@ -78,7 +78,7 @@ def test_the_row_of_a_copy_is_no_incarnation(database: Database, other: LiteralS
     made = database.run(database.statements.incarnate())
     assert made[0] != database.incarnation and made[1] is True
     assert database.run(database.statements.incarnate())[:2] == (made[0], False)
-    assert database.execute(database.statements.read, "00" * 16, DAY)[0][0] == made[0]
+    assert database.execute(database.statements.read, "00" * 16)[0][0] == made[0]
 
 
 def test_many_nodes_agree_on_one(own_server: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from pgsession._database.script import Script, step
 from pgsession._protocol import events
 from pgsession._protocol.events import Deleted, LockEnded, LockReleased
 
-from .conftest import DAY, HOUR, Database, unfinished
+from .conftest import HOUR, Database, unfinished
 from .test_races import SEEDS, at_once, until_blocked
 
 MINUTE = 60_000_000
@@ -28,7 +28,7 @@ def acquire(
     session: str | None = None,
     connection: psycopg.Connection[Any] | None = None,
 ) -> tuple[bool | None, int, int, int]:
-    script = database.statements.acquire(resource, owner, lease, session, DAY)
+    script = database.statements.acquire(resource, owner, lease, session)
     row: tuple[bool | None, int, int, int] = database.run(script, connection)[:4]
     return row
 
@@ -94,7 +94,7 @@ def test_exactly_one_of_many_gets_it_and_tokens_grow_with_every_hand_over(databa
 def test_of_two_at_the_same_moment_one_gets_an_expired_lock(database: Database) -> None:
     acquire(database, uuid.uuid4().hex, lease=0)
     first, second, answers = database.connect(), database.connect(), []
-    script = database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None, DAY)
+    script = database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None)
     assert database.run(unfinished(script), first)[0] is True
     waiter = threading.Thread(
         target=lambda: answers.append(acquire(database, uuid.uuid4().hex, connection=second))
@@ -140,7 +140,7 @@ def test_all_locks_of_deleted_sessions_end(database: Database, count: int) -> No
 def test_a_lock_being_taken_and_the_end_of_its_session_never_miss_each_other(database: Database) -> None:
     other = database.connect()
     session, owner = database.create(), uuid.uuid4().hex
-    script = database.statements.acquire("res", owner, MINUTE, session, DAY)
+    script = database.statements.acquire("res", owner, MINUTE, session)
     database.run(unfinished(script), other)
     assert database.write(delete=[[0, session]])["delete"] == [[0, "locked"]]
     other.execute("COMMIT")
@@ -151,7 +151,7 @@ def test_a_lock_being_taken_and_the_end_of_its_session_never_miss_each_other(dat
 def test_a_database_that_cannot_write_never_gives_a_lock(database: Database) -> None:
     """Defect 4."""
     connection = database.connect()
-    script = database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None, DAY)
+    script = database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None)
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         database.run(Script((step("BEGIN READ ONLY"), *script.steps[1:]), script.answer), connection)
     with pytest.raises(psycopg.errors.CheckViolation):

@@ -15,7 +15,7 @@ import pytest
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.statements import NIL
 
-from .conftest import DAY, Database
+from .conftest import Database
 
 MANY = 200_000
 FIRST_PAGE = (None, None, None, 100)
@@ -82,27 +82,19 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
         "delete_group": lambda: database.run(statements.delete_group(node, "g", size=3), connection),
         "delete_all": lambda: database.run(statements.delete_all(node, size=100), connection),
         "drop_attribute": lambda: database.run(statements.drop_attribute(node, "user6", "key1"), connection),
-        "acquire": lambda: database.run(
-            statements.acquire("r", uuid.uuid4().hex, 10, ids[90], DAY), connection
-        ),
-        "read": lambda: connection.execute(statements.read, (ids[0], DAY), prepare=True),
-        "read_many": lambda: connection.execute(statements.read_many, (uuid_array(keys), DAY), prepare=True),
-        "list_user": lambda: connection.execute(
-            statements.list_user, ("user8", DAY, *FIRST_PAGE), prepare=True
-        ),
-        "list_group": lambda: connection.execute(
-            statements.list_group, ("g", DAY, *FIRST_PAGE), prepare=True
-        ),
-        "count": lambda: connection.execute(
-            statements.count, ("user8", "user8", None, None, DAY), prepare=True
-        ),
+        "acquire": lambda: database.run(statements.acquire("r", uuid.uuid4().hex, 10, ids[90]), connection),
+        "read": lambda: connection.execute(statements.read, (ids[0],), prepare=True),
+        "read_many": lambda: connection.execute(statements.read_many, (uuid_array(keys),), prepare=True),
+        "list_user": lambda: connection.execute(statements.list_user, ("user8", *FIRST_PAGE), prepare=True),
+        "list_group": lambda: connection.execute(statements.list_group, ("g", *FIRST_PAGE), prepare=True),
+        "count": lambda: connection.execute(statements.count, ("user8", "user8", None, None), prepare=True),
         "resync": lambda: connection.execute(
             statements.resync, (uuid_array(keys), *[integer_array([1] * len(keys))] * 2)
         ),
     }
     for what in ("expired", "inactive", "attributes"):
         scripts[f"cleanup {what}"] = lambda what=what: database.run(
-            statements.cleanup(node, what, DAY, size=100), connection
+            statements.cleanup(node, what, 0, size=100), connection
         )
     seen = {}
     for name, call in scripts.items():
@@ -177,4 +169,4 @@ def test_a_hundred_thousand_sessions_of_a_user_leave_in_bounded_steps(database: 
         after = last.hex
     assert deleted == 100_000 and base > 50
     assert database.execute("SELECT count(*) FROM app_session_attributes WHERE key <> 'n'") == [(0,)]
-    assert json.loads(database.execute(database.statements.list_user, "user0", DAY, *FIRST_PAGE)[0][2]) == []
+    assert json.loads(database.execute(database.statements.list_user, "user0", *FIRST_PAGE)[0][2]) == []

@@ -71,9 +71,7 @@ def test_no_increment_is_lost(
         ) -> None:
             for _ in range(4):
                 while True:
-                    row = connection.execute(
-                        database.statements.read, (session, database.inactivity)
-                    ).fetchone()
+                    row = connection.execute(database.statements.read, (session,)).fetchone()
                     assert row is not None
                     snapshot = json.loads(row[2])
                     values = {key: (version, value) for key, version, _expires, value in snapshot[9]}
@@ -160,9 +158,7 @@ def test_nodes_do_not_deadlock(database: Database) -> None:
             database.run(walk, connection)
             pairs = "{" + ",".join(ids) + "}", "{" + ",".join(["1"] * len(ids)) + "}"
             database.run(database.statements.write_accesses(*pairs), connection)
-            database.run(
-                database.statements.cleanup(database.node, "inactive", database.inactivity), connection
-            )
+            database.run(database.statements.cleanup(database.node, "inactive", 0), connection)
 
     workers = [(database.connect(), seed) for seed in range(3)]
     at_once(*(lambda c=c, seed=seed: batches(c, seed) for c, seed in workers))

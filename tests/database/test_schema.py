@@ -143,9 +143,7 @@ def test_any_name_works(open_database: Callable[..., Database], prefix: str) -> 
     assert database.update(session, 1, {"a": 2})[0] == "ok"
     assert database.attributes(session) == {"a": 2}
     owner = "ab" * 16
-    assert (
-        database.run(database.statements.acquire("r", owner, 10**6, session, database.inactivity))[0] is True
-    )
+    assert database.run(database.statements.acquire("r", owner, 10**6, session))[0] is True
     assert database.run(database.statements.renew("r", owner, 10**6)) is not None
     assert database.run(database.statements.release(database.node, "r", owner)) is not None
     generation = f"{{{(database.read(session) or [])[10]}}}"
@@ -169,7 +167,7 @@ def test_an_ordinary_role_needs_only_the_right_to_create(dsn: str, schema: str) 
                 statements = Statements(schema)
                 module.check(connection, statements)
                 run(connection, statements.incarnate())
-                run(connection, statements.write("0" * 16, "m", write_arguments(0, False)))
+                run(connection, statements.write("0" * 16, "m", write_arguments(False)))
         finally:
             admin.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(role)))
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))

@@ -18,7 +18,7 @@ from tests.leftovers import UNRELEASED
 from tests.roles import Roles
 from tests.versions import changes
 
-from .conftest import DAY, Database, Ear
+from .conftest import Database, Ear
 
 PATIENCE = 30  # seconds
 
@@ -131,9 +131,9 @@ def test_a_row_that_came_by_a_back_door_counts_for_nothing(database: Database) -
         database.execute("TRUNCATE copy_session_incarnation")
         database.execute("INSERT INTO copy_session_incarnation SELECT * FROM app_session_incarnation")
         read = other.statements.read
-        assert database.execute(read, "0" * 32, DAY)[0][0] is None
+        assert database.execute(read, "0" * 32)[0][0] is None
         assert other.ear().channel != database.ear().channel
-        assert database.execute(read, "0" * 32, DAY)[0][0] not in (None, database.incarnation)
+        assert database.execute(read, "0" * 32)[0][0] not in (None, database.incarnation)
     finally:
         other.close()
 

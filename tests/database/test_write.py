@@ -28,7 +28,7 @@ def test_a_created_session_is_read_back_as_it_was_answered(database: Database) -
     item = database.new(
         'ann "the" $pgsession$ ü\\',
         group="g'1",
-        include_inactivity=False,
+        inactivity=None,
         values=[
             ["z", '{"a":  1.50}', None],
             ["\u00e9", "[1, null]", soon],
@@ -45,7 +45,7 @@ def test_a_created_session_is_read_back_as_it_was_answered(database: Database) -
         snapshot
     )
     assert uuid.UUID(session).hex == item[1]
-    assert (user, group, inactivity) == (item[3], "g'1", False)
+    assert (user, group, inactivity) == (item[3], "g'1", None)
     assert version == answered == created == updated == accessed <= database.now()
     assert expires == item[5]
     assert identity == [item[2], version, None]
@@ -125,14 +125,14 @@ def test_what_checks_nothing_has_no_conflict_beside_what_does(database: Database
 def test_an_update_changes_expiry_inactivity_and_group(database: Database) -> None:
     session = database.create(group="old")
     later = database.now() + 5 * DAY
-    assert database.update(session, 1, expires=later, include_inactivity=False, group="new")[0] == "ok"
+    assert database.update(session, 1, expires=later, inactivity=None, group="new")[0] == "ok"
     snapshot = database.read(session)
     assert snapshot is not None
-    assert snapshot[3] == "new" and snapshot[7:9] == [later, False]
-    assert database.update(session, 2, include_inactivity=True, group=None)[0] == "ok"
+    assert snapshot[3] == "new" and snapshot[7:9] == [later, None]
+    assert database.update(session, 2, inactivity=7 * HOUR, group=None)[0] == "ok"
     snapshot = database.read(session)
     assert snapshot is not None
-    assert snapshot[3] is None and snapshot[7:9] == [later, True]
+    assert snapshot[3] is None and snapshot[7:9] == [later, 7 * HOUR]
 
 
 def test_not_announced_unless_asked_but_a_change_of_group_always(database: Database) -> None:
@@ -219,7 +219,7 @@ def test_what_is_gone_expired_or_inactive_cannot_be_updated(database: Database) 
     expired = database.create(expires=database.now() - 1)
     inactive, exempt, deleted = (
         database.create(),
-        database.create(include_inactivity=False),
+        database.create(inactivity=None),
         database.create(),
     )
     database.execute("UPDATE app_sessions SET last_accessed = now() - interval '2 days'")
@@ -387,8 +387,8 @@ def test_buckets_that_somebody_removed_come_back(database: Database) -> None:
     assert database.write(create=[item])["create"] == [[0, "locked"]]
     assert database.write(create=[item], wait=True)["create"][0][1] == "ok"
     assert database.write(create=[database.new("bob", limit=2)])["create"][0][1] == "ok"
-    assert database.run(database.statements.cleanup(database.node, "expired", DAY))[2] is True
-    assert database.run(database.statements.cleanup(database.node, "expired", DAY))[2] is False
+    assert database.run(database.statements.cleanup(database.node, "expired", 0))[2] is True
+    assert database.run(database.statements.cleanup(database.node, "expired", 0))[2] is False
 
 
 def test_no_login_waits_for_what_it_would_evict(database: Database) -> None:
@@ -420,7 +420,7 @@ def test_without_an_incarnation_every_batch_says_so(database: Database) -> None:
 
 
 def test_what_a_session_is_created_with(database: Database) -> None:
-    first, second = database.create("ann"), database.create("ann", include_inactivity=False)
+    first, second = database.create("ann"), database.create("ann", inactivity=None)
     row = database.execute(
         "SELECT generation, owner_since, inactivity, previous_generation, previous_until, rotated_at"
         " FROM app_sessions WHERE id = %s",
@@ -429,8 +429,8 @@ def test_what_a_session_is_created_with(database: Database) -> None:
     assert row[1:] == (1, timedelta(days=1), None, None, None)
     others = database.execute("SELECT generation, inactivity FROM app_sessions WHERE id = %s", second)
     assert others[0][0] != row[0] and others[0][1] is None
-    database.update(second, 1, include_inactivity=True)
-    database.update(first, 1, include_inactivity=False)
+    database.update(second, 1, inactivity=DAY)
+    database.update(first, 1, inactivity=None)
     stored = "SELECT inactivity FROM app_sessions WHERE id = %s"
     assert database.execute(stored, first) == [(None,)]
     assert database.execute(stored, second) == [(timedelta(days=1),)]

@@ -87,7 +87,11 @@ def test_expirations_change(example: Example, sessions: pgsession.SessionManager
     assert session.expires_at.time() == datetime.min.time()
     expirations.on_a_shared_computer(sessions, session)
     read = sessions.get_session(session.id, refresh=True)
-    assert read is not None and read.include_inactivity and read.expires_at == session.expires_at
+    assert (
+        read is not None
+        and read.inactivity == timedelta(minutes=15)
+        and read.expires_at == session.expires_at
+    )
 
 
 def test_optimistic_locking_of_a_session(example: Example, sessions: pgsession.SessionManager) -> None:

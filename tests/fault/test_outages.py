@@ -123,7 +123,7 @@ def test_the_resync_of_200_000_sessions(new_node: NewNode, console: Console, dsn
         keys = [row[0].bytes for row in rows]
         cache, now = node.manager._cache, node.manager._clock.database_now()
         for key in keys:
-            cache.put(Record(key, 1, "u", None, now, now, now, now + 10**12, False, []))
+            cache.put(Record(key, 1, "u", None, now, now, now, now + 10**12, None, []))
         before = node.stats()
         assert before.cached_sessions == count
         way.refuse()

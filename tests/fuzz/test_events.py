@@ -45,13 +45,13 @@ HUGE = f"{OTHER} 7 u{KEYS[0].hex()}:{2**63} d{KEYS[1].hex()}"
 def listening() -> tuple[Coherence, Cache]:
     """A node with four sessions in memory, in sync."""
     clock = Clock(manual=1_000_000)
-    cache = Cache(8, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=100)
+    cache = Cache(8, clock, access_interval=0, lifetime=0, max_attribute_length=100)
     coherence = Coherence(cache, clock, max_staleness=30_000_000, stale_if_error=0, logger=LOG)
     coherence.on_listening("one")
     assert coherence.resynced(coherence.resync_started(), [])
     for number, key in enumerate(KEYS):
         user, group = ("ann", "bob") if number % 2 else ("bob", None)
-        cache.put(Record(key, 5, user, group, 0, 0, 0, 1 << 60, False))
+        cache.put(Record(key, 5, user, group, 0, 0, 0, 1 << 60, None))
     return coherence, cache
 
 

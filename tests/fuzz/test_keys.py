@@ -48,7 +48,7 @@ class Loader(Reader):
         return key
 
 
-LIMITS = {"inactivity": 0, "access_interval": 0, "lifetime": 0, "max_attribute_length": 1}
+LIMITS = {"access_interval": 0, "lifetime": 0, "max_attribute_length": 1}
 LOADER = Loader(Cache(1, Clock(manual=0), **LIMITS))
 GONE = object()
 

@@ -33,7 +33,7 @@ from pgsession.errors import (
 
 from . import fuzz, mutated
 
-CACHE = Cache(1, Clock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=100)
+CACHE = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=100)
 ALPHABET = '0123456789abcdef[]{}",:-\\ untrlE.+'
 FAR = 1 << 60
 
@@ -90,9 +90,9 @@ attributes = st.builds(
 snapshots = st.builds(
     lambda *parts: "[" + ", ".join(map(json.dumps, parts[:-1])) + f", [{', '.join(parts[-1])}], 7, 1, null]",
     st.uuids().map(str), whole, owners | st.just("u" * 70_000), st.none() | owners,
-    whole, whole, whole, whole, st.booleans(), st.lists(attributes, max_size=4),
+    whole, whole, whole, whole, st.none() | whole, st.lists(attributes, max_size=4),
 )  # fmt: skip
-ROW = '["' + str(UUID(int=1)) + '", 1, "u", null, 1, 1, 1, 99, true, %s, 7, 1, null]'
+ROW = '["' + str(UUID(int=1)) + '", 1, "u", null, 1, 1, 1, 99, 50, %s, 7, 1, null]'
 
 
 def outcome(work: Any) -> Any:
@@ -171,7 +171,7 @@ def assert_whole(record: Record, row: list[Any]) -> None:
     assert record.key == UUID(row[0]).bytes
     stamps = (record.created_at, record.updated_at, record.last_accessed, record.expires_at)
     assert [record.version, record.user_id, record.group_id, *stamps] == row[1:8]
-    assert bool(record.include_inactivity) == row[8]
+    assert record.inactivity == (row[8] or 0)
     kept = [[key, version, ends] for key, version, ends, _ in record.attributes()]
     assert kept == sorted([key, version, ends or None] for key, version, ends, _ in row[9])
     session = session_of(CACHE, record, from_cache=False)
@@ -198,16 +198,16 @@ def test_a_list_of_snapshots_is_a_list_of_whole_records_or_an_error(texts: list[
 
 # ---- the answer to a batch ----
 
-RECORD = Record(bytes(16), 5, "u", None, 1, 1, 1, FAR, True, [("k", 1, None, b"1")])
+RECORD = Record(bytes(16), 5, "u", None, 1, 1, 1, FAR, None, [("k", 1, None, b"1")])
 SAVED = (ROW % '[["k", 1, null, 1]]', "null", ROW % '[["k", 1, null, 1], ["k", 1, null, 1]]')
 
 
 def operations() -> list[Operation]:
     update = Update(
-        RECORD, check=None, sets=[("a", b"1", None, 0)], deletes=[], expires_at=None, include_inactivity=None,
+        RECORD, check=None, sets=[("a", b"1", None, 0)], deletes=[], expires_at=None, inactivity=None,
         group=None, notify=True, notify_on_conflict=True,
     )  # fmt: skip
-    create = Create(bytes(16), 5, "u", None, FAR, True, [], Room(0, True, []))
+    create = Create(bytes(16), 5, "u", None, FAR, None, [], Room(0, True, []))
     return [create, update, Delete(bytes(16))]
 
 

@@ -132,7 +132,7 @@ class Loops(Verifying, AsyncReader):
     pass
 
 
-CACHE = Cache(4, Clock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=1)
+CACHE = Cache(4, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=1)
 READERS = (Threads(CACHE), Loops(CACHE))
 
 

@@ -60,7 +60,7 @@ class Session:
         ]
         return json.dumps(
             [str(uuid.UUID(self.key)), self.version, self.user, None, self.created, self.updated, self.updated,
-             self.expires, True, sorted(attributes), self.generation, self.created, None]
+             self.expires, None, sorted(attributes), self.generation, self.created, None]
         )  # fmt: skip
 
 
@@ -279,10 +279,10 @@ class Server:
         return Rows((UUID, BIGINT, BIGINT, BYTES), [(None, len(free), len(mine) - len(free), ended)])
 
     async def _call_write(self, connection: Connection, node: str, mark: str, *rest: str | None) -> Rows:
-        waiting = rest[1] in _TRUE
-        updates = Updates(*rest[2 : 2 + _UPDATES])
-        creates = Creates(*rest[4 + _UPDATES : 4 + _UPDATES + _CREATES])
-        deletes = Deletes(*rest[4 + _UPDATES + _CREATES + _ACCESSES :])
+        waiting = rest[0] in _TRUE
+        updates = Updates(*rest[1 : 1 + _UPDATES])
+        creates = Creates(*rest[3 + _UPDATES : 3 + _UPDATES + _CREATES])
+        deletes = Deletes(*rest[3 + _UPDATES + _CREATES + _ACCESSES :])
         staged = self._staged(connection)
         staged.append(lambda: connection.state.update(mark=mark))
         keys = _elements(updates.ids) + _elements(deletes.deletes)
@@ -440,7 +440,7 @@ def _markers(step: Step) -> Iterator[int]:
     if "session_write_1" in step.statement:
         rest = step.parameters[2:]
         for array in (
-            Updates(*rest[2 : 2 + _UPDATES]).set_values,
-            Creates(*rest[4 + _UPDATES : 4 + _UPDATES + _CREATES]).new_values,
+            Updates(*rest[1 : 1 + _UPDATES]).set_values,
+            Creates(*rest[3 + _UPDATES : 3 + _UPDATES + _CREATES]).new_values,
         ):
             yield from map(int, _elements(array))

@@ -562,7 +562,6 @@ class Node:
         self.cache = Cache(
             world.capacity,
             self.clock,
-            inactivity=10**13,
             access_interval=10**12,
             lifetime=0,
             max_attribute_length=16384,

@@ -63,7 +63,7 @@ def test_sessions_are_shown_without_their_values(
     assert seen == pgsession.SessionInfo(
         id=session.id, user_id="ann", group_id="g", version=session.version, created_at=session.created_at,
         updated_at=session.updated_at, last_accessed=session.last_accessed, expires_at=session.expires_at,
-        include_inactivity=False, attributes=None,
+        include_inactivity=False, inactivity=None, attributes=None,
     )  # fmt: skip
     assert abs(datetime.now(UTC) - seen.created_at) < timedelta(minutes=1)
     assert "ann" not in repr(seen) and str(session.id) not in repr(seen)

@@ -225,7 +225,7 @@ def test_defect_07_a_resync_has_no_limit(open_manager: OpenAsyncManager, tables:
     ends = 4_102_444_800_000_000
     now = manager._clock.database_now()
     for (key,) in rows:
-        manager._cache.put(Record(key.bytes, 1, "u", None, now, now, now, ends, True, []))
+        manager._cache.put(Record(key.bytes, 1, "u", None, now, now, now, ends, None, []))
     changed = rows[count // 2][0]
     tables.run_unheard("UPDATE {sessions} SET version = 2 WHERE id = %s", changed)
     before = manager.stats()

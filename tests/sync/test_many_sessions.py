@@ -319,7 +319,7 @@ def test_a_cleanup_that_fails_is_tried_again(open_manager: OpenAsyncManager, tab
     tables.run("ALTER FUNCTION {schema}.session_cleanup_1 RENAME TO away")
     store = manager._open_runtime().store
     with pytest.raises(Exception, match="session_cleanup"):
-        store.cleanup("expired", NIL)
+        store.cleanup("expired", 0, NIL)
     tables.run("ALTER FUNCTION {schema}.away RENAME TO session_cleanup_1")
 
     def cleaned() -> bool:

@@ -27,7 +27,6 @@ class Node:
         self.cache = Cache(
             10,
             self.clock,
-            inactivity=3600 * SECOND,
             access_interval=SECOND,
             lifetime=0,
             max_attribute_length=100,
@@ -73,7 +72,7 @@ def node() -> Node:
 
 
 def record(version: int = 5) -> Record:
-    return Record(KEY, version, "u", "g", NOW, NOW, NOW, NOW + 3600 * SECOND, True, [])
+    return Record(KEY, version, "u", "g", NOW, NOW, NOW, NOW + 3600 * SECOND, None, [])
 
 
 def test_what_the_database_does_not_have_is_remembered(node: Node) -> None:

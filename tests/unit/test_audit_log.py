@@ -12,7 +12,7 @@ from pgsession.audit import AuditEvent
 from pgsession.errors import AttributeVersionConflict, SessionVersionConflict
 
 ID = UUID(bytes=b"k" * 16)
-RECORD = Record(ID.bytes, 1, "u", "g", 0, 0, 0, 10**15, True, [])
+RECORD = Record(ID.bytes, 1, "u", "g", 0, 0, 0, 10**15, None, [])
 
 
 class Clock:

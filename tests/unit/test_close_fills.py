@@ -20,15 +20,13 @@ KEYS = [bytes([n]) * 16 for n in range(3)]
 
 
 def record(key: bytes) -> Record:
-    return Record(key, 5, "u", None, NOW, NOW, NOW, NOW + 3600 * SECOND, True, [])
+    return Record(key, 5, "u", None, NOW, NOW, NOW, NOW + 3600 * SECOND, 3600 * SECOND, [])
 
 
 @pytest.fixture
 def coherence() -> Coherence:
     clock = Clock(manual=NOW)
-    cache = Cache(
-        10, clock, inactivity=3600 * SECOND, access_interval=SECOND, lifetime=0, max_attribute_length=100
-    )
+    cache = Cache(10, clock, access_interval=SECOND, lifetime=0, max_attribute_length=100)
     made = Coherence(cache, clock, max_staleness=10 * SECOND, logger=logging.getLogger("pgsession.test"))
     assert made.on_listening("one") is not None
     return made

@@ -16,7 +16,7 @@ from pgsession._protocol.operations import Flag
 
 SESSION = "ab" * 16
 ROWS: dict[str, Any] = {
-    "create": [(SESSION, 3, "ann", None, 5, True, [("k", "1", None)], "return")],
+    "create": [(SESSION, 3, "ann", None, 5, 7, [("k", "1", None)], "return")],
     "update": [
         (
             SESSION,
@@ -29,6 +29,7 @@ ROWS: dict[str, Any] = {
             [("l", 2)],
             "1" * 32,
             (4, 3, 0, "bob"),
+            9,
         )
     ],
     "accesses": [(SESSION, 7)],
@@ -45,10 +46,10 @@ def test_the_write_function_takes_the_columns_in_their_order() -> None:
     body = templates.render(templates.file("functions", "write.sql"), templates.names_of("s", "")).as_string()
     head = body[body.index("(") : body.index(") RETURNS")]
     names = re.findall(r"(\w+) (?:text|bigint|boolean|integer|uuid)", head)
-    arguments = ["node", "mark", "inactivity", "waiting", *columns.Updates._fields, "most_sessions", "evicts"]
+    arguments = ["node", "mark", "waiting", *columns.Updates._fields, "most_sessions", "evicts"]
     creates = [*columns.Creates._fields, *columns.Accesses._fields]
     assert names == [*arguments, *creates, *columns.Deletes._fields]
-    assert len(write_arguments(1, False, **ROWS)) == len(names) - 2
+    assert len(write_arguments(False, **ROWS)) == len(names) - 2
 
 
 @pytest.mark.parametrize("kind", list(columns.KINDS))

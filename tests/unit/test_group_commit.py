@@ -95,8 +95,8 @@ def store() -> Store:
 @pytest.fixture
 def cache() -> Cache:
     """It has a session, as every node that serves it does."""
-    cache = Cache(10, Clock(manual=1), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
-    cache.put(Record(K, 1, "u", None, 1, 1, 1, 100, False, []))
+    cache = Cache(10, Clock(manual=1), access_interval=0, lifetime=0, max_attribute_length=10)
+    cache.put(Record(K, 1, "u", None, 1, 1, 1, 100, None, []))
     return cache
 
 
@@ -327,7 +327,7 @@ async def test_what_waits_for_its_next_try_was_not_done(store: Store, group_comm
 async def test_whom_a_login_evicts_is_served_no_more(
     store: Store, group_commit: AsyncGroupCommit, cache: Cache
 ) -> None:
-    create = Create(OTHER, 1, "u", None, 100, False, [], Room(1, evicts=True, accesses=[]))
+    create = Create(OTHER, 1, "u", None, 100, None, [], Room(1, evicts=True, accesses=[]))
     write = asyncio.create_task(group_commit.write(create))
     answer = '{"incarnation":"a","xmax":7,"created_at":5,"evicted":["' + K.hex() + '"]}'
     (await store.until(1)).answer.set_result(answer)
@@ -343,7 +343,7 @@ async def test_a_write_on_another_server_has_the_listener_connected_again(
     wrong_servers: list[str],
     incarnation: str,
 ) -> None:
-    create = Create(OTHER, 1, "u", None, 100, False, [], Room(0, evicts=True, accesses=[]))
+    create = Create(OTHER, 1, "u", None, 100, None, [], Room(0, evicts=True, accesses=[]))
     write = asyncio.create_task(group_commit.write(create))
     (await store.until(1)).answer.set_result('{"incarnation":"' + incarnation + '","xmax":7,"created_at":5}')
     await write
@@ -357,7 +357,7 @@ async def test_what_conflicted_is_read_again(
     record = cache.get(K)
     assert record is not None
     update = Update(
-        record, check="session", sets=[], deletes=[], expires_at=50, include_inactivity=None, group=None,
+        record, check="session", sets=[], deletes=[], expires_at=50, inactivity=None, group=None,
         notify=True, notify_on_conflict=False,
     )  # fmt: skip
     write = asyncio.create_task(group_commit.write(update))
@@ -431,7 +431,7 @@ async def test_a_create_ends_what_is_known_of_an_absence(
     cache.put_absence(OTHER, 0, 100)
     assert cache.is_absent(OTHER)
     writing = asyncio.create_task(
-        group_commit.write(Create(OTHER, 5, "u", None, 100, False, [], Room(0, True, [])))
+        group_commit.write(Create(OTHER, 5, "u", None, 100, None, [], Room(0, True, [])))
     )
     sent = await store.until(1)
     assert not cache.is_absent(OTHER)

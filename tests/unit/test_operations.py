@@ -17,7 +17,7 @@ ROOM = Room(0, evicts=True, accesses=[])
 
 
 def record(**fields: Any) -> Record:
-    known: dict[str, Any] = {"last_accessed": 50, "expires_at": 900, "group_id": "g", "inactivity": True}
+    known: dict[str, Any] = {"last_accessed": 50, "expires_at": 900, "group_id": "g", "inactivity": 7}
     known |= fields
     return Record(
         K, 3, "u", known["group_id"], 1, 2, known["last_accessed"], known["expires_at"], known["inactivity"],
@@ -27,7 +27,7 @@ def record(**fields: Any) -> Record:
 
 def update(based_on: Record | None = None, **options: Any) -> Update:
     known: dict[str, Any] = {
-        "check": None, "sets": [], "deletes": [], "expires_at": None, "include_inactivity": None, "group": None,
+        "check": None, "sets": [], "deletes": [], "expires_at": None, "inactivity": None, "group": None,
         "notify": True, "notify_on_conflict": False,
     }  # fmt: skip
     return Update(based_on or record(), **(known | options))
@@ -36,12 +36,10 @@ def update(based_on: Record | None = None, **options: Any) -> Update:
 def test_a_saved_session_is_what_it_was_and_what_was_asked_for() -> None:
     saved = update().saved(4, 60)
     assert (saved.version, saved.updated_at, saved.last_accessed) == (4, 60, 60)
-    assert (saved.expires_at, saved.group_id, saved.include_inactivity) == (900, "g", True)
-    saved = update(record(last_accessed=70), expires_at=950, group=("h",), include_inactivity=False).saved(
-        4, 60
-    )
+    assert (saved.expires_at, saved.group_id, saved.inactivity) == (900, "g", 7)
+    saved = update(record(last_accessed=70), expires_at=950, group=("h",), inactivity=(None,)).saved(4, 60)
     assert saved.last_accessed == 70, "it does not move back (C11)"
-    assert (saved.expires_at, saved.group_id, saved.include_inactivity) == (950, "h", False)
+    assert (saved.expires_at, saved.group_id, saved.inactivity) == (950, "h", 0)
     assert update(group=(None,)).saved(4, 60).group_id is None
     saved = update(sets=[("a", b"2", None, 1), ("c", b"3", 80, 0)], deletes=[("b", 1)]).saved(4, 60)
     assert saved.attributes() == [("a", 4, None, b"2"), ("c", 4, 80, b"3")]
@@ -54,8 +52,8 @@ def test_a_saved_session_is_what_it_was_and_what_was_asked_for() -> None:
         ({"notify": False, "notify_on_conflict": True}, Flag.NOTIFY_ON_CONFLICT),
         ({"check": "session"}, Flag.NOTIFY | Flag.CHECK_SESSION),
         ({"check": "attributes"}, Flag.NOTIFY | Flag.CHECK_ATTRIBUTES),
-        ({"include_inactivity": True}, Flag.NOTIFY | Flag.CHANGE_INACTIVITY | Flag.INCLUDE_INACTIVITY),
-        ({"include_inactivity": False}, Flag.NOTIFY | Flag.CHANGE_INACTIVITY),
+        ({"inactivity": (5,)}, Flag.NOTIFY | Flag.CHANGE_INACTIVITY),
+        ({"inactivity": (None,)}, Flag.NOTIFY | Flag.CHANGE_INACTIVITY),
         ({"group": (None,)}, Flag.NOTIFY | Flag.CHANGE_GROUP),
     ],
 )
@@ -65,7 +63,7 @@ def test_an_update_asks_for_what_its_caller_does(options: dict[str, Any], flags:
 
 def test_a_new_session_shows_no_attribute_that_had_expired() -> None:
     attributes = [("a", b"1", None), ("b", b"1", 60), ("c", b"1", 61)]
-    create = Create(K, 1, "u", None, 900, True, attributes, ROOM)
+    create = Create(K, 1, "u", None, 900, None, attributes, ROOM)
     assert [item[0] for item in create.saved(60, "i").attributes()] == ["a", "c"]
 
 
@@ -89,7 +87,7 @@ def test_whose_copy_was_old_gets_what_the_database_has() -> None:
         2,
         3,
         900,
-        True,
+        7,
         [["z", 4, None, 9]],
         1,
         1,
@@ -110,4 +108,4 @@ def test_whose_copy_was_old_gets_what_the_database_has() -> None:
 
 def test_a_create_without_an_answer_is_none() -> None:
     with pytest.raises(LookupError):
-        Batch([Create(K, 1, "u", None, 900, True, [], ROOM)]).settle('{"incarnation":"i","xmax":7}')
+        Batch([Create(K, 1, "u", None, 900, None, [], ROOM)]).settle('{"incarnation":"i","xmax":7}')

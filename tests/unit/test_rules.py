@@ -125,6 +125,7 @@ NO_DURATION = [-1e-9, -1, math.nan, math.inf, -math.inf, 1e300, 10**400, 10**500
                "5", True, False, [5], b"5", object(), datetime.now(UTC)]  # fmt: skip
 LENGTHS = [1e-6, timedelta(microseconds=1), 5, 0.5, CENTURY, 36500 * 86400]
 DURATION = Rule(rules.seconds, [0, 0.0, timedelta(0), None, *NO_DURATION], LENGTHS)
+IDLE_TIMEOUT = Rule(partial(rules.seconds, least=1_000_000), [0, 0.999999, *DURATION.bad], [1, CENTURY])
 ZERO_OR_DURATION = Rule(
     partial(rules.seconds, least=0), [None, *NO_DURATION], [0, 0.0, timedelta(0), *LENGTHS]
 )
@@ -218,6 +219,7 @@ TABLE: dict[str, Rule | Free] = {
     "ids": IDS,
     "if_exists": choice("error", "return", "replace")._replace(good=["error"]),  # the others need an id
     "include_inactivity": FLAG,
+    "inactivity": optional(IDLE_TIMEOUT),
     "keep": optional(SESSION_ID),
     "key": KEY,
     "keys": KEYS,
@@ -321,15 +323,13 @@ CONFIG: dict[str, Rule] = {
     "max_attributes": count(1, 2**30),
     "rotation_grace": ZERO_OR_DURATION,
     "session_expiration": DURATION,
-    "inactivity_duration": Rule(
-        partial(rules.seconds, least=1_000_000), [0, 0.999999, *DURATION.bad], [1, CENTURY]
-    ),
+    "inactivity_duration": IDLE_TIMEOUT,
     "cleanup_interval": ZERO_OR_DURATION,
     "cache_size": count(1, 2**30),
     "max_session_lifetime_in_cache": ZERO_OR_DURATION,
     "max_staleness": DURATION,
     "stale_if_error": ZERO_OR_DURATION,
-    "last_access_update_interval": DURATION._replace(good=[1e-6, CENTURY / 2]),
+    "last_access_update_interval": DURATION,
     "last_access_update_batch_size": count(1, 10**6),
     "pool_min_size": count(0, 10_000),
     "operation_timeout": DURATION,
@@ -413,11 +413,9 @@ class Entry(NamedTuple):
 
 def fresh(owner: type) -> Any:
     if owner is pgsession.Session:
-        cache = Cache(
-            5, CLOCK, inactivity=10**9, access_interval=10**6, lifetime=0, max_attribute_length=16384
-        )
+        cache = Cache(5, CLOCK, access_interval=10**6, lifetime=0, max_attribute_length=16384)
         return session_of(
-            cache, Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + 10**9, True, []), from_cache=False
+            cache, Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + 10**9, None, []), from_cache=False
         )
     if owner in (pgsession.SessionManager, pgsession.AsyncSessionManager):
         return owner("", signer=pgsession.Signer(b"k" * 32))
@@ -594,8 +592,6 @@ def test_config_says_the_same_words_as_a_config_error(field: str) -> None:
         assert type(error) is pgsession.ConfigError and isinstance(error, ValueError)
         assert str(error) == expected(rule, field, value)[1]
     room = {
-        "inactivity_duration": CENTURY,
-        "last_access_update_interval": 1e-6,
         "pool_min_size": 0,
         "pool_max_size": 10_000,
     }

@@ -29,7 +29,7 @@ A, B = (bytes([number]) * 16 for number in (10, 11))
 def coherence() -> Coherence:
     """It listens to the server whose incarnation is "a"."""
     clock = Clock(manual=1)
-    cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
+    cache = Cache(10, clock, access_interval=0, lifetime=0, max_attribute_length=10)
     coherence = Coherence(cache, clock, max_staleness=10, stale_if_error=0, logger=LOG)
     coherence.on_listening("a")
     return coherence
@@ -39,7 +39,7 @@ def coherence() -> Coherence:
 def store(coherence: Coherence) -> AsyncStore:
     prober = AsyncProber(Breaker(), None, ask_idle=None, timeout=1, on_down=lambda: None, logger=LOG)  # type: ignore[arg-type]
     return AsyncStore(
-        None, Statements(), node="n" * 16, inactivity=1, commit="split", operation_timeout=1, limited=True,  # type: ignore[arg-type]
+        None, Statements(), node="n" * 16, commit="split", operation_timeout=1, limited=True,  # type: ignore[arg-type]
         background=AsyncBackgroundTasks(LOG), prober=prober, coherence=coherence,
     )  # fmt: skip
 

@@ -96,7 +96,7 @@ class _Notification:
 @pytest.fixture
 def coherence() -> Coherence:
     clock = Clock(manual=1)
-    cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
+    cache = Cache(10, clock, access_interval=0, lifetime=0, max_attribute_length=10)
     return Coherence(cache, clock, max_staleness=10_000_000, stale_if_error=0, logger=LOG)
 
 

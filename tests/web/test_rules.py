@@ -396,7 +396,7 @@ def max_age(headers: dict[str, str]) -> int | None:
 def lives(browser: Browser, tables: Tables) -> tuple[bool, float]:
     """Whether it ends by inactivity, and its seconds at most."""
     [row] = tables.run(
-        "SELECT include_inactivity, extract(epoch FROM expires_at - clock_timestamp())::float8 FROM {sessions}"
+        "SELECT inactivity IS NOT NULL, extract(epoch FROM expires_at - clock_timestamp())::float8 FROM {sessions}"
     )
     return row[0], row[1]
 

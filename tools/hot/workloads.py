@@ -51,13 +51,13 @@ class TokenReader(Reader):
 
 def record(key: bytes) -> Record:
     values = [(f"attribute{i}", 1, None, b'"' + b"x" * 98 + b'"') for i in range(5)]
-    return Record(key, 1, key.hex(), None, NOW, NOW, NOW, NOW + 24 * HOUR, True, values)
+    return Record(key, 1, key.hex(), None, NOW, NOW, NOW, NOW + 24 * HOUR, 48 * HOUR, values)
 
 
 def empty(capacity: int) -> Cache:
     cache = Cache(
         capacity, CLOCK, max_attribute_length=16384,
-        inactivity=48 * HOUR, access_interval=HOUR, lifetime=48 * HOUR,
+        access_interval=HOUR, lifetime=48 * HOUR,
     )  # fmt: skip
     cache.in_sync_until = NOW + HOUR
     return cache
@@ -177,7 +177,8 @@ def first_read_as_struct(count: int) -> Work:
     text = b'{"theme":"dark","size":12}'
     attributes = [("settings", 1, None, text)]
     records = [
-        Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + HOUR, True, attributes) for _ in range(count)
+        Record(bytes(16), 1, "u", None, NOW, NOW, NOW, NOW + HOUR, 48 * HOUR, attributes)
+        for _ in range(count)
     ]
     fresh = [session_of(cache, one, from_cache=True) for one in records]
 

@@ -40,6 +40,7 @@ cdef extern from "table.h" nogil:
     uint32_t pgs_find(const pgs_table *t, uint64_t high, uint64_t low)
     void pgs_use(pgs_table *t, uint32_t slot)
     void pgs_access_add(pgs_table *t, uint32_t slot)
+    void pgs_access_add_first(pgs_table *t, uint32_t slot)
     void pgs_access_remove(pgs_table *t, uint32_t slot)
     uint32_t pgs_text_tag(const pgs_table *t, pgs_text text)
     uint32_t pgs_members(const pgs_table *t, int which, pgs_text text, uint32_t tag)
@@ -55,7 +56,7 @@ cdef enum Answer:
     OVER = -1                   # a miss: the entry is expired, see drop()
     MISS = 0
     HIT = 1
-    HIT_LATE = 2                # a hit whose access must be written at once
+    HIT_LATE = 2                # a hit whose access is to be asked for, see ask()
 
 
 cdef struct Claim:
@@ -69,8 +70,8 @@ cdef class Cache:
     cdef EvictedAccesses evicted_accesses
     cdef Absences absences      # of sessions that are not in the table
     cdef readonly uint32_t capacity
-    cdef readonly int64_t inactivity
     cdef readonly int64_t access_interval
+    cdef readonly int64_t operation_timeout
     cdef readonly int64_t lifetime
     cdef readonly int64_t max_attribute_length
     cdef readonly int64_t max_session_size
@@ -80,6 +81,8 @@ cdef class Cache:
     cdef bint has_codec
     cdef bint seals             # the codec encrypts
     cdef public int64_t in_sync_until
+    cdef int64_t due            # when the first of the accesses that are asked for has to be written
+    cdef int64_t planned        # and when the writer looks for it next
     cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused, negative_hits
     cdef uint32_t sweeper
     cdef pgs_mutex mutex        # guards all that changes; locking.h says how it may be held
@@ -153,6 +156,7 @@ cdef inline Answer look_up_by_token(Cache cache, Key key, bint touch, int64_t mi
 
 
 cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept
+cdef bint ask(Cache cache, uint32_t slot) noexcept
 cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
                  int64_t *accessed, Claim *claim)
 cdef int drop(Cache cache, Key key) except -1

@@ -36,6 +36,7 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *length) except NULL
 
 cdef int64_t NEVER = 0x7FFF_FFFF_FFFF_FFFFLL
+cdef double INFINITE = float("inf")
 cdef uint32_t LARGEST = 0x7FFF_FFFF
 cdef Py_ssize_t MOST_EVICTED_ACCESSES = 1 << 16      # some 30 MB
 
@@ -51,19 +52,20 @@ cdef void record_owner(void *record, int which, pgs_text *text) noexcept:
 cdef class Cache:
     """Holds records by session id, at most `capacity` of them.
 
-    `inactivity`, `access_interval`, `lifetime` and `rotation_grace` are microseconds (`lifetime` 0: no bound). `in_sync_until` is the
-    node time until which the cache is known to be in sync; 0: it is not.
+    `access_interval`, `operation_timeout`, `lifetime` and `rotation_grace` are microseconds (`lifetime` 0: no bound).
+    `in_sync_until` is the node time until which the cache is known to be in sync; 0: it is not.
     """
 
-    def __cinit__(self, capacity, Clock clock not None, *, int64_t inactivity, int64_t access_interval,
-                  int64_t lifetime, int64_t max_attribute_length, int64_t max_session_size=NEVER,
+    def __cinit__(self, capacity, Clock clock not None, *, int64_t access_interval, int64_t lifetime,
+                  int64_t max_attribute_length, int64_t operation_timeout=0, int64_t max_session_size=NEVER,
                   int64_t max_attributes=NEVER, int64_t rotation_grace=0, codec=None):
         self.capacity = <uint32_t> checked_count("capacity", capacity, 1, LARGEST)
         self.clock = clock
         self.evicted_accesses = EvictedAccesses(MOST_EVICTED_ACCESSES)
         self.absences = Absences()
-        self.inactivity = inactivity
         self.access_interval = access_interval
+        self.operation_timeout = operation_timeout
+        self.due = self.planned = NEVER
         self.lifetime = lifetime
         self.max_attribute_length = max_attribute_length
         self.max_session_size = max_session_size
@@ -266,29 +268,66 @@ cdef class Cache:
 
     # ---- accesses ----
 
-    def take_accesses(self, limit):
-        """Take up to `limit` accesses to be written, as (key, microseconds).
+    def take_accesses(self, limit, bint due=False):
+        """Take up to `limit` accesses to be written, as (key, microseconds); with `due` those that are asked for only.
 
-        The caller gives each to confirm_accesses() or restore_accesses().
+        Of these it leaves what can wait longer. The caller goes on until there is nothing, and gives each to
+        confirm_accesses() or restore_accesses().
         """
-        cdef Py_ssize_t most = limit
         cdef list taken
-        cdef uint32_t slot
-        cdef int64_t us
+        cdef list keys = [], times = []                 # no tuples yet: a collection could change what is walked
+        cdef Py_ssize_t most
+        cdef uint32_t slot, following
+        cdef int64_t now = exact(self.clock) + self.clock.offset
+        cdef int64_t left = NEVER
         pgs_lock(&self.mutex)
         try:
-            taken = self.evicted_accesses.take(most)
-            while len(taken) < most:
-                slot = self.table.cold[0].access.next
-                if slot == 0:
-                    break
-                key = key_at(self, slot)
-                us = self.table.hot[slot].accessed
-                pgs_access_remove(&self.table, slot)
-                taken.append((key, us))
+            taken = self.evicted_accesses.take(limit)
+            most = <Py_ssize_t> limit - len(taken)
+            following = self.table.cold[0].access.next
+            while following and most > 0:
+                slot = following
+                following = self.table.cold[slot].access.next
+                if due and not self.table.hot[slot].flags & PGS_ASKED:
+                    following = 0
+                elif due and can_wait(self, slot, now):
+                    left = min(left, latest(self, slot))
+                else:
+                    keys.append(key_at(self, slot))
+                    times.append(self.table.hot[slot].accessed)
+                    pgs_access_remove(&self.table, slot)
+                    most -= 1
+            if most > 0:
+                self.due = left
         finally:
             pgs_unlock(&self.mutex)
-        return taken
+        return taken + list(zip(keys, times))
+
+    def due_in(self):
+        """Return in how many seconds accesses that are asked for have to be taken; infinity: there are none.
+
+        The caller looks again then, or is told earlier.
+        """
+        cdef int64_t due
+        pgs_lock(&self.mutex)
+        due = self.planned = self.due
+        pgs_unlock(&self.mutex)
+        if due == NEVER:
+            return INFINITE
+        return max(due - exact(self.clock) - self.clock.offset, 0) / 1_000_000
+
+    def note_access(self, Record record not None, int64_t us):
+        """Note an access to a session that was just read, cached or not; return True where the writer has to be told."""
+        cdef uint32_t slot
+        pgs_lock(&self.mutex)
+        try:
+            slot = pgs_find(&self.table, record.id.high, record.id.low)
+            if slot:
+                return accessed_at(self, slot, us)
+            self.evicted_accesses.note(key_bytes(record.id), us, record.user_id)
+            return plan(self, due_of(self, record, record.last_accessed, us))
+        finally:
+            pgs_unlock(&self.mutex)
 
     def confirm_accesses(self, accesses):
         """Note that these accesses are stored now."""
@@ -317,6 +356,7 @@ cdef class Cache:
                 slot = pgs_find(&self.table, key.high, key.low)
                 if slot == 0:
                     self.evicted_accesses.note(key_bytes(key), us, None)
+                    plan(self, us)                      # nobody knows how long it can wait
                 else:
                     accessed_at(self, slot, us)
             finally:
@@ -369,8 +409,8 @@ cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_
                  int64_t *accessed, Claim *claim):
     """Return the record that look_up() finds, or None; this takes the lock.
 
-    With `in_sync` nothing is served beyond the proof of sync (C6), and a late access is noted as asked for. `claim` is null
-    where no token is shown.
+    With `in_sync` nothing is served beyond the proof of sync (C6), and an access is asked for where it has to be. `claim`
+    is null where no token is shown.
     """
     cdef pgs_hot *hot = NULL
     pgs_lock(&cache.mutex)
@@ -388,8 +428,8 @@ cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_
         if answer[0] == OVER:
             drop(cache, key)
         return None
-    if in_sync and answer[0] == HIT_LATE:
-        hot.flags |= PGS_ASKED
+    if in_sync and answer[0] == HIT_LATE and not ask(cache, <uint32_t> (hot - cache.table.hot)):
+        answer[0] = HIT
     accessed[0] = hot.accessed
     return pgs_take_and_unlock(hot.record, &cache.mutex)
 
@@ -402,10 +442,10 @@ cdef int64_t deadline_of(Cache cache, uint32_t slot) noexcept:
     cdef int64_t deadline = record.expires_at
     if cache.lifetime > 0:
         deadline = min(deadline, cold.cached_at + cache.lifetime)
-    if record.include_inactivity and cache.inactivity > 0:
-        deadline = min(deadline, hot.accessed + cache.inactivity)
+    if record.inactivity:
+        deadline = min(deadline, hot.accessed + record.inactivity)
         if not hot.flags & PGS_ASKED:
-            deadline = min(deadline, cold.stored + cache.inactivity - cache.access_interval)
+            deadline = min(deadline, cold.stored + (0 if is_short(cache, record) else late_after(cache, record)))
     return deadline
 
 
@@ -419,9 +459,8 @@ cdef bint is_over(Cache cache, uint32_t slot, int64_t now) noexcept:
 
 cdef bint is_inactive(Cache cache, uint32_t slot, int64_t now) noexcept:
     cdef pgs_hot *hot = &cache.table.hot[slot]
-    if cache.inactivity <= 0 or not (<Record> hot.record).include_inactivity:
-        return False
-    return now >= hot.accessed + cache.inactivity
+    cdef int64_t inactivity = (<Record> hot.record).inactivity
+    return inactivity != 0 and now >= hot.accessed + inactivity
 
 
 cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept:
@@ -443,7 +482,7 @@ cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t
         cache.misses += 1
         return MISS
     hot.deadline = deadline_of(cache, slot)
-    if touch and now >= hot.deadline and not hot.flags & PGS_ASKED:
+    if touch and now >= hot.deadline and not hot.flags & PGS_ASKED and now - cache.clock.lag > hot.accessed:
         return HIT_LATE
     return HIT
 
@@ -462,6 +501,72 @@ cdef Answer check_claim(Cache cache, uint32_t slot, int64_t now, int64_t min_ver
         claim.standing = CURRENT
         return MISS
     return DENIED
+
+
+# ---- accesses that are asked for ----
+#
+# Another node calls a session inactive when the access that the database has is too old. So each access is written within
+# the interval of its session, which is at most a quarter of the idle timeout, and at once where even that could be too
+# late. The writer comes round in the usual interval; where that is not soon enough it is asked, by the first access since the
+# last writing, which a hit meets as a deadline that is over.
+
+cdef int64_t interval_of(Cache cache, Record record) noexcept:
+    return min(cache.access_interval, record.inactivity // 4)
+
+
+cdef bint is_short(Cache cache, Record record) noexcept:
+    """Return True where accesses have to be written sooner than the writer comes round."""
+    return interval_of(cache, record) < cache.access_interval
+
+
+cdef int64_t late_after(Cache cache, Record record) noexcept:
+    """Return how long after the access that the database has the next one is so late that it is written at once."""
+    cdef int64_t after = record.inactivity - interval_of(cache, record)
+    return after - cache.operation_timeout if after >= cache.operation_timeout else after
+
+
+cdef int64_t due_of(Cache cache, Record record, int64_t stored, int64_t now) noexcept:
+    """Return by when an access of now has to be written; NEVER: the writer comes round in time."""
+    cdef int64_t interval = interval_of(cache, record)
+    if record.inactivity == 0:
+        return NEVER
+    if now - stored >= late_after(cache, record):
+        return now
+    # The second where there was no time to allow for a slow write: some is left for a quick one.
+    return min(now + interval, stored + record.inactivity - interval // 2) if is_short(cache, record) else NEVER
+
+
+cdef bint plan(Cache cache, int64_t due) noexcept:
+    """Note when something has to be written; return True where the writer would look later."""
+    cache.due = min(cache.due, due)
+    return cache.due < cache.planned
+
+
+cdef bint ask(Cache cache, uint32_t slot) noexcept:
+    """Ask for the access of an entry to be written, if it has to be; return True where the writer has to be told."""
+    cdef pgs_hot *hot = &cache.table.hot[slot]
+    cdef int64_t now = exact(cache.clock) + cache.clock.offset
+    cdef int64_t due = due_of(cache, <Record> hot.record, cache.table.cold[slot].stored, now)
+    if due == NEVER:
+        return False
+    hot.flags |= PGS_ASKED
+    pgs_access_remove(&cache.table, slot)
+    pgs_access_add_first(&cache.table, slot)
+    hot.deadline = deadline_of(cache, slot)
+    return plan(cache, due)
+
+
+cdef bint can_wait(Cache cache, uint32_t slot, int64_t now) noexcept:
+    """Return True for an access that is asked for, but not by now: what is written along with it saves a transaction."""
+    cdef Record record = <Record> cache.table.hot[slot].record
+    cdef int64_t since = now - cache.table.cold[slot].stored
+    return since < interval_of(cache, record) // 2 and since < late_after(cache, record)
+
+
+cdef int64_t latest(Cache cache, uint32_t slot) noexcept:
+    """Return by when an access that can wait has to be written: it came after the one that the database has."""
+    cdef Record record = <Record> cache.table.hot[slot].record
+    return cache.table.cold[slot].stored + min(interval_of(cache, record), late_after(cache, record))
 
 
 # ---- changing ----
@@ -628,17 +733,24 @@ cdef void stored(Cache cache, uint32_t slot, int64_t us) noexcept:
     if hot.accessed <= cold.stored:
         pgs_access_remove(&cache.table, slot)
         hot.accessed = cold.stored
+    elif hot.flags & PGS_ACCESSED:      # a newer one came meanwhile
+        pgs_access_remove(&cache.table, slot)
+        pgs_access_add(&cache.table, slot)
+        ask(cache, slot)
     hot.deadline = deadline_of(cache, slot)
 
 
-cdef void accessed_at(Cache cache, uint32_t slot, int64_t us) noexcept:
-    """Note an access; it is to be written unless the database has it."""
+cdef bint accessed_at(Cache cache, uint32_t slot, int64_t us) noexcept:
+    """Note an access, to be written unless the database has it; return True where the writer has to be told."""
     cdef pgs_hot *hot = &cache.table.hot[slot]
+    cdef bint told = False
     if us > hot.accessed:
         hot.accessed = us
     if us > cache.table.cold[slot].stored:
         pgs_access_add(&cache.table, slot)
+        told = ask(cache, slot)
     hot.deadline = deadline_of(cache, slot)
+    return told
 
 
 cdef uint32_t first_member(Cache cache, int which, str owner) except? 0xFFFFFFFF:

@@ -8,9 +8,9 @@ a codec keeps one). With the first edit it is tracked, since a caller's values m
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_XDECREF
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
-from pgsession._core.cache cimport HIT_LATE, MISS, OVER, PGS_ASKED, drop, held, look_up_by_token
+from pgsession._core.cache cimport HIT_LATE, MISS, OVER, ask, drop, held, look_up_by_token
 from pgsession._core.record cimport CURRENT, PREVIOUS
 from pgsession._core.cpython_tricks cimport PGS_REUSES_SESSIONS, destructor, pgs_hold, pgs_release_by, pgs_revive
 from pgsession._core.key cimport key_bytes
@@ -31,18 +31,20 @@ cdef destructor ordinary_release = NULL
 # ---- hits that are not ordinary ----
 
 cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL:
-    """Return the session of a hit whose access has to be written at once, or NULL for a miss.
+    """Return the session of a hit whose access has to be asked for, or NULL for a miss.
 
     Another node may take the session for inactive before the next accesses are written.
     """
     cdef Cache kept = cache
+    cdef bint told
     if answer == OVER:
         drop(kept, key)
     if answer <= MISS:
         return NULL
-    hot.flags |= PGS_ASKED
+    told = ask(kept, <uint32_t> (hot - kept.table.hot))
     session = pgs_give(new_session(kept, <Record> hot.record, True, hot.accessed))
-    manager._write_access_soon(key_bytes(key))
+    if told:
+        manager._write_access_soon(key_bytes(key))
     return pgs_hold(<PyObject *> session)
 
 

@@ -26,7 +26,7 @@ from pgsession._core.token_cache cimport TokenCache, Verified
 from pgsession._core.clock import Clock as MakeClock
 
 # What a reader has before it is given a cache: never in sync, so that everything goes to _load.
-cdef Cache NOTHING = Cache(1, MakeClock(manual=0), inactivity=0, access_interval=0, lifetime=0, max_attribute_length=0)
+cdef Cache NOTHING = Cache(1, MakeClock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
 cdef TokenCache NO_TOKENS = TokenCache(1)
 
 

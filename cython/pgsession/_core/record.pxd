@@ -26,6 +26,7 @@ cdef class Record:
     cdef readonly int64_t previous_generation
     cdef readonly int64_t previous_until    # so long tokens of the previous generation are good; 0: not any more
     cdef readonly int64_t rotated_at        # 0: never
+    cdef readonly int64_t inactivity        # the idle timeout; 0: none
     cdef Shape shape
     cdef char *block            # see record.pyx
     cdef PyObject **typed       # what is shared by those who read as a type, see share_typed()
@@ -33,10 +34,9 @@ cdef class Record:
     cdef uint32_t count
     cdef uint16_t user_length
     cdef uint16_t group_length
-    cdef readonly bint include_inactivity
-    cdef bint owned             # user_id is not None
-    cdef bint grouped           # group_id is not None
-    cdef bint expiring          # some attribute expires on its own
+    cdef uint8_t owned          # user_id is not None
+    cdef uint8_t grouped        # group_id is not None
+    cdef uint8_t expiring       # some attribute expires on its own
     cdef readonly str incarnation   # of the tables that it was read from, interned; versions of another say nothing
 
 

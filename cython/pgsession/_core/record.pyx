@@ -134,10 +134,13 @@ cdef Py_ssize_t place_by_value(Shape shape, object key) noexcept:
 @cython.final
 @cython.no_gc
 cdef class Record:
-    """Holds one session as the database held it at one version. Times are microseconds since the epoch."""
+    """Holds one session as the database held it at one version. Times are microseconds since the epoch.
+
+    `inactivity` is the idle timeout in microseconds, 0 or None where there is none.
+    """
 
     def __cinit__(self, key, int64_t version, str user_id, str group_id, int64_t created_at,
-                 int64_t updated_at, int64_t last_accessed, int64_t expires_at, bint include_inactivity,
+                 int64_t updated_at, int64_t last_accessed, int64_t expires_at, inactivity,
                  attributes=(), *, int64_t generation=0, int64_t owner_since=0, int64_t previous_generation=0,
                  int64_t previous_until=0, int64_t rotated_at=0, str incarnation=None):
         if key is BARE:
@@ -148,7 +151,7 @@ cdef class Record:
         self.updated_at = updated_at
         self.last_accessed = last_accessed
         self.expires_at = expires_at
-        self.include_inactivity = include_inactivity
+        self.inactivity = 0 if inactivity is None else inactivity
         self.generation = generation
         self.owner_since = owner_since
         self.previous_generation = previous_generation
@@ -183,7 +186,7 @@ cdef class Record:
         cdef uint32_t place
         return [item_at(self, place) for place in range(self.count)]
 
-    def changed(self, *, version, updated_at, last_accessed, expires_at, include_inactivity, group_id, sets, deletes):
+    def changed(self, *, version, updated_at, last_accessed, expires_at, inactivity, group_id, sets, deletes):
         """Return the record that these changes make of this one; attributes that are set take the new version."""
         cdef Record record
         sets = plain(sets)
@@ -195,7 +198,7 @@ cdef class Record:
                 record.updated_at = updated_at
                 record.last_accessed = last_accessed
                 record.expires_at = expires_at
-                record.include_inactivity = include_inactivity
+                record.inactivity = inactivity
                 stay_rotated(record, self)
                 record.incarnation = self.incarnation
                 inherit(record, self)
@@ -206,7 +209,7 @@ cdef class Record:
         for key, value, expiry in sets:
             items[key] = (key, version, expiry, value)
         record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
-                        last_accessed, expires_at, include_inactivity, list(items.values()),
+                        last_accessed, expires_at, inactivity, list(items.values()),
                         incarnation=self.incarnation)
         stay_rotated(record, self)
         inherit(record, self)
@@ -332,7 +335,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
         raise MemoryError
     cdef Record record
     try:
-        record = Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, False)
+        record = Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, 0)
     except BaseException:
         PyMem_Free(block)
         raise

@@ -25,6 +25,7 @@ from pgsession._core.session_saving cimport Changes, become, changes_of, check_l
 from pgsession._core.values cimport is_plain, plan_of
 
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
+from datetime import timedelta
 from sys import intern
 from typing import Any
 
@@ -116,8 +117,14 @@ cdef class Session(SessionState):
 
     @property
     def include_inactivity(self):
-        """Return True for a session that also ends by inactivity."""
-        return bool(record_of(self).include_inactivity)
+        """Return True for a session that also ends by inactivity, which is where `inactivity` is not None."""
+        return record_of(self).inactivity != 0
+
+    @property
+    def inactivity(self):
+        """Return after how long without an access the session ends, a timedelta; None: only at `expires_at`."""
+        cdef int64_t us = record_of(self).inactivity
+        return timedelta(microseconds=us) if us else None
 
     @property
     def is_modified(self):

@@ -289,7 +289,7 @@ static inline void pgs_use(pgs_table *t, uint32_t slot) {
     }
 }
 
-/* ---- accesses to be written: oldest first ---- */
+/* ---- accesses to be written: first those that are asked for, then the others, oldest first ---- */
 
 static inline void pgs_access_add(pgs_table *t, uint32_t slot) {
     pgs_cold *cold = t->cold;
@@ -302,6 +302,19 @@ static inline void pgs_access_add(pgs_table *t, uint32_t slot) {
     cold[slot].access.next = 0;
     cold[last].access.next = slot;
     cold[0].access.prev = slot;
+}
+
+static inline void pgs_access_add_first(pgs_table *t, uint32_t slot) {
+    pgs_cold *cold = t->cold;
+    uint32_t first = cold[0].access.next;
+    if (t->hot[slot].flags & PGS_ACCESSED)
+        return;
+    t->hot[slot].flags |= PGS_ACCESSED;
+    t->access++;
+    cold[slot].access.prev = 0;
+    cold[slot].access.next = first;
+    cold[first].access.prev = slot;
+    cold[0].access.next = slot;
 }
 
 static inline void pgs_access_remove(pgs_table *t, uint32_t slot) {

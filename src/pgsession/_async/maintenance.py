@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from typing import Final
 
 import psycopg
 
-from pgsession._concurrency import AsyncBackgroundLoop, AsyncEvent, AsyncMutex, async_pause, left_until
+from pgsession._concurrency import (
+    AsyncBackgroundLoop,
+    AsyncEvent,
+    AsyncMutex,
+    async_pause,
+    deadline_in,
+    left_until,
+)
 from pgsession._core.cache import Cache
 from pgsession._counted import counted
 from pgsession._database.statements import NIL
@@ -17,7 +25,8 @@ from pgsession.errors import OperationTimeout, PgSessionError
 
 from .store import STEP, AsyncStore
 
-_PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it
+_PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it; more each time,
+_LONGEST_PAUSE: Final = 30.0  # up to this
 _KINDS: Final = ("expired", "inactive", "attributes", "locks", "nodes")
 
 
@@ -48,12 +57,14 @@ class AsyncMaintenance:
         self._store = store
         self._cache = cache
         self._access_interval = access_interval
+        self._delay = int(access_interval * 1_000_000)
         self._access_batch = access_batch
         self._cleanup_interval = cleanup_interval
         self._audit = audit
         self._logger = logger
         self._stopping = AsyncEvent()
         self._urgent = AsyncEvent()
+        self._all_of_them = False
         self._flushing = AsyncMutex()
         self._access_writer = AsyncBackgroundLoop(logger)
         self._cleaner = AsyncBackgroundLoop(logger)
@@ -76,28 +87,41 @@ class AsyncMaintenance:
         await self._cleaner.stop(left_until(deadline))
 
     def write_accesses_soon(self) -> None:
-        """Write the noted accesses at once.
+        """Write the noted accesses at once: there are many."""
+        self._all_of_them = True
+        self._urgent.set()
 
-        One is so late that another node could find its session inactive before the next writing, or there are many.
+    def plan_anew(self) -> None:
+        """Look again when to write accesses.
+
+        Another node could find a session inactive before the next of the usual times.
         """
         self._urgent.set()
 
     async def _access_loop(self) -> None:
+        next_time, patience = deadline_in(self._access_interval), _PAUSE
         while not self._stopping.is_set():
-            await self._urgent.wait(self._access_interval)
+            await self._urgent.wait(max(0, min(next_time - time.monotonic(), self._cache.due_in())))
             self._urgent.clear()
-            while self._cache.expire(1000):
-                await async_pause()
-            if not await self.write_accesses():
-                await self._stopping.wait(min(self._access_interval, _PAUSE))
+            due = not (self._stopping.is_set() or self._all_of_them or time.monotonic() >= next_time)
+            if not due:
+                self._all_of_them = False
+                next_time = deadline_in(self._access_interval)
+                while self._cache.expire(1000):
+                    await async_pause()
+            if await self.write_accesses(due=due):
+                patience = _PAUSE
+            else:
+                await self._stopping.wait(min(self._access_interval, patience))
+                patience = min(2 * patience, _LONGEST_PAUSE)
 
-    async def write_accesses(self) -> bool:
-        """Write the noted accesses, in batches; return False where one failed.
+    async def write_accesses(self, *, due: bool = False) -> bool:
+        """Write the noted accesses, in batches, or those that are due; return False where some could not be written.
 
-        What fails is kept for the next time; nothing moves back (C11).
+        Those are kept for the next time; nothing moves back (C11).
         """
         async with self._flushing:
-            while accesses := self._cache.take_accesses(self._access_batch):
+            while accesses := self._cache.take_accesses(self._access_batch, due):
                 try:
                     skipped = await self._store.write_accesses(accesses)
                 except (psycopg.Error, PgSessionError) as error:
@@ -117,7 +141,7 @@ class AsyncMaintenance:
                 self.written_accesses += len(written)
                 if skipped:
                     self._cache.restore_accesses([access for access in accesses if access[0] in skipped])
-                    return True
+                    return False
         return True
 
     async def _cleanup_loop(self) -> None:
@@ -138,7 +162,7 @@ class AsyncMaintenance:
             for what in ("expired", "inactive"):
                 after: str | None = NIL
                 while after is not None:
-                    after, removed, busy = await self._store.cleanup(what, after)
+                    after, removed, busy = await self._store.cleanup(what, self._delay, after)
                     deleted += removed
                     self.deleted_sessions += removed
                     self._audit.ended(what, count=removed)
@@ -155,7 +179,7 @@ class AsyncMaintenance:
         for what in _KINDS:
             after: str | None = NIL
             while after is not None and not self._stopping.is_set():
-                after, removed, busy = await self._store.cleanup(what, after)
+                after, removed, busy = await self._store.cleanup(what, self._delay, after)
                 if busy:
                     return False
                 if what in ("expired", "inactive"):

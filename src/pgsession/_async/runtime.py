@@ -149,7 +149,6 @@ class AsyncRuntime:
             self.connections,
             self.statements,
             node=node,
-            inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
             operation_timeout=_seconds(config.operation_timeout),
             limited=self._owns_pool,

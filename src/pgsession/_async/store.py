@@ -62,8 +62,8 @@ class Acquired(NamedTuple):
 class AsyncStore:
     """Runs the library's statements on the connections of a pool.
 
-    `commit` says how writes become durable (see `statements`); `inactivity` is in microseconds, `operation_timeout` in
-    seconds; `limited` is true where the connections have `servers_limit` as their limit.
+    `commit` says how writes become durable (see `statements`); `operation_timeout` is in seconds; `limited` is true
+    where the connections have `servers_limit` as their limit.
 
     Every operation has a deadline, which all of its steps share: the wait for a connection, the statement, a second
     try, the question of what became of a write. Nothing is sent after it, and a connection that has not answered by
@@ -85,7 +85,6 @@ class AsyncStore:
         statements: Statements,
         *,
         node: str,
-        inactivity: int,
         commit: Commit,
         operation_timeout: float,
         limited: bool,
@@ -103,7 +102,6 @@ class AsyncStore:
         self._limited = limited
         self._sql = statements
         self._node = node
-        self._inactivity = inactivity
         self._commit = commit
         self._prepare: bool | None = None  # as psycopg sees fit
 
@@ -168,9 +166,7 @@ class AsyncStore:
         The server says its incarnation, its time, and the snapshot's xmax. It is an absence where there is no session,
         or none any more; an inactive one is there. The `deadline` is its caller's, who may have waited for this.
         """
-        incarnation, now, snapshot, xmax = await self.query(
-            self._sql.read, (key.hex(), self._inactivity), deadline=deadline
-        )
+        incarnation, now, snapshot, xmax = await self.query(self._sql.read, (key.hex(),), deadline=deadline)
         record = None if snapshot in (None, NOT_LIVE) else record_of(snapshot, incarnation)
         return record, incarnation, now, int(xmax), snapshot is None
 
@@ -179,7 +175,7 @@ class AsyncStore:
     ) -> tuple[list[Record], str | None, int, int]:
         """Return those sessions that are live, in any order, as one snapshot; and what the server says of itself."""
         incarnation, now, snapshots, xmax = await self.query(
-            self._sql.read_many, (uuid_array(keys), self._inactivity), deadline=deadline
+            self._sql.read_many, (uuid_array(keys),), deadline=deadline
         )
         return records_of(snapshots, incarnation), incarnation, now, int(xmax)
 
@@ -198,13 +194,13 @@ class AsyncStore:
         accessed, key = (None, None) if after is None else (after[0], after[1].hex())
         statement = self._sql.list_user if subject == "user" else self._sql.list_group
         incarnation, _, snapshots = await self._compared(
-            statement, name, self._inactivity, accessed, accessed, key, limit, deadline=deadline
+            statement, name, accessed, accessed, key, limit, deadline=deadline
         )
         return records_of(snapshots, incarnation), incarnation
 
     async def count(self, user_id: str | None, group_id: str | None) -> int:
         """Return the number of live sessions, of a user and of a group where they are given."""
-        of = (user_id, user_id, group_id, group_id, self._inactivity)
+        of = (user_id, user_id, group_id, group_id)
         (counted,) = await self.query(self._sql.count, of)
         return int(counted)
 
@@ -353,7 +349,6 @@ class AsyncStore:
                 return None
             limit, evicts = batch.limit
             arguments = write_arguments(
-                self._inactivity,
                 wait,
                 *batch.rows(),
                 accesses=batch.accesses(),
@@ -437,14 +432,14 @@ class AsyncStore:
             skipped += int(passed)
         return changed, skipped
 
-    async def cleanup(self, what: Any, after: str) -> tuple[str | None, int, bool]:
-        """Do one bounded step of the cleanup.
+    async def cleanup(self, what: Any, delay: int, after: str) -> tuple[str | None, int, bool]:
+        """Do one bounded step of the cleanup, which leaves what has been inactive for less than `delay` microseconds.
 
         Returns:
             The id after which to go on, or None; the number of what was removed; and True where another node is
             cleaning up at this moment.
         """
-        row = await self._run(self._sql.cleanup(self._node, what, self._inactivity, after, size=STEP))
+        row = await self._run(self._sql.cleanup(self._node, what, delay, after, size=STEP))
         last, removed, busy, *_ = row
         return None if last is None else last.hex, removed, busy
 
@@ -509,7 +504,7 @@ class AsyncStore:
     ) -> Acquired:
         """Take a lock that is free or whose lease time is over; by the `deadline` of a call with more than one try."""
         session = None if session_id is None else session_id.hex()
-        row = await self._run(self._sql.acquire(resource, owner, lease, session, self._inactivity), deadline)
+        row = await self._run(self._sql.acquire(resource, owner, lease, session), deadline)
         acquired, token, expires_at, now, *_ = row
         return Acquired(acquired, int(token or 0), int(expires_at or 0), int(now or 0))
 

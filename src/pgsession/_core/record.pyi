@@ -20,7 +20,7 @@ class Record:
     @property
     def expires_at(self) -> int: ...
     @property
-    def include_inactivity(self) -> bool: ...
+    def inactivity(self) -> int: ...
     @property
     def generation(self) -> int: ...
     @property
@@ -43,7 +43,7 @@ class Record:
         updated_at: int,
         last_accessed: int,
         expires_at: int,
-        include_inactivity: bool,
+        inactivity: int | None,
         attributes: Iterable[tuple[str, int, int | None, bytes]] = (),
         *,
         generation: int = 0,
@@ -64,7 +64,7 @@ class Record:
         updated_at: int,
         last_accessed: int,
         expires_at: int,
-        include_inactivity: bool,
+        inactivity: int,
         group_id: str | None,
         sets: Iterable[tuple[str, bytes, int | None]],
         deletes: Iterable[str],

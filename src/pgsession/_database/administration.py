@@ -3,7 +3,7 @@
 So an operator's role needs rights on tables and none on functions. The answer to each is one row; the names say what is
 asked for, the parameters are in the order of the arguments.
 
-    sessions   JSON text: [[id, user, group | null, version, created, updated, accessed, expires, include_inactivity,
+    sessions   JSON text: [[id, user, group | null, version, created, updated, accessed, expires, inactivity | null,
                {key: value} | null], ...] in the order of the ids, times in microseconds
     locks      JSON text: [[resource, token, session | null, acquired, expires], ...] in the order of the resources
     nodes      JSON text: [[node, registered, serves_for], ...]
@@ -29,8 +29,7 @@ _CHOSEN = (
     f" AND ($3::bigint IS NULL OR s.last_accessed OPERATOR(pg_catalog.>) {_SINCE % '$3'})"
     f" AND ($4::bigint IS NULL OR s.created_at OPERATOR(pg_catalog.<=) {_SINCE % '$4'})"
 )
-_IDLE = "($5::bigint OPERATOR(pg_catalog.*) interval '1 microsecond')"
-_LIVE = f"{{live(s, {_NOW}, @idle)}}"
+_LIVE = f"{{live(s, {_NOW})}}"
 _VALUES = (
     "(SELECT coalesce(pg_catalog.json_object_agg(a.key, a.value), '{{}}'::pg_catalog.json) FROM {attributes} a"
     " WHERE a.session_id OPERATOR(pg_catalog.=) s.id"
@@ -38,11 +37,11 @@ _VALUES = (
 )
 _SESSIONS = (
     "SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(s.id, s.user_id, s.group_id, s.version,"
-    " {us(s.created_at)}, {us(s.updated_at)}, {us(s.last_accessed)}, {us(s.expires_at)}, s.include_inactivity, @values)"
+    " {us(s.created_at)}, {us(s.updated_at)}, {us(s.last_accessed)}, {us(s.expires_at)}, {us(s.inactivity)}, @values)"
     " ORDER BY s.id), '[]'::pg_catalog.json)::pg_catalog.text FROM (SELECT s.* FROM {sessions} s"
     f" WHERE {_CHOSEN} AND {_LIVE}"
-    " AND ($6::pg_catalog.uuid IS NULL OR s.id OPERATOR(pg_catalog.>) $6::pg_catalog.uuid)"
-    " ORDER BY s.id LIMIT $7::bigint) s"
+    " AND ($5::pg_catalog.uuid IS NULL OR s.id OPERATOR(pg_catalog.>) $5::pg_catalog.uuid)"
+    " ORDER BY s.id LIMIT $6::bigint) s"
 )
 _COUNT = f"SELECT pg_catalog.count(*) FROM {{sessions}} s WHERE {_CHOSEN} AND {_LIVE}"
 # The filters stand there twice: a row that somebody has changed meanwhile is looked at again once it is free.
@@ -87,16 +86,14 @@ class Administration:
     def __init__(self, schema: str, prefix: str) -> None:
         self._names = names_of(schema, prefix)
 
-    def sessions(
-        self, choice: Choice, inactivity: int, after: str | None, limit: int, *, values: bool
-    ) -> Script:
+    def sessions(self, choice: Choice, after: str | None, limit: int, *, values: bool) -> Script:
         """Return the script that reads a page of the live sessions behind an id, with their attributes or without."""
         statement = _SESSIONS.replace("@values", _VALUES if values else "NULL::pg_catalog.json")
-        return self._reading(statement, *choice, inactivity, after, limit)
+        return self._reading(statement, *choice, after, limit)
 
-    def count(self, choice: Choice, inactivity: int) -> Script:
+    def count(self, choice: Choice) -> Script:
         """Return the script that counts live sessions."""
-        return self._reading(_COUNT, *choice, inactivity)
+        return self._reading(_COUNT, *choice)
 
     def revoke(self, choice: Choice, after: str) -> Script:
         """Return the script of one step that deletes sessions, as `delete_user` of `Statements` does."""
@@ -127,4 +124,4 @@ class Administration:
 
     def _step(self, statement: str, parameters: tuple[Parameter, ...]) -> script.Step:
         rendered = render(statement, self._names).as_string()
-        return script.step(rendered.replace("@settings", _DURABLY).replace("@idle", _IDLE), *parameters)
+        return script.step(rendered.replace("@settings", _DURABLY), *parameters)

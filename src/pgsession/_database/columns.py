@@ -24,7 +24,7 @@ class Updates(NamedTuple):
 
     A row is `(id, base_version, owner_since, flags, expires | None, group_id | None, [(key, value, expires | None,
     base_attribute_version), ...] to set, [(key, base_attribute_version), ...] to remove, incarnation | None,
-    rotation | None)`, and a rotation `(generation, base_generation, grace, user_id | None)`.
+    rotation | None, inactivity | None)`, and a rotation `(generation, base_generation, grace, user_id | None)`.
     """
 
     ids: str | None = None
@@ -38,6 +38,8 @@ class Updates(NamedTuple):
     """See `pgsession._protocol.operations.Flag`."""
     expiries: str | None = None
     groups: str | None = None
+    inactivities: str | None = None
+    """Microseconds, where the flags say that it changes; `NONE` for no idle timeout."""
     set_ends: str | None = None
     """The positions at which the attributes of each end in the next four, in which all follow each other."""
     set_keys: str | None = None
@@ -63,7 +65,7 @@ class Updates(NamedTuple):
 class Creates(NamedTuple):
     """Holds the new sessions of a batch, as columns.
 
-    A row is `(id, generation, user_id | None, group_id | None, expires, include_inactivity, [(key, value, expires |
+    A row is `(id, generation, user_id | None, group_id | None, expires, inactivity | None, [(key, value, expires |
     None), ...], if_exists | None)`.
     """
 
@@ -104,6 +106,7 @@ SQL_TYPES: Final = {
     "flags": "integer[]",
     "expiries": "bigint[]",
     "groups": "text[]",
+    "inactivities": "bigint[]",
     "set_ends": "integer[]",
     "set_keys": "text[]",
     "set_values": "text[]",
@@ -121,7 +124,7 @@ SQL_TYPES: Final = {
     "new_user_ids": "text[]",
     "new_group_ids": "text[]",
     "new_expiries": "bigint[]",
-    "new_inactivities": "boolean[]",
+    "new_inactivities": "bigint[]",
     "new_ends": "integer[]",
     "new_keys": "text[]",
     "new_values": "text[]",
@@ -153,7 +156,7 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
     """Return the columns of update rows."""
     if not rows:
         return Updates()
-    ids, bases, owners, flags, expiries, groups, sets, drops, incarnations, rotations = zip(
+    ids, bases, owners, flags, expiries, groups, sets, drops, incarnations, rotations, inactivities = zip(
         *rows, strict=True
     )
     checked = any(flag & _CHECK_ATTRIBUTES for flag in flags)
@@ -168,6 +171,7 @@ def updates_of(rows: Sequence[Sequence[Any]]) -> Updates:
         flags=integer_array(flags),
         expiries=optional_integer_array(expiries),
         groups=optional_text_array(groups),
+        inactivities=optional_integer_array(inactivities),
         set_ends=integer_array(_ends(sets)),
         set_keys=text_array(keys),
         set_values=text_array(values),
@@ -204,7 +208,7 @@ def creates_of(rows: Sequence[Sequence[Any]]) -> Creates:
         new_user_ids=text_array(user or "" for user in users),
         new_group_ids=optional_text_array(groups),
         new_expiries=integer_array(expiries),
-        new_inactivities=array(["t" if one else "f" for one in inactivities]),
+        new_inactivities=optional_integer_array(inactivities),
         new_ends=integer_array(_ends(attributes)),
         new_keys=text_array(keys),
         new_values=text_array(values),

@@ -5,15 +5,15 @@ All ids are text of 32 hex digits, all times int microseconds (of the Unix epoch
 **Reads** are `str` with `%s` parameters, for the extended protocol (they may be prepared). One statement is one
 snapshot (C4), and the answer is always exactly one row:
 
-    read            (id, inactivity)        -> (incarnation | None, now, snapshot | NOT_LIVE | None, xmax)  None: no session is
+    read            (id)                    -> (incarnation | None, now, snapshot | NOT_LIVE | None, xmax)  None: no session is
                                                there, nor will be one that is not announced
-    read_many       (ids, inactivity)       -> (incarnation | None, now, "[snapshot, ...]", xmax)  of those that are live, in any
+    read_many       (ids)                   -> (incarnation | None, now, "[snapshot, ...]", xmax)  of those that are live, in any
                                                order; ids by `arrays.uuid_array`
-    list_user       (user_id, inactivity, accessed, accessed, id, limit)
+    list_user       (user_id, accessed, accessed, id, limit)
                                             -> (incarnation | None, now, "[snapshot, ...]", xmax)  newest access first; those
                                                behind the access and id that are given, None: from the first one on
     list_group      (group_id, ...)         -> likewise
-    count           (user_id, user_id, group_id, group_id, inactivity)
+    count           (user_id, user_id, group_id, group_id)
                                             -> (live sessions,)  of the user, if one is given, and of the group, likewise
     resync          (ids, versions, generations)
                                             -> (incarnation | None, now, bytes | None, xmax)  16 bytes for each id whose
@@ -32,7 +32,7 @@ snapshot (C4), and the answer is always exactly one row:
 What `xmax` is for is said in `pgsession._protocol.proofs_of_sync`. It is the snapshot's, and comes as text.
 
 A snapshot is JSON text: [id (36 characters), version, user_id, group_id | null, created, updated, accessed, expires,
-include_inactivity, [[key, version, expires | null, <raw value>], ...], generation, owner_since, rotation | null], live
+inactivity | null, [[key, version, expires | null, <raw value>], ...], generation, owner_since, rotation | null], live
 attributes only, in the order of their keys. A rotation is [previous_generation | null, previous_until | null, rotated_at].
 
 **Writes** are methods that return a `script.Script`: statements with bound parameters, sent in one round trip on an
@@ -48,9 +48,10 @@ is the row of the call, in which these columns come first, and last, but for `wr
     delete_group(node, group_id, after)        -> likewise
     delete_all(node, after)                    -> likewise, ended: None
     drop_attribute(node, user_id, key, after)  -> (last | None, changed, skipped, ended | None)
-    cleanup(node, what, inactivity, after)     -> (last | None, removed, busy)
-                                                  what: "expired", "inactive", "attributes", "locks", "nodes"
-    acquire(resource, owner, lease, session_id, inactivity)
+    cleanup(node, what, delay, after)          -> (last | None, removed, busy)
+                                                  what: "expired", "inactive", "attributes", "locks", "nodes";
+                                                  delay: for how long the inactive have to have been so
+    acquire(resource, owner, lease, session_id)
                                                -> (acquired | None, token, expires, now)  None: no such live session
     renew(resource, owner, lease)              -> (expires, now), or no row: not held, or over. Never shortens
     release(node, resource, owner)             -> (in_time,), or no row: not held. Announces `l<resource>`
@@ -153,7 +154,6 @@ _DURABLE = script.step(
 
 
 def write_arguments(
-    inactivity: int,
     wait: bool,
     create: Sequence[Sequence[Any]] = (),
     update: Sequence[Sequence[Any]] = (),
@@ -166,7 +166,6 @@ def write_arguments(
     """Return the arguments of a group commit; see `pgsession._database.columns` for the rows.
 
     Args:
-        inactivity: The `inactivity_duration`, in microseconds.
         wait: True to wait for rows that others have locked.
         create: The rows of the creates.
         update: The rows of the updates.
@@ -177,7 +176,6 @@ def write_arguments(
             turned away.
     """
     return (
-        inactivity,
         wait,
         *updates_of(update),
         max_sessions,
@@ -189,11 +187,10 @@ def write_arguments(
 
 
 _NOW = "pg_catalog.statement_timestamp()"
-_IDLE = "(%s::bigint OPERATOR(pg_catalog.*) interval '1 microsecond')"
 _READ = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
     " (SELECT r.snapshot FROM (SELECT * FROM {sessions} s WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid) s"
-    f" CROSS JOIN LATERAL (SELECT CASE WHEN {{live(s, {_NOW}, @idle)}} THEN {{snapshot(s, {_NOW})}} ELSE '{NOT_LIVE}' END"
+    f" CROSS JOIN LATERAL (SELECT CASE WHEN {{live(s, {_NOW})}} THEN {{snapshot(s, {_NOW})}} ELSE '{NOT_LIVE}' END"
     f" AS snapshot) r WHERE s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')), {{xmax}}"
 )
 _READ_MANY = (
@@ -201,7 +198,7 @@ _READ_MANY = (
     " (SELECT '[' OPERATOR(pg_catalog.||)"
     f" coalesce(pg_catalog.string_agg({{snapshot(s, {_NOW})}}, ','), '') OPERATOR(pg_catalog.||) ']'"
     " FROM {sessions} s"
-    f" WHERE s.id OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.uuid[]) AND {{live(s, {_NOW}, @idle)}}), {{xmax}}"
+    f" WHERE s.id OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.uuid[]) AND {{live(s, {_NOW})}}), {{xmax}}"
 )
 # The page is chosen first: a snapshot is made of each of its sessions, not of all the user's.
 _LIST = (
@@ -209,7 +206,7 @@ _LIST = (
     " (SELECT '[' OPERATOR(pg_catalog.||)"
     f" coalesce(pg_catalog.string_agg({{snapshot(s, {_NOW})}}, ',' ORDER BY s.last_accessed DESC, s.id DESC), '')"
     " OPERATOR(pg_catalog.||) ']' FROM (SELECT s.* FROM {sessions} s"
-    f" WHERE s.@column OPERATOR(pg_catalog.=) %s::pg_catalog.text AND {{live(s, {_NOW}, @idle)}}"
+    f" WHERE s.@column OPERATOR(pg_catalog.=) %s::pg_catalog.text AND {{live(s, {_NOW})}}"
     " AND (%s::bigint IS NULL OR"
     " ROW({us(s.last_accessed)}, s.id) OPERATOR(pg_catalog.<) ROW(%s::bigint, %s::pg_catalog.uuid))"
     " ORDER BY s.last_accessed DESC, s.id DESC LIMIT %s::bigint) s), {xmax}"
@@ -218,7 +215,7 @@ _COUNT = (
     "SELECT pg_catalog.count(*) FROM {sessions} s"
     " WHERE (%s::pg_catalog.text IS NULL OR s.user_id OPERATOR(pg_catalog.=) %s::pg_catalog.text)"
     " AND (%s::pg_catalog.text IS NULL OR s.group_id OPERATOR(pg_catalog.=) %s::pg_catalog.text)"
-    f" AND {{live(s, {_NOW}, @idle)}}"
+    f" AND {{live(s, {_NOW})}}"
 )
 _RESYNC = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}}, (SELECT pg_catalog.string_agg(pg_catalog.uuid_send(c.id), ''::pg_catalog.bytea)"
@@ -300,23 +297,21 @@ class Statements:
         self,
         node: str,
         what: Literal["expired", "inactive", "attributes", "locks", "nodes"],
-        inactivity: int,
+        delay: int,
         after: str = NIL,
         *,
         size: int = 2000,
         commit: Commit = "off",
     ) -> Script:
         """Return the script of one step of the cleanup; what a crash loses of it the next cleanup does again."""
-        return self._call("cleanup", (node, what, inactivity, after, size), commit)
+        return self._call("cleanup", (node, what, delay, after, size), commit)
 
-    def acquire(
-        self, resource: str, owner: str, lease: int, session_id: str | None, inactivity: int
-    ) -> Script:
+    def acquire(self, resource: str, owner: str, lease: int, session_id: str | None) -> Script:
         """Return the script that takes a lock which is free or whose lease time is over.
 
         It is durable: a crash must not free the lock for a second holder.
         """
-        return self._call("acquire", (resource, owner, lease, session_id, inactivity), "plain")
+        return self._call("acquire", (resource, owner, lease, session_id), "plain")
 
     def renew(self, resource: str, owner: str, lease: int, *, lock_timeout: int = 0) -> Script:
         """Return the script that lets a lease time end `lease` from now, or later where it already does."""
@@ -390,4 +385,4 @@ class Statements:
         names: dict[str, sql.Composable] = {
             name: sql.SQL(part.as_string().replace("%", "%%")) for name, part in self._names.items()
         }
-        return render(template, names).as_string().replace("@idle", _IDLE)
+        return render(template, names).as_string()

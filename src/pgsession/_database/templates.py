@@ -1,6 +1,6 @@
 """Puts the names, rules and spellings that many statements and functions share where their SQL texts ask for them.
 
-`{sessions}` stands for the name of a table or a function; `{live(s, moment, idle)}` for what `MACROS` has of that name.
+`{sessions}` stands for the name of a table or a function; `{live(s, moment)}` for what `MACROS` has of that name.
 Whatever a caller's `search_path` holds, the result is the same: names that a statement outside of our functions calls are
 written out with their schema, for an exact match of the argument types in another schema on the path would win.
 """
@@ -94,12 +94,12 @@ _LOCKS_A_PAYLOAD: Final = 7
 
 _US = "(extract(epoch FROM {0}) OPERATOR(pg_catalog.*) 1000000::numeric)::bigint"
 _LIVE = (
-    "({0}.expires_at OPERATOR(pg_catalog.>) {1} AND (NOT {0}.include_inactivity"
-    " OR {0}.last_accessed OPERATOR(pg_catalog.>) ({1} OPERATOR(pg_catalog.-) {2})))"
+    "({0}.expires_at OPERATOR(pg_catalog.>) {1}"
+    " AND ({0}.last_accessed OPERATOR(pg_catalog.>) ({1} OPERATOR(pg_catalog.-) {0}.inactivity)) IS NOT FALSE)"
 )
 _SNAPSHOT = (
     "pg_catalog.json_build_array({0}.id, {0}.version, {0}.user_id, {0}.group_id, {{us({0}.created_at)}},"
-    " {{us({0}.updated_at)}}, {{us({0}.last_accessed)}}, {{us({0}.expires_at)}}, {0}.include_inactivity,"
+    " {{us({0}.updated_at)}}, {{us({0}.last_accessed)}}, {{us({0}.expires_at)}}, {{us({0}.inactivity)}},"
     " coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.key, a.version, {{us(a.expires_at)}}, a.value)"
     " ORDER BY a.key) FROM {{attributes}} a WHERE a.session_id OPERATOR(pg_catalog.=) {0}.id"
     " AND (a.expires_at OPERATOR(pg_catalog.>) {1}) IS NOT FALSE), '[]'::pg_catalog.json), {0}.generation, {0}.owner_since,"
@@ -116,10 +116,11 @@ _VALID = (
 _CHANNEL_NAME = "('p_' || substr(encode(sha256({0} || {1}), 'hex'), 1, 32))"
 _REFUSE_TABLE = "RAISE EXCEPTION 'this trigger function belongs to another table' USING ERRCODE = 'insufficient_privilege'"
 MACROS: Final = {
-    # Times: microseconds to timestamptz and back.
+    # Times: microseconds to timestamptz, to interval, and back.
     "us": _US,
     "timestamp": "timestamptz 'epoch' + {0} * interval '1 microsecond'",
     "timestamp_if_any": f"timestamptz 'epoch' + nullif({{0}}, {NONE + 1} - 1) * interval '1 microsecond'",
+    "interval_if_any": f"nullif({{0}}, {NONE + 1} - 1) * interval '1 microsecond'",
     # What `arrays.optional_text_array` made of a text.
     "present": "substr(nullif({0}, ''), 2)",
     # Rules.

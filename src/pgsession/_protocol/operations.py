@@ -33,8 +33,6 @@ class Flag(enum.IntFlag):
     """Tell all nodes of the version that was in the way."""
     CHANGE_GROUP = 16
     CHANGE_INACTIVITY = 32
-    INCLUDE_INACTIVITY = 64
-    """The value to which CHANGE_INACTIVITY changes it."""
     CHANGE_USER = 128
     """Give the session to another user, or to nobody; if its generation is the one that the update is based on."""
 
@@ -44,7 +42,7 @@ IfExists = Literal["error", "return", "replace"]
 # Plain ints: every update puts some of them together.
 _NOTIFY, _NOTIFY_ON_CONFLICT = int(Flag.NOTIFY), int(Flag.NOTIFY_ON_CONFLICT)
 _CHANGE_GROUP = int(Flag.CHANGE_GROUP)
-_CHANGE_INACTIVITY, _INCLUDE_INACTIVITY = int(Flag.CHANGE_INACTIVITY), int(Flag.INCLUDE_INACTIVITY)
+_CHANGE_INACTIVITY = int(Flag.CHANGE_INACTIVITY)
 _CHANGE_USER = int(Flag.CHANGE_USER)
 _CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTRIBUTES)}
 
@@ -148,7 +146,7 @@ class Create(Operation):
         "generation",
         "group_id",
         "if_exists",
-        "include_inactivity",
+        "inactivity",
         "replaced",
         "user_id",
     )
@@ -160,7 +158,7 @@ class Create(Operation):
         user_id: str | None,
         group_id: str | None,
         expires_at: int,
-        include_inactivity: bool,
+        inactivity: int | None,
         attributes: list[tuple[str, bytes, int | None]],
         room: Room,
         if_exists: IfExists | None = None,
@@ -170,7 +168,7 @@ class Create(Operation):
         self.user_id = user_id
         self.group_id = group_id
         self.expires_at = expires_at
-        self.include_inactivity = include_inactivity
+        self.inactivity = inactivity
         self.attributes = attributes
         self._room = room
         self.if_exists = if_exists
@@ -189,7 +187,7 @@ class Create(Operation):
     def row(self) -> tuple[Any, ...]:
         """Return this operation as a row of the write function (see `pgsession._database.statements`)."""
         return (
-            self.key.hex(), self.generation, self.user_id, self.group_id, self.expires_at, self.include_inactivity,
+            self.key.hex(), self.generation, self.user_id, self.group_id, self.expires_at, self.inactivity,
             [(name, value.decode(), ends) for name, value, ends in self.attributes], self.if_exists,
         )  # fmt: skip
 
@@ -208,7 +206,7 @@ class Create(Operation):
         first = created_at if version is None else version
         return Record(
             self.key, first, self.user_id, self.group_id, created_at, created_at, created_at, self.expires_at,
-            self.include_inactivity,
+            self.inactivity,
             [
                 (name, first, ends, value)
                 for name, value, ends in self.attributes
@@ -219,9 +217,9 @@ class Create(Operation):
 
 
 class Update(Operation):
-    """Changes one session: its attributes, its expiry, its inactivity rule, its group, its tokens, its user."""
+    """Changes one session: its attributes, its expiry, its idle timeout, its group, its tokens, its user."""
 
-    __slots__ = ("deletes", "expires_at", "flags", "group_id", "record", "rotation", "sets")
+    __slots__ = ("deletes", "expires_at", "flags", "group_id", "inactivity", "record", "rotation", "sets")
 
     def __init__(
         self,
@@ -231,7 +229,7 @@ class Update(Operation):
         sets: list[tuple[str, bytes, int | None, int]],
         deletes: list[tuple[str, int]],
         expires_at: int | None,
-        include_inactivity: bool | None,
+        inactivity: tuple[int | None] | None,
         group: tuple[str | None] | None,
         notify: bool,
         notify_on_conflict: bool,
@@ -246,14 +244,15 @@ class Update(Operation):
         self.deletes = deletes
         self.expires_at = expires_at
         self.group_id = group[0] if group else None
+        self.inactivity = inactivity[0] if inactivity else None
         self.rotation = rotation
         flags = _NOTIFY if notify or rotation is not None else 0
         if notify_on_conflict:
             flags |= _NOTIFY_ON_CONFLICT
         if check is not None:
             flags |= _CHECKS[check]
-        if include_inactivity is not None:
-            flags |= _CHANGE_INACTIVITY | (_INCLUDE_INACTIVITY if include_inactivity else 0)
+        if inactivity is not None:
+            flags |= _CHANGE_INACTIVITY
         if group is not None:
             flags |= _CHANGE_GROUP
         if rotation is not None and rotation.user is not None:
@@ -279,6 +278,7 @@ class Update(Operation):
             self.deletes,
             self.record.incarnation,
             None if self.rotation is None else self._rotation_row(self.rotation),
+            self.inactivity,
         )
 
     def _rotation_row(self, rotation: Rotation) -> tuple[int, int, int, str | None]:
@@ -311,9 +311,7 @@ class Update(Operation):
             updated_at=updated_at,
             last_accessed=max(record.last_accessed, updated_at),
             expires_at=record.expires_at if self.expires_at is None else self.expires_at,
-            include_inactivity=bool(flags & _INCLUDE_INACTIVITY)
-            if flags & _CHANGE_INACTIVITY
-            else record.include_inactivity,
+            inactivity=self.inactivity or 0 if flags & _CHANGE_INACTIVITY else record.inactivity,
             group_id=self.group_id if flags & _CHANGE_GROUP else record.group_id,
             sets=[(name, value, ends) for name, value, ends, _ in self.sets],
             deletes=[name for name, _ in self.deletes],

@@ -19,7 +19,7 @@ Snapshot = tuple[
     Bigint,
     Bigint,
     Bigint,
-    bool,
+    Bigint | None,
     list[tuple[str, Bigint, Bigint | None, msgspec.Raw]],
     Bigint,
     Bigint,

@@ -22,7 +22,7 @@ from pgsession._database.script import Script
 from pgsession._database.statements import Statements
 from pgsession._protocol import rules
 from pgsession._protocol.breaker import Breaker
-from pgsession.config import Config, microseconds_of
+from pgsession.config import Config
 from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
 from pgsession.infos import LockInfo, NodeInfo, SessionInfo
 
@@ -35,7 +35,7 @@ SessionId = UUID | str | bytes
 _LONGEST_PAGE = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _sessions = msgspec.json.Decoder(
-    list[tuple[UUID, str | None, str | None, int, int, int, int, int, bool, dict[str, Any] | None]]
+    list[tuple[UUID, str | None, str | None, int, int, int, int, int, int | None, dict[str, Any] | None]]
 )
 _locks = msgspec.json.Decoder(list[tuple[str, int, UUID | None, int, int]])
 _nodes = msgspec.json.Decoder(list[tuple[str, int, int]])
@@ -60,7 +60,7 @@ class Admin:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), or a pool (`ConnectionPool`) that stays
             the caller's.
         config: As that of the managers; None: with the defaults of `Config`. Of use here are `schema_name`,
-            `table_prefix`, `inactivity_duration`, `operation_timeout` and `logger`.
+            `table_prefix`, `operation_timeout` and `logger`.
 
     Raises:
         TypeError: An argument is of a wrong type.
@@ -73,7 +73,6 @@ class Admin:
             rules.instance("database", database, ConnectionPool, "a conninfo or a pool (ConnectionPool)")
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
         self._database = database
-        self._inactivity = microseconds_of(config.inactivity_duration)
         self._timeout = rules.seconds("operation_timeout", config.operation_timeout)
         self._logger = config.logger or logging.getLogger("pgsession")
         self._sql = Administration(config.schema_name, config.table_prefix)
@@ -111,15 +110,16 @@ class Admin:
         limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
         rules.boolean("with_values", with_values)
         behind = None if key is None else key.hex()
-        script = self._sql.sessions(choice, self._inactivity, behind, limit, values=with_values)
+        script = self._sql.sessions(choice, behind, limit, values=with_values)
         rows = _sessions.decode(str((self._read(script))[0]))
         return [
             SessionInfo(
                 id=id, user_id=user, group_id=group, version=version,
                 created_at=_at(created), updated_at=_at(updated), last_accessed=_at(accessed), expires_at=_at(expires),
-                include_inactivity=inactivity, attributes=attributes,
+                include_inactivity=idle is not None,
+                inactivity=None if idle is None else timedelta(microseconds=idle), attributes=attributes,
             )
-            for id, user, group, version, created, updated, accessed, expires, inactivity, attributes in rows
+            for id, user, group, version, created, updated, accessed, expires, idle, attributes in rows
         ]  # fmt: skip
 
     def count(
@@ -139,7 +139,7 @@ class Admin:
             older_than: As for `list_sessions`.
         """
         choice = _choice(user_id, group_id, active_within, older_than)
-        return int((self._read(self._sql.count(choice, self._inactivity)))[0])
+        return int((self._read(self._sql.count(choice)))[0])
 
     def revoke(
         self,
@@ -247,7 +247,6 @@ class Admin:
                 LoneConnections(self._database, self._logger),
                 self._statements,
                 node=secrets.token_hex(8),
-                inactivity=self._inactivity,
                 commit="plain",
                 operation_timeout=self._timeout,
                 limited=False,

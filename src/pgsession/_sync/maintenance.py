@@ -6,11 +6,19 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from typing import Final
 
 import psycopg
 
-from pgsession._concurrency import BackgroundLoop, Event, Mutex, left_until, pause
+from pgsession._concurrency import (
+    BackgroundLoop,
+    Event,
+    Mutex,
+    deadline_in,
+    left_until,
+    pause,
+)
 from pgsession._core.cache import Cache
 from pgsession._counted import counted
 from pgsession._database.statements import NIL
@@ -19,7 +27,8 @@ from pgsession.errors import OperationTimeout, PgSessionError
 
 from .store import STEP, Store
 
-_PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it
+_PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it; more each time,
+_LONGEST_PAUSE: Final = 30.0  # up to this
 _KINDS: Final = ("expired", "inactive", "attributes", "locks", "nodes")
 
 
@@ -50,12 +59,14 @@ class Maintenance:
         self._store = store
         self._cache = cache
         self._access_interval = access_interval
+        self._delay = int(access_interval * 1_000_000)
         self._access_batch = access_batch
         self._cleanup_interval = cleanup_interval
         self._audit = audit
         self._logger = logger
         self._stopping = Event()
         self._urgent = Event()
+        self._all_of_them = False
         self._flushing = Mutex()
         self._access_writer = BackgroundLoop(logger)
         self._cleaner = BackgroundLoop(logger)
@@ -78,28 +89,41 @@ class Maintenance:
         self._cleaner.stop(left_until(deadline))
 
     def write_accesses_soon(self) -> None:
-        """Write the noted accesses at once.
+        """Write the noted accesses at once: there are many."""
+        self._all_of_them = True
+        self._urgent.set()
 
-        One is so late that another node could find its session inactive before the next writing, or there are many.
+    def plan_anew(self) -> None:
+        """Look again when to write accesses.
+
+        Another node could find a session inactive before the next of the usual times.
         """
         self._urgent.set()
 
     def _access_loop(self) -> None:
+        next_time, patience = deadline_in(self._access_interval), _PAUSE
         while not self._stopping.is_set():
-            self._urgent.wait(self._access_interval)
+            self._urgent.wait(max(0, min(next_time - time.monotonic(), self._cache.due_in())))
             self._urgent.clear()
-            while self._cache.expire(1000):
-                pause()
-            if not self.write_accesses():
-                self._stopping.wait(min(self._access_interval, _PAUSE))
+            due = not (self._stopping.is_set() or self._all_of_them or time.monotonic() >= next_time)
+            if not due:
+                self._all_of_them = False
+                next_time = deadline_in(self._access_interval)
+                while self._cache.expire(1000):
+                    pause()
+            if self.write_accesses(due=due):
+                patience = _PAUSE
+            else:
+                self._stopping.wait(min(self._access_interval, patience))
+                patience = min(2 * patience, _LONGEST_PAUSE)
 
-    def write_accesses(self) -> bool:
-        """Write the noted accesses, in batches; return False where one failed.
+    def write_accesses(self, *, due: bool = False) -> bool:
+        """Write the noted accesses, in batches, or those that are due; return False where some could not be written.
 
-        What fails is kept for the next time; nothing moves back (C11).
+        Those are kept for the next time; nothing moves back (C11).
         """
         with self._flushing:
-            while accesses := self._cache.take_accesses(self._access_batch):
+            while accesses := self._cache.take_accesses(self._access_batch, due):
                 try:
                     skipped = self._store.write_accesses(accesses)
                 except (psycopg.Error, PgSessionError) as error:
@@ -119,7 +143,7 @@ class Maintenance:
                 self.written_accesses += len(written)
                 if skipped:
                     self._cache.restore_accesses([access for access in accesses if access[0] in skipped])
-                    return True
+                    return False
         return True
 
     def _cleanup_loop(self) -> None:
@@ -140,7 +164,7 @@ class Maintenance:
             for what in ("expired", "inactive"):
                 after: str | None = NIL
                 while after is not None:
-                    after, removed, busy = self._store.cleanup(what, after)
+                    after, removed, busy = self._store.cleanup(what, self._delay, after)
                     deleted += removed
                     self.deleted_sessions += removed
                     self._audit.ended(what, count=removed)
@@ -157,7 +181,7 @@ class Maintenance:
         for what in _KINDS:
             after: str | None = NIL
             while after is not None and not self._stopping.is_set():
-                after, removed, busy = self._store.cleanup(what, after)
+                after, removed, busy = self._store.cleanup(what, self._delay, after)
                 if busy:
                     return False
                 if what in ("expired", "inactive"):

@@ -39,8 +39,9 @@ from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._counted import counted
-from pgsession._protocol import events, rules
+from pgsession._protocol import events, idle_timeouts, rules
 from pgsession._protocol.coherence import Coherence, Fill, satisfies
+from pgsession._protocol.idle_timeouts import Inactivity
 from pgsession._protocol.operations import (
     Create,
     Delete,
@@ -53,6 +54,7 @@ from pgsession._protocol.operations import (
 )
 from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
+from pgsession.default import DEFAULT
 from pgsession.errors import (
     ConfigError,
     DatabaseUnavailable,
@@ -149,12 +151,12 @@ class SessionManager(Reader):
             Cache(
                 config.cache_size,
                 self._clock,
-                inactivity=microseconds_of(config.inactivity_duration),
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
                 max_attribute_length=config.max_attribute_length,
                 max_session_size=config.max_session_size,
                 max_attributes=config.max_attributes,
+                operation_timeout=microseconds_of(config.operation_timeout),
                 rotation_grace=microseconds_of(config.rotation_grace),
                 codec=config.codec,
             )
@@ -451,11 +453,8 @@ class SessionManager(Reader):
     ) -> Session:
         """Return a session on a record that was just read; note the access, whether or not it is cached."""
         accessed = self._clock.database_now() if touch else None
-        if accessed is not None:
-            self._cache.restore_accesses([(record.key, accessed)])
-            late = accessed - record.last_accessed > self._cache.inactivity - self._cache.access_interval
-            if late and record.include_inactivity:
-                self._write_access_soon(record.key)
+        if accessed is not None and self._cache.note_access(record, accessed):
+            self._write_access_soon(record.key)
         return session_of(
             self._cache, record, from_cache=from_cache, accessed=accessed, by_older_token=by_older_token
         )
@@ -472,7 +471,7 @@ class SessionManager(Reader):
 
     def _write_access_soon(self, key: bytes) -> None:
         if self._runtime is not None and self._runtime.home.here():
-            self._runtime.maintenance.write_accesses_soon()
+            self._runtime.maintenance.plan_anew()
 
     # Tokens
 
@@ -515,6 +514,7 @@ class SessionManager(Reader):
         attributes: Mapping[str, Any] | None = None,
         *,
         group_id: str | int | UUID | None = None,
+        inactivity: Inactivity = DEFAULT,
         include_inactivity: bool = True,
         expires_at: datetime | None = None,
         expires_in: timedelta | float | None = None,
@@ -528,7 +528,10 @@ class SessionManager(Reader):
                 nobody's limit.
             attributes: Values that msgspec encodes as JSON, or `Attribute(value, expires_at=)` for those that expire.
             group_id: An account or tenant, likewise kept as text.
-            include_inactivity: True: the session also ends when it is not accessed for `Config.inactivity_duration`.
+            inactivity: After how long without an access the session ends, a timedelta or seconds, at least 1 second.
+                It is stored with the session, for every node. DEFAULT: after `Config.inactivity_duration` of now. None:
+                only at its expiry.
+            include_inactivity: False: the same as `inactivity=None`; then `inactivity` cannot be a time.
             expires_at: When it ends at the latest, an aware datetime.
             expires_in: After how long it ends at the latest, a timedelta or seconds. Without either of these it ends
                 after `Config.session_expiration`.
@@ -551,7 +554,9 @@ class SessionManager(Reader):
         config = self._config
         user = rules.optional_identifier("user_id", user_id)
         group = rules.optional_identifier("group_id", group_id)
-        inactivity = rules.boolean("include_inactivity", include_inactivity)
+        idle = idle_timeouts.of_new(
+            inactivity, include_inactivity, microseconds_of(config.inactivity_duration)
+        )
         ends = rules.expiry(self._clock, expires_at, expires_in)
         if ends is None:
             ends = self._clock.database_now() + microseconds_of(config.session_expiration)
@@ -563,7 +568,7 @@ class SessionManager(Reader):
         stored = self._new_attributes(key, ends, attributes)
         runtime = self._ready()
         operation = Create(
-            key, new_generation(), user, group, ends, inactivity, stored, self._room_for(user),
+            key, new_generation(), user, group, ends, idle, stored, self._room_for(user),
             None if chosen is None else if_exists,
         )  # fmt: skip
         record = self._write(runtime, operation)
@@ -583,7 +588,7 @@ class SessionManager(Reader):
         values = {} if attributes is None else rules.mapping("attributes", attributes)
         if not values:
             return []
-        draft = session_of(self._cache, Record(key, 0, None, None, 0, 0, 0, ends, True, []), from_cache=False)
+        draft = session_of(self._cache, Record(key, 0, None, None, 0, 0, 0, ends, None, []), from_cache=False)
         for name, value in values.items():
             draft[name] = value
         changes = draft._changes()
@@ -600,6 +605,7 @@ class SessionManager(Reader):
         include_inactivity: bool | None = None,
         group_id: str | int | UUID | UnsetType | None = UNSET,
         user_id: str | int | UUID | UnsetType | None = UNSET,
+        inactivity: Inactivity | UnsetType = UNSET,
     ) -> Session:
         """Save what changed in a session, nested changes included, and return the session at its new version.
 
@@ -613,10 +619,13 @@ class SessionManager(Reader):
             notify: False: the other nodes are not told, and go on serving what they have until it expires there.
             expires_at: When it is to end, an aware datetime.
             expires_in: After how long it is to end, a timedelta or seconds.
-            include_inactivity: True or False: whether it is to end by inactivity too; None: as before.
+            include_inactivity: True: it is to end by inactivity too, after the time that it has, or else
+                `Config.inactivity_duration`. False: the same as `inactivity=None`. None: as before.
             group_id: Its new group; None: no group any more.
             user_id: The user who gets it; None: nobody. That is a login: see `rotate_session`, which this is as well
                 then. The browser needs its new token.
+            inactivity: After how long without an access it is to end, a timedelta or seconds, at least 1 second;
+                DEFAULT: after `Config.inactivity_duration`; None: only at its expiry. An update is an access.
 
         Raises:
             SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since.
@@ -630,7 +639,7 @@ class SessionManager(Reader):
         """
         return self._update(
             session, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
-            include_inactivity=include_inactivity, group_id=group_id, user_id=user_id,
+            include_inactivity=include_inactivity, group_id=group_id, user_id=user_id, inactivity=inactivity,
         )  # fmt: skip
 
     def rotate_session(
@@ -640,6 +649,7 @@ class SessionManager(Reader):
         user_id: str | int | UUID | UnsetType | None = UNSET,
         grace: timedelta | float | None = None,
         group_id: str | int | UUID | UnsetType | None = UNSET,
+        inactivity: Inactivity | UnsetType = UNSET,
         expires_at: datetime | None = None,
         expires_in: timedelta | float | None = None,
         wait: timedelta | float | None = None,
@@ -662,6 +672,7 @@ class SessionManager(Reader):
             grace: For how long the token of before is still good, a timedelta or seconds, so that requests under way
                 are not logged out; None: for `Config.rotation_grace`. 0: it ends at once.
             group_id: Its new group; None: no group any more.
+            inactivity: As for `update_session`. With an expiry it makes "remember me" the one write of the login.
             expires_at: When it is to end, an aware datetime.
             expires_in: After how long it is to end, a timedelta or seconds.
             wait: For how long to wait, a timedelta or seconds, until no call that begins then, on any node, takes the
@@ -689,7 +700,7 @@ class SessionManager(Reader):
         patience = rules.optional_seconds("wait", wait)
         self._update(
             session, None, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
-            grace=lasting,
+            inactivity=inactivity, grace=lasting,
         )  # fmt: skip
         self._confirm_everywhere(patience, 1)
         return session
@@ -706,13 +717,16 @@ class SessionManager(Reader):
         include_inactivity: bool | None = None,
         group_id: str | int | UUID | UnsetType | None = UNSET,
         user_id: str | int | UUID | UnsetType | None = UNSET,
+        inactivity: Inactivity | UnsetType = UNSET,
         grace: int | None = None,
     ) -> Session:
         """Save changes; rotate the session where a user or a `grace`, in microseconds, is given."""
         rules.instance("session", session, Session, "a Session")
         check = rules.choice("check", check, _CHECKS)
-        if include_inactivity is not None:
-            rules.boolean("include_inactivity", include_inactivity)
+        idle = idle_timeouts.of_changed(
+            inactivity, include_inactivity, session._record.inactivity,
+            microseconds_of(self._config.inactivity_duration),
+        )  # fmt: skip
         ends = rules.expiry(self._clock, expires_at, expires_in)
         notify = rules.boolean("notify", notify) and self._config.notify_on_updates
         group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
@@ -722,13 +736,7 @@ class SessionManager(Reader):
         runtime = self._open_runtime() if self._runtime is not None else self._ready()
         session._check_usable()
         changes = session._changes()
-        if (
-            changes is None
-            and ends is None
-            and include_inactivity is None
-            and group is None
-            and rotation is None
-        ):
+        if changes is None and ends is None and idle is None and group is None and rotation is None:
             return self._confirm(runtime, session, check, deadline)
         operation = Update(
             session._record,
@@ -736,7 +744,7 @@ class SessionManager(Reader):
             sets=changes.sets if changes is not None else [],
             deletes=changes.deletes if changes is not None else [],
             expires_at=ends,
-            include_inactivity=include_inactivity,
+            inactivity=idle,
             group=group,
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,

@@ -151,7 +151,6 @@ class Runtime:
             self.connections,
             self.statements,
             node=node,
-            inactivity=microseconds_of(config.inactivity_duration),
             commit=_commit(config),
             operation_timeout=_seconds(config.operation_timeout),
             limited=self._owns_pool,

@@ -1,18 +1,17 @@
 -- Takes a free or expired lock. Tokens grow with every hand-over: the token is drawn once the row is locked, or a loser could
 -- come back with one older than the winner's. acquired is false while somebody else holds it, and null where session_id names no
 -- live session.
-CREATE FUNCTION {acquire}(name text, claimant uuid, lease bigint, session uuid, inactivity bigint,
+CREATE FUNCTION {acquire}(name text, claimant uuid, lease bigint, session uuid,
                           OUT acquired boolean, OUT fence bigint, OUT until bigint, OUT now bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
-    idle interval := inactivity * interval '1 microsecond';
     moment timestamptz := clock_timestamp();
     ends timestamptz;
 BEGIN
     PERFORM set_config('pgsession.own', 'on', true);
     IF session IS NOT NULL THEN
         -- KEY SHARE: a delete of the session waits for this transaction, and then finds the lock to end it.
-        PERFORM FROM {sessions} s WHERE s.id = session AND {live(s, moment, idle)} FOR KEY SHARE;
+        PERFORM FROM {sessions} s WHERE s.id = session AND {live(s, moment)} FOR KEY SHARE;
         IF NOT FOUND THEN
             RETURN;
         END IF;

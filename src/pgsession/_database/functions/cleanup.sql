@@ -1,17 +1,16 @@
 -- One bounded step of the cleanup; busy when another node does one at this moment.
 --   'expired'     sessions past expires_at, by its index
---   'inactive'    walks the primary key from the nil uuid on, for an index on last_accessed would cost every noted access its HOT
+--   'inactive'    that have been so for `delay` microseconds, for an access may still be on its way; walks the primary key from the nil uuid on, for an index on last_accessed would cost every noted access its HOT
 --                 update; last is null when the walk is over
 --   'attributes'  past their expiry: they were invisible already, so no version is raised and nobody is told
 --   'locks'       whose lease ran out
 --   'nodes'       that said long ago that they are there, and have nothing left that they may serve
-CREATE FUNCTION {cleanup}(node text, what text, inactivity bigint, after uuid, size integer,
+CREATE FUNCTION {cleanup}(node text, what text, delay bigint, after uuid, size integer,
                           OUT last uuid, OUT removed bigint, OUT busy boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_mergejoin = off SET jit = off
 AS $pgsession$
 DECLARE
     moment timestamptz := clock_timestamp();
-    idle interval := inactivity * interval '1 microsecond';
     page uuid[];
     doomed uuid[];
 BEGIN
@@ -32,8 +31,8 @@ BEGIN
             page := {page}('all'::text, NULL::text, NULL::uuid, after, size);
             last := page[cardinality(page)];
             SELECT array_agg(e.id) INTO doomed FROM (
-                SELECT s.id FROM {sessions} s WHERE s.id = ANY (page) AND s.include_inactivity
-                AND s.last_accessed <= moment - idle ORDER BY s.id FOR UPDATE SKIP LOCKED) e;
+                SELECT s.id FROM {sessions} s WHERE s.id = ANY (page)
+                AND s.last_accessed <= moment - s.inactivity - delay * interval '1 microsecond' ORDER BY s.id FOR UPDATE SKIP LOCKED) e;
         WHEN 'attributes' THEN
             removed := {remove_expired}(moment, size);
         WHEN 'locks' THEN

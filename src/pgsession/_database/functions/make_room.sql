@@ -2,7 +2,7 @@
 -- more than most_sessions: which of the arrivals are too many, which are evicted by later ones of the same batch, which cannot be
 -- decided at this moment; and the sessions that had to go, in hex, of which no arrival is one. An arrival that leaves another user
 -- is that user's until it has left: it may be turned away. The user '' is nobody, who has any number of sessions.
-CREATE FUNCTION {make_room}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
+CREATE FUNCTION {make_room}(waiting boolean, most_sessions integer, evicts boolean,
     arrivals uuid[], users text[], accessed_ids uuid[], accessed_at bigint[],
     OUT too_many bigint[], OUT overtaken bigint[], OUT locked bigint[], OUT evicted text[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
@@ -26,9 +26,9 @@ BEGIN
         FROM (SELECT c.user_id, c.arriving FROM c WHERE c.arrival = 1) u CROSS JOIN LATERAL (
             SELECT count(*) AS living FROM {sessions} s
             WHERE s.user_id = u.user_id AND s.expires_at > moment
-            AND (NOT s.include_inactivity OR s.last_accessed > moment - idle OR EXISTS (
+            AND ((s.last_accessed > moment - s.inactivity) IS NOT FALSE OR EXISTS (
                 SELECT FROM unnest(accessed_ids, accessed_at) t(id, us)
-                WHERE t.id = s.id AND {timestamp(t.us)} > moment - idle))
+                WHERE t.id = s.id AND {timestamp(t.us)} > moment - s.inactivity))
             OFFSET 0) l
     )
     SELECT (SELECT array_agg(c.i) FROM c JOIN n USING (user_id) WHERE NOT evicts AND c.arrival > most_sessions - n.living),
@@ -38,7 +38,7 @@ BEGIN
     INTO too_many, overtaken, full_users, excess FROM n;
     IF full_users IS NOT NULL THEN
         SELECT e.short_users, e.evicted INTO short_users, gone
-        FROM {evict}(idle, moment, full_users, excess, arrivals, accessed_ids, accessed_at) e;
+        FROM {evict}(moment, full_users, excess, arrivals, accessed_ids, accessed_at) e;
         IF short_users IS NOT NULL THEN
             locked := locked || ARRAY(SELECT u.i FROM unnest(users) WITH ORDINALITY u(user_id, i)
                                       WHERE u.user_id = ANY (short_users));

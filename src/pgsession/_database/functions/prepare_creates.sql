@@ -3,7 +3,7 @@
 -- only for what is known to be created; so the ids come before the buckets of users, for which nobody waits here: that would be
 -- with ids claimed, and whoever waits for an id would do so with a bucket locked. One that a later one of the batch would evict is
 -- tried again.
-CREATE FUNCTION {prepare_creates}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
+CREATE FUNCTION {prepare_creates}(waiting boolean, most_sessions integer, evicts boolean,
     ids uuid[], user_ids text[], if_exists text[], {access_parameters},
     OUT existing bigint[], OUT answers text, OUT too_many bigint[], OUT locked bigint[], OUT evicted text[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
@@ -13,7 +13,7 @@ DECLARE
     arriving text[];
     later bigint[];
 BEGIN
-    SELECT f.existing, f.answers INTO existing, answers FROM {find_existing}(idle, ids, user_ids, if_exists) f;
+    SELECT f.existing, f.answers INTO existing, answers FROM {find_existing}(ids, user_ids, if_exists) f;
     -- What is neither there nor claimed has come, or gone, in between.
     locked := ARRAY(SELECT k.i FROM unnest(ids) WITH ORDINALITY k(id, i)
                     WHERE k.i <> ALL (coalesce(existing, '{{}}')) AND k.id <> ALL (claimed));
@@ -22,10 +22,10 @@ BEGIN
         -- Who replaces a session of the same user takes no more room.
         arriving := ARRAY(SELECT CASE WHEN k.i = ANY (existing || locked) OR s.taken THEN '' ELSE k.user_id END
                           FROM unnest(ids, user_ids) WITH ORDINALITY k(id, user_id, i) LEFT JOIN LATERAL (
-                              SELECT s.user_id = k.user_id AND {live(s, moment, idle)} AS taken
+                              SELECT s.user_id = k.user_id AND {live(s, moment)} AS taken
                               FROM {sessions} s WHERE s.id = k.id OFFSET 0) s ON true ORDER BY k.i);
         SELECT r.too_many, r.overtaken || r.locked, r.evicted INTO too_many, later, evicted
-        FROM {make_room}(idle, false, most_sessions, evicts, ids, arriving, accessed_ids, accessed_at) r;
+        FROM {make_room}(false, most_sessions, evicts, ids, arriving, accessed_ids, accessed_at) r;
         locked := locked || later;
     END IF;
 END $pgsession$;

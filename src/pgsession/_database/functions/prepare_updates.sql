@@ -1,7 +1,7 @@
 -- Locks what updates need to have locked before they are written, in the order of all of our transactions: buckets of users
 -- first, then the rows of sessions. Checks what has to be checked under these locks, and makes room where a user is bound: which
 -- updates are barred, as {{number of the update: what its answer says}}; which sessions were evicted, in hex.
-CREATE FUNCTION {prepare_updates}(idle interval, waiting boolean, most_sessions integer, evicts boolean,
+CREATE FUNCTION {prepare_updates}(waiting boolean, most_sessions integer, evicts boolean,
     {update_parameters}, {access_parameters},
     OUT held uuid[], OUT barred jsonb, OUT evicted text[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
@@ -32,12 +32,12 @@ BEGIN
     INTO arriving, arrivals, arriving_users
     FROM unnest(ids, bases, owners_since, flags, users) WITH ORDINALITY k(id, base, owned_since, flags, user_id, i) JOIN {sessions} s ON s.id = k.id
     -- Who has it already takes no more room.
-    WHERE s.id = ANY (held) AND k.user_id <> '' AND s.user_id IS DISTINCT FROM k.user_id AND NOT barred ? k.i::text AND {live(s, moment, idle)}
+    WHERE s.id = ANY (held) AND k.user_id <> '' AND s.user_id IS DISTINCT FROM k.user_id AND NOT barred ? k.i::text AND {live(s, moment)}
     AND k.owned_since = s.owner_since
     AND NOT (k.flags & {check_session} <> 0 AND ({incarnation_of(k.i)} IS DISTINCT FROM here OR k.base <> s.version));
     IF arriving IS NOT NULL THEN
         SELECT r.too_many, r.overtaken || r.locked, r.evicted INTO too_many, later, evicted
-        FROM {make_room}(idle, waiting, most_sessions, evicts, arrivals, arriving_users, accessed_ids, accessed_at) r;
+        FROM {make_room}(waiting, most_sessions, evicts, arrivals, arriving_users, accessed_ids, accessed_at) r;
         -- A session that a later login of the batch would evict waits for its own batch.
         held := ARRAY(SELECT h.id FROM unnest(held) h(id) WHERE h.id <> ALL (ARRAY(SELECT arrivals[l] FROM unnest(later) l)));
         SELECT barred || coalesce(jsonb_object_agg(arriving[t], '"too_many"'::text), '{{}}') INTO barred FROM unnest(too_many) t;

@@ -6,6 +6,7 @@ BEGIN
     IF TG_RELID <> {sessions_oid} THEN
         {refuse_table};
     END IF;
+    NEW.inactivity := extract(epoch FROM NEW.inactivity) * interval '1 second';
     IF TG_OP = 'INSERT' THEN
         NEW.version := greatest(NEW.version, {us(clock_timestamp())});
         NEW.owner_since := NEW.version;

@@ -4,7 +4,7 @@
 -- reach rows by index or by their place: enable_seqscan and enable_mergejoin are off, for plans made while the tables are nearly
 -- empty must serve when they no longer are. The functions called from here inherit these settings.
 CREATE FUNCTION {write}(
-    node text, mark text, inactivity bigint, waiting boolean,
+    node text, mark text, waiting boolean,
     {update_parameters},
     most_sessions integer, evicts boolean,
     {create_parameters}, {access_parameters}, {delete_parameters}) RETURNS text
@@ -14,7 +14,6 @@ AS $pgsession$
 DECLARE
     seen xid8 := pg_snapshot_xmax(pg_current_snapshot());  -- first: before this transaction has an id of its own
     noted text := set_config('pgsession.own', 'on', true) || set_config('pgsession.batch', mark, false);
-    idle interval := inactivity * interval '1 microsecond';
     ran_on text;
     events text;
     answer text;
@@ -24,15 +23,15 @@ BEGIN
         answer := '"incarnation":' || coalesce('"' || ran_on || '"', 'null');
     END IF;
     IF new_ids IS NOT NULL THEN
-        answer := concat_ws(',', answer, {write_creates}(events, node, idle, waiting, most_sessions, evicts,
+        answer := concat_ws(',', answer, {write_creates}(events, node, waiting, most_sessions, evicts,
             {create_arguments}, {access_arguments}));
     END IF;
     IF ids IS NOT NULL THEN
-        answer := concat_ws(',', answer, {write_updates}(node, idle, waiting, most_sessions, evicts,
+        answer := concat_ws(',', answer, {write_updates}(node, waiting, most_sessions, evicts,
             {update_arguments}, {access_arguments}));
     END IF;
     IF deletes IS NOT NULL THEN
-        answer := concat_ws(',', answer, {write_deletes}(events, node, idle, waiting, {delete_arguments}));
+        answer := concat_ws(',', answer, {write_deletes}(events, node, waiting, {delete_arguments}));
     END IF;
     RETURN '{{"xmax":' || seen || ',' || answer || '}}';
 END $pgsession$;

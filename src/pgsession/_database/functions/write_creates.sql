@@ -1,5 +1,5 @@
 -- New sessions, once there is room for them. Not announced, unless their ids were chosen: nobody can know them yet.
-CREATE FUNCTION {write_creates}(events text, node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
+CREATE FUNCTION {write_creates}(events text, node text, waiting boolean, most_sessions integer, evicts boolean,
     {create_parameters}, {access_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
@@ -14,10 +14,10 @@ DECLARE
 BEGIN
     IF new_if_exists IS NOT NULL THEN
         SELECT p.existing, p.answers, p.too_many, p.locked, p.evicted INTO existing, turned_away, too_many, locked, evicted
-        FROM {prepare_creates}(idle, waiting, most_sessions, evicts, new_ids, new_user_ids, new_if_exists, {access_arguments}) p;
+        FROM {prepare_creates}(waiting, most_sessions, evicts, new_ids, new_user_ids, new_if_exists, {access_arguments}) p;
     ELSIF most_sessions > 0 THEN
         SELECT r.too_many, r.overtaken, r.locked, r.evicted INTO too_many, overtaken, locked, evicted
-        FROM {make_room}(idle, waiting, most_sessions, evicts, new_ids, new_user_ids, accessed_ids, accessed_at) r;
+        FROM {make_room}(waiting, most_sessions, evicts, new_ids, new_user_ids, accessed_ids, accessed_at) r;
     END IF;
     IF overtaken IS NOT NULL THEN
         evicted := evicted || ARRAY(SELECT {hex(new_ids[o.i])} FROM unnest(overtaken) o(i)
@@ -32,13 +32,13 @@ BEGIN
     WITH c AS MATERIALIZED (
         SELECT u.*, coalesce(versions[u.i], first) AS version
         FROM unnest(new_ids, new_generations, new_user_ids, new_group_ids, new_expiries, new_inactivities)
-            WITH ORDINALITY u(id, generation, user_id, group_id, expiry, include_inactivity, i)
+            WITH ORDINALITY u(id, generation, user_id, group_id, expiry, inactivity, i)
         WHERE u.i <> ALL (coalesce(existing || too_many || locked || overtaken, '{{}}'))
     ), s AS (
         INSERT INTO {sessions} (id, version, generation, owner_since, created_at, updated_at, last_accessed, expires_at,
-                                include_inactivity, inactivity, user_id, group_id)
+                                inactivity, user_id, group_id)
         SELECT c.id, c.version, c.generation, c.version, moment, moment, moment, {timestamp(c.expiry)},
-               c.include_inactivity, CASE WHEN c.include_inactivity THEN idle END, nullif(c.user_id, ''), {present(c.group_id)} FROM c
+               {interval_if_any(c.inactivity)}, nullif(c.user_id, ''), {present(c.group_id)} FROM c
     )
     INSERT INTO {attributes} (session_id, version, expires_at, key, value)
     SELECT x.id, x.version, {timestamp_if_any(new_attribute_expiries[x.n])}, new_keys[x.n], new_values[x.n]::json

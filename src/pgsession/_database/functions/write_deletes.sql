@@ -1,5 +1,5 @@
 -- Ends of sessions. What has expired is removed and announced as well, but answered as gone.
-CREATE FUNCTION {write_deletes}(events text, node text, idle interval, waiting boolean, {delete_parameters}) RETURNS text
+CREATE FUNCTION {write_deletes}(events text, node text, waiting boolean, {delete_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     held uuid[] := {hold}(deletes, 'all'::text, NULL::text, waiting);
@@ -11,7 +11,7 @@ BEGIN
     INTO answer
     FROM unnest(deletes) WITH ORDINALITY k(id, i)
     LEFT JOIN LATERAL (
-        SELECT (s.id = ANY (held)) IS TRUE AS held, {live(s, moment, idle)} AS live,
+        SELECT (s.id = ANY (held)) IS TRUE AS held, {live(s, moment)} AS live,
                concat(',"ok",', coalesce(to_json(s.user_id)::text, 'null'), ',', coalesce(to_json(s.group_id)::text, 'null'), ']') AS ok
         FROM {sessions} s WHERE s.id = k.id OFFSET 0
     ) s ON true;

@@ -3,7 +3,7 @@
 -- and it is answered "locked". Elsewhere the rows are locked first, or the snapshot of before a lock wait would still hold the
 -- attributes of before it. What is based on another incarnation may be based on what was lost with it: its version, though it
 -- be the row's, is another's.
-CREATE FUNCTION {write_updates}(node text, idle interval, waiting boolean, most_sessions integer, evicts boolean,
+CREATE FUNCTION {write_updates}(node text, waiting boolean, most_sessions integer, evicts boolean,
     {update_parameters}, {access_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
@@ -13,31 +13,30 @@ DECLARE
 BEGIN
     IF waiting OR set_bases IS NOT NULL OR generations IS NOT NULL THEN
         SELECT p.held, p.barred, p.evicted INTO held, barred, evicted
-        FROM {prepare_updates}(idle, waiting, most_sessions, evicts, {update_arguments}, {access_arguments}) p;
+        FROM {prepare_updates}(waiting, most_sessions, evicts, {update_arguments}, {access_arguments}) p;
     END IF;
     WITH h AS MATERIALIZED (SELECT i.incarnation, {channel_name(i.secret, 'events'::bytea)} AS events FROM {incarnation} i WHERE {valid(i)}),
     j AS MATERIALIZED (
-        SELECT k.i, k.base, k.known, k.flags, k.expiry, k.new_group, k.moment, s.id, s.place, s.version,
-               CASE WHEN NOT {live(s, k.moment, idle)} THEN '"gone"' WHEN k.owned_since <> s.owner_since THEN '"taken"' WHEN k.flags & {check_session} <> 0
+        SELECT k.i, k.base, k.known, k.flags, k.expiry, k.new_group, k.inactivity, k.moment, s.id, s.place, s.version,
+               CASE WHEN NOT {live(s, k.moment)} THEN '"gone"' WHEN k.owned_since <> s.owner_since THEN '"taken"' WHEN k.flags & {check_session} <> 0
                     AND (NOT k.known OR k.base <> s.version) THEN concat('"session",', s.version) ELSE barred->>(k.i::text) END AS verdict,
                k.flags & {notify} <> 0
                OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
         FROM (
             -- Read by a clock that is later than the snapshot, and so than all that it sees.
             SELECT x.i, x.id, x.base, x.owned_since, x.flags,
-                   ({incarnation_of(x.i)} = (SELECT h.incarnation FROM h)) IS TRUE AS known, x.expiry, {present(x.new_group)} AS new_group, (SELECT clock_timestamp()) AS moment
-            FROM unnest(ids, bases, owners_since, flags, expiries, groups) WITH ORDINALITY x(id, base, owned_since, flags, expiry, new_group, i)
+                   ({incarnation_of(x.i)} = (SELECT h.incarnation FROM h)) IS TRUE AS known, x.expiry, {present(x.new_group)} AS new_group, x.inactivity, (SELECT clock_timestamp()) AS moment
+            FROM unnest(ids, bases, owners_since, flags, expiries, groups, inactivities) WITH ORDINALITY x(id, base, owned_since, flags, expiry, new_group, inactivity, i)
             WHERE held IS NULL OR x.id = ANY (held)
         ) k CROSS JOIN LATERAL (
-            SELECT s.id, s.ctid AS place, s.version, s.owner_since, s.expires_at, s.include_inactivity, s.last_accessed, s.group_id
+            SELECT s.id, s.ctid AS place, s.version, s.owner_since, s.expires_at, s.inactivity, s.last_accessed, s.group_id
             FROM {sessions} s WHERE s.id = k.id FOR NO KEY UPDATE SKIP LOCKED
         ) s
     ), u AS (
         -- Whoever changes a session is there: it is an access, too, and costs nothing more.
         UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment, last_accessed = greatest(s.last_accessed, j.moment),
             expires_at = coalesce({timestamp_if_any(j.expiry)}, s.expires_at),
-            include_inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.include_inactivity ELSE j.flags & {include_inactivity} <> 0 END,
-            inactivity = CASE WHEN j.flags & {change_inactivity} = 0 THEN s.inactivity WHEN j.flags & {include_inactivity} <> 0 THEN idle END,
+            inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.inactivity ELSE {interval_if_any(j.inactivity)} END,
             group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
         FROM j WHERE s.ctid = j.place AND j.verdict IS NULL
         RETURNING j.i, j.base, j.known, j.moment, j.announce, s.id, s.version

@@ -15,18 +15,19 @@ CREATE TABLE {sessions} (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_accessed timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz NOT NULL,
-    include_inactivity boolean NOT NULL DEFAULT true,
     -- Null: an anonymous session, of a visitor who has not logged in.
     user_id text COLLATE "C",
     group_id text COLLATE "C",
-    -- The idle timeout that it was created with; null: none, or made by plain SQL.
-    inactivity interval,
+    -- The idle timeout, for each session its own, so that nodes with other settings agree; null: none. In hours, not days: a
+    -- trigger sees to that for plain SQL, for a day is as long as the time zone says.
+    inactivity interval DEFAULT interval '48 hours',
     previous_generation bigint,
     previous_until timestamptz,
     rotated_at timestamptz,
     PRIMARY KEY (id),
     -- An index row takes no more than 2,700 bytes, and an infinite time has no number of microseconds.
-    CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512 AND isfinite(expires_at))
+    CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512 AND isfinite(expires_at)),
+    CONSTRAINT inactivity_range CHECK (inactivity BETWEEN interval '1 second' AND interval '36500 days')
 ) WITH (fillfactor = 80);
 
 -- With the id, so that any number of sessions can be walked in bounded steps, in the order in which rows are locked.
