@@ -106,7 +106,7 @@ async def test_a_login_gives_another_one_in_the_same_write(open_manager: OpenAsy
     await a.rotate_session(
         session, user_id="u", inactivity=timedelta(days=30), expires_in=timedelta(days=365)
     )
-    assert session.version == before + 1
+    assert session.version > before
     assert await seen(session, a, b) == {(timedelta(days=30), True)}
     await a.rotate_session(session, inactivity=DEFAULT)
     assert await seen(session, a, b) == {(timedelta(hours=48), True)}
