@@ -17,7 +17,6 @@ from tests.simulation.oracle import SECOND, Call, Violation
 from tests.simulation.world import World, actions
 
 _BEFORE_ALL: Final = 10**12  # microseconds: the age of the incarnation that the tables were made with
-_THEMES: Final = 12
 
 
 class Row:
@@ -135,10 +134,10 @@ class WaitingNode(Node):
             self.acknowledged = applied
             self.operations.append(Acknowledging(self, applied))
 
-    def finish(self, call: Call, record: Any, serial: int, source: str) -> None:
+    def finish(self, call: Call, record: Any, serial: int, source: str, **options: Any) -> None:
         if record is not None:
-            self.world.check_confirmed(call, int(record.attributes()[0][3]), source)
-        super().finish(call, record, serial, source)
+            self.world.check_confirmed(call, self.world.oracle.commit_of(record).serial, source)
+        super().finish(call, record, serial, source, **options)
 
 
 class Wait:
@@ -209,8 +208,7 @@ class WaitingWorld(World):
         self.made = True
         for node in self.nodes:
             self.keep_in_sync(node, 0, 0)
-        choice = history[3] >> 2 if len(history) > 3 else 0
-        self.actions = waiting_actions(history[1] | history[2] << 8, choice % 12)
+        self.actions = waiting_actions(*self.choice)
 
     def check_confirmed(self, call: Call, serial: int, source: str) -> None:
         """C13."""

@@ -61,7 +61,8 @@ class World:
         self.hot = header[0] >> 6
         self.rotation_grace = (0, 2, 6, 40)[header[4] >> 6] * SECOND
         mask = header[1] | header[2] << 8 | (header[4] & 63) << 16
-        self.actions = actions(mask, (header[3] >> 2) % 13)
+        self.choice = mask, (header[3] >> 2) % 13
+        self.actions = actions(*self.choice)
         self.oracle = Oracle(self.max_staleness, self.stale_if_error, self.rotation_grace)
         self.now = 0
         self.down = self.pooler = self.astray = self.garbled = False
