@@ -345,7 +345,7 @@ class Save(Write):
             self.result = "gone"
         elif not server.saves(row, asked.base, asked.owner_since):
             self.result = "gone"
-            world.oracle.tried["not another owner's"] += 1
+            world.oracle.kept_out(self.held_from, row)
         elif self._is_refused(row, asked):
             self.result = "conflict"
         else:
