@@ -267,6 +267,12 @@ class Oracle:
         if rotates and held.identity.drawn != row.identity.drawn:
             raise Violation(f"current: {row} is rotated by who holds {held}, of another generation")
 
+    def kept_out(self, held: Commit, row: Commit) -> None:
+        """An update was refused because the session was another owner's when it was read."""
+        self.tried["not another owner's"] += 1
+        if held.identity.tenure == row.identity.tenure:
+            raise Violation(f"owners: what was held of {held} is refused by {row}, of the same owner")
+
     def changed_hands(self, key: bytes) -> bool:
         """Return True where a session has had more than one user."""
         return len({commit.user for commit in self.timeline[key]}) > 1
