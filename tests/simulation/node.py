@@ -328,7 +328,7 @@ class Save(Write):
             sets=[],
             deletes=[],
             expires_at=None,
-            include_inactivity=None,
+            inactivity=None,
             group=None,
             notify=True,
             notify_on_conflict=False,

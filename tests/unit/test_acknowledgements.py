@@ -85,7 +85,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def coherence(clock: Clock) -> Coherence:
-    cache = Cache(10, clock, inactivity=0, access_interval=0, lifetime=0, max_attribute_length=10)
+    cache = Cache(10, clock, access_interval=0, lifetime=0, max_attribute_length=10)
     return Coherence(cache, clock, max_staleness=10 * SECOND, logger=logging.getLogger("tests"))
 
 
