@@ -310,6 +310,7 @@ class Asked(NamedTuple):
     deletes: list[Any]
     incarnation: str | None
     rotation: tuple[int, int, int, str | None] | None
+    inactivity: int | None
 
 
 class Save(Write):
