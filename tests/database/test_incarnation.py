@@ -46,7 +46,7 @@ def test_every_restart_and_crash_begins_a_new_incarnation(own_server: Callable[.
 
     with connect(server.conninfo) as connection:
         schema.create(connection)
-        first = connection.execute(statements.read, ("00" * 16, DAY)).fetchone()
+        first = connection.execute(statements.read, ("00" * 16,)).fetchone()
         assert first is not None and first[0] is not None, "whoever makes the tables begins it, too"
         seen.append(first[0])
     server.restart("fast")

@@ -422,8 +422,8 @@ class Wide(Operation):
         node.coherence.drop(self.item)
         node.disturb(None)
         for commit in self.effects:
-            # To drop a user's sessions from memory says nothing of whom it takes for absent, nor of a session that another
-            # node has just given to this user.
+            # To drop a user's sessions from memory says nothing of whom it takes for absent, nor of a session that
+            # another node has just given to this user.
             told = not (node.cache.is_absent(commit.key) or node.world.oracle.changed_hands(commit.key))
             if self.kind != "evict" or told:
                 node.world.oracle.returned(node, commit.key, commit.serial)
