@@ -310,6 +310,7 @@ class Asked(NamedTuple):
     deletes: list[Any]
     incarnation: str | None
     rotation: tuple[int, int, int, str | None] | None
+    inactivity: int | None
 
 
 class Save(Write):
@@ -328,7 +329,7 @@ class Save(Write):
             sets=[],
             deletes=[],
             expires_at=None,
-            include_inactivity=None,
+            inactivity=None,
             group=None,
             notify=True,
             notify_on_conflict=False,

@@ -18,7 +18,7 @@ ROOM = Room(0, True, [])
 
 def create(number: int, if_exists: Any = "error") -> Create:
     key = number.to_bytes(16, "big")
-    return Create(key, 7, "u", None, 900, True, [("a", b"1", None)], ROOM, if_exists)
+    return Create(key, 7, "u", None, 900, None, [("a", b"1", None)], ROOM, if_exists)
 
 
 def taken(queue: Queue) -> list[list[Operation]]:
