@@ -78,7 +78,7 @@ def test_a_version_is_above_the_one_before_where_the_clock_is_not(database: Data
     assert answer["replaced"] == [[1, ahead + 1, "replaced", "ann", None]]
     snapshot = database.read(session)
     assert snapshot is not None and snapshot[1] == snapshot[9][0][1] == snapshot[11] == ahead + 1
-    assert database.update(session, ahead, {"a": 2}) == ["gone"]
+    assert database.update(session, ahead, {"a": 2}) == ["taken"]
 
 
 def test_who_comes_second_waits_until_it_is_known_what_the_first_does(database: Database) -> None:
@@ -267,8 +267,8 @@ def test_an_update_beside_a_replacement_never_crosses_owners(database: Database)
     until_blocked(database, updating)
     replacing.execute("COMMIT")
     waiter.join(30)
-    assert answers[0][0][1] in ("gone", "locked")
-    assert database.write(updating, update=[change])["update"] == [[0, "gone"]]
+    assert answers[0][0][1] in ("taken", "locked")
+    assert database.write(updating, update=[change])["update"] == [[0, "taken"]]
     assert database.attributes(session) == {}
 
 

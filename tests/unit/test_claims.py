@@ -58,7 +58,7 @@ def answer(**fields: Any) -> str:
 
 def test_each_claim_gets_its_own_answer() -> None:
     creates = [create(1), create(2, "return"), create(3, "replace"), create(4)]
-    there = [str(uuid.UUID(int=2)), 50, "u", None, 40, 40, 40, 900, True, [["b", 50, None, 2]], 8, 40, None]
+    there = [str(uuid.UUID(int=2)), 50, "u", None, 40, 40, 40, 900, None, [["b", 50, None, 2]], 8, 40, None]
     settled = Batch(list(creates)).settle(
         answer(
             turned_away=[[1, "exists"], [2, "same", json.dumps(there)]],
