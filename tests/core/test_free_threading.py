@@ -139,6 +139,9 @@ def steps(subject: Cache, generator: random.Random) -> None:
     elif choice == 22:
         stats = subject.stats()
         assert 0 <= stats["size"] <= subject.capacity
+        subject.in_sync_until = START + HOUR
+        subject.put_absence(key, 5, START + generator.randrange(HOUR))
+        subject.is_absent(KEYS[generator.randrange(len(KEYS))], generator.randrange(10))
     else:
         assert 0 <= len(subject) <= subject.capacity and 0 <= subject.version(key) < 100
 

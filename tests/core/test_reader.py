@@ -21,6 +21,11 @@ from pgsession.opened import Opened
 KEY = uuid.UUID(int=5)
 
 
+def good(number: int) -> str:
+    """A token as long as they are; only those are remembered."""
+    return f"good-{number}".ljust(60, ".") + f"{number * 2654435761:028}"
+
+
 class Manager(Reader):
     def __init__(self, cache: Cache) -> None:
         super().__init__(cache)
@@ -38,7 +43,7 @@ class Manager(Reader):
 
     def _verify_token(self, token: str) -> tuple[bytes, int, int] | None:
         self.verified.append(token)
-        return (KEY.bytes, 0, int(token[5:])) if token.startswith("good-") else None
+        return (KEY.bytes, 0, int(token[5:60].rstrip("."))) if token.startswith("good-") else None
 
 
 class AsyncManager(AsyncReader):
@@ -144,13 +149,13 @@ def test_a_reader_without_a_cache_knows_nothing() -> None:
 def test_a_token_is_verified_once_and_a_bad_one_is_none(cache: Cache) -> None:
     manager = Manager(cache)
     for _ in range(3):
-        session = manager.get_session_by_token("good-1")
+        session = manager.get_session_by_token(good(1))
         assert session is not None and session.id == KEY
     assert manager.get_session_by_token("bad") is None
     assert manager.get_session_by_token(None) is None  # type: ignore[arg-type]
-    assert manager.get_session_by_token("good-2") == ("loaded", KEY.bytes, 0, True, False, 2)
-    assert manager.get_session_by_token("good-2", min_version=9) == ("loaded", KEY.bytes, 0, True, False, 9)
-    assert manager.verified == ["good-1", "bad", "good-2"]
+    assert manager.get_session_by_token(good(2)) == ("loaded", KEY.bytes, 0, True, False, 2)
+    assert manager.get_session_by_token(good(2), min_version=9) == ("loaded", KEY.bytes, 0, True, False, 9)
+    assert manager.verified == [good(1), "bad", good(2)]
 
 
 def test_a_token_of_a_kind_of_str_is_the_text_it_is(cache: Cache) -> None:
@@ -159,28 +164,28 @@ def test_a_token_of_a_kind_of_str_is_the_text_it_is(cache: Cache) -> None:
 
     manager = Manager(cache)
     for _ in range(2):
-        session = manager.get_session_by_token(Cookie("good-1"))
+        session = manager.get_session_by_token(Cookie(good(1)))
         assert session is not None and session.id == KEY
-    assert manager.verified == ["good-1"]
+    assert manager.verified == [good(1)]
 
 
 def test_tokens_are_remembered_within_bounds(cache: Cache) -> None:
     manager = Manager(cache)
     for number in range(1000):
-        manager.get_session_by_token(f"good-{number}")
+        manager.get_session_by_token(good(number))
     assert len(manager.verified) == 1000
-    manager.get_session_by_token("good-999")
+    manager.get_session_by_token(good(999))
     assert len(manager.verified) == 1000
-    manager.get_session_by_token("good-0")
+    manager.get_session_by_token(good(0))
     assert len(manager.verified) == 1001
 
 
 def test_a_token_that_comes_again_stays_remembered(cache: Cache) -> None:
     manager = Manager(cache)
     for number in range(10 * cache.capacity):
-        manager.get_session_by_token("good-7777")
-        manager.get_session_by_token(f"good-{number}")
-    assert manager.verified.count("good-7777") == 1
+        manager.get_session_by_token(good(7777))
+        manager.get_session_by_token(good(number))
+    assert manager.verified.count(good(7777)) == 1
 
 
 async def test_awaiting_a_hit_a_miss_and_a_bad_token(cache: Cache) -> None:

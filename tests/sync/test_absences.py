@@ -7,6 +7,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
+
 import pgsession
 from pgsession import Signer
 from tests.crew import Crew
@@ -133,6 +135,27 @@ def test_who_comes_with_a_newer_token_is_never_called_absent(
     assert found is not None and found.user_id == "v"
     found = manager.get_session(session.id)
     assert found is not None, "it is in memory now"
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_a_session_of_a_chosen_id_is_there_for_who_asked_before(
+    open_manager: OpenAsyncManager, by_token: bool
+) -> None:
+    """For a user, who comes with its token, at once; for who has the bare id, with the event."""
+    a = open_manager(signer=SIGNER, max_staleness=FOR_EVER)
+    b = open_manager(signer=SIGNER, max_staleness=FOR_EVER)
+    key = uuid.uuid4()
+    assert a.get_session(key) is None and b.get_session(key) is None
+    session = a.create_session("u", session_id=key)
+    assert a.get_session(key) is not None, "whoever has created it never waits for the event"
+    token = a.token(session)
+
+    def there() -> bool:
+        found = b.get_session_by_token(token) if by_token else b.get_session(key)
+        assert found is not None or not by_token
+        return found is not None
+
+    eventually(there, "the event")
 
 
 def test_c8_an_inactive_session_is_not_taken_for_absent(

@@ -1,7 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from pgsession._core.key cimport Key
-from pgsession._core.lock cimport pgs_mutex
 
 
 cdef struct Absence:
@@ -14,7 +13,6 @@ cdef class Absences:
     cdef Absence *entries       # null before the first
     cdef uint64_t seed[2]
     cdef bint used              # since it was cleared
-    cdef pgs_mutex mutex        # guards the entries; it is the last one that is taken
 
     cdef bint has(self, Key key, int64_t min_version, int64_t now) noexcept
     cdef int add(self, Key key, int64_t floor, int64_t until, int64_t now) except -1

@@ -3,14 +3,14 @@
 
 They have room of their own, fixed in size: each id has a set of a few places, by a keyed hash, and the absence that ends
 first leaves it. So whatever ids a client makes up, they drive out no session, and nobody can choose what else they drive out.
+
+The mutex of the cache guards them.
 """
 
 cimport cython
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-
-from pgsession._core.lock cimport pgs_lock, pgs_unlock
 
 from secrets import randbits
 
@@ -36,53 +36,39 @@ cdef class Absences:
 
     cdef bint has(self, Key key, int64_t min_version, int64_t now) noexcept:
         """Return True where no session of this id is there, nor one that has reached `min_version`."""
-        cdef Absence *found
-        cdef bint known
-        pgs_lock(&self.mutex)
-        found = place_of(self, key)
-        known = found != NULL and now < found.until and min_version <= found.floor
-        pgs_unlock(&self.mutex)
-        return known
+        cdef Absence *found = place_of(self, key)
+        return found != NULL and now < found.until and min_version <= found.floor
 
     cdef int add(self, Key key, int64_t floor, int64_t until, int64_t now) except -1:
         """Remember an absence until then; beside what is known of this id, the later end and the higher floor count."""
-        cdef Absence *place
-        pgs_lock(&self.mutex)
+        cdef Absence *place = place_of(self, key)
+        if place != NULL and place.until > now:
+            place.floor = max(place.floor, floor)
+            place.until = max(place.until, until)
+            return 0
         if self.entries == NULL:
             self.entries = <Absence *> calloc(1, SIZE)
             if self.entries == NULL:
-                pgs_unlock(&self.mutex)
                 raise MemoryError
-        place = place_of(self, key)
-        if place == NULL or place.until <= now:
-            if place == NULL:
-                place = first_to_end(set_of(self, key))
-            place.key = key
-            place.floor = floor
-            place.until = until
-        else:
-            place.floor = max(place.floor, floor)
-            place.until = max(place.until, until)
+        if place == NULL:
+            place = first_to_end(set_of(self, key))
+        place.key = key
+        place.floor = floor
+        place.until = until
         self.used = True
-        pgs_unlock(&self.mutex)
         return 0
 
     cdef void remove(self, Key key) noexcept:
         """Forget what is known of an id."""
-        cdef Absence *place
-        pgs_lock(&self.mutex)
-        place = place_of(self, key)
+        cdef Absence *place = place_of(self, key)
         if place != NULL:
             place.until = 0
-        pgs_unlock(&self.mutex)
 
     cdef void clear(self) noexcept:
         """Forget all."""
-        pgs_lock(&self.mutex)
         if self.used:
             memset(self.entries, 0, SIZE)
             self.used = False
-        pgs_unlock(&self.mutex)
 
 
 cdef inline Absence *set_of(Absences self, Key key) noexcept:

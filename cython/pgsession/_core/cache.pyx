@@ -182,7 +182,9 @@ cdef class Cache:
 
     def clear_absences(self):
         """Forget of which ids there is no session."""
+        pgs_lock(&self.mutex)
         self.absences.clear()
+        pgs_unlock(&self.mutex)
 
     def discard(self, session_id):
         """Drop a session, or what is remembered of its absence; return True if it was there."""
@@ -658,12 +660,12 @@ cdef void count_miss(Cache cache) noexcept:
 cdef bint is_absent(Cache cache, Key key, int64_t min_version) noexcept:
     """Return True where memory may answer that no session of this id is there: no longer than records may be served (C6)."""
     cdef int64_t now = recent(cache.clock) + cache.clock.slack
-    if now >= cache.in_sync_until or not cache.absences.has(key, min_version, now):
-        return False
+    cdef bint absent
     pgs_lock(&cache.mutex)
-    cache.negative_hits += 1
+    absent = now < cache.in_sync_until and cache.absences.has(key, min_version, now)
+    cache.negative_hits += absent
     pgs_unlock(&cache.mutex)
-    return True
+    return absent
 
 
 cdef enum Entered:

@@ -38,22 +38,23 @@ cdef inline int64_t floor_of(object min_version) except? -1:
     return 0 if min_version is ZERO else checked_count("min_version", min_version, 0, 0x7FFFFFFFFFFFFFFF)
 
 
-cdef Verified verify(object manager, TokenCache tokens, object token):
-    """Return what a token says, or None for one that is not ours."""
+cdef bint verify(object manager, TokenCache tokens, object token, Verified *verified) except -1:
+    """Return True for a token that is ours, and what it says."""
     if type(token) is not str:
         if not isinstance(token, str):
-            return None
-        token = str.__str__(token)      # a subclass may have a hash of its own
-    cdef Verified verified = tokens.find(token)
-    cdef Key key
-    if verified is not None:
-        return verified
+            return False
+        token = str.__str__(token)      # a subclass is laid out in another way
+    if tokens.find(token, verified):
+        return True
     says = manager._verify_token(token)
     if says is None:
-        return None
+        return False
     session_id, generation, version = says
-    parse(session_id, &key)
-    return tokens.remember(token, key, generation, version)
+    parse(session_id, &verified.key)
+    verified.generation = generation
+    verified.version = version
+    tokens.remember(token, verified)
+    return True
 
 
 cdef class Base:
@@ -313,13 +314,13 @@ cdef object await_session(AsyncReader self, object session_id, bint touch, bint 
 
 # ---- by a token ----
 
-cdef inline PyObject *remembered(Base self, Verified verified, bint touch, int64_t min_version, Claim *claim) except? NULL:
+cdef inline PyObject *remembered(Base self, const Verified *verified, bint touch, int64_t min_version, Claim *claim) except? NULL:
     """Return the session of a verified token from memory as a new reference, or NULL; see hit_by_token()."""
     claim.generation = verified.generation
     return hit_by_token(self, self._cache, verified.key, touch, min_version, claim)
 
 
-cdef object refuse(Base self, Verified verified, Claim *claim):
+cdef object refuse(Base self, const Verified *verified, Claim *claim):
     """Return what a token opens that memory refuses: the record says so, or that there is none."""
     return self._refuse_token("superseded" if claim.standing == SUPERSEDED else "ended", key_bytes(verified.key))
 
@@ -337,17 +338,17 @@ cdef object refuse_forged(Base self, object token):
 
 
 cdef object cached_by_token(Base self, object token, bint touch):
-    cdef Verified verified = verify(self, self.tokens, token)
+    cdef Verified verified
     cdef Claim claim
     cdef PyObject *session
-    if verified is None:
+    if not verify(self, self.tokens, token, &verified):
         refuse_forged(self, token)
         return None
-    session = remembered(self, verified, touch, verified.version, &claim)
+    session = remembered(self, &verified, touch, verified.version, &claim)
     if session != NULL:
         return pgs_give(session)
     if claim.standing >= SUPERSEDED:
-        refuse(self, verified, &claim)
+        refuse(self, &verified, &claim)
     else:
         self._check_open()
     return None
@@ -355,52 +356,52 @@ cdef object cached_by_token(Base self, object token, bint touch):
 
 cdef object get_by_token(Reader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return the session of a token, or None."""
-    cdef Verified verified = verify(self, self.tokens, token)
+    cdef Verified verified
     cdef Claim claim
     cdef PyObject *session
-    if verified is None:
+    if not verify(self, self.tokens, token, &verified):
         return refuse_forged(self, token).session
     min_version = max(min_version, verified.version)
     if refresh:
         count_miss(self._cache)
     else:
-        session = remembered(self, verified, touch, min_version, &claim)
+        session = remembered(self, &verified, touch, min_version, &claim)
         if session != NULL:
             return pgs_give(session)
         if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
-            return refuse(self, verified, &claim).session
+            return refuse(self, &verified, &claim).session
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
 cdef object await_by_token(AsyncReader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return an awaitable of the session of a token, or of None."""
-    cdef Verified verified = verify(self, self.tokens, token)
+    cdef Verified verified
     cdef Claim claim
     cdef PyObject *session
-    if verified is None:
+    if not verify(self, self.tokens, token, &verified):
         return completed(refuse_forged(self, token).session)
     min_version = max(min_version, verified.version)
     if refresh:
         count_miss(self._cache)
     else:
-        session = remembered(self, verified, touch, min_version, &claim)
+        session = remembered(self, &verified, touch, min_version, &claim)
         if session != NULL:
             return completed(pgs_give(session))
         if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
-            return completed(refuse(self, verified, &claim).session)
+            return completed(refuse(self, &verified, &claim).session)
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
 cdef object open_by_token(Reader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return what a token opens."""
-    cdef Verified verified = verify(self, self.tokens, token)
-    if verified is None:
+    cdef Verified verified
+    if not verify(self, self.tokens, token, &verified):
         return refuse_forged(self, token)
     min_version = max(min_version, verified.version)
     if refresh:
         count_miss(self._cache)
     else:
-        opened = opened_in_memory(self, verified, touch, min_version)
+        opened = opened_in_memory(self, &verified, touch, min_version)
         if opened is not None:
             return opened
     return self._load_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
@@ -408,20 +409,20 @@ cdef object open_by_token(Reader self, object token, bint touch, bint refresh, i
 
 cdef object await_opened(AsyncReader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return an awaitable of what a token opens."""
-    cdef Verified verified = verify(self, self.tokens, token)
-    if verified is None:
+    cdef Verified verified
+    if not verify(self, self.tokens, token, &verified):
         return completed(refuse_forged(self, token))
     min_version = max(min_version, verified.version)
     if refresh:
         count_miss(self._cache)
     else:
-        opened = opened_in_memory(self, verified, touch, min_version)
+        opened = opened_in_memory(self, &verified, touch, min_version)
         if opened is not None:
             return completed(opened)
     return self._load_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
-cdef object opened_in_memory(Base self, Verified verified, bint touch, int64_t min_version):
+cdef object opened_in_memory(Base self, const Verified *verified, bint touch, int64_t min_version):
     """Return what a verified token opens, or None where the database has to be asked."""
     cdef Claim claim
     cdef PyObject *session = remembered(self, verified, touch, min_version, &claim)
