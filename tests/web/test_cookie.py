@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgsession import ConfigError
 from pgsession.web import CookiePolicy
-from pgsession.web.cookie import cookie_values, varies_on_cookie
+from pgsession.web.cookie import cookie_values, finder, varies_on_cookie
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_deleting_repeats_every_attribute(fields: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_request_may_bring(header: str, values: list[str]) -> None:
-    assert cookie_values(header, "session") == values
+    assert cookie_values(header, finder("session")) == values
 
 
 @given(st.text(), st.text())
 def test_a_token_is_found_whatever_stands_around_it(before: str, after: str) -> None:
-    found = cookie_values(f"{before.replace('session', '')};session=token; {after}", "session")
+    found = cookie_values(f"{before.replace('session', '')};session=token; {after}", finder("session"))
     assert found[0] == "token"
 
 

@@ -50,15 +50,14 @@ class Managers:
         manager = self._given or next(iter(self._opened.values()))  # they have one signer
         return manager.token(session)
 
-    async def here(self) -> SessionManager | AsyncSessionManager:
-        """Return the manager that serves the running loop; where there is none, one that is closed at the exit."""
-        if self._given is not None:
-            return self._given
-        found = self._opened.get(_running_loop()) or self._opened.get(None)
-        return await _in_thread(self._open_at_first_use) if found is None else found
+    def here(self) -> SessionManager | AsyncSessionManager | None:
+        """Return the manager that serves the running loop; None where there is none yet."""
+        return self._given or self._opened.get(_running_loop()) or self._opened.get(None)
 
     async def run(self, steps: Steps[_T], *, waits: bool = False) -> _T:
         """Make the steps: in place, or in a thread by a manager for threads.
+
+        Where there is no manager yet, one is opened, which is closed when the process exits.
 
         Args:
             steps: The steps.
@@ -69,7 +68,9 @@ class Managers:
         except StopIteration as end:
             value: _T = end.value
             return value
-        manager = await self.here()
+        manager = self.here()
+        if manager is None:
+            manager = await _in_thread(self._open_at_first_use)
         if isinstance(manager, AsyncSessionManager):
             return await run_async(manager, steps, first)
         return await _in_thread(partial(run, manager, steps, first), waits=waits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
 from datetime import timedelta
 from typing import Any, Unpack
 
@@ -102,81 +102,63 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif scope["type"] in ("http", "websocket"):
-            await self._serve(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    # One request or WebSocket
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = refused = False
-
-        async def send_saved(message: Message) -> None:
-            nonlocal started, refused
-            if refused:
-                return
-            if not started and message["type"] in _BEGINNINGS:
-                try:
-                    if not session._failed:
-                        await session.save()
-                except (
-                    SessionConflict
-                ):  # not raised: frameworks take a response that they begin to send for begun
-                    refused = True
-                    await _refuse(scope, send)
-                    return
-                await self._release(session)
-                message = {**message, "headers": self._with_ours(message.get("headers", ()), session)}
-                started = True
-            await send(message)
-
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            await (self._live(scope, receive, send) if kind == "lifespan" else self.app(scope, receive, send))
+            return
         try:
-            session = await self._session(scope)
+            session = self._from_memory(scope)
+            if session is None:
+                session = await self._load(scope)
         except SessionConflict:
             await _refuse(scope, send)
             return
         scope[self._key] = session
+        response = _Response(self, session, scope, send)
         try:
-            await self.app(scope, receive, send_saved)
-            if scope["type"] == "websocket" and session.modified and not session.new:
+            await self.app(scope, receive, response.send)
+            if kind == "websocket" and session.modified and not session.new:
                 # It ends as its client goes, and some servers cancel it then.
                 with anyio.CancelScope(shield=True):
                     await session.save()
         except SessionConflict:
-            if started:
+            if response.started:
                 raise
             await _refuse(scope, send)
             return
         finally:
-            await self._release(session)
-        if started and session.modified and not session._failed:
+            if session.has_turn:
+                await self._release(session)
+        if response.started and session.accessed and session.modified and not session._failed:
             _logger.warning(
                 "a session was changed after its response had begun, and the change is lost: "
                 "call `await session.save()` after it"
             )
 
-    def _with_ours(
-        self, headers: Iterable[tuple[bytes, bytes]], session: AsgiSession
-    ) -> list[tuple[bytes, bytes]]:
-        headers = list(headers)
-        vary = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
-        ours = self._rules.headers(session, vary)
-        return headers + [(name.lower().encode(), value.encode("latin-1")) for name, value in ours]
+    # One request or WebSocket
 
-    async def _session(self, scope: Scope) -> AsgiSession:
+    def _tokens(self, scope: Scope) -> list[str]:
         cookies = [value for name, value in scope["headers"] if name == b"cookie"]
-        tokens = self._rules.tokens(b"; ".join(cookies).decode("latin-1")) if cookies else []
-        opened: Opened | None = None
-        release = None
-        if tokens:
-            manager = await self._managers.here()
-            opened = self._rules.from_memory(manager, tokens)
-            if opened is None:
-                waits = self._rules.on_conflict == "serial"
-                opened, release = await self._managers.run(self._rules.opening(tokens), waits=waits)
+        if not cookies:
+            return []
+        header = cookies[0] if len(cookies) == 1 else b"; ".join(cookies)
+        return self._rules.tokens(header.decode("latin-1"))
+
+    def _from_memory(self, scope: Scope) -> AsgiSession | None:
+        """Return the session of a request if that takes no query."""
+        tokens = self._tokens(scope)
+        if not tokens:
+            return self._session(None)
+        manager = self._managers.here()
+        opened = None if manager is None else self._rules.from_memory(manager, tokens)
+        return None if opened is None else self._session(opened)
+
+    async def _load(self, scope: Scope) -> AsgiSession:
+        waits = self._rules.on_conflict == "serial"
+        opening = self._rules.opening(self._tokens(scope))
+        return self._session(*await self._managers.run(opening, waits=waits))
+
+    def _session(self, opened: Opened | None, release: Callable[[], object] | None = None) -> AsgiSession:
         session = AsgiSession(self._rules.cookie, self._managers.token, opened, release)
         session._save = self._save
         return session
@@ -185,9 +167,8 @@ class SessionMiddleware:
         await self._managers.run(self._rules.saving(session))
 
     async def _release(self, session: AsgiSession) -> None:
-        if self._rules.on_conflict == "serial":
-            with anyio.CancelScope(shield=True):
-                await self._managers.run(releasing(session))
+        with anyio.CancelScope(shield=True):
+            await self._managers.run(releasing(session))
 
     # The lifespan
 
@@ -209,6 +190,59 @@ class SessionMiddleware:
             await self.app(scope, receive_open, send_closed)
         finally:
             await self._managers.close()
+
+
+class _Response:
+    """Sends a response: before its first byte the session is saved, and its headers are added."""
+
+    def __init__(self, middleware: SessionMiddleware, session: AsgiSession, scope: Scope, send: Send) -> None:
+        self._middleware = middleware
+        self._session = session
+        self._scope = scope
+        self._send = send
+        self.started = self._refused = False
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message of the application."""
+        if self._refused:
+            return _nothing()
+        if self.started or message["type"] not in _BEGINNINGS:
+            return self._send(message)
+        if not self._session.accessed and not self._session.has_turn:
+            self._middleware._rules.headers(self._session)
+            self.started = True
+            return self._send(message)
+        return self._begin(message)
+
+    async def _begin(self, message: Message) -> None:
+        middleware, session = self._middleware, self._session
+        try:
+            if not session._failed and middleware._rules.is_due(session):
+                await session.save()
+        except SessionConflict:
+            # Not raised: frameworks take a response that they begin to send for begun.
+            self._refused = True
+            await _refuse(self._scope, self._send)
+            return
+        if session.has_turn:
+            await middleware._release(session)
+        self.started = True
+        headers = middleware._rules.headers(session, _vary(message))
+        await self._send(_with_headers(message, headers))
+
+
+async def _nothing() -> None: ...
+
+
+def _vary(message: Message) -> Iterator[str]:
+    return (value.decode("latin-1") for name, value in message.get("headers", ()) if name.lower() == b"vary")
+
+
+def _with_headers(message: Message, headers: list[tuple[str, str]]) -> Message:
+    if not headers:
+        return message
+    added = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
+    return {**message, "headers": [*message.get("headers", ()), *added]}
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

@@ -23,7 +23,7 @@ from pgsession import (
     SessionManager,
     SessionNotFoundError,
 )
-from pgsession.web.cookie import LONGEST, CookiePolicy, cookie_values, lifetime, varies_on_cookie
+from pgsession.web.cookie import LONGEST, CookiePolicy, cookie_values, finder, lifetime, varies_on_cookie
 from pgsession.web.session import MAX_AGE, SessionConflict, WebSession
 from pgsession.web.steps import Steps
 
@@ -64,7 +64,7 @@ class SessionRules:
         self.on_conflict = on_conflict
         self.serial_timeout = lifetime("serial_timeout", serial_timeout)
         assert self.cookie.name is not None
-        self._name = self.cookie.name
+        self._cookie = finder(self.cookie.name)
 
     # At the beginning of a request
 
@@ -74,7 +74,7 @@ class SessionRules:
         Args:
             cookie_header: The value of its Cookie header; of several, joined by `"; "`.
         """
-        return cookie_values(cookie_header, self._name)
+        return cookie_values(cookie_header, self._cookie)
 
     def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Opened | None:
         """Return what a request's token opens if this node may answer it from memory; else make the steps of `opening`.
@@ -125,6 +125,19 @@ class SessionRules:
 
     # At its end
 
+    def is_due(self, session: WebSession) -> bool:
+        """Return True where there is something to save; else the steps of `saving` are none.
+
+        Args:
+            session: The request's session.
+        """
+        if not session.accessed:
+            return False
+        stored = session._stored
+        return session.modified or (
+            stored is not None and self._is_to_be_renewed(session, stored, session._max_age())
+        )
+
     def saving(self, session: WebSession) -> Steps[None]:
         """Save what a request did to its session, if anything; `headers` has the outcome.
 
@@ -135,7 +148,7 @@ class SessionRules:
             SessionConflict: Another request was faster: see `on_conflict`, and `WebSession.log_in`.
             RuntimeError: It would be a new one, and the response has begun.
         """
-        if not session.accessed:
+        if not self.is_due(session):
             return
         if session._ending is not None:
             yield from self._end(session, session._ending)

@@ -47,6 +47,18 @@ class WebSession(MutableMapping[str, Any]):
         release: A step's function that ends the request's turn, see `SessionRules.opening`.
     """
 
+    _load: Callable[[], Opened | None] | None = None
+    _stored: Session | None = None
+    # It came with an older token, or ended meanwhile: its cookie is left alone, and what is not stored is dropped.
+    _late = False
+    _accessed = False
+    _started = False  # the response has begun: no cookie can be set any more
+    _ending: UUID | None = None
+    _user: str | int | UUID | UnsetType = UNSET
+    _rotating: tuple[timedelta | float | None] | None = None  # with its grace
+    _lifetime: int | UnsetType | None = UNSET
+    _set_cookie: str | None = None
+
     def __init__(
         self,
         cookie: CookiePolicy,
@@ -56,22 +68,11 @@ class WebSession(MutableMapping[str, Any]):
     ) -> None:
         self._policy = cookie
         self._token = token
-        self._load: Callable[[], Opened | None] | None = None
-        self._values: dict[str, Any] = {}  # while nothing is stored
-        self._stored: Session | None = None
-        # It came with an older token, or ended meanwhile: its cookie is left alone, and what is not stored is dropped.
-        self._late = False
-        self._accessed = False
-        self._started = False  # the response has begun: no cookie can be set any more
-        self._ending: UUID | None = None
-        self._user: str | int | UUID | UnsetType = UNSET
-        self._rotating: tuple[timedelta | float | None] | None = None  # with its grace
-        self._lifetime: int | UnsetType | None = UNSET
-        self._set_cookie: str | None = None
         self._release = release
+        self._values: dict[str, Any] = {}  # while nothing is stored
         if callable(opened):
             self._load = opened
-        else:
+        elif opened is not None:
             self._take(opened)
 
     def _take(self, opened: Opened | None) -> None:
@@ -212,6 +213,11 @@ class WebSession(MutableMapping[str, Any]):
             or (self._stored is not None and (self._rotating is not None or self._lifetime is not UNSET))
             or (bool(self._values) if self._stored is None else self._stored.is_modified)
         )
+
+    @property
+    def has_turn(self) -> bool:
+        """Return True while the session's other requests wait for this one: see `SessionRules.opening`."""
+        return self._release is not None
 
     # What can be done to it
 
