@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -267,11 +269,11 @@ def serve(server: str) -> None:
     """Serve at a free port, which is printed, until stdin is closed."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=100)
     end_with_stdin(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    print(listening.getsockname()[1], flush=True)
+    if server == "runserver":
+        return serve_by_runserver(listening)
+    print(listening.getsockname()[1], flush=True)  # connections wait until it has started
     if server == "uvicorn":
         serve_by_uvicorn(listening)
-    elif server == "runserver":
-        serve_by_runserver(listening)
     else:
         serve_by_gunicorn(listening, *server.split())
 
@@ -313,13 +315,26 @@ def serve_by_uvicorn(listening: socket.socket) -> None:
 
 
 def serve_by_runserver(listening: socket.socket) -> None:
+    import django as package
     from django.core.management import call_command
 
     port = listening.getsockname()[1]
     listening.close()
     configure()
+    package.setup()
+
+    def tell() -> None:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+            else:
+                return print(port, flush=True)
+
+    threading.Thread(target=tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    call_command("runserver", f"127.0.0.1:{port}", use_reloader=False, verbosity=0)
+    call_command("runserver", f"127.0.0.1:{port}", use_reloader=False, stdout=sys.stderr)
 
 
 if __name__ == "__main__":
