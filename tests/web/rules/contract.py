@@ -25,7 +25,8 @@ An action is a list: a name and its arguments.
     ["meet", port]              `meet(port)` below: waits until the test lets it go on
 
 Sites whose framework does not offer an action name it in `lacks`; the tests that need it are skipped. So are those of
-`log_in again`, by which who is logged in gets a new token, and of `renew`, by which a session that is only read is.
+`log_in again`, by which who is logged in gets a new token, of `renew`, by which a session that is only read is, and of
+`one process`, which is what each node is then.
 """
 
 from __future__ import annotations

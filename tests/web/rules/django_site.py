@@ -5,18 +5,28 @@ Its users are in no database, so that the project needs none but that of its ses
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any
 
 from tests.web.rules.contract import KEY, SETTINGS, Place, Site, end_with_stdin, meet, process
 
+SEVERAL = {
+    "sync": 24,
+    "sync preload": 24,
+    "gevent preload": 2,
+    "gthread preload": 2,
+    "uvicorn": 2,
+}  # processes of a node
 THREADS = 24  # of a node; the tests meet in fifteen at most
 _PLACE = "PGSESSION_TEST_SITE"
 COOKIE = "__Host-session"
@@ -31,7 +41,9 @@ class DjangoSite:
     # only by SESSION_SAVE_EVERY_REQUEST, which renews the cookie with each response.
     lacks = frozenset({"rotate", "log_in again", "renew"})
 
-    def __init__(self, start: Callable[[str], tuple[str, str]]) -> None:
+    def __init__(self, server: str, start: Callable[[str], tuple[str, str]]) -> None:
+        if server in SEVERAL:
+            self.lacks |= {"one process"}
         self._start = start
         self._nodes: dict[str, tuple[str, str]] = {}
 
@@ -53,7 +65,7 @@ def django(place: Place, server: str = "gthread") -> Iterator[Site]:
             here, there = (f"http://127.0.0.1:{port}" for [port] in ports)
             return here, there
 
-        yield DjangoSite(start)
+        yield DjangoSite(server, start)
 
 
 # ---- the project ----
@@ -101,16 +113,16 @@ def application() -> Any:
 def asgi_application() -> Any:
     from django.core.asgi import get_asgi_application
 
-    configure()
+    configure(async_views=True)
     return get_asgi_application()
 
 
-def configure() -> None:
+def configure(*, async_views: bool = False) -> None:
     from django.conf import settings
 
     if not settings.configured:
         dsn, schema, setting = json.loads(os.environ[_PLACE])
-        settings.configure(**settings_of(Place(dsn, schema), setting))
+        settings.configure(**settings_of(Place(dsn, schema), setting), ASYNC_VIEWS=async_views)
 
 
 def perform(request: Any) -> list[Any]:
@@ -153,10 +165,64 @@ def perform(request: Any) -> list[Any]:
     return results
 
 
+async def aperform(request: Any) -> list[Any]:
+    """The same by what async views have."""
+    from django.contrib import auth, messages
+
+    session = request.session
+    results: list[Any] = []
+    for name, *arguments in json.loads(request.body):
+        result = None
+        match name, *arguments:
+            case "read", key:
+                result = deepcopy(await session.aget(key))
+            case ["all"]:
+                result = {key: value for key, value in await session.aitems() if not key.startswith("_")}
+            case "set", key, value:
+                await session.aset(key, value)
+            case "append", key, value:
+                (await session.aget(key)).append(value)
+            case "delete", key:
+                await session.apop(key)
+            case "log_in", user, remember:
+                await auth.alogin(request, auth.get_user_model()(name=user), f"{PEOPLE}.Everybody")
+                if remember:
+                    await session.aset_expiry(remember)
+            case ["log_out"]:
+                await auth.alogout(request)
+            case ["user"]:
+                user = await request.auser()
+                result = user.name if user.is_authenticated else None
+            case "flash", message:
+                messages.info(request, message)
+            case ["flashes"]:
+                result = [str(message) for message in messages.get_messages(request)]
+            case "expire", seconds:
+                await session.aset_expiry(seconds or 0)
+            case "meet", port:
+                await ameet(port)
+            case _:
+                raise ValueError(name)
+        results.append(result)
+    return results
+
+
+async def ameet(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await reader.read(1)
+    writer.close()
+
+
 def do(request: Any) -> Any:
     from django.http import JsonResponse
 
     return JsonResponse(perform(request), safe=False)
+
+
+async def ado(request: Any) -> Any:
+    from django.http import JsonResponse
+
+    return JsonResponse(await aperform(request), safe=False)
 
 
 def stream(request: Any) -> Any:
@@ -172,13 +238,28 @@ def stream(request: Any) -> Any:
     return StreamingHttpResponse(lines())
 
 
+async def astream(request: Any) -> Any:
+    from django.http import StreamingHttpResponse
+
+    results = await aperform(request)
+
+    async def lines() -> AsyncIterator[str]:
+        yield json.dumps(results) + "\n"
+        await ameet(int(request.GET["port"]))
+        yield "end\n"
+
+    return StreamingHttpResponse(lines())
+
+
 def __getattr__(name: str) -> Any:
-    """Be the URLconf, once Django is there."""
+    """Be the URLconf, once Django is there; with async views where the application is one of ASGI."""
     if name != "urlpatterns":
         raise AttributeError(name)
+    from django.conf import settings
     from django.urls import path
 
-    return [path("do", do), path("stream", stream)]
+    by_asgi = settings.ASYNC_VIEWS
+    return [path("do", ado if by_asgi else do), path("stream", astream if by_asgi else stream)]
 
 
 # ---- the servers ----
@@ -188,11 +269,11 @@ def serve(server: str) -> None:
     """Serve at a free port, which is printed, until stdin is closed."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=100)
     end_with_stdin(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    print(listening.getsockname()[1], flush=True)
+    if server == "runserver":
+        return serve_by_runserver(listening)
+    print(listening.getsockname()[1], flush=True)  # connections wait until it has started
     if server == "uvicorn":
         serve_by_uvicorn(listening)
-    elif server == "runserver":
-        serve_by_runserver(listening)
     else:
         serve_by_gunicorn(listening, *server.split())
 
@@ -209,7 +290,7 @@ def serve_by_gunicorn(listening: socket.socket, kind: str, preload: str = "") ->
             options = {
                 "bind": f"fd://{listening.detach()}",
                 "worker_class": kind,
-                "workers": THREADS if kind == "sync" else 2 if preload else 1,
+                "workers": SEVERAL.get(f"{kind} {preload}".strip(), 1),
                 "threads": THREADS if kind == "gthread" else 1,
                 "preload_app": bool(preload),
                 "loglevel": "warning",
@@ -230,17 +311,30 @@ def serve_by_uvicorn(listening: socket.socket) -> None:
     from uvicorn.supervisors import Multiprocess
 
     config = uvicorn.Config(f"{NAME}:asgi_application", factory=True, workers=2, log_level="warning")
-    Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listening]).run()
+    Multiprocess(config, sockets=[listening]).run()
 
 
 def serve_by_runserver(listening: socket.socket) -> None:
+    import django as package
     from django.core.management import call_command
 
     port = listening.getsockname()[1]
     listening.close()
     configure()
+    package.setup()
+
+    def tell() -> None:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+            else:
+                return print(port, flush=True)
+
+    threading.Thread(target=tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    call_command("runserver", f"127.0.0.1:{port}", use_reloader=False, verbosity=0)
+    call_command("runserver", f"127.0.0.1:{port}", use_reloader=False, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,10 @@ def test_an_older_token_never_sets_or_deletes_a_cookie(
     assert tables.count() == 1
 
 
-def test_an_older_token_counts_as_none_once_the_grace_is_over(browser: NewBrowser, tables: Tables) -> None:
+def test_an_older_token_counts_as_none_once_the_grace_is_over(
+    browser: NewBrowser, tables: Tables, needs: Needs
+) -> None:
+    needs("one process")
     visitor = browser()
     visitor.do(["set", "cart", ["book"]])
     late = visitor.tab()
@@ -437,8 +440,9 @@ def locked(dsn: str, tables: Tables) -> Iterator[Callable[[], None]]:
 
 
 def test_a_handler_that_leaves_the_session_alone_costs_no_query(
-    browser: NewBrowser, locked: Callable[[], None]
+    browser: NewBrowser, locked: Callable[[], None], needs: Needs
 ) -> None:
+    needs("one process")
     visitor = browser()
     visitor.do(["set", "n", 1])
     visitor.do(["read", "n"])

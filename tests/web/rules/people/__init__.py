@@ -12,3 +12,6 @@ class Everybody:
         from tests.web.rules.people.models import Person
 
         return Person(name=name)
+
+    async def aget_user(self, name: str) -> Any:
+        return self.get_user(name)
