@@ -18,6 +18,18 @@ def asgi() -> Adapter:
     return asgi
 
 
+def asgi_on(server: str) -> Adapter:
+    for name in (
+        "starlette",
+        "trio",
+        "uvicorn_worker" if server == "gunicorn uvicorn" else server.split()[0],
+    ):
+        pytest.importorskip(name)
+    from tests.web.rules.asgi_servers import asgi
+
+    return partial(asgi, server=server)
+
+
 def django(server: str = "gthread") -> Adapter:
     for name in ("django", "gevent" if "gevent" in server else "gunicorn"):
         pytest.importorskip(name)
@@ -29,6 +41,15 @@ def django(server: str = "gthread") -> Adapter:
 ADAPTERS: dict[str, Callable[[], Adapter]] = {"asgi": asgi, "django": django}
 # For `make web-matrix`: on the other servers.
 MATRIX: dict[str, Callable[[], Adapter]] = {
+    f"asgi on {server}": partial(asgi_on, server)
+    for server in (
+        "uvicorn workers",
+        "hypercorn asyncio",
+        "hypercorn trio",
+        "gunicorn asgi",
+        "gunicorn uvicorn",
+    )
+} | {
     f"django on {server}": partial(django, server)
     for server in (
         "sync",
