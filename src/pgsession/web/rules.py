@@ -134,8 +134,10 @@ class SessionRules:
         if not session.accessed:
             return False
         stored = session._stored
-        return session.modified or (
-            stored is not None and self._is_to_be_renewed(session, stored, session._max_age())
+        return (
+            session.modified
+            or (session._given is not None and not session._started)
+            or (stored is not None and self._is_to_be_renewed(session, stored, session._max_age()))
         )
 
     def saving(self, session: WebSession) -> Steps[None]:
@@ -150,6 +152,11 @@ class SessionRules:
         """
         if not self.is_due(session):
             return
+        if session._given is not None and not session._started:
+            # Saved before, in the middle of the request: another one may have rotated it since.
+            opened: Opened = yield partial(_open_token, session._given, False)
+            if opened.state != "current":
+                session._leave_cookie()
         if session._ending is not None:
             yield from self._end(session, session._ending)
         if session._stored is not None:
@@ -237,11 +244,11 @@ class SessionRules:
         session._become(stored)
         token = session._token(stored)
         if token is None:  # another request has rotated it since: the browser gets that one's cookie
-            session._late, session._set_cookie = True, None
+            session._leave_cookie()
         elif not session._started:
             age = session._max_age()
             left = None if age is None else min(math.ceil(_seconds_left(stored)), _LONGEST)
-            session._set_cookie = self.cookie.set_cookie(token, left)
+            session._set_cookie, session._given = self.cookie.set_cookie(token, left), token
 
     def headers(self, session: WebSession, vary: Iterable[str] = ()) -> list[tuple[str, str]]:
         """Return the headers that a response gets beside its own; from then on no cookie can be set any more.
@@ -263,7 +270,7 @@ class SessionRules:
         if session._started or session._late:
             return
         if found:
-            session._set_cookie = self.cookie.delete_cookie()
+            session._set_cookie, session._given = self.cookie.delete_cookie(), None
         elif session._user is UNSET:  # somebody else has ended it, and may have begun another
             session._late = True
 

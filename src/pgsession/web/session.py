@@ -58,6 +58,7 @@ class WebSession(MutableMapping[str, Any]):
     _rotating: tuple[timedelta | float | None] | None = None  # with its grace
     _lifetime: int | UnsetType | None = UNSET
     _set_cookie: str | None = None
+    _given: str | None = None  # the token in that
 
     def __init__(
         self,
@@ -321,8 +322,13 @@ class WebSession(MutableMapping[str, Any]):
     def _gone(self) -> None:
         """Be a session that has ended meanwhile."""
         self._drop()
-        self._stored = self._set_cookie = None
+        self._stored = None
+        self._leave_cookie()
+
+    def _leave_cookie(self) -> None:
+        """Leave the browser's cookie alone: it has, or is about to get, another one."""
         self._late = True
+        self._set_cookie = self._given = None
 
     def _drop(self) -> None:
         """Forget what was to be done."""
