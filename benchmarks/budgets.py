@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .records import Recorded
 from .test_notify import INSIDE, SPLIT
 from .test_update import FIVE, FIVE_THREADS, OUR_THREADS, OURS, REDIS, REDIS_BLOB
+from .test_web import NONE, READ, SIGNED, UNTOUCHED
 
 Races = Mapping[str, Recorded]
 
@@ -152,6 +153,8 @@ BUDGETS = (
         "token, first time", 1.5, "token", "pgsession, token seen for the first time", "hmac.digest, then by UUID",
         "`hmac.digest` + a hit",
     ),
+    _at_most("request that leaves its session alone", 1.25, "web", UNTOUCHED, NONE, "no session, bare Starlette"),
+    _at_most("request that reads its session", 0.5, "web", READ, SIGNED, "Starlette's signed cookie"),
     _line("memory of a cached session", "<= 1,000 B", 1000, "memory", "pgsession", _bytes),
     _at_most("`gc.collect()`, 1,000,000 cached", 1.1, "gc", "pgsession", "empty process", "without"),
     _at_most(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgsession import ConfigError
 from pgsession.web import CookiePolicy
-from pgsession.web.cookie import cookie_values, finder, varies_on_cookie
+from pgsession.web.cookie import distinct, finder, varies_on_cookie
 
 
 @pytest.mark.parametrize(
@@ -94,24 +94,25 @@ def test_deleting_repeats_every_attribute(fields: dict[str, Any]) -> None:
         ("a=b;session=t;c=d", ["t"]),
         (" session = t ", ["t"]),
         ('session="t"', ["t"]),
-        ('session="', ['"']),
+        ('session="', [""]),
         ("session=", [""]),
         ("session", []),
         ("xsession=t; session2=u", []),
         ("Session=t", []),
         ("session=a=b", ["a=b"]),
+        ("session=a b", ["a"]),
         ('junk; =; ;; session=t; "session=u"', ["t"]),
         ("session=t; session=u; session=t", ["t", "u"]),
         ("; ".join(f"session={n}" for n in range(100)), ["0", "1", "2", "3"]),
     ],
 )
 def test_what_a_request_may_bring(header: str, values: list[str]) -> None:
-    assert cookie_values(header, finder("session")) == values
+    assert distinct(finder("session")(header)) == values
 
 
 @given(st.text(), st.text())
 def test_a_token_is_found_whatever_stands_around_it(before: str, after: str) -> None:
-    found = cookie_values(f"{before.replace('session', '')};session=token; {after}", finder("session"))
+    found = finder("session")(f"{before.replace('session', '')};session=token; {after}")
     assert found[0] == "token"
 
 

@@ -41,14 +41,15 @@ class Managers:
     ) -> None:
         self._make = make
         self._given = given
+        self._signing = given  # any of them, also once it is closed: they have one signer
         # By the loop that has opened it; None: the one for threads, which serves all other loops, and trio.
         self._opened: dict[asyncio.AbstractEventLoop | None, SessionManager | AsyncSessionManager] = {}
         self._opening = threading.Lock()
 
     def token(self, session: Session) -> str | None:
         """Return a session's token, as the manager's method of this name does."""
-        manager = self._given or next(iter(self._opened.values()))  # they have one signer
-        return manager.token(session)
+        assert self._signing is not None, "one of them has given the session"
+        return self._signing.token(session)
 
     def here(self) -> SessionManager | AsyncSessionManager | None:
         """Return the manager that serves the running loop; None where there is none yet."""
@@ -86,7 +87,7 @@ class Managers:
         database, config, signer = self._make
         manager = AsyncSessionManager(database, config, signer=signer)
         await manager.open()
-        self._opened[loop] = manager
+        self._opened[loop] = self._signing = manager
 
     async def close(self) -> None:
         """Close the manager that `open` has opened in this loop."""
@@ -108,6 +109,7 @@ class Managers:
         database, config, signer = self._make
         manager = SessionManager(database, config, signer=signer)
         manager.open()
+        self._signing = manager
         return manager
 
 

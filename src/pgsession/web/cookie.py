@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Literal, TypedDict
 
@@ -139,31 +139,21 @@ class CookieSettings(TypedDict, total=False):
     renew: bool
 
 
-def finder(name: str) -> re.Pattern[str]:
-    """Return the pattern by which `cookie_values` finds the cookies of a name."""
+def finder(name: str) -> Callable[[str], list[str]]:
+    """Return a function that finds the values of a name in a Cookie header, quotes and blanks around them left out."""
     name = re.escape(name)  # it comes first, for that is what is searched for fast
-    return re.compile(rf"{name}(?<![^; \t]{name})[ \t]*=[ \t]*([^;]*)")
+    find: Callable[[str], list[str]] = re.compile(
+        rf'{name}(?<![^; \t]{name})[ \t]*=[ \t]*"?([^;" \t]*)'
+    ).findall
+    return find
 
 
-def cookie_values(header: str, cookie: re.Pattern[str]) -> list[str]:
-    """Return the values that a request's Cookie header has for a name, each once, in its order, the first four.
+def distinct(values: list[str]) -> list[str]:
+    """Return the values of a cookie that a request brought, each once, in their order, the first four.
 
-    A browser sends several where other hosts of the domain, or other paths, have set some. What is no cookie is passed
-    over, as browsers and servers do (RFC 6265, section 5.4).
-
-    Args:
-        header: The value of the header; of several, joined by `"; "`.
-        cookie: What `finder` has made of the cookie's name.
+    A browser sends several where other hosts of the domain, or other paths, have set some.
     """
-    found = cookie.findall(header)
-    if len(found) == 1:
-        return [_unquoted(found[0])]
-    return list(dict.fromkeys(map(_unquoted, found)))[:_MOST_VALUES]
-
-
-def _unquoted(value: str) -> str:
-    value = value.rstrip(" \t")
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    return values if len(values) < 2 else list(dict.fromkeys(values))[:_MOST_VALUES]
 
 
 def varies_on_cookie(values: Iterable[str]) -> bool:

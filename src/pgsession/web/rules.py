@@ -23,7 +23,7 @@ from pgsession import (
     SessionManager,
     SessionNotFoundError,
 )
-from pgsession.web.cookie import LONGEST, CookiePolicy, cookie_values, finder, lifetime, varies_on_cookie
+from pgsession.web.cookie import LONGEST, CookiePolicy, distinct, finder, lifetime, varies_on_cookie
 from pgsession.web.session import MAX_AGE, SessionConflict, WebSession
 from pgsession.web.steps import Steps
 
@@ -64,7 +64,7 @@ class SessionRules:
         self.on_conflict = on_conflict
         self.serial_timeout = lifetime("serial_timeout", serial_timeout)
         assert self.cookie.name is not None
-        self._cookie = finder(self.cookie.name)
+        self._find = finder(self.cookie.name)
 
     # At the beginning of a request
 
@@ -74,7 +74,7 @@ class SessionRules:
         Args:
             cookie_header: The value of its Cookie header; of several, joined by `"; "`.
         """
-        return cookie_values(cookie_header, self._cookie)
+        return distinct(self._find(cookie_header))
 
     def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Opened | None:
         """Return what a request's token opens if this node may answer it from memory; else make the steps of `opening`.
