@@ -479,4 +479,4 @@ def test_the_manager_is_there_for_more(tables: Tables) -> None:
 @override_settings(PGSESSION={"database": "default", "inactivity_duration": 3600})
 def test_an_idle_timeout_counts_where_the_project_names_one(tables: Tables) -> None:
     stored(a=1)
-    assert tables.one("SELECT include_inactivity FROM {sessions}") is True
+    assert tables.one("SELECT inactivity FROM {sessions}") == timedelta(hours=1)
