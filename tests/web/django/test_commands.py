@@ -42,7 +42,7 @@ def manage(empty: str) -> Manage:
             "SHOP_DSN": empty,
             "SHOP_SETTINGS": json.dumps(settings),
             "DJANGO_SETTINGS_MODULE": "shop_settings",
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]),
         }
         command = [sys.executable, "-W", "error", "-m", "django", *arguments]
         done = subprocess.run(

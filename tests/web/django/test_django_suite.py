@@ -48,7 +48,7 @@ def test_djangos_own_tests_pass(dsn: str, schema: str, tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{SUITE}{os.pathsep}{SDIST}",
+        "PYTHONPATH": os.pathsep.join([str(SUITE), str(SDIST), os.environ.get("PYTHONPATH", "")]),
         "PGSESSION_TEST_DSN": dsn,
         "PGSESSION_TEST_SCHEMA": schema,
         "PGSESSION_EXCLUDED": json.dumps(sorted(EXCLUDED)),

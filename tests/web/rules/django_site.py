@@ -21,12 +21,13 @@ from typing import Any
 from tests.web.rules.contract import KEY, SETTINGS, Place, Site, end_with_stdin, meet, process
 
 SEVERAL = {
-    "sync": 24,
-    "sync preload": 24,
+    "sync": 16,
+    "sync preload": 16,
     "gevent preload": 2,
     "gthread preload": 2,
     "uvicorn": 2,
 }  # processes of a node
+POOL = 2  # connections of a process: some servers have many
 THREADS = 24  # of a node; the tests meet in fifteen at most
 _PLACE = "PGSESSION_TEST_SITE"
 COOKIE = "__Host-session"
@@ -94,7 +95,7 @@ def settings_of(place: Place, setting: str) -> dict[str, Any]:
         "SECRET_KEY": KEY,
         "ALLOWED_HOSTS": ["*"],
         "SESSION_ENGINE": "pgsession.contrib.django",
-        "PGSESSION": {"database": place.dsn, "schema_name": place.schema, **asked},
+        "PGSESSION": {"database": place.dsn, "schema_name": place.schema, "pool_max_size": POOL, **asked},
         "SESSION_COOKIE_NAME": COOKIE,
         "SESSION_COOKIE_SECURE": True,
         "SESSION_EXPIRE_AT_BROWSER_CLOSE": max_age is None,
