@@ -191,11 +191,13 @@ def test_null_in_an_array_means_null_to_nobody_but_us(database: Database) -> Non
     assert groups == ["g", None, "NULL", ""]
     ends = [attribute[2] for attribute in database.read(items[0][1])[9]]  # type: ignore[index]
     assert ends == [soon, None]
-    version = database.version(items[0][1])
+    one, two, three = (database.version(item[1]) for item in items[:3])
     updates = [
-        database.change(items[0][1], version, group=None, expires=soon + HOUR),
-        database.change(items[1][1], version, {"c": 1}, i=1, attribute_expires=soon, group="h"),
-        database.change(items[2][1], version, {"c": 1}, i=2),
+        database.change(items[0][1], one, group=None, expires=soon + HOUR, owner_since=one),
+        database.change(
+            items[1][1], two, {"c": 1}, i=1, attribute_expires=soon, group="h", owner_since=two
+        ),
+        database.change(items[2][1], three, {"c": 1}, i=2, owner_since=three),
     ]
     assert [one[1] for one in database.write(connection, update=updates)["update"]] == ["ok"] * 3
     read = [database.read(item[1]) for item in items[:3]]

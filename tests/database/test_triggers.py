@@ -56,7 +56,7 @@ def test_an_edit_raises_the_version_and_is_announced(database: Database, edit: s
     if "INTO app_session_attributes" in edit or "UPDATE app_session_attributes" in edit:
         assert database.execute(written, session) == [(database.version(session),)]
     database.execute("RESET session_replication_role")
-    refused = ["gone"] if "user_id = " in edit else ["session", database.version(session)]
+    refused = ["taken"] if "user_id = " in edit else ["session", database.version(session)]
     assert database.update(session, 1, check="session") == refused
 
 
