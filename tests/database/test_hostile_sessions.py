@@ -194,9 +194,7 @@ def test_null_in_an_array_means_null_to_nobody_but_us(database: Database) -> Non
     one, two, three = (database.version(item[1]) for item in items[:3])
     updates = [
         database.change(items[0][1], one, group=None, expires=soon + HOUR, owner_since=one),
-        database.change(
-            items[1][1], two, {"c": 1}, i=1, attribute_expires=soon, group="h", owner_since=two
-        ),
+        database.change(items[1][1], two, {"c": 1}, i=1, attribute_expires=soon, group="h", owner_since=two),
         database.change(items[2][1], three, {"c": 1}, i=2, owner_since=three),
     ]
     assert [one[1] for one in database.write(connection, update=updates)["update"]] == ["ok"] * 3
