@@ -2,7 +2,8 @@
 
 A shell (manager, group commit, synchronizer) tells a `Coherence` what happened, in the order in which it happened, and
 does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event loops use the
-same class. Nothing is logged under it: a handler of the log is the application's, and may ask the manager something. The invariants C1 to C13 are those of docs/architecture.md.
+same class. Nothing is logged under it: a handler of the log is the application's, and may ask the manager something.
+The invariants C1 to C13 are those of docs/architecture.md.
 
 How a shell reads a session that is not in the cache:
 
