@@ -230,3 +230,22 @@ async def test_a_close_ends_a_listener_that_is_connecting(dsn: str) -> None:
                 assert time.monotonic() - began < GUARD
             left.nothing_runs()
             proxy.forward()
+
+
+@pytest.mark.parametrize("how", ["delete_session", "delete_user_sessions", "rotate_session"])
+async def test_what_was_ended_before_the_close_is_said_to_be_done(
+    manager: pgsession.AsyncSessionManager, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The manager is closed between the write and the wait for all nodes."""
+    session = await manager.create_session("u")
+    confirm = manager._confirm_everywhere
+
+    async def close_first(*args: Any) -> None:
+        await manager.close()
+        await confirm(*args)
+
+    monkeypatch.setattr(manager, "_confirm_everywhere", close_first)
+    given = {"delete_session": session.id, "delete_user_sessions": "u", "rotate_session": session}[how]
+    with pytest.raises(pgsession.RevocationNotConfirmed) as caught:
+        await getattr(manager, how)(given, wait=5)
+    assert caught.value.done == 1

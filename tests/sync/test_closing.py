@@ -232,3 +232,22 @@ def test_a_close_ends_a_listener_that_is_connecting(dsn: str) -> None:
                 assert time.monotonic() - began < GUARD
             left.nothing_runs()
             proxy.forward()
+
+
+@pytest.mark.parametrize("how", ["delete_session", "delete_user_sessions", "rotate_session"])
+def test_what_was_ended_before_the_close_is_said_to_be_done(
+    manager: pgsession.SessionManager, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The manager is closed between the write and the wait for all nodes."""
+    session = manager.create_session("u")
+    confirm = manager._confirm_everywhere
+
+    def close_first(*args: Any) -> None:
+        manager.close()
+        confirm(*args)
+
+    monkeypatch.setattr(manager, "_confirm_everywhere", close_first)
+    given = {"delete_session": session.id, "delete_user_sessions": "u", "rotate_session": session}[how]
+    with pytest.raises(pgsession.RevocationNotConfirmed) as caught:
+        getattr(manager, how)(given, wait=5)
+    assert caught.value.done == 1

@@ -66,7 +66,7 @@ is the row of the call, in which these columns come first, and last, but for `wr
 
 A walk is made of bounded steps, a transaction each: `after` is `NIL` at first, then the `last` of the step before,
 until that is None. If any step skipped rows, because others had them locked, walk once more with `waiting=True` and a
-`lock_timeout`. The cleanup of "expired", "attributes" and "locks" does not walk: repeat while `removed` equals `size`.
+`lock_timeout`. The cleanup of all but "inactive" does not walk: repeat while `removed` equals `size`.
 `busy`: another node is cleaning up at this moment.
 
 `commit`, of every script:

@@ -2,7 +2,8 @@
 
 A shell (manager, group commit, synchronizer) tells a `Coherence` what happened, in the order in which it happened, and
 does what it is told. Every method is atomic: one plain lock, held for microseconds, so threads and event loops use the
-same class. The invariants C1 to C13 are those of docs/architecture.md.
+same class. Nothing is logged under it: a handler of the log is the application's, and may ask the manager something.
+The invariants C1 to C13 are those of docs/architecture.md.
 
 How a shell reads a session that is not in the cache:
 
@@ -31,6 +32,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -222,6 +224,7 @@ class Coherence:
         self._stale_if_error = stale_if_error
         self._logger = logger
         self._lock = threading.Lock()
+        self._warnings: deque[tuple[object, ...]] = deque()  # to be logged once the lock is released
         self._leases = Leases()
         self._state = _State.LOST
         self._incarnation: str | None = None
@@ -285,9 +288,11 @@ class Coherence:
             now = self._clock.now()
             if incarnation == self._incarnation:
                 self._sample(fill.opened, now, database_time)
-            return self._close_answered(
+            verdict = self._close_answered(
                 fill, record, incarnation, database_time, now, xmax, min_version, absent
             )
+        self._log()
+        return verdict
 
     def close_fills(
         self,
@@ -319,6 +324,7 @@ class Coherence:
                     self._counters.discarded_fills += 1
                     verdict = elsewhere
                 verdicts.append(verdict)
+        self._log()
         return verdicts
 
     def _close_answered(
@@ -440,13 +446,18 @@ class Coherence:
     def write_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
         """Close the lease of a write that is committed and durable; `record` is what the database now holds (C9)."""
         with self._lock:
-            if not self._leases.close(lease):
-                return Verdict.NOT_CACHED
-            elsewhere = self._check_origin(lease, incarnation)
-            if elsewhere is not None:
-                self._gone(lease.key)
-                return elsewhere
-            return self._keep(lease, record, incarnation)
+            verdict = self._close_saved(lease, record, incarnation)
+        self._log()
+        return verdict
+
+    def _close_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
+        if not self._leases.close(lease):
+            return Verdict.NOT_CACHED
+        elsewhere = self._check_origin(lease, incarnation)
+        if elsewhere is not None:
+            self._gone(lease.key)
+            return elsewhere
+        return self._keep(lease, record, incarnation)
 
     def write_gone(self, lease: Lease) -> None:
         """Close the lease of a write that deleted the session, or found that there is no live one (C7)."""
@@ -521,14 +532,15 @@ class Coherence:
                     self._apply(item)
             if self._proofs.heard(event.xid):
                 self._prove()
-            return Heard(changes, moved, asks)
+        self._log()
+        return Heard(changes, moved, asks)
 
     def _complain(self) -> None:
-        """Log that there are unreadable events, now and then."""
+        """Warn of unreadable events, now and then."""
         now = self._clock.now()
         if self._complained is None or now - self._complained >= _SECONDS_A_COMPLAINT * 1_000_000:
             self._complained = now
-            self._logger.warning(
+            self._warn(
                 "%s so far, from a newer version of pgsession perhaps: each empties the cache, but those about "
                 "locks",
                 counted(self._counters.malformed_events, "unreadable notification"),
@@ -582,10 +594,12 @@ class Coherence:
             if self._incarnation != incarnation:
                 self._offset.start(self._clock.now())
             if self._incarnation not in (None, incarnation):
-                self._logger.warning("the database server has restarted or failed over: the cache is emptied")
+                self._warn("the database server has restarted or failed over: the cache is emptied")
                 self._cache.clear()
             self._incarnation = incarnation
-            return self._leases.epoch
+            epoch = self._leases.epoch
+        self._log()
+        return epoch
 
     def resync_started(self) -> Resync:
         """Return what to compare. The database must be read after this returned."""
@@ -635,7 +649,9 @@ class Coherence:
             None if it is the listener's server, as far as that is known, else the verdict on it.
         """
         with self._lock:
-            return self._check_origin(asked, incarnation, xmax)
+            verdict = self._check_origin(asked, incarnation, xmax)
+        self._log()
+        return verdict
 
     def wanted_beacon(self) -> Wanted | None:
         """Return what a beacon that is to be asked for now has to prove; None: none is wanted."""
@@ -664,6 +680,7 @@ class Coherence:
         """
         with self._lock:
             self._sample(asked, answered, database_time)
+        self._log()
 
     # The other nodes
 
@@ -735,7 +752,19 @@ class Coherence:
         self._incarnation = None
         self._start()
 
+    def _log(self) -> None:
+        """Log what was to be said; the lock is not held."""
+        while self._warnings:
+            try:
+                text, *values = self._warnings.popleft()
+            except IndexError:
+                return  # another thread was faster
+            self._logger.warning(text, *values)
+
     # Below, the lock is held.
+
+    def _warn(self, text: str, *values: object) -> None:
+        self._warnings.append((text, *values))
 
     def _keep(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
         """Put a record into the cache, or make sure that nothing older is served after its callers got it (C2, C3)."""
@@ -769,7 +798,7 @@ class Coherence:
             return None
         if not of_today:
             return Verdict.SERVER_REPLACED
-        self._logger.warning("the pool and the listener are not connected to the same server any more")
+        self._warn("the pool and the listener are not connected to the same server any more")
         self._lose()
         return Verdict.WRONG_SERVER
 
@@ -800,7 +829,7 @@ class Coherence:
         step = self._offset.sample(asked, answered, database_time)
         self._set_clock(max(answered, self._cache.in_sync_until))
         if abs(step) >= _WORTH_A_WARNING:
-            self._logger.warning("the database's clock was stepped by %+.1f s", step / _SECOND)
+            self._warn("the database's clock was stepped by %+.1f s", step / _SECOND)
 
     def _set_clock(self, until: int) -> None:
         """Let memory be compared with the latest that it can be, until this moment, by the database's clock (C8)."""

@@ -628,7 +628,8 @@ class SessionManager(Reader):
                 DEFAULT: after `Config.inactivity_duration`; None: only at its expiry. An update is an access.
 
         Raises:
-            SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since.
+            SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since, or it
+                was replaced.
             SessionVersionConflict, AttributeVersionConflict: The check failed; nothing was written.
             TooManySessionsError: The user who is to get it has `Config.max_sessions`, and the policy is "reject".
             SessionInvalidatedError: The session object was invalidated.
@@ -680,7 +681,8 @@ class SessionManager(Reader):
 
         Raises:
             RevocationNotConfirmed: It was done, but that is not certain yet.
-            SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since.
+            SessionNotFoundError: The session is gone: deleted, expired or inactive. Or another user has it since, or it
+                was replaced.
             SessionVersionConflict: A user was given, and the session was opened by an older token, or was rotated by
                 somebody else since; nothing was done.
             TooManySessionsError: The user has `Config.max_sessions`, and the policy is "reject"; nothing was done.
@@ -698,11 +700,12 @@ class SessionManager(Reader):
                     "grace: must be 0 or None where user_id is given, for the old token ends at once"
                 )
         patience = rules.optional_seconds("wait", wait)
+        runtime = self._runtime if patience is None else self._ready()
         self._update(
             session, None, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
             inactivity=inactivity, grace=lasting,
         )  # fmt: skip
-        self._confirm_everywhere(patience, 1)
+        self._confirm_everywhere(runtime, patience, 1)
         return session
 
     def _update(
@@ -860,14 +863,16 @@ class SessionManager(Reader):
             # Whoever wanted to end it is not shown it by this node, whatever became of that.
             self._coherence.drop(events.Deleted(key))
             raise
-        self._confirm_everywhere(patience, int(ended))
+        self._confirm_everywhere(runtime, patience, int(ended))
         return ended
 
-    def _confirm_everywhere(self, patience: float | None, done: int) -> None:
-        """Wait for so many seconds until no node serves what was ended; None: not at all."""
-        if patience is None:
+    def _confirm_everywhere(self, runtime: Runtime | None, patience: float | None, done: int) -> None:
+        """Wait for so many seconds until no node serves what this runtime has ended; None: not at all.
+
+        A manager that was closed meanwhile has ended it all the same.
+        """
+        if patience is None or runtime is None:
             return
-        runtime = self._open_runtime()
         confirmation = Confirmation(
             runtime.store, self._clock.now, runtime.synchronizer.longest, lambda: self._runtime is runtime
         )
@@ -1011,7 +1016,7 @@ class SessionManager(Reader):
         with self._dropping(events.UserChanged(user)) as dropping:
             delete = partial(runtime.store.delete_user, user, kept, dropping.these)
             count = self._revoke(delete, runtime, user_id=user)
-        self._confirm_everywhere(patience, count)
+        self._confirm_everywhere(runtime, patience, count)
         return count
 
     def delete_group_sessions(
@@ -1032,7 +1037,7 @@ class SessionManager(Reader):
         with self._dropping(events.GroupChanged(group)) as dropping:
             delete = partial(runtime.store.delete_group, group, dropping.these)
             count = self._revoke(delete, runtime, group_id=group)
-        self._confirm_everywhere(patience, count)
+        self._confirm_everywhere(runtime, patience, count)
         return count
 
     def delete_all_sessions(self, *, wait: timedelta | float | None = None) -> int:
@@ -1048,7 +1053,7 @@ class SessionManager(Reader):
         runtime = self._ready()
         with self._dropping(events.Everything()) as dropping:
             count = self._revoke(partial(runtime.store.delete_all, dropping.these), runtime)
-        self._confirm_everywhere(patience, count)
+        self._confirm_everywhere(runtime, patience, count)
         return count
 
     def _revoke(

@@ -1,6 +1,7 @@
 -- Group commit: see pgsession._database.statements for the answer, pgsession._database.columns for the parameters. Typed
 -- arrays, for taking rows out of JSON cost more than writing them. User buckets are locked first, then session rows, each in
--- order or without waiting, so that our transactions never deadlock with each other. Plans are made once a connection and
+-- order or without waiting, so that our transactions never deadlock with each other; chosen ids are claimed before, in batches of their
+-- own, which wait for no bucket. Plans are made once a connection and
 -- reach rows by index or by their place: enable_seqscan and enable_mergejoin are off, for plans made while the tables are nearly
 -- empty must serve when they no longer are. The functions called from here inherit these settings.
 CREATE FUNCTION {write}(
