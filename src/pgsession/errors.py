@@ -46,6 +46,16 @@ __all__ = [
 class PgSessionError(Exception):
     """PgSessionError is the root of every error that is pgsession's own."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it be copied, and go to other processes, as it is: not made anew, for which its message is not enough."""
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[PgSessionError], args: tuple[object, ...]) -> PgSessionError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
+
 
 class ConfigError(PgSessionError, ValueError):
     """A configuration field breaks its rule; the message names the field and the rule."""

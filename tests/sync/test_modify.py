@@ -62,3 +62,15 @@ def test_options_and_errors_pass_through(open_manager: OpenAsyncManager) -> None
     assert read is not None and read["n"] == 1
     with pytest.raises(ValueError, match="retries"):
         manager.modify_session(session.id, add_one, retries=-1)
+
+
+@pytest.mark.parametrize("option", ["grace", "wait", "session", "deadline"])
+def test_what_is_no_argument_of_update_session_is_refused(
+    open_manager: OpenAsyncManager, option: str
+) -> None:
+    manager = open_manager()
+    session = manager.create_session("u", {"n": 0})
+    with pytest.raises(TypeError, match=option):
+        manager.modify_session(session.id, add_one, **{option: 1})
+    read = manager.get_session(session.id, refresh=True)
+    assert read is not None and read.version == session.version

@@ -637,7 +637,7 @@ class AsyncSessionManager(AsyncReader):
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
         return await self._update(
-            session, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
+            session, None, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
             include_inactivity=include_inactivity, group_id=group_id, user_id=user_id, inactivity=inactivity,
         )  # fmt: skip
 
@@ -700,8 +700,8 @@ class AsyncSessionManager(AsyncReader):
         patience = rules.optional_seconds("wait", wait)
         runtime = self._runtime if patience is None else await self._ready()
         await self._update(
-            session, None, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
-            inactivity=inactivity, grace=lasting,
+            session, None, lasting, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
+            inactivity=inactivity,
         )  # fmt: skip
         await self._confirm_everywhere(runtime, patience, 1)
         return session
@@ -710,6 +710,8 @@ class AsyncSessionManager(AsyncReader):
         self,
         session: Session,
         deadline: float | None,
+        grace: int | None,
+        /,
         *,
         check: Check | None = None,
         notify: bool = True,
@@ -719,7 +721,6 @@ class AsyncSessionManager(AsyncReader):
         group_id: str | int | UUID | UnsetType | None = UNSET,
         user_id: str | int | UUID | UnsetType | None = UNSET,
         inactivity: Inactivity | UnsetType = UNSET,
-        grace: int | None = None,
     ) -> Session:
         """Save changes; rotate the session where a user or a `grace`, in microseconds, is given."""
         rules.instance("session", session, Session, "a Session")
@@ -830,7 +831,7 @@ class AsyncSessionManager(AsyncReader):
         if session is None:
             raise SessionNotFoundError(UUID(bytes=key))
         await async_call(change, session)
-        return await self._update(session, deadline, check=check, **options)
+        return await self._update(session, deadline, None, check=check, **options)
 
     async def delete_session(self, session_id: SessionId, *, wait: timedelta | float | None = None) -> bool:
         """End a session, on every node, and its locks with it.

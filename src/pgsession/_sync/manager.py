@@ -639,7 +639,7 @@ class SessionManager(Reader):
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the changes may have been written.
         """
         return self._update(
-            session, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
+            session, None, None, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
             include_inactivity=include_inactivity, group_id=group_id, user_id=user_id, inactivity=inactivity,
         )  # fmt: skip
 
@@ -702,8 +702,8 @@ class SessionManager(Reader):
         patience = rules.optional_seconds("wait", wait)
         runtime = self._runtime if patience is None else self._ready()
         self._update(
-            session, None, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
-            inactivity=inactivity, grace=lasting,
+            session, None, lasting, expires_at=expires_at, expires_in=expires_in, group_id=group_id, user_id=user_id,
+            inactivity=inactivity,
         )  # fmt: skip
         self._confirm_everywhere(runtime, patience, 1)
         return session
@@ -712,6 +712,8 @@ class SessionManager(Reader):
         self,
         session: Session,
         deadline: float | None,
+        grace: int | None,
+        /,
         *,
         check: Check | None = None,
         notify: bool = True,
@@ -721,7 +723,6 @@ class SessionManager(Reader):
         group_id: str | int | UUID | UnsetType | None = UNSET,
         user_id: str | int | UUID | UnsetType | None = UNSET,
         inactivity: Inactivity | UnsetType = UNSET,
-        grace: int | None = None,
     ) -> Session:
         """Save changes; rotate the session where a user or a `grace`, in microseconds, is given."""
         rules.instance("session", session, Session, "a Session")
@@ -832,7 +833,7 @@ class SessionManager(Reader):
         if session is None:
             raise SessionNotFoundError(UUID(bytes=key))
         call(change, session)
-        return self._update(session, deadline, check=check, **options)
+        return self._update(session, deadline, None, check=check, **options)
 
     def delete_session(self, session_id: SessionId, *, wait: timedelta | float | None = None) -> bool:
         """End a session, on every node, and its locks with it.
