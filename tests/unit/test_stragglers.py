@@ -10,7 +10,7 @@ from collections import deque
 import pytest
 
 from pgsession._async.stragglers import AsyncStragglers
-from pgsession._protocol.operations import Delete, Operation
+from pgsession._protocol.operations import Create, Delete, Operation, Room
 
 LOG = logging.getLogger("tests.stragglers")
 
@@ -69,3 +69,38 @@ async def test_its_deadline_and_a_close_end_the_trying(closing: bool) -> None:
     if closing:
         assert await stragglers.close(20)
     assert await ended(stragglers) and straggler.given_up
+
+
+class Pauses:
+    """Stands in for the event that ends the pauses: notes how long they are, and lets nobody wait."""
+
+    def __init__(self) -> None:
+        self.lengths: list[float] = []
+
+    def is_set(self) -> bool:
+        return False
+
+    async def wait(self, timeout: float) -> bool:
+        self.lengths.append(timeout)
+        return False
+
+
+def create(number: int) -> Create:
+    """A create with a chosen id."""
+    made = Create(bytes([number]) * 16, 1, "u", None, 1, None, [], Room(5, True, []), "error")
+    made.deadline = time.monotonic() + 60
+    return made
+
+
+@pytest.mark.parametrize(("made", "longest"), [(operation(1), 1.0), (create(1), 0.1)])
+async def test_who_waits_for_no_bucket_looks_often_whether_it_is_free(
+    made: Operation, longest: float
+) -> None:
+    """Where others log the same user in without a pause, it is free for moments, and never for who looks seldom."""
+    rows = Rows(*12 * [False])
+    stragglers = AsyncStragglers(rows.write, 1, LOG)
+    pauses = Pauses()
+    stragglers._closing = pauses  # type: ignore[assignment]
+    stragglers.add(made)
+    assert await ended(stragglers) and len(rows.tried) == 13
+    assert len(pauses.lengths) == 12 and max(pauses.lengths) == longest

@@ -14,6 +14,8 @@ from pgsession._protocol.operations import Operation
 
 FIRST_PAUSE: Final = 0.02  # seconds before another try; doubled each time
 LONGEST_PAUSE: Final = 1.0
+# Of a create with a chosen id, which waits for no bucket: others who log its user in do not leave it free for long.
+LONGEST_PAUSE_OF_CLAIMS: Final = 0.1
 
 
 class AsyncStragglers:
@@ -77,6 +79,7 @@ class AsyncStragglers:
 
     async def _write(self, operation: Operation) -> None:
         pause = FIRST_PAUSE
+        longest = LONGEST_PAUSE_OF_CLAIMS if operation.claims_id else LONGEST_PAUSE
         while not await self._write_alone(operation):
             # Whoever waits for it gives it up at its deadline.
             left = operation.deadline - time.monotonic()
@@ -84,4 +87,4 @@ class AsyncStragglers:
                 operation.given_up = True
                 continue
             await self._closing.wait(min(pause, left))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, longest)
