@@ -97,6 +97,21 @@ async def test_it_is_changed_and_otherwise_stays(
         assert await seen(session, a, b) == {(after, after is not None)}
 
 
+@pytest.mark.parametrize("before", [1200, None])
+async def test_to_include_it_leaves_what_another_node_has_made_of_it(
+    open_manager: OpenAsyncManager, before: int | None
+) -> None:
+    """Also for an object that was read before that."""
+    a, b = await open_manager(), await open_manager()
+    session = await a.create_session("u", inactivity=before)
+    held = await b.get_session(session.id)
+    assert held is not None
+    await a.update_session(session, inactivity=900)
+    held = await b.update_session(held, include_inactivity=True)
+    assert held.inactivity == MINUTES[15]
+    assert await seen(session, a, b) == {(MINUTES[15], True)}
+
+
 async def test_a_login_gives_another_one_in_the_same_write(open_manager: OpenAsyncManager) -> None:
     a, b = await open_manager(), await open_manager()
     session = await a.create_session(inactivity=900)

@@ -97,6 +97,21 @@ def test_it_is_changed_and_otherwise_stays(
         assert seen(session, a, b) == {(after, after is not None)}
 
 
+@pytest.mark.parametrize("before", [1200, None])
+def test_to_include_it_leaves_what_another_node_has_made_of_it(
+    open_manager: OpenAsyncManager, before: int | None
+) -> None:
+    """Also for an object that was read before that."""
+    a, b = open_manager(), open_manager()
+    session = a.create_session("u", inactivity=before)
+    held = b.get_session(session.id)
+    assert held is not None
+    a.update_session(session, inactivity=900)
+    held = b.update_session(held, include_inactivity=True)
+    assert held.inactivity == MINUTES[15]
+    assert seen(session, a, b) == {(MINUTES[15], True)}
+
+
 def test_a_login_gives_another_one_in_the_same_write(open_manager: OpenAsyncManager) -> None:
     a, b = open_manager(), open_manager()
     session = a.create_session(inactivity=900)

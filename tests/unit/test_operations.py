@@ -40,6 +40,9 @@ def test_a_saved_session_is_what_it_was_and_what_was_asked_for() -> None:
     saved = update(record(last_accessed=70), expires_at=950, group=("h",), inactivity=(None,)).saved(4, 60)
     assert saved.last_accessed == 70, "it does not move back (C11)"
     assert (saved.expires_at, saved.group_id, saved.inactivity) == (950, "h", 0)
+    for had, has in ((7, 7), (0, 5)):
+        saved = update(record(inactivity=had), inactivity=(5,), keep_inactivity=True).saved(4, 60)
+        assert saved.inactivity == has
     assert update(group=(None,)).saved(4, 60).group_id is None
     saved = update(sets=[("a", b"2", None, 1), ("c", b"3", 80, 0)], deletes=[("b", 1)]).saved(4, 60)
     assert saved.attributes() == [("a", 4, None, b"2"), ("c", 4, 80, b"3")]
@@ -54,6 +57,10 @@ def test_a_saved_session_is_what_it_was_and_what_was_asked_for() -> None:
         ({"check": "attributes"}, Flag.NOTIFY | Flag.CHECK_ATTRIBUTES),
         ({"inactivity": (5,)}, Flag.NOTIFY | Flag.CHANGE_INACTIVITY),
         ({"inactivity": (None,)}, Flag.NOTIFY | Flag.CHANGE_INACTIVITY),
+        (
+            {"inactivity": (5,), "keep_inactivity": True},
+            Flag.NOTIFY | Flag.CHANGE_INACTIVITY | Flag.KEEP_INACTIVITY,
+        ),
         ({"group": (None,)}, Flag.NOTIFY | Flag.CHANGE_GROUP),
     ],
 )

@@ -726,9 +726,8 @@ class AsyncSessionManager(AsyncReader):
         rules.instance("session", session, Session, "a Session")
         check = rules.choice("check", check, _CHECKS)
         idle = idle_timeouts.of_changed(
-            inactivity, include_inactivity, session._record.inactivity,
-            microseconds_of(self._config.inactivity_duration),
-        )  # fmt: skip
+            inactivity, include_inactivity, microseconds_of(self._config.inactivity_duration)
+        )
         ends = rules.expiry(self._clock, expires_at, expires_in)
         notify = rules.boolean("notify", notify) and self._config.notify_on_updates
         group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
@@ -751,6 +750,7 @@ class AsyncSessionManager(AsyncReader):
             notify=notify,
             notify_on_conflict=self._config.notify_on_failed_updates,
             rotation=rotation,
+            keep_inactivity=include_inactivity is True and inactivity is UNSET,
         )
         record = await self._write(runtime, operation, deadline)
         rotated = rotation is not None and record.generation == rotation.generation

@@ -34,20 +34,19 @@ def of_new(inactivity: Inactivity, include: bool, default: int) -> int | None:
 
 
 def of_changed(
-    inactivity: Inactivity | UnsetType, include: bool | None, known: int, default: int
+    inactivity: Inactivity | UnsetType, include: bool | None, default: int
 ) -> tuple[int | None] | None:
     """Return the new idle timeout of a session, or None where none is asked for.
 
     Args:
         inactivity: The caller's argument.
-        include: The caller's `include_inactivity`. True leaves a session the idle timeout that it has.
-        known: That in microseconds; 0: none.
+        include: The caller's `include_inactivity`. True is for a session without one (`Flag.KEEP_INACTIVITY`).
         default: The configured one.
     """
     if include is not None:
         rules.boolean("include_inactivity", include)
     if inactivity is UNSET:
-        return None if include is None else ((known or default) if include else None,)
+        return None if include is None else (default if include else None,)
     timeout = _microseconds(inactivity, default)
     if include is not None and include != (timeout is not None):
         raise _contradiction(include, inactivity)

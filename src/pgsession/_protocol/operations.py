@@ -33,6 +33,8 @@ class Flag(enum.IntFlag):
     """Tell all nodes of the version that was in the way."""
     CHANGE_GROUP = 16
     CHANGE_INACTIVITY = 32
+    KEEP_INACTIVITY = 64
+    """Leave a session the idle timeout that it has by now; change it only where there is none."""
     CHANGE_USER = 128
     """Give the session to another user, or to nobody; if its generation is the one that the update is based on."""
 
@@ -43,6 +45,7 @@ IfExists = Literal["error", "return", "replace"]
 _NOTIFY, _NOTIFY_ON_CONFLICT = int(Flag.NOTIFY), int(Flag.NOTIFY_ON_CONFLICT)
 _CHANGE_GROUP = int(Flag.CHANGE_GROUP)
 _CHANGE_INACTIVITY = int(Flag.CHANGE_INACTIVITY)
+_KEEP_INACTIVITY = int(Flag.KEEP_INACTIVITY)
 _CHANGE_USER = int(Flag.CHANGE_USER)
 _CHECKS = {"session": int(Flag.CHECK_SESSION), "attributes": int(Flag.CHECK_ATTRIBUTES)}
 
@@ -234,6 +237,7 @@ class Update(Operation):
         notify: bool,
         notify_on_conflict: bool,
         rotation: Rotation | None = None,
+        keep_inactivity: bool = False,
     ) -> None:
         size = 128
         for name, value, _, _ in sets:
@@ -253,6 +257,8 @@ class Update(Operation):
             flags |= _CHECKS[check]
         if inactivity is not None:
             flags |= _CHANGE_INACTIVITY
+        if keep_inactivity:
+            flags |= _KEEP_INACTIVITY
         if group is not None:
             flags |= _CHANGE_GROUP
         if rotation is not None and rotation.user is not None:
@@ -306,12 +312,14 @@ class Update(Operation):
         Then the two differ by the changes only.
         """
         record, flags = self.record, self.flags
+        keeps_idle = flags & _KEEP_INACTIVITY and record.inactivity
+        changes_idle = flags & _CHANGE_INACTIVITY and not keeps_idle
         return record.changed(
             version=version,
             updated_at=updated_at,
             last_accessed=max(record.last_accessed, updated_at),
             expires_at=record.expires_at if self.expires_at is None else self.expires_at,
-            inactivity=self.inactivity or 0 if flags & _CHANGE_INACTIVITY else record.inactivity,
+            inactivity=self.inactivity or 0 if changes_idle else record.inactivity,
             group_id=self.group_id if flags & _CHANGE_GROUP else record.group_id,
             sets=[(name, value, ends) for name, value, ends, _ in self.sets],
             deletes=[name for name, _ in self.deletes],

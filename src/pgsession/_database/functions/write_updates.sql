@@ -36,7 +36,8 @@ BEGIN
         -- Whoever changes a session is there: it is an access, too, and costs nothing more.
         UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment, last_accessed = greatest(s.last_accessed, j.moment),
             expires_at = coalesce({timestamp_if_any(j.expiry)}, s.expires_at),
-            inactivity = CASE j.flags & {change_inactivity} WHEN 0 THEN s.inactivity ELSE {interval_if_any(j.inactivity)} END,
+            inactivity = CASE WHEN j.flags & {change_inactivity} = 0 OR (j.flags & {keep_inactivity} <> 0 AND s.inactivity IS NOT NULL)
+                         THEN s.inactivity ELSE {interval_if_any(j.inactivity)} END,
             group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
         FROM j WHERE s.ctid = j.place AND j.verdict IS NULL
         RETURNING j.i, j.base, j.known, j.moment, j.announce, s.id, s.version
