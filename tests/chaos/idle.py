@@ -20,19 +20,22 @@ TRIED = {
     "in use": "sessions that only their use kept alive",
     "left alone": "sessions asked for when left alone too long",
 }
-INACTIVITY = 12_000_000
+INACTIVITY = 15_000_000
 """Microseconds: more than faults keep accesses from being written, or a session's use could be told to nobody."""
 
 OFTEN = 2_000_000
 """Microseconds after which a session that is in use is used again."""
 
+SETTLED = 5_000_000
+"""Microseconds of such use in which an access is written, after it was not so often: for a fault perhaps."""
+
 CLOCK_ERROR = 1_000_000
 """How wrong, in microseconds, a node's idea of the database's clock may be after slow round trips."""
 
 YOUNG = 1_000_000
-OLD = 30_000_000
+OLD = 35_000_000
 MOST = 6
-"""Sessions that all processes look at together, where each is told of all."""
+"""Sessions that all processes look at, unless they begin some at the same moment."""
 
 
 class Idle:
@@ -60,8 +63,9 @@ class Idle:
         with self._lock:
             self._born = {key: born for key, born in self._born.items() if now() - born < OLD}
             known = list(self._born.items())
-        if len(known) < MOST:
+        if len(known) < MOST and self._process.random.random() < 0.1:
             await self._start(who)
+        if not known:
             return
         key, born = self._process.random.choice(known)
         is_left = UUID(key).int % 2
@@ -73,6 +77,9 @@ class Idle:
     def _used(self, call: Call, session: Any) -> None:
         if session is None:
             self._process.end(call, "none")
+            if self._process.random.random() < 0.2:
+                with self._lock:
+                    self._born.pop(call.session, None)
         else:
             self._process.end(call, version=session.version, from_cache=session.from_cache)
 
@@ -104,14 +111,15 @@ def violations(calls: Iterable[Call], operation_timeout: int, tried: dict[str, i
 
 
 def _in_use(uses: list[Call], tried: dict[str, int]) -> Iterator[Violation]:
-    first = last = uses[0]
-    steady = True
+    last = uses[0]
+    settled = 0
     for call in uses[1:]:
-        if call.outcome == "none" and steady and call.ended - last.began <= OFTEN:
+        often = call.ended - last.began <= OFTEN
+        if call.outcome == "none" and often and call.began > settled:
             yield Violation("idle", "in use, and said to be gone", [last, call])
         if call.outcome == "ok":
-            steady = steady and call.ended - last.began <= OFTEN
-            tried["in use"] += steady and call.began > first.ended + INACTIVITY
+            settled = settled if often else call.ended + SETTLED
+            tried["in use"] += call.began > max(settled, uses[0].ended + INACTIVITY)
             last = call
 
 

@@ -38,7 +38,9 @@ def test_one_in_use_that_is_said_to_be_gone() -> None:
     assert found(*used(20), use(20.5, "none"))[0] == {"in use"}
     assert found(*used(3), use(3.5, "none"))[0] == {"in use"}
     assert not found(*used(20), use(23, "none"))[0], "it was not in use any more"
-    assert not found(*used(3), use(9), use(9.5, "none"))[0], "nor was it always"
+    again = [use(at) for at in range(9, 16)]
+    assert not found(*used(3), *again[:2], use(10.5, "none"))[0], "nor is it yet again"
+    assert found(*used(3), *again, use(15.5, "none"))[0] == {"in use"}
 
 
 def test_one_that_was_left_alone_and_is_there() -> None:
