@@ -21,8 +21,10 @@ GUARD = 3
 """Times its bound that a call may take, for the machine has other things to do."""
 
 CLASSES = {
-    "read": frozenset({"get", "list", "open"}),
-    "write": frozenset({"create", "update", "delete", "begin", "rotate", "save"}),
+    "read": frozenset({"get", "list", "open", "use"}),
+    "write": frozenset(
+        {"create", "update", "delete", "begin", "rotate", "replace", "save", "claim", "start"}
+    ),
     "bulk": frozenset({"delete_user", "delete_group", "drop"}),
     "notify": frozenset({"evict", "clear"}),
 }
@@ -57,7 +59,7 @@ class Endings:
         for call in self._calls:
             name = _CLASS_OF.get(call.kind)
             if name is not None and not self._frozen(call):
-                longest[name] = max(longest[name], call.ended - call.began)
+                longest[name] = max(longest[name], call.ended - call.began - call.wait)
         return longest
 
     def violations(self) -> Iterator[Violation]:
@@ -72,7 +74,7 @@ class Endings:
     def _late(self) -> Iterator[Violation]:
         for call in self._calls:
             name = _CLASS_OF.get(call.kind)
-            took = call.ended - call.began
+            took = call.ended - call.began - call.wait
             if name is not None and took > GUARD * self._bounds[name] and not self._frozen(call):
                 bound = GUARD * self._bounds[name] / 1e6
                 text = f"{call.kind} took {took / 1e6:.3f} s, where {bound:g} s are thrice the bound"
@@ -149,6 +151,6 @@ def _needs_nothing_of(fault: Fault, call: Call) -> bool:
         return False
     if call.kind == "create":
         return call.user not in fault.users
-    if call.kind in ("begin", "rotate") and call.user and fault.users:
+    if call.kind in ("begin", "rotate", "replace", "claim", "start") and call.user and fault.users:
         return False  # of so many users one may share a bucket with those
     return call.session not in fault.sessions

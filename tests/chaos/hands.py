@@ -1,4 +1,5 @@
-"""What callers do with sessions that change hands: log in, rotate, show tokens to any node, save what they have held.
+"""What callers do with sessions that change hands: log in, rotate, replace one by another of the same id, show tokens
+to any node, save what they have held.
 
 These sessions are for nothing else. Each login is of a user of its own, and every write says in the attribute "owner"
 whose session its caller takes it to be, so that a write which crosses owners shows for ever.
@@ -19,10 +20,22 @@ from tests.chaos.history import Call, dump
 GRACE = 1.0
 """Seconds for which the token of before a rotation is still good, where it is at all."""
 
+PATIENCE = (0.1, 2.5)
+"""Seconds for which calls wait for all nodes, where they do."""
+
 MOST_TOKENS = 150
 MOST_HELD = 30
 MARK = "token"
 """What a message to the other processes begins with that tells of a token."""
+
+
+def patience(chance: random.Random, call: Call) -> dict[str, Any]:
+    """What makes a call wait for all nodes, now and then."""
+    if chance.random() < 0.5:
+        return {}
+    wait = chance.choice(PATIENCE)
+    call.wait = int(wait * 1e6)
+    return {"wait": wait}
 
 
 class Token(msgspec.Struct, array_like=True):
@@ -122,6 +135,18 @@ class Hands:
         user = "same" if self._random.random() < 0.2 else f"owner {who} {self._process.number()}"
         await self._rotate(who, user)
 
+    async def replace(self, who: str) -> None:
+        """Another user's session takes the place of one, with its id."""
+        token = self._token(newest=True)
+        if token is None:
+            return
+        user = f"owner {who} {self._process.number()}"
+        call = self._process.begin("replace", who, session=token.session, user=user)
+        work = self._manager.create_session(
+            user, {"owner": user}, session_id=token.session, if_exists="replace"
+        )
+        await self._finish(call, work, self._began)
+
     async def _rotate(self, who: str, user: str, *, grace: float = 0) -> None:
         session = await self._open(who, self._token(newest=True))
         if session is None or session._by_older_token:
@@ -133,8 +158,8 @@ class Hands:
             session["owner"] = user
         call = self._process.begin("rotate", who, session=str(session.id), user=user, grace=int(grace * 1e6))
         call.generation = session._record.generation
-        work = self._manager.rotate_session(session, **options)
-        await self._finish(call, work, self._rotated)
+        work = self._manager.rotate_session(session, **options, **patience(self._random, call))
+        await self._finish(call, work, lambda call, _: self._rotated(call, session))
 
     def _rotated(self, call: Call, session: pgsession.Session) -> None:
         gives = self._manager.token(session) is not None

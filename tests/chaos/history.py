@@ -26,7 +26,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     kind: str
     """get, list, update, create, delete, delete_user, delete_group, drop, evict, clear, sql_set, sql_delete, sql_count,
-    final; and on sessions that change hands: begin, open, rotate, save (see `hands`)"""
+    final; on sessions that change hands: begin, open, rotate, replace, save (see `hands`); on ids that many choose:
+    claim (see `claims`); on sessions with a short idle timeout: start, use (see `idle`)"""
     node: int
     began: int
     ended: int = 0
@@ -34,8 +35,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The caller: node and task. It writes only its own attribute, and counts in it."""
     session: str = ""
     outcome: str = "ok"
-    """ok, none (no such session), conflict, refused (the user is at the limit), error (was not done), unknown (may have
-    been done, now or later), interrupted (by an exception from outside: likewise)"""
+    """ok, none (no such session), exists (it was not to), conflict, refused (the user is at the limit), error (was not
+    done), unknown (may have been done, now or later), interrupted (by an exception from outside: likewise)"""
     version: int = 0
     content: dict[str, Any] | None = None
     """The attributes that a read returned, or the caller knew after its write."""
@@ -58,7 +59,11 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     grace: int = 0
     """Of a rotation, in microseconds."""
     state: str = ""
-    """What a token was taken for."""
+    """What a token was taken for; the `if_exists` of a claim."""
+    wait: int = 0
+    """For how long, in microseconds, a call was to wait for all nodes."""
+    confirmed: bool = False
+    """Whether it has said that all nodes know."""
     gives: bool = False
     """Whether there is a token for whom a session was opened by one."""
     error: str = ""
@@ -83,6 +88,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
             "gave": self.gave,
             "grace": self.grace,
             "state": self.state,
+            "wait": self.wait,
+            "confirmed": self.confirmed,
             "error": self.error,
         }
 

@@ -1,6 +1,7 @@
 """The oracle of tokens and owners: who was refused, what opened a session, and what was written into whose.
 
-A generation ends only by a rotation that was based on it, so no other call can make its token anything but current.
+A generation ends only by a rotation that was based on it, or where its session is replaced, so no other call can make
+its token anything but current.
 What was acknowledged is never lost. A call that ended without an answer may have been done, or be done later.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from tests.chaos.history import Call
 from tests.chaos.verdict import Limits, Row, Violation
 
-KINDS = frozenset({"begin", "open", "rotate", "save"})
+KINDS = frozenset({"begin", "open", "rotate", "replace", "save"})
 """The calls of `hands.Hands`: on sessions that no other call is about."""
 
 CLOCK_ERROR = 1_000_000
@@ -24,6 +25,8 @@ TRIED = {
     "older": "sessions opened by a token of before",
     "ended here": "tokens shown where they were ended",
     "ended": "tokens shown long after their end",
+    "replaced": "tokens of a session that was replaced",
+    "confirmed": "tokens shown after a wait for all nodes",
     "former": "saves of what former owners held",
 }
 """What was put to the test, and what the report calls it."""
@@ -47,10 +50,15 @@ class Identity:
             based: dict[int, list[Call]] = defaultdict(list)
             for call in rotations:
                 based[call.generation].append(call)
+            yield from self._earned(based)
+            self._given = {call.gave: call for call in calls if call.gave}
+            replacements = [call for call in calls if call.kind == "replace" and _may_be_done(call)]
+            for generation in {call.generation for call in calls} | set(self._given):
+                giver = self._given.get(generation)
+                based[generation] += [call for call in replacements if _may_end(call, giver)]
             for call in calls:
                 if call.kind == "open" and call.outcome in ("ok", "none"):
                     yield from self._shown(call, based)
-            yield from self._earned(based)
             yield from self._owners(calls, self._rows.get(key))
 
     def _shown(self, call: Call, based: dict[int, list[Call]]) -> Iterator[Violation]:
@@ -70,7 +78,9 @@ class Identity:
             if call.gives != (call.state == "current"):
                 yield Violation("earned", f"{call.state}, and a token: {call.gives}", [call])
         for other in ended_by:
-            if other.outcome == "ok" and other.gave:
+            # Which of the two was first is unknown where nobody was told who gave the token.
+            known = other.kind == "rotate" or call.generation in self._given
+            if other.outcome == "ok" and other.gave and known:
                 yield from self._outlived(call, other, based)
 
     def _is_within_grace(self, call: Call, ended_by: list[Call], based: dict[int, list[Call]]) -> bool:
@@ -92,7 +102,12 @@ class Identity:
         )
         here = call.node == ended_by.node and not ended_by.grace
         allowed = 0 if here else self._limits.max_staleness + (CLOCK_ERROR if ended_by.grace else 0)
+        if ended_by.confirmed and ended_by.ended < call.began <= ended_by.ended + self._limits.max_staleness:
+            self.tried["confirmed"] += 1
+            if call.state == "current":
+                yield Violation("outlived", "on a node that was to know", [ended_by, call])
         if call.began > over + allowed:
+            self.tried["replaced"] += ended_by.kind == "replace"
             self.tried["ended here" if here else "ended"] += 1
             if call.outcome == "ok":
                 late = (call.began - over) / 1e6
@@ -112,12 +127,20 @@ class Identity:
                 yield Violation("crossed", "what another owner wrote", [call])
         if row is not None and row.content.get("owner") != row.user:
             yield Violation("crossed", f"{row.content.get('owner')!r} in the row of {row.user!r}", calls[-1:])
-        binds = [call for call in calls if call.kind == "rotate" and call.user and call.outcome == "ok"]
+        given = [call for call in calls if call.kind in ("rotate", "replace")]
+        binds = [call for call in given if call.user and call.outcome == "ok"]
         for save in calls:
             if save.kind == "save" and any(_took(bind, save) for bind in binds):
                 self.tried["former"] += 1
                 if save.outcome == "ok":
                     yield Violation("crossed", "what a former owner held is saved", [*binds, save])
+
+
+def _may_end(replacement: Call, giver: Call | None) -> bool:
+    """Return True where the replacement may have ended what this call, if it is known, has given."""
+    if giver is None or replacement.outcome != "ok":
+        return True
+    return replacement.version > giver.version
 
 
 def _took(bind: Call, save: Call) -> bool:

@@ -15,10 +15,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tests.chaos import identity
+from tests.chaos import claims, identity, idle
 from tests.chaos.endings import NOT_DONE, Endings
 from tests.chaos.history import Call, Fault
 from tests.chaos.verdict import Limits, Row, Verdict, Violation
+
+TRIED = {
+    **identity.TRIED,
+    "ended everywhere": "sessions asked for after a wait for all",
+    **claims.TRIED,
+    **idle.TRIED,
+}
+"""What was put to the test, and what the report calls it."""
+
+_NO_STORY = identity.KINDS | claims.KINDS | idle.KINDS
+"""Calls on sessions that other oracles look at."""
 
 MOST_OVERDUE = 1_000_000
 """How wrong, in microseconds, a node's idea of the database's clock may be after slow round trips."""
@@ -114,7 +125,7 @@ def _state(call: Call) -> tuple[int, str]:
     return call.version, repr(sorted((call.content or {}).items()))
 
 
-NO_WRITES = ("get", "list", "open", "final", "evict", "clear", "sql_count")
+NO_WRITES = ("get", "list", "open", "use", "final", "evict", "clear", "sql_count")
 
 
 def is_wide(call: Call) -> bool:
@@ -148,6 +159,7 @@ class Oracle:
         self._eras = Eras(faults)
         self._rows = rows
         self._max_staleness = limits.max_staleness
+        self._operation_timeout = limits.operation_timeout
         self._endings = Endings(calls, faults, rows, limits)
         self._identity = identity.Identity(calls, rows, limits)
         self._verdict = Verdict()
@@ -157,17 +169,20 @@ class Oracle:
         self._verdict.longest = self._endings.longest()
         self._verdict.violations += self._endings.violations()
         self._verdict.violations += self._identity.violations()
-        self._verdict.tried = dict(self._identity.tried)
+        tried = self._verdict.tried = dict.fromkeys(TRIED, 0) | self._identity.tried
+        self._verdict.violations += claims.violations(self._calls, self._rows, tried)
+        self._verdict.violations += idle.violations(self._calls, self._operation_timeout, tried)
         wide = [call for call in self._calls if is_wide(call)]
         sessions: dict[str, list[Call]] = defaultdict(list)
         for call in self._calls:
-            if call.session and call.kind not in identity.KINDS:
+            if call.session and call.kind not in _NO_STORY:
                 sessions[call.session].append(call)
         for key, calls in sessions.items():
             calls.sort(key=lambda call: call.began)
             story = Story(calls, wide, self._eras, self._max_staleness)
             self._verdict.violations += story.violations(self._rows.get(key))
             self._verdict.longest_stale = max(self._verdict.longest_stale, story.longest_stale)
+            tried["ended everywhere"] += story.ended_everywhere
         return self._verdict
 
     def _count(self) -> None:
@@ -180,6 +195,8 @@ class Oracle:
             verdict.interrupted += call.outcome == "interrupted"
             verdict.conflicts += call.outcome == "conflict"
             verdict.refused += call.outcome == "refused"
+            verdict.confirmed += call.confirmed
+            verdict.unconfirmed += call.wait > 0 and not call.confirmed and call.outcome in ("ok", "none")
             verdict.writes += call.outcome == "ok" and call.kind not in NO_WRITES
             if call.outcome == "surprise":
                 verdict.violations.append(Violation("surprise", call.error, [call]))
@@ -209,6 +226,8 @@ class Story:
             if call.content is not None and call.version and call.outcome == "ok":
                 self._first.setdefault(_state(call), call)
         self.longest_stale = 0
+        self.ended_everywhere = 0
+        """How many reads had only a `wait` to say that they find nothing."""
 
     def _era(self, call: Call) -> int:
         """The era from which what the call saw is: memory may hold it for a while after it was lost."""
@@ -418,9 +437,18 @@ class Story:
         here: dict[int, int] = {}
         for call in gone:
             here[call.node] = min(here.get(call.node, call.ended), call.ended)
+        known = min((call for call in gone if call.confirmed), key=lambda call: call.ended, default=None)
+        if known is not None:
+            until = everywhere + self._max_staleness
+            self.ended_everywhere += sum(
+                is_read(call) and known.ended < call.began <= until and call.node not in here
+                for call in self._calls
+            )
         for call in self._seen:
             if call.began > here.get(call.node, 1 << 62):
                 yield Violation("resurrected", "deleted on this node, and returned", [gone[0], call])
+            elif known is not None and call.began > known.ended:
+                yield Violation("resurrected", "ended on every node, and returned", [known, call])
             elif call.began > everywhere:
                 age = call.began - everywhere
                 self.longest_stale = max(self.longest_stale, age)

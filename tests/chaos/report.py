@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 
-from tests.chaos import identity
 from tests.chaos.endings import bounds
 from tests.chaos.history import Call, Fault, State
+from tests.chaos.oracle import TRIED
 from tests.chaos.run import Outcome
 from tests.chaos.verdict import KINDS, Violation
 
@@ -35,7 +35,9 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield _row("  failed, known not to be done", f"{verdict.errors:,}")
     yield _row("  outcome unknown", f"{verdict.unknown:,}")
     yield _row("  interrupted", f"{verdict.interrupted:,}")
-    for name, title in identity.TRIED.items():
+    yield _row("  confirmed to be known by all nodes", f"{verdict.confirmed:,}")
+    yield _row("  not confirmed in time", f"{verdict.unconfirmed:,}")
+    for name, title in TRIED.items():
         yield _row(f"  {title}", f"{verdict.tried.get(name, 0):,}")
     yield _row("faults", f"{len(outcome.faults):,}")
     yield ""

@@ -23,17 +23,19 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgsession import schema
-from tests.chaos import history, identity
+from tests.chaos import history, idle
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Faults, Nodes, Ways
 from tests.chaos.history import Call, Fault, State
-from tests.chaos.oracle import Oracle
+from tests.chaos.oracle import TRIED, Oracle
 from tests.chaos.verdict import Limits, Row, Verdict
 from tests.chaos.worker import Task
 from tests.fault_proxy import FaultProxy
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = "chaos"
+LONG = 40
+"""Seconds of a run in which sessions with an idle timeout live long enough to be put to the test."""
 PATIENCE = 60.0
 """Seconds in which a process must answer when nothing is wrong any more."""
 
@@ -320,7 +322,8 @@ class Scene:
                 (calls if isinstance(entry, Call) else states).append(entry)  # type: ignore[arg-type]
         verdict = Oracle(calls, self._faults.done, self._rows, self._options.limits).check()
         verdict.add_stuck(self._stuck)
-        verdict.add_untried(identity.TRIED)
+        unasked = () if self._options.seconds >= LONG else idle.TRIED
+        verdict.add_untried({name: title for name, title in TRIED.items() if name not in unasked})
         trouble = ""
         if verdict.violations:
             trouble = "\n".join([self._cluster.logs(), *(worker.log() for worker in self._workers)])

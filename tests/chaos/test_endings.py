@@ -37,6 +37,13 @@ def test_a_call_that_takes_too_long(kind: str, name: str) -> None:
     assert "late" not in kinds(checked(create(), lasting(slow, longest)))
 
 
+def test_a_call_may_wait_for_all_nodes_for_as_long_as_it_was_to() -> None:
+    slow = lasting(call("delete", 1, wait=2 * SECOND), GUARD * bounds(LIMITS)["write"] / SECOND + 2)
+    assert "late" not in kinds(checked(create(), slow))
+    slow.ended += SECOND
+    assert "late" in kinds(checked(create(), slow))
+
+
 def test_a_frozen_process_is_excused_for_its_own_calls_only() -> None:
     slow = lasting(get(1, 1, node=1), 20)
     assert "late" in kinds(checked(create(), slow))

@@ -115,6 +115,17 @@ def test_a_deleted_session_that_comes_back() -> None:
     assert "resurrected" in kinds(checked(create(), deleted, row=Row(1, {"0.0": 1})))
 
 
+def test_a_session_that_every_node_knew_to_be_deleted() -> None:
+    deleted = call("delete", 1, wait=SECOND, confirmed=True)
+    assert "resurrected" in kinds(checked(create(), deleted, get(1.1, 1, node=1)))
+    assert checked(create(), deleted, call("get", 1.1, node=1, outcome="none")).tried["ended everywhere"] == 1
+    of_user = call("delete_user", 1, session="", wait=SECOND, confirmed=True)
+    assert "resurrected" in kinds(checked(create(), of_user, get(1.1, 1, node=1)))
+    deleted.confirmed = False
+    verdict = checked(create(), deleted, get(1.1, 1, node=1))
+    assert not verdict.violations and verdict.unconfirmed == 1
+
+
 def test_a_session_that_a_bulk_deletion_left() -> None:
     deleted = call("delete_user", 1, session="")
     assert "resurrected" in kinds(checked(create(), deleted, row=Row(1, {"0.0": 1})))

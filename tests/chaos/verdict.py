@@ -23,6 +23,8 @@ KINDS = {
     "outlived": "ended tokens that opened a session",
     "earned": "tokens given to who had not earned them",
     "crossed": "writes into another owner's session",
+    "claimed": "chosen ids not created exactly once",
+    "idle": "idle timeouts not kept",
     "untried": "checks to which nothing was put",
     "surprise": "calls that failed as none should",
     "late": "calls that took longer than they may",
@@ -73,9 +75,12 @@ class Verdict(msgspec.Struct, kw_only=True):
     errors: int = 0
     conflicts: int = 0
     refused: int = 0
+    confirmed: int = 0
+    """Calls that have said that all nodes know."""
+    unconfirmed: int = 0
     writes: int = 0
     tried: dict[str, int] = {}
-    """What was put to the test of `identity.TRIED`, and how often."""
+    """What was put to the test of `oracle.TRIED`, and how often."""
 
     def add_untried(self, titles: dict[str, str]) -> None:
         """A check to which nothing was put says nothing."""

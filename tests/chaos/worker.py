@@ -33,7 +33,9 @@ import psycopg
 
 import pgsession
 from tests.chaos import hands
+from tests.chaos.claims import Claims
 from tests.chaos.history import Call, State, Writer, dump, now
+from tests.chaos.idle import Idle
 from tests.chaos.interrupts import (
     Interrupted,
     Interrupts,
@@ -124,7 +126,10 @@ class Process:
         self.known: dict[str, Known] = {}
         self.gone: set[str] = set()
         self.tokens: list[tuple[str, int]] = []
-        self.on_token: Callable[[list[Any]], None] = lambda message: None
+        # Who hears a message that begins with this mark; an operator has no ears for it.
+        self.on_message: dict[str, Callable[[list[Any]], object]] = dict.fromkeys(
+            (hands.MARK, Idle.MARK), len
+        )
         self.logins: deque[str] = deque()  # users whom somebody told to log in
         self.interrupts = Interrupts(random.Random(task.seed + 1))
         self.wrote = 0  # when the last acknowledged write began
@@ -158,8 +163,8 @@ class Process:
     def listen_to_peers(self) -> None:
         for text in self.peers.heard():
             message = json.loads(text)
-            if message[0] == hands.MARK:
-                self.on_token(message)
+            if message[0] in self.on_message:
+                self.on_message[message[0]](message)
                 continue
             key, user, group, version = message
             self.learn(key, user, group, version)
@@ -213,7 +218,8 @@ class Callers:
         self._pause = pause
         self._targets: dict[str, TaskTarget | ThreadTarget] = {}
         tokens = hands.Hands(process, manager, self._finish)
-        process.on_token = tokens.hear
+        idle, claims = Idle(process, manager, self._finish), Claims(process, manager, self._finish)
+        process.on_message = {hands.MARK: tokens.hear, Idle.MARK: idle.hear}
         self._choices: dict[Callable[[str], Awaitable[None]], float] = {
             self.get: 55,
             self.get_cached: 6,
@@ -236,7 +242,10 @@ class Callers:
             tokens.open: 14,
             tokens.rotate: 1.5,
             tokens.bind: 1,
+            tokens.replace: 0.5,
             tokens.save: 2.5,
+            claims.claim: 3,
+            idle.use: 12,
         }
 
     async def run(self, number: int, target: TaskTarget | ThreadTarget) -> None:
@@ -389,17 +398,19 @@ class Callers:
         known = self.process.choose()
         if known is not None:
             call = self.process.begin("delete", who, session=known.key)
-            await self._finish(call, self.manager.delete_session(known.key), self._deleted)
+            options = hands.patience(self.process.random, call)
+            await self._finish(call, self.manager.delete_session(known.key, **options), self._deleted)
             self.process.forget(known.key)
 
-    def _deleted(self, call: Call, was_there: bool) -> None:
+    def _deleted(self, call: Call, was_there: int) -> None:
         self.process.end(call, "ok" if was_there else "none")
 
     async def delete_user(self, who: str) -> None:
         known = self.process.choose()
         if known is not None:
             call = self.process.begin("delete_user", who, user=known.user, keep=known.key)
-            work = self.manager.delete_user_sessions(known.user, keep=known.key)
+            options = hands.patience(self.process.random, call)
+            work = self.manager.delete_user_sessions(known.user, keep=known.key, **options)
             await self._finish(call, work, self._done)
 
     async def delete_group(self, who: str) -> None:
@@ -428,8 +439,12 @@ class Callers:
         """Wait for the end of a call and note it; return what it returned, None after an error."""
         try:
             result = await self._targets[call.who].run(work)
+        except pgsession.RevocationNotConfirmed as error:
+            done(call, error.done)
         except pgsession.SessionNotFoundError:
             self.process.end(call, "none")
+        except pgsession.SessionExistsError:
+            self.process.end(call, "exists")
         except pgsession.ConflictError as error:
             self.process.end(call, "conflict", error=str(error))
         except pgsession.TooManySessionsError as error:
@@ -444,6 +459,7 @@ class Callers:
             logging.getLogger("chaos").exception("a call failed as none should")
             self.process.end(call, "surprise", error=f"{type(error).__name__}: {error}"[:500])
         else:
+            call.confirmed = call.wait > 0
             done(call, result)
             return result
 

@@ -157,7 +157,7 @@ def test_what_the_server_must_do_is_noticed_too(server: type[Server]) -> None:
 
 
 def test_a_failure_can_be_understood_and_repeated() -> None:
-    module = mutated(MUTATIONS[0])
+    module = mutated(next(m for m in MUTATIONS if m.name == "lease-ignored"))  # which shows soon
     seed, failure = next(histories.failures(range(1000), module))
     text = histories.report(failure, module, seed=seed)
     assert f"seed {seed}: " in text
