@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from datetime import timedelta
 from typing import Any, Unpack
 
 import anyio
 
-from pgsession import AsyncSessionManager, Config, ConfigError, Opened, SessionManager, Signer
+from pgsession import AsyncSessionManager, Config, ConfigError, SessionManager, Signer
 from pgsession.contrib._managers import Managers
 from pgsession.web import (
     CookiePolicy,
@@ -37,7 +37,7 @@ _logger = logging.getLogger("pgsession")
 class AsgiSession(WebSession):
     """The session of a request or WebSocket, as `scope["session"]` has it: see `pgsession.web.WebSession`."""
 
-    _save: Callable[[AsgiSession], Awaitable[None]]
+    _middleware: SessionMiddleware
     _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
 
     async def save(self) -> None:
@@ -51,7 +51,7 @@ class AsgiSession(WebSession):
             RuntimeError: It would be a new one, and the response has begun.
         """
         self._failed = True
-        await self._save(self)
+        await self._middleware._save(self)
         self._failed = False
 
 
@@ -111,10 +111,11 @@ class SessionMiddleware:
             if session is None:
                 session = await self._load(scope)
         except SessionConflict:
-            await _refuse(scope, send)
+            await _refuse(kind, send)
             return
+        session._middleware = self
         scope[self._key] = session
-        response = _Response(self, session, scope, send)
+        response = _Response(session, send)
         try:
             await self.app(scope, receive, response.send)
             if kind == "websocket" and session.modified and not session.new:
@@ -124,12 +125,12 @@ class SessionMiddleware:
         except SessionConflict:
             if response.started:
                 raise
-            await _refuse(scope, send)
+            await _refuse(kind, send)
             return
         finally:
-            if session.has_turn:
+            if session._release is not None:
                 await self._release(session)
-        if response.started and session.accessed and session.modified and not session._failed:
+        if session._accessed and response.started and session.modified and not session._failed:
             _logger.warning(
                 "a session was changed after its response had begun, and the change is lost: "
                 "call `await session.save()` after it"
@@ -138,30 +139,28 @@ class SessionMiddleware:
     # One request or WebSocket
 
     def _tokens(self, scope: Scope) -> list[str]:
-        cookies = [value for name, value in scope["headers"] if name == b"cookie"]
-        if not cookies:
-            return []
-        header = cookies[0] if len(cookies) == 1 else b"; ".join(cookies)
-        return self._rules.tokens(header.decode("latin-1"))
+        cookies = b""
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                cookies = b"%b; %b" % (cookies, value) if cookies else value
+        return self._rules.tokens(cookies.decode("latin-1")) if cookies else []
 
     def _from_memory(self, scope: Scope) -> AsgiSession | None:
         """Return the session of a request if that takes no query."""
         tokens = self._tokens(scope)
-        if not tokens:
-            return self._session(None)
-        manager = self._managers.here()
-        opened = None if manager is None else self._rules.from_memory(manager, tokens)
-        return None if opened is None else self._session(opened)
+        stored = None
+        if tokens:
+            manager = self._managers.here()
+            stored = None if manager is None else self._rules.from_memory(manager, tokens)
+            if stored is None:
+                return None
+        return AsgiSession(self._rules.cookie, self._managers.token, stored)
 
     async def _load(self, scope: Scope) -> AsgiSession:
         waits = self._rules.on_conflict == "serial"
         opening = self._rules.opening(self._tokens(scope))
-        return self._session(*await self._managers.run(opening, waits=waits))
-
-    def _session(self, opened: Opened | None, release: Callable[[], object] | None = None) -> AsgiSession:
-        session = AsgiSession(self._rules.cookie, self._managers.token, opened, release)
-        session._save = self._save
-        return session
+        opened, release = await self._managers.run(opening, waits=waits)
+        return AsgiSession(self._rules.cookie, self._managers.token, opened, release)
 
     async def _save(self, session: AsgiSession) -> None:
         await self._managers.run(self._rules.saving(session))
@@ -195,59 +194,71 @@ class SessionMiddleware:
 class _Response:
     """Sends a response: before its first byte the session is saved, and its headers are added."""
 
-    def __init__(self, middleware: SessionMiddleware, session: AsgiSession, scope: Scope, send: Send) -> None:
-        self._middleware = middleware
+    __slots__ = ("_refused", "_send", "_session", "started")
+
+    def __init__(self, session: AsgiSession, send: Send) -> None:
         self._session = session
-        self._scope = scope
         self._send = send
         self.started = self._refused = False
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application."""
+        if self.started:
+            return self._send(message)
         if self._refused:
             return _nothing()
-        if self.started or message["type"] not in _BEGINNINGS:
+        if message["type"] not in _BEGINNINGS:
             return self._send(message)
-        if not self._session.accessed and not self._session.has_turn:
-            self._middleware._rules.headers(self._session)
-            self.started = True
-            return self._send(message)
-        return self._begin(message)
+        session = self._session
+        if session._release is not None or (
+            session._accessed and not session._failed and session._middleware._rules.is_due(session)
+        ):
+            return self._save_and_begin(message)
+        return self._send(self._begun(message))
 
-    async def _begin(self, message: Message) -> None:
-        middleware, session = self._middleware, self._session
+    async def _save_and_begin(self, message: Message) -> None:
+        session = self._session
         try:
-            if not session._failed and middleware._rules.is_due(session):
+            if not session._failed:
                 await session.save()
         except SessionConflict:
             # Not raised: frameworks take a response that they begin to send for begun.
             self._refused = True
-            await _refuse(self._scope, self._send)
+            await _refuse(message["type"], self._send)
             return
-        if session.has_turn:
-            await middleware._release(session)
+        if session._release is not None:
+            await session._middleware._release(session)
+        await self._send(self._begun(message))
+
+    def _begun(self, message: Message) -> Message:
+        """Return the first message, with the headers that the session adds."""
         self.started = True
-        headers = middleware._rules.headers(session, _vary(message))
-        await self._send(_with_headers(message, headers))
+        session = self._session
+        if not session._accessed:
+            session._started = True
+            return message
+        return _with_headers(message, session._middleware._rules.headers(session, _vary(message)))
 
 
 async def _nothing() -> None: ...
 
 
-def _vary(message: Message) -> Iterator[str]:
-    return (value.decode("latin-1") for name, value in message.get("headers", ()) if name.lower() == b"vary")
+def _vary(message: Message) -> list[str]:
+    return [value.decode("latin-1") for name, value in message.get("headers", ()) if name.lower() == b"vary"]
 
 
 def _with_headers(message: Message, headers: list[tuple[str, str]]) -> Message:
     if not headers:
         return message
-    added = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    return {**message, "headers": [*message.get("headers", ()), *added]}
+    all_headers = [*message.get("headers", ())]
+    for name, value in headers:
+        all_headers.append((name.lower().encode(), value.encode("latin-1")))
+    return {**message, "headers": all_headers}
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
+async def _refuse(kind: str, send: Send) -> None:
     """Answer 409; a WebSocket that was not accepted yet is refused."""
-    if scope["type"] == "websocket":
+    if kind.startswith("websocket"):
         await send({"type": "websocket.close", "code": 1013})
         return
     body = b"The session was changed by another request: repeat this one."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Literal
@@ -76,8 +76,8 @@ class SessionRules:
         """
         return distinct(self._find(cookie_header))
 
-    def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Opened | None:
-        """Return what a request's token opens if this node may answer it from memory; else make the steps of `opening`.
+    def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Session | None:
+        """Return the session of a token if this node may answer it from memory; else make the steps of `opening`.
 
         Args:
             manager: The manager, open.
@@ -85,8 +85,7 @@ class SessionRules:
         """
         if len(tokens) > 1 or self.on_conflict == "serial":
             return None
-        session = manager.get_cached_session_by_token(tokens[0])
-        return None if session is None else Opened(session, "current")
+        return manager.get_cached_session_by_token(tokens[0])
 
     def opening(self, tokens: list[str]) -> Steps[tuple[Opened | None, Callable[[], object] | None]]:
         """Open a request's session; with `"serial"` wait for its turn.
@@ -131,7 +130,7 @@ class SessionRules:
         Args:
             session: The request's session.
         """
-        if not session.accessed:
+        if not session._accessed:
             return False
         stored = session._stored
         return (
@@ -234,7 +233,7 @@ class SessionRules:
         return (
             age is not None
             and self.cookie.renew
-            and session.accessed
+            and session._accessed
             and not session._started
             and _seconds_left(stored) < age / 2
             and not session._is_late()
@@ -250,7 +249,7 @@ class SessionRules:
             left = None if age is None else min(math.ceil(_seconds_left(stored)), _LONGEST)
             session._set_cookie, session._given = self.cookie.set_cookie(token, left), token
 
-    def headers(self, session: WebSession, vary: Iterable[str] = ()) -> list[tuple[str, str]]:
+    def headers(self, session: WebSession, vary: Sequence[str] = ()) -> list[tuple[str, str]]:
         """Return the headers that a response gets beside its own; from then on no cookie can be set any more.
 
         Args:
@@ -260,7 +259,7 @@ class SessionRules:
         session._started = True
         cookie = session._set_cookie
         headers = [] if cookie is None else [("Set-Cookie", cookie)]
-        if (cookie is not None or session.accessed) and not varies_on_cookie(vary):
+        if (cookie is not None or session._accessed) and not (vary and varies_on_cookie(vary)):
             headers.append(("Vary", "Cookie"))
         return headers
 

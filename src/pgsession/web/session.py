@@ -43,7 +43,8 @@ class WebSession(MutableMapping[str, Any]):
     Args:
         cookie: What the cookie is like.
         token: The manager's method of this name.
-        opened: What the request's token opens, None where it has none; or a function that tells, called at first use.
+        opened: What the request's token opens, for the current one just its session, None where it has none; or a
+            function that tells, called at first use.
         release: A step's function that ends the request's turn, see `SessionRules.opening`.
     """
 
@@ -64,14 +65,16 @@ class WebSession(MutableMapping[str, Any]):
         self,
         cookie: CookiePolicy,
         token: Callable[[Session], str | None],
-        opened: Opened | Callable[[], Opened | None] | None = None,
+        opened: Session | Opened | Callable[[], Opened | None] | None = None,
         release: Callable[[], object] | None = None,
     ) -> None:
         self._policy = cookie
         self._token = token
         self._release = release
         self._values: dict[str, Any] = {}  # while nothing is stored
-        if callable(opened):
+        if isinstance(opened, Session):
+            self._stored = opened
+        elif callable(opened):
             self._load = opened
         elif opened is not None:
             self._take(opened)
@@ -208,12 +211,12 @@ class WebSession(MutableMapping[str, Any]):
     @property
     def modified(self) -> bool:
         """Return True while there is something to save; nested changes are found too."""
-        return (
-            self._ending is not None
-            or self._user is not UNSET
-            or (self._stored is not None and (self._rotating is not None or self._lifetime is not UNSET))
-            or (bool(self._values) if self._stored is None else self._stored.is_modified)
-        )
+        if self._ending is not None or self._user is not UNSET:
+            return True
+        stored = self._stored
+        if stored is None:
+            return bool(self._values)
+        return self._rotating is not None or self._lifetime is not UNSET or stored.is_modified
 
     @property
     def has_turn(self) -> bool:
