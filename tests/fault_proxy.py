@@ -48,6 +48,7 @@ class FaultProxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._pairs: dict[_Pair, asyncio.Task[None] | None] = {}
+        self._ended = False
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -78,7 +79,7 @@ class FaultProxy:
 
     def refuse(self) -> None:
         """Refuse new connections, as if nobody listened. Present ones stay."""
-        self._command(self._stop_listening)
+        asyncio.run_coroutine_threadsafe(self._stop_listening(), self._loop).result()
 
     def cut(self) -> None:
         """Reset every present connection: both ends notice at once."""
@@ -111,10 +112,15 @@ class FaultProxy:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
-    def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def _stop_listening(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            for socket in server.sockets:
+                self._loop.remove_reader(socket.fileno())
+            await asyncio.sleep(
+                0
+            )  # Python 3.11 never closes what a server has just accepted when it is closed
+            server.close()
 
     def _cut(self) -> None:
         for pair in self._pairs:
@@ -125,15 +131,21 @@ class FaultProxy:
             pair.lost = True
 
     async def _end(self) -> None:
-        self._stop_listening()
-        self._cut()
-        tasks = [task for task in self._pairs.values() if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._ended = True
+        await self._stop_listening()
+        # Those, too, that were just accepted: their tasks have not begun, or are not even made.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            self._cut()
+            for task in self._pairs.values():
+                if task is not None:
+                    task.cancel()
+            await asyncio.wait(others)
         await asyncio.sleep(0)  # the transports' own last step
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._ended:
+            writer.transport.abort()
+            return
         pair = _Pair()
         self._pairs[pair] = asyncio.current_task()
         pair.writers.append(writer)
