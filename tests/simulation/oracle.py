@@ -1,4 +1,4 @@
-"""The check: C1 to C13, and whose a session is, as statements about what happened, with no idea of how it was brought about.
+"""The check: C1 to C13, and whose a session is, as statements about what happened, however it was brought about.
 
 It compares by serial numbers of commits, never by versions, and by the true time, never by a node's clock.
 
