@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 
 import pytest
 
@@ -92,15 +93,15 @@ def create(number: int) -> Create:
     return made
 
 
-@pytest.mark.parametrize(("made", "longest"), [(operation(1), 1.0), (create(1), 0.1)])
+@pytest.mark.parametrize(("make", "longest"), [(operation, 1.0), (create, 0.1)])
 async def test_who_waits_for_no_bucket_looks_often_whether_it_is_free(
-    made: Operation, longest: float
+    make: Callable[[int], Operation], longest: float
 ) -> None:
     """Where others log the same user in without a pause, it is free for moments, and never for who looks seldom."""
     rows = Rows(*12 * [False])
     stragglers = AsyncStragglers(rows.write, 1, LOG)
     pauses = Pauses()
     stragglers._closing = pauses  # type: ignore[assignment]
-    stragglers.add(made)
+    stragglers.add(make(1))
     assert await ended(stragglers) and len(rows.tried) == 13
     assert len(pauses.lengths) == 12 and max(pauses.lengths) == longest

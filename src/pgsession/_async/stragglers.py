@@ -79,7 +79,6 @@ class AsyncStragglers:
 
     async def _write(self, operation: Operation) -> None:
         pause = FIRST_PAUSE
-        longest = LONGEST_PAUSE_OF_CLAIMS if operation.claims_id else LONGEST_PAUSE
         while not await self._write_alone(operation):
             # Whoever waits for it gives it up at its deadline.
             left = operation.deadline - time.monotonic()
@@ -87,4 +86,4 @@ class AsyncStragglers:
                 operation.given_up = True
                 continue
             await self._closing.wait(min(pause, left))
-            pause = min(2 * pause, longest)
+            pause = min(2 * pause, LONGEST_PAUSE_OF_CLAIMS if operation.claims_id else LONGEST_PAUSE)

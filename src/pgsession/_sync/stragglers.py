@@ -81,7 +81,6 @@ class Stragglers:
 
     def _write(self, operation: Operation) -> None:
         pause = FIRST_PAUSE
-        longest = LONGEST_PAUSE_OF_CLAIMS if operation.claims_id else LONGEST_PAUSE
         while not self._write_alone(operation):
             # Whoever waits for it gives it up at its deadline.
             left = operation.deadline - time.monotonic()
@@ -89,4 +88,4 @@ class Stragglers:
                 operation.given_up = True
                 continue
             self._closing.wait(min(pause, left))
-            pause = min(2 * pause, longest)
+            pause = min(2 * pause, LONGEST_PAUSE_OF_CLAIMS if operation.claims_id else LONGEST_PAUSE)
