@@ -6,12 +6,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
 
 import pgsession
 from pgsession._async.group_commit import CROWD
 from pgsession._async.store import AsyncStore
+from pgsession._protocol.batch import Batch
 from tests.versions import changes
+
+from .conftest import OpenAsyncManager
+from .test_stragglers import lock_sessions
 
 
 async def test_a_crowd_is_written_in_two_lanes(
@@ -64,3 +69,34 @@ async def _count(manager: pgsession.AsyncSessionManager, session: pgsession.Sess
 
 def _one_more(session: pgsession.Session) -> None:
     session["n"] = session["n"] + 1
+
+
+async def test_what_the_second_lane_puts_back_is_written_by_the_first(
+    open_manager: OpenAsyncManager, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second lane ends where no crowd waits: what somebody else had locked is not left lying there."""
+    manager = await open_manager(operation_timeout=5)
+    users = [*(f"u{n}" for n in range(2 * CROWD)), "locked"]
+    sessions = await asyncio.gather(*(manager.create_session(user, {"n": 0}) for user in users))
+    last = sessions[-1].id.bytes
+    at_rest = asyncio.Event()
+    write, batches = AsyncStore.write, 0
+
+    async def in_order(store: AsyncStore, batch: Batch, *arguments: Any, **options: Any) -> str | None:
+        """Have the second lane's batch answered once the first lane is at rest, while a row of it is locked."""
+        nonlocal batches
+        batches += 1
+        if batches > 2 or last not in [operation.key for operation in batch.operations]:
+            return await write(store, batch, *arguments, **options)
+        await at_rest.wait()
+        async with await psycopg.AsyncConnection.connect(dsn) as foreign:
+            await lock_sessions(foreign, schema)
+            return await write(store, batch, *arguments, **options)
+
+    monkeypatch.setattr(AsyncStore, "write", in_order)
+    writes = [asyncio.create_task(_count(manager, session)) for session in sessions]
+    async with asyncio.timeout(20):
+        await asyncio.gather(*writes[: CROWD // 2])
+        await manager._open_runtime().group_commit._lanes[0].idle()
+        at_rest.set()
+        await asyncio.gather(*writes)

@@ -342,6 +342,8 @@ class GroupCommit:
             else:
                 with self._guard:
                     self._queue.again(operation)
+        if locked:
+            self._wake()  # a lane for crowds ends without them
 
     def _write_alone(self, operation: Operation) -> bool:
         """Write an operation whose row somebody holds, waiting for it; return False if that has to be tried again."""
