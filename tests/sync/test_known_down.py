@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool
 import pgsession
 from pgsession._concurrency import Event
 from pgsession._protocol.breaker import TRUST
-from pgsession._sync import group_commit, pool, runtime
+from pgsession._sync import group_commit, pool, reads
 from pgsession.embedded import EmbeddedServer
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
@@ -196,7 +196,7 @@ def test_so_many_wait_and_no_more(
     open_manager: OpenAsyncManager, dsn: str, monkeypatch: pytest.MonkeyPatch, writes: bool
 ) -> None:
     monkeypatch.setattr(group_commit, "MOST_WAITING", 30)
-    monkeypatch.setattr(runtime, "MOST_WAITING", 30)
+    monkeypatch.setattr(reads, "MOST_WAITING", 30)
     with FaultProxy(dsn) as way:
         manager = open_manager(way.conninfo, listener_conninfo=dsn, operation_timeout=1)
         way.freeze()
@@ -313,4 +313,4 @@ def test_who_is_let_in_no_more_uses_what_is_connected(
 
 
 def test_the_waiting_is_bounded_for_real() -> None:
-    assert {module.MOST_WAITING for module in (group_commit, pool, runtime)} == {10_000}
+    assert {module.MOST_WAITING for module in (group_commit, pool, reads)} == {10_000}

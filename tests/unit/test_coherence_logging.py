@@ -11,7 +11,7 @@ import pytest
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
-from pgsession._protocol.coherence import Coherence
+from pgsession._protocol.coherence import Answered, Coherence
 
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
@@ -56,7 +56,7 @@ def wrong_server_of_a_read(coherence: Coherence) -> None:
 
 def wrong_server_of_many_reads(coherence: Coherence) -> None:
     fill, _ = coherence.open_fill(KEY, new_future=object)
-    coherence.close_fills([(fill, None)], "another", NOW, 7)
+    coherence.close_fills([Answered(fill, None)], "another", NOW, 7)
 
 
 def wrong_server_of_a_write(coherence: Coherence) -> None:

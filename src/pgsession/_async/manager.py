@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -21,7 +21,6 @@ from pgsession._concurrency import (
     AsyncBackgroundTasks,
     AsyncConninfoFunction,
     AsyncMutex,
-    AsyncSharedFuture,
     AsyncThunk,
     Unclosed,
     async_call,
@@ -38,7 +37,7 @@ from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._counted import counted
 from pgsession._protocol import events, idle_timeouts, rules
-from pgsession._protocol.coherence import Coherence, Fill, satisfies
+from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.idle_timeouts import Inactivity
 from pgsession._protocol.operations import (
     Create,
@@ -73,8 +72,6 @@ from .conflict_retry import AsyncConflictRetry
 from .listener import AsyncListener
 from .lock import AsyncLock
 from .lock_renewal import AsyncLockRenewal
-from .many_reads import AGAIN as _AGAIN
-from .many_reads import AsyncManyReads
 from .runtime import NOTHING_COUNTED, AsyncRuntime
 
 SessionId = UUID | str | bytes
@@ -384,67 +381,15 @@ class AsyncSessionManager(AsyncReader):
         """Return what the database says of a session, or where it fails what memory may; True: it was memory."""
         runtime = await self._ready()
         try:
-            return await self._fetch(runtime, key, refresh, min_version, deadline), False
+            record = await runtime.reads.read(
+                key, refresh=refresh, min_version=min_version, deadline=deadline
+            )
+            return record, False
         except (psycopg.Error, OperationTimeout, DatabaseUnavailable):
             stale = None if refresh else self._coherence.stale_if_error(key, min_version=min_version)
             if stale is None:
                 raise
             return stale, True
-
-    async def _fetch(
-        self, runtime: AsyncRuntime, key: bytes, refresh: bool, min_version: int, deadline: float | None
-    ) -> Record | None:
-        """Return the session as the database has it, by a fill of our own or by one that is under way."""
-        if deadline is None:
-            deadline = runtime.store.deadline()
-        while True:
-            runtime.check_available()
-            future: AsyncSharedFuture[Any] = AsyncSharedFuture()
-            try:
-                fill, leads = self._coherence.open_fill(key, refresh=refresh, new_future=lambda: future)  # noqa: B023
-                if (
-                    not fill.future.handed_over
-                ):  # whoever opened it may have been interrupted before it got so far
-                    fill_it = partial(self._fill, runtime, fill, min_version, deadline)
-                    self._background.run(fill_it, "pgsession fill")
-                    fill.future.handed_over = True
-            except BaseException:
-                if not future.handed_over:
-                    self._coherence.withdraw_fill(key, future)
-                raise
-            try:
-                record = await fill.future.wait(runtime.store.left(deadline))
-            except TimeoutError:
-                if fill.future.done:  # it is the answer that is such an error
-                    if leads or runtime.store.is_late(deadline):
-                        raise
-                    continue  # whoever leads had less time
-                raise OperationTimeout("the database did not answer in time") from None
-            if record is not _AGAIN and (leads or satisfies(record, min_version)):
-                return cast("Record | None", record)
-
-    async def _fill(self, runtime: AsyncRuntime, fill: Fill, min_version: int, deadline: float) -> None:
-        """Read a session once for all who wait for it (C10); its callers may come and go."""
-        if not fill.future.begin():
-            return
-        try:
-            record, incarnation, now, xmax, absent = await runtime.store.read(fill.key, deadline)
-            verdict = self._coherence.close_fill(
-                fill, record, incarnation, now, xmax, min_version=min_version, absent=absent
-            )
-            if self._cache.many_evicted_accesses:
-                runtime.maintenance.write_accesses_soon()
-            if verdict.reconnect:
-                runtime.synchronizer.reconnect()
-        except BaseException as error:
-            self._coherence.fail_fill(fill)
-            fill.future.set_error(
-                error if isinstance(error, Exception) else ManagerClosedError("the manager is closed")
-            )
-            if not isinstance(error, Exception):
-                raise
-            return
-        fill.future.set_result(_AGAIN if verdict.again else record)
 
     def _session(
         self, record: Record, touch: bool, *, from_cache: bool = False, by_older_token: bool = False
@@ -776,7 +721,7 @@ class AsyncSessionManager(AsyncReader):
     ) -> Session:
         """Do an update that changes nothing: write nothing, and still tell whether the session is there, and newer."""
         based_on = session._record
-        record = await self._fetch(runtime, based_on.key, True, 0, deadline)
+        record = await runtime.reads.read(based_on.key, refresh=True, deadline=deadline)
         if record is None or based_on.owner_since != record.owner_since:
             raise SessionNotFoundError(session.id, taken=record is not None)
         moved = (record.incarnation, record.version) != (based_on.incarnation, based_on.version)
@@ -908,8 +853,7 @@ class AsyncSessionManager(AsyncReader):
         loaded = {given: self.get_cached_session(key, touch=touch) for given, key in keys.items()}
         unknown = (keys[given] for given, session in loaded.items() if session is None)
         missing = dict.fromkeys(key for key in unknown if not self._cache.is_absent(key))
-        reads = AsyncManyReads(runtime, self._coherence, self._cache, self._background)
-        records = await reads.read(list(missing), len(keys) - len(missing))
+        records = await runtime.reads.read_many(list(missing), len(keys) - len(missing))
         for given, key in keys.items():
             if loaded[given] is None and key in records:
                 loaded[given] = self._session(records[key], touch)

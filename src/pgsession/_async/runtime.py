@@ -43,8 +43,9 @@ from .last_accesses import write_last_accesses
 from .listener import AsyncListener
 from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
-from .pool import MOST_WAITING, AsyncPool, plain_cursor
+from .pool import AsyncPool, plain_cursor
 from .prober import CAN_WRITE, AsyncProber
+from .reads import AsyncReads
 from .store import CALLERS_PART, AsyncStore, servers_limit
 from .synchronizer import AsyncSynchronizer
 
@@ -180,6 +181,15 @@ class AsyncRuntime:
             most_stragglers=most_connections // 2,
             audit=self.audit,
         )
+        self.reads = AsyncReads(
+            self.store,
+            coherence,
+            cache,
+            most_statements=most_connections,
+            on_wrong_server=self.synchronizer.reconnect,
+            on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),
+            logger=logger,
+        )
         self.maintenance = AsyncMaintenance(
             self.store,
             cache,
@@ -297,6 +307,7 @@ class AsyncRuntime:
     async def _end(self, deadline: float) -> None:
         """End all that runs: the writes first, while there is still a database. Cancel what is late."""
         await self.group_commit.close(deadline)
+        await self.reads.close(deadline)
         await self._prober.close(left_until(deadline))
         await self.lock_renewal.close(deadline)
         await self.maintenance.stop(deadline)
@@ -304,16 +315,6 @@ class AsyncRuntime:
         if self._owns_listener:
             await self.listener.close(left_until(deadline))
         await self._background.drain(left_until(deadline))
-
-    def check_available(self) -> None:
-        """Let a read go on to the database.
-
-        Raises:
-            DatabaseUnavailable: The database is known to be down, or too many reads wait for it already.
-        """
-        if self._coherence.fills_under_way >= MOST_WAITING:
-            raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
-        self.store.check_available()
 
     async def _ask_idle(self) -> bool:
         end = time.monotonic() + _seconds(self._config.operation_timeout) / 4

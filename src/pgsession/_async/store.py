@@ -24,7 +24,7 @@ from pgsession._database.statements import NIL, NOT_LIVE, Commit, Statements, wr
 from pgsession._protocol import acknowledgements, events
 from pgsession._protocol.batch import Batch
 from pgsession._protocol.coherence import Applied, Asked, Coherence, Resync, Wanted
-from pgsession._protocol.snapshots import record_of, records_of
+from pgsession._protocol.snapshots import Some, record_of, records_of, some_of
 from pgsession.errors import OperationTimeout, PgSessionError, WriteOutcomeUnknown
 
 from .lone_connections import AsyncLoneConnections
@@ -170,14 +170,12 @@ class AsyncStore:
         record = None if snapshot in (None, NOT_LIVE) else record_of(snapshot, incarnation)
         return record, incarnation, now, int(xmax), snapshot is None
 
-    async def read_many(
-        self, keys: Sequence[bytes], deadline: float
-    ) -> tuple[list[Record], str | None, int, int]:
-        """Return those sessions that are live, in any order, as one snapshot; and what the server says of itself."""
+    async def read_many(self, keys: Sequence[bytes], deadline: float) -> tuple[Some, str | None, int, int]:
+        """Return what there is of these sessions, as one snapshot; and what the server says of itself."""
         incarnation, now, snapshots, xmax = await self.query(
             self._sql.read_many, (uuid_array(keys),), deadline=deadline
         )
-        return records_of(snapshots, incarnation), incarnation, now, int(xmax)
+        return some_of(snapshots, incarnation), incarnation, now, int(xmax)
 
     async def list_page(
         self,

@@ -23,11 +23,13 @@ __all__ = [
     "is_stale",
     "leads_elsewhere",
     "lost_durability",
+    "may_be_one_members",
     "no_answer",
     "shut",
 ]
 
 _FATAL: Final = frozenset({"FATAL", "PANIC"})
+_SERVERS_OWN: Final = ("53", "58", "XX")  # classes: out of resources, system and internal errors
 # Ended or not let in, as the server goes down or starts; too many connections; read-only.
 _NOT_THERE: Final = ("57P", "53300", "25006")
 
@@ -105,6 +107,18 @@ def leads_elsewhere(error: psycopg.Error) -> bool:
     """
     state = error.sqlstate or ""
     return state in ("25006", "0A000") or state.startswith(("08", "57P0"))
+
+
+def may_be_one_members(error: psycopg.Error) -> bool:
+    """Return True for an error of a statement for many that one of them can have caused, whatever its SQLSTATE.
+
+    Users' triggers and constraints have SQLSTATEs of their own, and so have time limits of the role.
+    """
+    return (
+        error.sqlstate is not None
+        and not leads_elsewhere(error)
+        and not error.sqlstate.startswith(_SERVERS_OWN)
+    )
 
 
 def no_answer(error: BaseException) -> bool:

@@ -7,7 +7,9 @@ snapshot (C4), and the answer is always exactly one row:
 
     read            (id)                    -> (incarnation | None, now, snapshot | NOT_LIVE | None, xmax)  None: no session is
                                                there, nor will be one that is not announced
-    read_many       (ids)                   -> (incarnation | None, now, "[snapshot, ...]", xmax)  of those that are live, in any
+    read_many       (ids)                   -> (incarnation | None, now, "[snapshot | id | number, ...]", xmax)  a snapshot of each
+                                               that is live, the id of one that is not, nothing where `read` has None; the
+                                               number, from 1, of one for which there was no room in `MOST_TEXT`; in any
                                                order; ids by `arrays.uuid_array`
     list_user       (user_id, accessed, accessed, id, limit)
                                             -> (incarnation | None, now, "[snapshot, ...]", xmax)  newest access first; those
@@ -120,6 +122,9 @@ from .templates import names_of, parameter_types, render
 NIL = "0" * 32
 """The id after which every walk in bounded steps begins."""
 
+MOST_TEXT = 4 << 20
+"""Bytes of sessions in an answer of `read_many`; the one with which it is reached is the last."""
+
 NOT_LIVE = "null"
 """What stands for the snapshot of a session that is there, and is inactive, or ended within the last minute. A write of before
 its end, of which nobody is told, may yet prolong that, and is committed by then."""
@@ -193,12 +198,17 @@ _READ = (
     f" CROSS JOIN LATERAL (SELECT CASE WHEN {{live(s, {_NOW})}} THEN {{snapshot(s, {_NOW})}} ELSE '{NOT_LIVE}' END"
     f" AS snapshot) r WHERE s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')), {{xmax}}"
 )
+# The OFFSET keeps each session's text from being made twice, for its length and for itself.
 _READ_MANY = (
-    f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
-    " (SELECT '[' OPERATOR(pg_catalog.||)"
-    f" coalesce(pg_catalog.string_agg({{snapshot(s, {_NOW})}}, ','), '') OPERATOR(pg_catalog.||) ']'"
-    " FROM {sessions} s"
-    f" WHERE s.id OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.uuid[]) AND {{live(s, {_NOW})}}), {{xmax}}"
+    f"SELECT {{current_incarnation}}, {{us({_NOW})}}, (SELECT '[' OPERATOR(pg_catalog.||) coalesce(pg_catalog.string_agg("
+    f"CASE WHEN t.before OPERATOR(pg_catalog.<) {MOST_TEXT} THEN t.said ELSE t.number::pg_catalog.text END, ','), '')"
+    " OPERATOR(pg_catalog.||) ']' FROM (SELECT k.number, r.said, coalesce(pg_catalog.sum(pg_catalog.octet_length(r.said))"
+    " OVER (ORDER BY k.number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before"
+    " FROM pg_catalog.unnest(%s::pg_catalog.uuid[]) WITH ORDINALITY k(id, number)"
+    " CROSS JOIN LATERAL (SELECT * FROM {sessions} s WHERE s.id OPERATOR(pg_catalog.=) k.id) s"
+    f" CROSS JOIN LATERAL (SELECT CASE WHEN {{live(s, {_NOW})}} THEN {{snapshot(s, {_NOW})}}"
+    " ELSE pg_catalog.to_json(k.id)::pg_catalog.text END AS said OFFSET 0) r"
+    f" WHERE s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')) t), {{xmax}}"
 )
 # The page is chosen first: a snapshot is made of each of its sessions, not of all the user's.
 _LIST = (

@@ -48,6 +48,7 @@ from pgsession._protocol.in_flight_leases import Fill, Lease, Leases
 from pgsession._protocol.proofs_of_sync import Proofs, Wanted
 
 __all__ = [
+    "Answered",
     "Applied",
     "Asked",
     "Coherence",
@@ -198,6 +199,15 @@ def satisfies(record: Record | None, min_version: int) -> bool:
     return min_version <= 0 or (record is not None and record.version >= min_version)
 
 
+class Answered(NamedTuple):
+    """Holds what the database has said of the session of a fill: see `Coherence.close_fill`."""
+
+    fill: Fill
+    record: Record | None
+    min_version: int = 0
+    absent: bool = False
+
+
 class Coherence:
     """Decides what enters and leaves the cache of one node, and until when it may be served.
 
@@ -284,22 +294,11 @@ class Coherence:
                 enough that there is no live one, for an access may be on its way to an inactive one. Memory may say so
                 for a while, as it may show a record.
         """
-        with self._lock:
-            now = self._clock.now()
-            if incarnation == self._incarnation:
-                self._sample(fill.opened, now, database_time)
-            verdict = self._close_answered(
-                fill, record, incarnation, database_time, now, xmax, min_version, absent
-            )
-        self._log()
-        return verdict
+        answer = Answered(fill, record, min_version, absent)
+        return self.close_fills([answer], incarnation, database_time, xmax)[0]
 
     def close_fills(
-        self,
-        answers: Sequence[tuple[Fill, Record | None]],
-        incarnation: str | None,
-        database_time: int,
-        xmax: int,
+        self, answers: Sequence[Answered], incarnation: str | None, database_time: int, xmax: int
     ) -> list[Verdict]:
         """Close the fills that one statement has answered, as `close_fill` does; return a verdict on each.
 
@@ -311,16 +310,14 @@ class Coherence:
         with self._lock:
             now = self._clock.now()
             if answers and incarnation == self._incarnation:
-                self._sample(min(fill.opened for fill, _ in answers), now, database_time)
-            for fill, record in answers:
+                self._sample(min(answer.fill.opened for answer in answers), now, database_time)
+            for answer in answers:
                 if elsewhere is None:
-                    verdict = self._close_answered(
-                        fill, record, incarnation, database_time, now, xmax, 0, False
-                    )
+                    verdict = self._close_answered(answer, incarnation, database_time, now, xmax)
                     if verdict in (Verdict.WRONG_SERVER, Verdict.SERVER_REPLACED):
                         elsewhere = verdict
                 else:
-                    self._leases.close(fill)
+                    self._leases.close(answer.fill)
                     self._counters.discarded_fills += 1
                     verdict = elsewhere
                 verdicts.append(verdict)
@@ -328,34 +325,20 @@ class Coherence:
         return verdicts
 
     def _close_answered(
-        self,
-        fill: Fill,
-        record: Record | None,
-        incarnation: str | None,
-        database_time: int,
-        now: int,
-        xmax: int,
-        min_version: int,
-        absent: bool,
+        self, answer: Answered, incarnation: str | None, database_time: int, now: int, xmax: int
     ) -> Verdict:
+        fill, record = answer.fill, answer.record
         if record is not None and self._is_perhaps_over(record, fill, incarnation, database_time, now):
             verdict = Verdict.PERHAPS_OVER
             self._leases.close(fill)
         else:
-            verdict = self._close_fill(fill, record, incarnation, xmax, min_version, absent)
+            verdict = self._close_fill(answer, incarnation, xmax)
         if verdict is not Verdict.CACHED:
             self._counters.discarded_fills += 1
         return verdict
 
-    def _close_fill(
-        self,
-        fill: Fill,
-        record: Record | None,
-        incarnation: str | None,
-        xmax: int,
-        min_version: int,
-        absent: bool,
-    ) -> Verdict:
+    def _close_fill(self, answer: Answered, incarnation: str | None, xmax: int) -> Verdict:
+        fill, record, min_version, absent = answer
         if not self._leases.close(fill):
             return Verdict.NOT_CACHED
         elsewhere = self._check_origin(fill, incarnation, xmax)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -27,6 +27,7 @@ Snapshot = tuple[
 ]
 _snapshot_decoder = msgspec.json.Decoder(Snapshot)
 _snapshots_decoder = msgspec.json.Decoder(list[Snapshot])
+_some_decoder = msgspec.json.Decoder(list[Snapshot | UUID | int])
 _UNREADABLE = (ValueError, RecursionError)  # a key twice, an id of more than 64 KiB; levels without end
 
 
@@ -53,6 +54,37 @@ def records_of(snapshots: bytes | str, incarnation: str | None = None) -> list[R
         return [_record(snapshot, incarnation) for snapshot in _snapshots_decoder.decode(snapshots)]
     except _UNREADABLE as error:
         raise msgspec.DecodeError(f"not sessions: {error}") from error
+
+
+class Some(NamedTuple):
+    """Holds what one statement has said of sessions, by their ids; it says nothing of one that is absent."""
+
+    found: dict[bytes, Record | None]
+    """None: it is there, but not live."""
+    unread: list[int]
+    """Of those there was no room for, the numbers among what was asked for, from 0."""
+
+
+def some_of(snapshots: bytes | str, incarnation: str | None) -> Some:
+    """Return what an answer about many sessions stands for.
+
+    Raises:
+        msgspec.DecodeError: As in `record_of`.
+    """
+    found: dict[bytes, Record | None] = {}
+    unread = []
+    try:
+        for said in _some_decoder.decode(snapshots):
+            if isinstance(said, int):
+                unread.append(said - 1)
+            elif isinstance(said, UUID):
+                found[said.bytes] = None
+            else:
+                record = _record(said, incarnation)
+                found[record.key] = record
+    except _UNREADABLE as error:
+        raise msgspec.DecodeError(f"not sessions: {error}") from error
+    return Some(found, unread)
 
 
 def _record(snapshot: Snapshot, incarnation: str | None) -> Record:

@@ -18,7 +18,7 @@ from psycopg import errors as pg
 from pgsession._concurrency import Combiner, SharedFuture, left_until
 from pgsession._core.record import Record
 from pgsession._counted import counted
-from pgsession._database.connections import leads_elsewhere
+from pgsession._database.connections import may_be_one_members
 from pgsession._protocol import events
 from pgsession._protocol.answers import Settled
 from pgsession._protocol.audit_log import AuditLog
@@ -44,7 +44,6 @@ CROWD = 64  # operations that wait for one lane when the second one opens
 ATTEMPTS = 3  # of a batch that the server gave up to end a deadlock
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
-_SERVERS_OWN = ("53", "58", "XX")  # classes of SQLSTATEs: out of resources, system and internal errors
 
 
 class GroupCommit:
@@ -260,7 +259,7 @@ class GroupCommit:
             self._open_leases(batch)
             answer = self._send(batch)
         except psycopg.Error as error:
-            if not _may_be_one_members(error):
+            if not may_be_one_members(error):
                 self._fail(batch.operations, error)
             elif len(batch.operations) > 1:
                 # What one member has caused, by its values or by rows that somebody holds, must not fail the others.
@@ -417,18 +416,6 @@ class GroupCommit:
             coherence.write_unknown(lease)
         else:
             coherence.write_failed(lease)
-
-
-def _may_be_one_members(error: psycopg.Error) -> bool:
-    """Return True for an error of a statement that one member of the batch can have caused, whatever its SQLSTATE.
-
-    Users' triggers and constraints have SQLSTATEs of their own, and so have time limits of the role.
-    """
-    return (
-        error.sqlstate is not None
-        and not leads_elsewhere(error)
-        and not error.sqlstate.startswith(_SERVERS_OWN)
-    )
 
 
 def _copied(error: Exception) -> Exception:

@@ -45,8 +45,9 @@ from .last_accesses import write_last_accesses
 from .listener import Listener
 from .lock_renewal import LockRenewal
 from .maintenance import Maintenance
-from .pool import MOST_WAITING, Pool, plain_cursor
+from .pool import Pool, plain_cursor
 from .prober import CAN_WRITE, Prober
+from .reads import Reads
 from .store import CALLERS_PART, Store, servers_limit
 from .synchronizer import Synchronizer
 
@@ -182,6 +183,15 @@ class Runtime:
             most_stragglers=most_connections // 2,
             audit=self.audit,
         )
+        self.reads = Reads(
+            self.store,
+            coherence,
+            cache,
+            most_statements=most_connections,
+            on_wrong_server=self.synchronizer.reconnect,
+            on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),
+            logger=logger,
+        )
         self.maintenance = Maintenance(
             self.store,
             cache,
@@ -299,6 +309,7 @@ class Runtime:
     def _end(self, deadline: float) -> None:
         """End all that runs: the writes first, while there is still a database. Cancel what is late."""
         self.group_commit.close(deadline)
+        self.reads.close(deadline)
         self._prober.close(left_until(deadline))
         self.lock_renewal.close(deadline)
         self.maintenance.stop(deadline)
@@ -306,16 +317,6 @@ class Runtime:
         if self._owns_listener:
             self.listener.close(left_until(deadline))
         self._background.drain(left_until(deadline))
-
-    def check_available(self) -> None:
-        """Let a read go on to the database.
-
-        Raises:
-            DatabaseUnavailable: The database is known to be down, or too many reads wait for it already.
-        """
-        if self._coherence.fills_under_way >= MOST_WAITING:
-            raise DatabaseUnavailable(f"{MOST_WAITING} reads wait for the database already")
-        self.store.check_available()
 
     def _ask_idle(self) -> bool:
         end = time.monotonic() + _seconds(self._config.operation_timeout) / 4
