@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from pgsession._protocol.events import PLAIN_SQL, Changed, Deleted, Everything, parse
 
@@ -131,8 +132,11 @@ def test_what_cannot_be_is_refused(database: Database) -> None:
     session = database.create(attributes={"a": 1})
     with pytest.raises(psycopg.errors.IntegrityError):
         database.execute("UPDATE app_sessions SET id = gen_random_uuid() WHERE id = %s", session)
-    with pytest.raises(psycopg.errors.CheckViolation):
-        database.execute("UPDATE app_sessions SET expires_at = 'infinity' WHERE id = %s", session)
+    for time in ("created_at", "updated_at", "last_accessed", "expires_at", "previous_until", "rotated_at"):
+        for infinite in ("infinity", "-infinity"):
+            query = sql.SQL("UPDATE app_sessions SET {} = %s WHERE id = %s").format(sql.Identifier(time))
+            with pytest.raises(psycopg.errors.CheckViolation):
+                database.execute(query, infinite, session)
 
 
 def test_our_own_writes_are_told_once_by_ourselves(database: Database) -> None:

@@ -192,11 +192,12 @@ def write_arguments(
 
 
 _NOW = "pg_catalog.statement_timestamp()"
+_PERHAPS = f"s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')"
 _READ = (
     f"SELECT {{current_incarnation}}, {{us({_NOW})}},"
     " (SELECT r.snapshot FROM (SELECT * FROM {sessions} s WHERE s.id OPERATOR(pg_catalog.=) %s::pg_catalog.uuid) s"
     f" CROSS JOIN LATERAL (SELECT CASE WHEN {{live(s, {_NOW})}} THEN {{snapshot(s, {_NOW})}} ELSE '{NOT_LIVE}' END"
-    f" AS snapshot) r WHERE s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')), {{xmax}}"
+    f" AS snapshot) r WHERE {_PERHAPS}), {{xmax}}"
 )
 # The OFFSET keeps each session's text from being made twice, for its length and for itself.
 _READ_MANY = (
@@ -208,7 +209,7 @@ _READ_MANY = (
     " CROSS JOIN LATERAL (SELECT * FROM {sessions} s WHERE s.id OPERATOR(pg_catalog.=) k.id) s"
     f" CROSS JOIN LATERAL (SELECT CASE WHEN {{live(s, {_NOW})}} THEN {{snapshot(s, {_NOW})}}"
     " ELSE pg_catalog.to_json(k.id)::pg_catalog.text END AS said OFFSET 0) r"
-    f" WHERE s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')) t), {{xmax}}"
+    f" WHERE {_PERHAPS}) t), {{xmax}}"
 )
 # The page is chosen first: a snapshot is made of each of its sessions, not of all the user's.
 _LIST = (

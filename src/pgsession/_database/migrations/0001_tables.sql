@@ -25,8 +25,11 @@ CREATE TABLE {sessions} (
     previous_until timestamptz,
     rotated_at timestamptz,
     PRIMARY KEY (id),
-    -- An index row takes no more than 2,700 bytes, and an infinite time has no number of microseconds.
-    CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512 AND isfinite(expires_at)),
+    -- An index row takes no more than 2,700 bytes.
+    CHECK (octet_length(user_id) <= 512 AND octet_length(group_id) <= 512),
+    -- An infinite time has no number of microseconds: a statement that reads many sessions would fail for all of them.
+    CHECK (isfinite(created_at) AND isfinite(updated_at) AND isfinite(last_accessed) AND isfinite(expires_at)
+           AND isfinite(previous_until) AND isfinite(rotated_at)),
     CONSTRAINT inactivity_range CHECK (inactivity BETWEEN interval '1 second' AND interval '36500 days')
 ) WITH (fillfactor = 80);
 
