@@ -11,15 +11,13 @@ import asyncio
 import os
 import secrets
 import shutil
-import socket
-import subprocess
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from typing import Any, LiteralString, TypeVar
+
+from tests.redis_server import redis_server
 
 from .race import Missing
 
@@ -62,12 +60,12 @@ class Stage(ExitStack):
     @cached_property
     def redis(self) -> str:
         """The URL of a Redis that keeps nothing on disk (or of the one that the user names)."""
-        return os.environ.get("REDIS_URL") or self._own_redis("no")
+        return os.environ.get("REDIS_URL") or self._own_redis()
 
     @cached_property
     def durable_redis(self) -> str:
         """The URL of a private Redis that flushes each write to disk before it answers, as PostgreSQL does."""
-        return self._own_redis("yes", "--appendfsync", "always")
+        return self._own_redis("--appendonly", "yes", "--appendfsync", "always")
 
     @cached_property
     def loop(self) -> LoopThread:
@@ -81,35 +79,11 @@ class Stage(ExitStack):
         opened: T = self._opened[opener]
         return opened
 
-    def _own_redis(self, append: str, *options: str) -> str:
+    def _own_redis(self, *options: str) -> str:
         program = shutil.which("redis-server")
         if program is None:
             raise Missing("no redis-server on the PATH, and no REDIS_URL")
-        folder = self.enter_context(tempfile.TemporaryDirectory(prefix="pgsession-redis-"))
-        port = _free_port()
-        address = ["--bind", "127.0.0.1", "--port", str(port)]
-        settings = [*address, "--dir", folder, "--save", "", "--appendonly", append]
-        server = subprocess.Popen([program, *settings, *options], stdout=subprocess.DEVNULL)
-        self.callback(server.wait)
-        self.callback(server.terminate)
-        deadline = time.monotonic() + 10
-        while not _accepts(port):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise Missing("redis-server did not start")
-            time.sleep(0.01)
-        return f"redis://127.0.0.1:{port}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return self.enter_context(redis_server(program, *options))
 
 
 class LoopThread:

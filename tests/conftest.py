@@ -110,6 +110,26 @@ def own_server() -> Iterator[Callable[..., EmbeddedServer]]:
         yield lambda **options: running.enter_context(start_server(**options))
 
 
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis that all tests share: each has keys of its own."""
+    from tests.programs import needs_program
+    from tests.redis_server import redis_server
+
+    with redis_server(needs_program("redis-server")) as url:
+        yield url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The tests that were skipped for want of a program, by name."""
+    from tests.programs import skipped
+
+    if lines := list(skipped(terminalreporter.stats.get("skipped", []))):
+        terminalreporter.section("skipped for want of a program: `sudo make system-packages` installs it")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def programs(dsn: str) -> Path:
     """The folder with pg_dump and psql of the server's version."""
