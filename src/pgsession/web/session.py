@@ -103,6 +103,8 @@ class WebSession(MutableMapping[str, Any]):
         data = self._look()
         if not isinstance(key, str):
             raise TypeError(f"key: a str is needed, not {type(key).__name__}")
+        if key.startswith(OURS):  # it may be a client's, who is not to decide how long the session lasts
+            raise ValueError(f"key: must not begin with {OURS!r}, not {key!r}")
         data[key] = value
 
     def __delitem__(self, key: str) -> None:
@@ -175,7 +177,7 @@ class WebSession(MutableMapping[str, Any]):
             category: Its kind.
         """
         # A key of its own for each: those of two requests are both kept. They sort as they were made.
-        self[f"{_FLASH}{time.time_ns():020}:{secrets.token_hex(4)}"] = [category, message]
+        self._look()[f"{_FLASH}{time.time_ns():020}:{secrets.token_hex(4)}"] = [category, message]
 
     def flashes(self) -> list[tuple[str, Any]]:
         """Return the kept messages in their order, each with its category, and keep them no longer."""
@@ -252,7 +254,7 @@ class WebSession(MutableMapping[str, Any]):
             raise SessionConflict(
                 "log_in: the request came with a token of before the last rotation, or its session has ended meanwhile"
             )
-        if self._stored is not None and self._stored.user_id not in (None, str(user_id)):
+        if self.user_id not in (None, str(user_id)):
             self.log_out()
         self._user = user_id
         self._live_for(after)
