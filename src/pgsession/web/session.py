@@ -54,6 +54,7 @@ class WebSession(MutableMapping[str, Any]):
     _late = False
     _accessed = False
     _started = False  # the response has begun: no cookie can be set any more
+    _conflict = False  # another request was faster: an answer that something failed is about that
     _ending: UUID | None = None
     _user: str | int | UUID | UnsetType = UNSET
     _rotating: tuple[timedelta | float | None] | None = None  # with its grace
@@ -251,6 +252,7 @@ class WebSession(MutableMapping[str, Any]):
         self._refuse_started("log_in")
         self._look()
         if self._is_late():
+            self._conflict = True
             raise SessionConflict(
                 "log_in: the request came with a token of before the last rotation, or its session has ended meanwhile"
             )
@@ -334,6 +336,12 @@ class WebSession(MutableMapping[str, Any]):
         """Leave the browser's cookie alone: it has, or is about to get, another one."""
         self._late = True
         self._set_cookie = self._given = None
+
+    def _start(self) -> None:
+        """Note that no cookie can be set any more: what needs one, and was not saved, is forgotten."""
+        self._started = True
+        self._user = self._lifetime = UNSET
+        self._rotating = None
 
     def _drop(self) -> None:
         """Forget what was to be done."""
