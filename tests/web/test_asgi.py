@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import pgsession
 from pgsession import AsyncSessionManager, Config, ConfigError, SessionManager, Signer
@@ -318,6 +319,18 @@ async def test_a_response_keeps_the_headers_it_has(make: Make) -> None:
             assert browser.get(f"/varied?vary={value}").headers.get_list("vary") == [value]
 
 
+def test_a_response_keeps_headers_that_can_be_read_once(make: Make) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert not scope["session"]
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": iter([(b"x", b"1"), (b"x", b"2")])}
+        )
+        await send({"type": "http.response.body"})
+
+    headers = client(make([Mount("/", app)])).get("/").headers
+    assert headers.get_list("x") == ["1", "2"] and headers["vary"] == "Cookie"
+
+
 def test_a_cookie_may_come_in_several_headers(make: Make) -> None:
     """HTTP/2 splits them."""
     with client(make()) as browser:
@@ -334,12 +347,45 @@ def test_a_cookie_may_come_in_several_headers(make: Make) -> None:
 def test_what_a_handler_that_fails_has_done_is_not_saved(make: Make, tables: Tables) -> None:
     async def fail(request: Request) -> Response:
         request.session["n"] = 1
-        raise ValueError
+        raise ValueError("bug")
 
     with client(make([Route("/fail", fail)]), raise_server_exceptions=False) as browser:
         answer = browser.get("/fail")
         assert answer.status_code == 500 and "set-cookie" not in answer.headers
     assert tables.count() == 0
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_an_answer_that_something_failed_saves_nothing(
+    make: Make, tables: Tables, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """A sub-application answers so before its handler's error is seen outside of it."""
+
+    async def fail(request: Request) -> Response:
+        request.session.log_in("alice")
+        if status == 500:
+            raise ValueError("bug")
+        return Response(status_code=status)
+
+    app = make([Mount("/sub", Starlette(routes=[Route("/fail", fail)]))])
+    with client(app, raise_server_exceptions=False) as browser:
+        answer = browser.get("/sub/fail")
+        assert answer.status_code == status and "set-cookie" not in answer.headers
+        assert answer.headers["vary"] == "Cookie"
+    assert tables.count() == 0 and not caplog.records
+
+
+def test_what_was_saved_before_something_failed_sets_the_cookie(make: Make, tables: Tables) -> None:
+    async def fail(request: Request) -> Response:
+        request.session.log_in("alice")
+        await request.session.save()
+        request.session["n"] = 1
+        return Response(status_code=500)
+
+    with client(make([Route("/fail", fail), *ROUTES])) as browser:
+        assert "set-cookie" in browser.get("/fail").headers
+        assert browser.get("/get").json() == {}
+    assert tables.one("SELECT user_id FROM {sessions}") == "alice"
 
 
 def overtaken(manager: SessionManager) -> Callable[[Request], Response]:
@@ -363,6 +409,41 @@ def test_a_conflict_is_answered_409(make: Make, manager: SessionManager) -> None
         )  # fmt: skip
         assert "set-cookie" not in answer.headers
         assert browser.get("/get").json() == {"n": 3}
+
+
+def test_a_conflict_in_a_sub_application_is_answered_409(make: Make, tables: Tables) -> None:
+    """Which has answered 500 by itself when the error is seen outside of it."""
+
+    async def log_in(request: Request) -> Response:
+        request.session.log_in("bob")
+        raise AssertionError
+
+    app = make([Mount("/sub", Starlette(routes=[Route("/in", log_in)])), Route("/in", alice), *ROUTES])
+    with client(app) as browser:
+        browser.get("/put?n=1")
+        before = browser.cookies["__Host-session"]
+        browser.get("/in")
+        browser.cookies.clear()
+        answer = browser.get("/sub/in", headers={"Cookie": f"__Host-session={before}"})
+        assert (answer.status_code, answer.headers["vary"]) == (409, "Cookie")
+    assert tables.one("SELECT user_id FROM {sessions}") == "alice"
+
+
+async def alice(request: Request) -> Response:
+    request.session.log_in("alice")
+    return Response()
+
+
+def test_a_conflict_is_answered_once(make: Make, manager: SessionManager) -> None:
+    """Also where a background task of the response that was refused saves again."""
+
+    async def handler(request: Request) -> Response:
+        overtaken(manager)(request)
+        return Response(background=BackgroundTask(request.session.save))
+
+    with client(make([Route("/overtaken", handler), *ROUTES], on_conflict="fail")) as browser:
+        browser.get("/put?n=1")
+        assert browser.get("/overtaken").status_code == 409
 
 
 def test_an_application_that_saves_answers_what_fails_itself(make: Make, manager: SessionManager) -> None:
@@ -500,6 +581,80 @@ def test_what_is_changed_before_a_websocket_is_accepted_sets_the_cookie(make: Ma
             assert headers[b"set-cookie"].startswith(b"__Host-session=") and headers[b"vary"] == b"Cookie"
         with browser.websocket_connect("wss://testserver/socket") as connection:
             assert connection.extra_headers in ([], [(b"vary", b"Cookie")]), "nothing was changed"
+
+
+@pytest.mark.parametrize("told_by", ["receive", "send"])
+def test_a_websocket_whose_client_goes_saves(make: Make, told_by: str) -> None:
+    """Starlette raises `WebSocketDisconnect`."""
+    ended = threading.Event()
+
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        websocket.scope["session"]["m"] = 1
+        try:
+            while True:
+                await (websocket.receive_text() if told_by == "receive" else websocket.send_text("tick"))
+        finally:
+            ended.set()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if told_by == "send" and message["type"] == "websocket.send":
+                raise OSError("the client has gone")
+            await send(message)
+
+        await inner(scope, receive, sending)
+
+    inner = make([WebSocketRoute("/socket", socket), *ROUTES])
+    with client(app) as browser:
+        browser.get("/put?n=1")
+        with pytest.raises(WebSocketDisconnect), browser.websocket_connect("wss://testserver/socket"):
+            assert told_by == "receive" or ended.wait(PATIENCE)
+        assert browser.get("/get").json() == {"n": "1", "m": 1}
+
+
+def test_a_websocket_that_fails_while_its_client_is_there_saves_nothing(make: Make) -> None:
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        websocket.scope["session"]["m"] = 1
+        raise ValueError("bug")
+
+    with client(make([WebSocketRoute("/socket", socket), *ROUTES])) as browser:
+        browser.get("/put?n=1")
+        with pytest.raises(ValueError, match="bug"), browser.websocket_connect("wss://testserver/socket"):
+            pass
+        assert browser.get("/get").json() == {"n": "1"}
+
+
+def test_a_logout_by_a_websocket_ends_the_session(make: Make, tables: Tables) -> None:
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        websocket.scope["session"].log_out()
+        await websocket.close()
+
+    with client(make([WebSocketRoute("/socket", socket), *ROUTES])) as browser:
+        browser.get("/put?n=1")
+        with browser.websocket_connect("wss://testserver/socket"):
+            pass
+    assert tables.count() == 0
+
+
+@pytest.mark.parametrize("change", ["rotate", "log_in", "expire"])
+def test_a_websocket_that_is_refused_takes_no_cookie_away(make: Make, tables: Tables, change: str) -> None:
+    """What needs another cookie is forgotten, for none can be set; the rest is saved."""
+
+    async def socket(websocket: WebSocket) -> None:
+        session = websocket.scope["session"]
+        getattr(session, change)(*{"log_in": ["bob"], "expire": [60]}.get(change, []))
+        session["m"] = 2
+        await websocket.close()
+
+    with client(make([WebSocketRoute("/socket", socket), *ROUTES])) as browser:
+        browser.get("/put?n=1")
+        with pytest.raises(WebSocketDisconnect), browser.websocket_connect("wss://testserver/socket"):
+            pass
+        assert browser.get("/get").json() == {"n": "1", "m": 2}
+    assert tables.one("SELECT user_id FROM {sessions}") is None
 
 
 def test_a_websocket_does_not_keep_other_requests_waiting(make: Make) -> None:

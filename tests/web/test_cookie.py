@@ -103,6 +103,9 @@ def test_deleting_repeats_every_attribute(fields: dict[str, Any]) -> None:
         ("session=a=b", ["a=b"]),
         ("session=a b", ["a b"]),
         ('junk; =; ;; session=t; "session=u"', ["t"]),
+        ("theme=x session=forged; session=t", ["t"]),  # in what any host of the domain may have set
+        ("x session=forged; session=t; y  session=forged;x\tsession=forged; =session=forged", ["t"]),
+        ("x\xa0session=forged; \xa0session=forged; x,session=forged; \x85session=forged", []),
         ("session=t; session=u; session=t", ["t", "u"]),
         ("; ".join(f"session={n}" for n in range(100)), ["0", "1", "2", "3"]),
     ],

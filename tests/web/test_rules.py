@@ -173,6 +173,24 @@ def test_login_as_another_user_ends_the_session_of_before(browser: Browser, tabl
     assert tables.count() == 1
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_of_two_logins_of_a_request_the_second_sees_nothing_of_the_first(
+    browser: Browser, tables: Tables, stored: bool
+) -> None:
+    if stored:
+        browser.request(put(cart=["book"]))
+
+    def log_in(session: WebSession) -> None:
+        session.log_in("alice")
+        session["secret"] = "hers"
+        session.log_in("bob")
+
+    browser.request(log_in)
+    session = browser.begin()
+    assert session.user_id == "bob" and dict(session) == {}
+    assert tables.count() == 1
+
+
 @pytest.mark.parametrize("end", ["log_out", "clear"])
 def test_logout_deletes_on_the_server_and_the_cookie_with_all_its_attributes(
     browser: Browser, tables: Tables, end: str
@@ -523,6 +541,18 @@ def test_a_typed_value_of_a_new_session_is_saved_with_what_is_changed_inside(bro
 
     browser.request(use)
     assert read(browser, "box") == {"items": ["a", "b"]}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("key", ["pgsession:max_age", "pgsession:flash:1"])
+def test_keys_of_our_own_are_not_to_be_set(browser: Browser, stored: bool, key: str) -> None:
+    """An application may put what a client sends into its session, keys and all."""
+    if stored:
+        browser.request(put(n=1))
+    session = browser.begin()
+    with pytest.raises(ValueError, match=rf"^key: must not begin with 'pgsession:', not '{key}'$"):
+        session.update({key: 10**9})
+    assert not session.modified and session.flashes() == []
 
 
 def test_it_is_a_dict_to_the_framework(browser: Browser) -> None:

@@ -30,6 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_FAILED = 500  # from this status on a response is about a failure, and saves nothing
 _ENDINGS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _logger = logging.getLogger("pgsession")
 
@@ -51,7 +52,11 @@ class AsgiSession(WebSession):
             RuntimeError: It would be a new one, and the response has begun.
         """
         self._failed = True
-        await self._middleware._save(self)
+        try:
+            await self._middleware._save(self)
+        except SessionConflict:
+            self._conflict = True
+            raise
         self._failed = False
 
 
@@ -117,26 +122,57 @@ class SessionMiddleware:
         scope[self._key] = session
         response = _Response(session, send)
         try:
-            await self.app(scope, receive, response.send)
-            if kind == "websocket" and session.modified and not session.new:
-                # It ends as its client goes, and some servers cancel it then.
-                with anyio.CancelScope(shield=True):
-                    await session.save()
+            if kind == "http":
+                await self.app(scope, receive, response.send)
+            else:
+                await self._serve_websocket(scope, receive, response)
         except SessionConflict:
             if response.started:
                 raise
-            await _refuse(kind, send)
+            if not response.refused:
+                await _refuse(kind, send)
             return
         finally:
             if session._release is not None:
                 await self._release(session)
-        if session._accessed and response.started and session.modified and not session._failed:
+        if session._accessed and response.started and not session._failed and session.modified:
             _logger.warning(
                 "a session was changed after its response had begun, and the change is lost: "
                 "call `await session.save()` after it"
             )
 
     # One request or WebSocket
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, response: _Response) -> None:
+        """Serve a WebSocket, and save its session at its end.
+
+        It ends as its client goes. Frameworks tell their application so by an exception, and some servers cancel it;
+        what fails while the client is there saves nothing.
+        """
+        session, over = response.session, False
+
+        async def receive_until_over() -> Message:
+            nonlocal over
+            message = await receive()
+            over = over or message["type"] == "websocket.disconnect"
+            return message
+
+        async def send_until_over(message: Message) -> None:
+            nonlocal over
+            try:
+                await response.send(message)
+            except OSError:  # so servers say that the client has gone
+                over = True
+                raise
+
+        try:
+            await self.app(scope, receive_until_over, send_until_over)
+            over = True
+        finally:
+            ends = session._accessed and session._ending is not None
+            if over and not response.refused and (ends or (session.modified and not session.new)):
+                with anyio.CancelScope(shield=True):
+                    await session.save()
 
     def _tokens(self, scope: Scope) -> list[str]:
         cookies = b""
@@ -194,37 +230,46 @@ class SessionMiddleware:
 class _Response:
     """Sends a response: before its first byte the session is saved, and its headers are added."""
 
-    __slots__ = ("_refused", "_send", "_session", "started")
+    __slots__ = ("_send", "refused", "session", "started")
 
     def __init__(self, session: AsgiSession, send: Send) -> None:
-        self._session = session
+        self.session = session
         self._send = send
-        self.started = self._refused = False
+        self.started = self.refused = False
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application."""
         if self.started:
             return self._send(message)
-        if self._refused:
+        if self.refused:
             return _nothing()
+        session = self.session
         if message["type"] not in _BEGINNINGS:
+            if message["type"] == "websocket.close":  # refused: no cookie can be set
+                session._middleware._rules.headers(session)
             return self._send(message)
-        session = self._session
+        if message.get("status", 200) >= _FAILED:
+            if session._conflict:
+                return self._refuse(message)
+            session._failed = True
         if session._release is not None or (
             session._accessed and not session._failed and session._middleware._rules.is_due(session)
         ):
             return self._save_and_begin(message)
         return self._send(self._begun(message))
 
+    async def _refuse(self, message: Message) -> None:
+        self.refused = True
+        await _refuse(message["type"], self._send)
+
     async def _save_and_begin(self, message: Message) -> None:
-        session = self._session
+        session = self.session
         try:
             if not session._failed:
                 await session.save()
         except SessionConflict:
             # Not raised: frameworks take a response that they begin to send for begun.
-            self._refused = True
-            await _refuse(message["type"], self._send)
+            await self._refuse(message)
             return
         if session._release is not None:
             await session._middleware._release(session)
@@ -233,27 +278,18 @@ class _Response:
     def _begun(self, message: Message) -> Message:
         """Return the first message, with the headers that the session adds."""
         self.started = True
-        session = self._session
+        session = self.session
         if not session._accessed:
             session._started = True
             return message
-        return _with_headers(message, session._middleware._rules.headers(session, _vary(message)))
+        headers = [*message.get("headers", ())]
+        vary = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
+        for name, value in session._middleware._rules.headers(session, vary):
+            headers.append((name.lower().encode(), value.encode("latin-1")))
+        return {**message, "headers": headers}
 
 
 async def _nothing() -> None: ...
-
-
-def _vary(message: Message) -> list[str]:
-    return [value.decode("latin-1") for name, value in message.get("headers", ()) if name.lower() == b"vary"]
-
-
-def _with_headers(message: Message, headers: list[tuple[str, str]]) -> Message:
-    if not headers:
-        return message
-    all_headers = [*message.get("headers", ())]
-    for name, value in headers:
-        all_headers.append((name.lower().encode(), value.encode("latin-1")))
-    return {**message, "headers": all_headers}
 
 
 async def _refuse(kind: str, send: Send) -> None:
@@ -264,6 +300,7 @@ async def _refuse(kind: str, send: Send) -> None:
     body = b"The session was changed by another request: repeat this one."
     headers: Iterable[tuple[bytes, bytes]] = [
         (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
+        (b"vary", b"Cookie"),
     ]  # fmt: skip
     await send({"type": "http.response.start", "status": 409, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -142,10 +142,16 @@ class CookieSettings(TypedDict, total=False):
 
 
 def finder(name: str) -> Callable[[str], list[str]]:
-    """Return a function that finds the values of a name in a Cookie header, no blanks or quote in front of them."""
+    """Return a function that finds the values of a name in a Cookie header, no blanks or quote in front of them.
+
+    A name begins the header or stands behind `;` and one blank at most, as browsers write it. Behind anything else it
+    is in another cookie's value or name, which may have blanks, and which any host of the domain can set.
+    """
     name = re.escape(name)  # it comes first, for that is what is searched for fast
     # One character that a value has not is looked for faster than several: `distinct` leaves out what is behind it.
-    find: Callable[[str], list[str]] = re.compile(rf'{name}(?<![^; \t]{name})[ \t]*=[ \t]*"?([^;]*)').findall
+    find: Callable[[str], list[str]] = re.compile(
+        rf'{name}(?<![^; ]{name})(?<![^;] {name})[ \t]*=[ \t]*"?([^;]*)'
+    ).findall
     return find
 
 

@@ -256,7 +256,7 @@ class SessionRules:
             session: The request's session, saved.
             vary: The values of the Vary headers that the response has.
         """
-        session._started = True
+        session._start()
         cookie = session._set_cookie
         headers = [] if cookie is None else [("Set-Cookie", cookie)]
         if (cookie is not None or session._accessed) and not (vary and varies_on_cookie(vary)):

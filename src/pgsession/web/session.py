@@ -54,6 +54,7 @@ class WebSession(MutableMapping[str, Any]):
     _late = False
     _accessed = False
     _started = False  # the response has begun: no cookie can be set any more
+    _conflict = False  # another request was faster: an answer that something failed is about that
     _ending: UUID | None = None
     _user: str | int | UUID | UnsetType = UNSET
     _rotating: tuple[timedelta | float | None] | None = None  # with its grace
@@ -103,6 +104,8 @@ class WebSession(MutableMapping[str, Any]):
         data = self._look()
         if not isinstance(key, str):
             raise TypeError(f"key: a str is needed, not {type(key).__name__}")
+        if key.startswith(OURS):  # it may be a client's, who is not to decide how long the session lasts
+            raise ValueError(f"key: must not begin with {OURS!r}, not {key!r}")
         data[key] = value
 
     def __delitem__(self, key: str) -> None:
@@ -175,7 +178,7 @@ class WebSession(MutableMapping[str, Any]):
             category: Its kind.
         """
         # A key of its own for each: those of two requests are both kept. They sort as they were made.
-        self[f"{_FLASH}{time.time_ns():020}:{secrets.token_hex(4)}"] = [category, message]
+        self._look()[f"{_FLASH}{time.time_ns():020}:{secrets.token_hex(4)}"] = [category, message]
 
     def flashes(self) -> list[tuple[str, Any]]:
         """Return the kept messages in their order, each with its category, and keep them no longer."""
@@ -249,10 +252,11 @@ class WebSession(MutableMapping[str, Any]):
         self._refuse_started("log_in")
         self._look()
         if self._is_late():
+            self._conflict = True
             raise SessionConflict(
                 "log_in: the request came with a token of before the last rotation, or its session has ended meanwhile"
             )
-        if self._stored is not None and self._stored.user_id not in (None, str(user_id)):
+        if self.user_id not in (None, str(user_id)):
             self.log_out()
         self._user = user_id
         self._live_for(after)
@@ -332,6 +336,12 @@ class WebSession(MutableMapping[str, Any]):
         """Leave the browser's cookie alone: it has, or is about to get, another one."""
         self._late = True
         self._set_cookie = self._given = None
+
+    def _start(self) -> None:
+        """Note that no cookie can be set any more: what needs one, and was not saved, is forgotten."""
+        self._started = True
+        self._user = self._lifetime = UNSET
+        self._rotating = None
 
     def _drop(self) -> None:
         """Forget what was to be done."""
