@@ -63,7 +63,7 @@ def _open() -> Opened:
     except BaseException as error:
         manager.close(0)
         if isinstance(error, SchemaError):
-            raise ImproperlyConfigured(f"run `python manage.py migrate`: {error}") from error
+            raise ImproperlyConfigured(f"{configuration.how_to_migrate()}: {error}") from error
         raise
     return Opened(manager, settings)
 
