@@ -40,6 +40,11 @@ def test_microseconds_and_datetimes_are_exact_both_ways(us: int) -> None:
         assert to_micros(moment.astimezone(timezone(timedelta(hours=5)))) == us
 
 
+@pytest.mark.parametrize("us", [253_402_300_800_000_000, 2**63 - 1])
+def test_what_is_later_than_any_datetime_is_the_last(us: int) -> None:
+    assert to_datetime(us) == datetime.max.replace(tzinfo=UTC)
+
+
 def test_a_naive_datetime_is_refused_by_the_name_of_its_field() -> None:
     with pytest.raises(ValueError, match="until"):
         to_micros(datetime(2030, 1, 1), "until")

@@ -54,6 +54,24 @@ def test_a_limit_is_the_number_that_it_is(open_manager: OpenAsyncManager, admin:
 # -- what is seen ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("year", [9999, 200000])
+def test_a_session_that_ends_after_all_datetimes_is_shown_like_others(
+    open_manager: OpenAsyncManager, admin: pgsession.Admin, tables: Tables, year: int
+) -> None:
+    """The server counts by 32 microseconds at the end of 9999, and goes on after it."""
+    manager = open_manager()
+    last = datetime.max.replace(tzinfo=UTC)
+    session = manager.create_session("u", {"a": 1}, expires_at=last)
+    assert session.expires_at == last
+    if year > 9999:
+        tables.run("UPDATE {sessions} SET expires_at = make_timestamptz(%s, 1, 1, 0, 0, 0)", year)
+    manager.clear_cache()
+    found = manager.get_session(session.id)
+    assert found is not None and found.expires_at == last
+    listed = [*manager.list_user_sessions("u"), *admin.list_sessions()]
+    assert [one.expires_at for one in listed] == [last, last]
+
+
 def test_sessions_are_shown_without_their_values(
     open_manager: OpenAsyncManager, admin: pgsession.Admin
 ) -> None:

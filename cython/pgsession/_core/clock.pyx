@@ -74,8 +74,11 @@ cdef class Clock:
 # ---- rules: moments and durations ----
 
 cdef object moment(int64_t us):
-    """Return the aware UTC datetime of `us` microseconds since the Unix epoch."""
-    return EPOCH + timedelta(microseconds=us)
+    """Return the aware UTC datetime of `us` microseconds since the Unix epoch, or the last that there is.
+
+    Plain SQL may have written a later one, and the server counts to 32 microseconds so far off.
+    """
+    return EPOCH + timedelta(microseconds=min(us, LATEST))
 
 
 cdef int64_t micros(object value, str name) except? -1:
@@ -141,7 +144,7 @@ cdef int64_t expiry(Clock clock, object expires_at, object expires_in) except? -
 
 
 def to_datetime(int64_t us):
-    """Return the aware UTC datetime of `us` microseconds since the Unix epoch."""
+    """Return the aware UTC datetime of `us` microseconds since the Unix epoch, or the last that there is."""
     return moment(us)
 
 

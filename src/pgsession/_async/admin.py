@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from pgsession._concurrency import GRACE, AsyncBackgroundTasks
+from pgsession._core.clock import to_datetime as _at
 from pgsession._database.administration import Administration, Choice
 from pgsession._database.script import Script
 from pgsession._database.statements import Statements
@@ -31,7 +32,6 @@ from .store import AsyncStore
 SessionId = UUID | str | bytes
 
 _LONGEST_PAGE = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _sessions = msgspec.json.Decoder(
     list[tuple[UUID, str | None, str | None, int, int, int, int, int, int | None, dict[str, Any] | None]]
 )
@@ -266,10 +266,6 @@ def _choice(user_id: object, group_id: object, active_within: object, older_than
         rules.optional_microseconds("active_within", active_within),
         rules.optional_microseconds("older_than", older_than),
     )
-
-
-def _at(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 async def _no() -> bool:

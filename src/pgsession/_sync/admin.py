@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,7 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from pgsession._concurrency import GRACE, BackgroundTasks
+from pgsession._core.clock import to_datetime as _at
 from pgsession._database.administration import Administration, Choice
 from pgsession._database.script import Script
 from pgsession._database.statements import Statements
@@ -33,7 +34,6 @@ from .store import Store
 SessionId = UUID | str | bytes
 
 _LONGEST_PAGE = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _sessions = msgspec.json.Decoder(
     list[tuple[UUID, str | None, str | None, int, int, int, int, int, int | None, dict[str, Any] | None]]
 )
@@ -264,10 +264,6 @@ def _choice(user_id: object, group_id: object, active_within: object, older_than
         rules.optional_microseconds("active_within", active_within),
         rules.optional_microseconds("older_than", older_than),
     )
-
-
-def _at(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _no() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -14,6 +13,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from pgsession import AsyncSessionManager, Config, Session, SessionManager, Signer
+from pgsession.contrib._first_use import FirstUse
 from pgsession.web import Steps, run, run_async
 
 __all__ = ["Managers"]
@@ -42,9 +42,9 @@ class Managers:
         self._make = make
         self._given = given
         self._signing = given  # any of them, also once it is closed: they have one signer
-        # By the loop that has opened it; None: the one for threads, which serves all other loops, and trio.
+        # By the loop that has opened it; None: the one for threads, of an application under trio.
         self._opened: dict[asyncio.AbstractEventLoop | None, SessionManager | AsyncSessionManager] = {}
-        self._opening = threading.Lock()
+        self._at_first_use = FirstUse(self._open_at_first_use)
 
     def token(self, session: Session) -> str | None:
         """Return a session's token, as the manager's method of this name does."""
@@ -53,7 +53,12 @@ class Managers:
 
     def here(self) -> SessionManager | AsyncSessionManager | None:
         """Return the manager that serves the running loop; None where there is none yet."""
-        return self._given or self._opened.get(_running_loop()) or self._opened.get(None)
+        return (
+            self._given
+            or self._opened.get(_running_loop())
+            or self._opened.get(None)
+            or self._at_first_use.made
+        )
 
     async def run(self, steps: Steps[_T], *, waits: bool = False) -> _T:
         """Make the steps: in place, or in a thread by a manager for threads.
@@ -71,7 +76,7 @@ class Managers:
             return value
         manager = self.here()
         if manager is None:
-            manager = await _in_thread(self._open_at_first_use)
+            manager = await _in_thread(self._at_first_use.get)
         if isinstance(manager, AsyncSessionManager):
             return await run_async(manager, steps, first)
         return await _in_thread(partial(run, manager, steps, first), waits=waits)
@@ -97,12 +102,10 @@ class Managers:
         elif manager is not None:
             await _in_thread(manager.close)
 
-    def _open_at_first_use(self) -> SessionManager | AsyncSessionManager:
-        with self._opening:
-            if None not in self._opened:
-                self._opened[None] = manager = self._open_for_threads()
-                atexit.register(manager.close, 5)
-            return self._opened[None]
+    def _open_at_first_use(self) -> SessionManager:
+        manager = self._open_for_threads()
+        atexit.register(manager.close, 5)
+        return manager
 
     def _open_for_threads(self) -> SessionManager:
         assert self._make is not None

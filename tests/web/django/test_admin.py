@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.test import Client, TestCase
+from django.test import Client, TestCase, override_settings
 
 from pgsession.contrib.django import SessionStore, session_manager
 from tests.tables import Tables
@@ -112,6 +112,36 @@ def test_who_may_end_sessions_ends_those_that_are_chosen(staff: Callable[..., Cl
     post(client, all_of_user="alice")
     session_manager().clear_cache()
     assert ended(two) and not ended(three)
+    assert [(entry.object_id, str(entry)) for entry in LogEntry.objects.all()] == [
+        ("alice", "Deleted “all of user alice.”"),
+        (str(one.session_id), f"Deleted “{one.session_id}.”"),
+    ]
+    assert "all of user alice" in client.get("/admin/").content.decode()
+
+
+@pytest.mark.parametrize("chosen", ["this one", "all of this user"])
+@override_settings(MESSAGE_STORAGE="django.contrib.messages.storage.session.SessionStorage")
+def test_who_ends_his_own_is_logged_out(staff: Callable[..., Client], chosen: str) -> None:
+    client = staff("view_livesession", "delete_livesession")
+    own = SessionStore(client.cookies["sessionid"].value)
+    if chosen == "this one":
+        answer = post(client, session=str(own.session_id))
+    else:
+        answer = post(client, all_of_user=own[USER])
+    assert answer.status_code == 302
+    session_manager().clear_cache()
+    assert ended(own)
+    login = client.get(PAGE, follow=True)
+    assert login.redirect_chain[-1][0].startswith("/admin/login/")
+    assert "1 session ended." in login.content.decode()
+
+
+@pytest.mark.parametrize("user", ["a\0b", "u" * 513], ids=["NUL", "too long"])
+def test_an_id_that_no_user_can_have_is_one_without_sessions(staff: Callable[..., Client], user: str) -> None:
+    client = staff("view_livesession", "delete_livesession")
+    assert "There are none." in client.get(PAGE, {"user_id": user}).content.decode()
+    assert post(client, all_of_user=user).status_code == 302
+    assert "0 sessions ended." in client.get(PAGE).content.decode()
 
 
 def test_nobody_else_ends_any(staff: Callable[..., Client]) -> None:

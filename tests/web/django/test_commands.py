@@ -13,9 +13,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from django.core import checks
-from django.test import override_settings
+from django.test import modify_settings, override_settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgsession.contrib.django import SessionStore as OurStore
+from pgsession.schema import latest_version
 
 PROJECT = Path(__file__).parent / "project"
 PATIENCE = 120
@@ -75,8 +78,46 @@ def test_migrate_makes_the_tables_and_says_what_is_missing_before(manage: Manage
     assert tables_in(empty) == 1
     manage("migrate", "-v0")
     manage("clearsessions")
+    # What goes through all models looks for no table of ours.
+    assert "pgsession.livesession" not in manage("dumpdata") + manage("dumpdata", "--all", "pgsession")
     manage("migrate", "pgsession", "zero", "-v0")
     assert tables_in(empty) == 1
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_newest_schema_version_has_a_migration_of_django() -> None:
+    """Else a project that upgrades this library finds nothing to migrate, and its nodes open no more."""
+    from django.db.migrations.loader import MigrationLoader
+
+    migrations = MigrationLoader(None).disk_migrations
+    brought = [found.schema_version for (app, _), found in migrations.items() if app == "pgsession"]
+    assert max(brought) == latest_version()
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_command_that_is_missing_is_named_with_its_database(empty: str) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+
+    from pgsession.contrib.django import session_manager
+
+    name = conninfo_to_dict(empty)["dbname"]
+    connections.settings["more"] = {**connections.settings["default"], "NAME": name}
+    try:
+        with override_settings(PGSESSION={"database": "more"}):
+            with pytest.raises(
+                ImproperlyConfigured, match=r"^run `python manage.py migrate --database=more`: "
+            ):
+                session_manager()
+            with (
+                modify_settings(INSTALLED_APPS={"remove": "pgsession.contrib.django"}),
+                pytest.raises(
+                    ImproperlyConfigured, match=r"^add 'pgsession.contrib.django' to INSTALLED_APPS"
+                ),
+            ):
+                session_manager()
+    finally:
+        del connections.settings["more"]
 
 
 def test_migrate_goes_where_the_conninfo_points(manage: Manage, empty: str, dsn: str, schema: str) -> None:
@@ -116,6 +157,10 @@ def messages(**settings: object) -> set[str | None]:
     return {message.id for message in found if (message.id or "").startswith(("pgsession", "security.W01"))}
 
 
+class SessionStore(OurStore):
+    """The engine of a project that builds on ours."""
+
+
 SAFE = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": True, "SESSION_COOKIE_SAMESITE": "Lax"}
 
 
@@ -134,7 +179,10 @@ SAFE = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": True, "SESSION
         ({"PGSESSION": {"database": "default", "serial_timeout": 0}}, {"pgsession.E001"}),
         ({"PGSESSION": {"database": "default", "session_expiration": 60}}, {"pgsession.W002"}),
         ({"PGSESSION": {"database": "default", "max_sessions_policy": "reject"}}, {"pgsession.W003"}),
+        ({"SECRET_KEY_FALLBACKS": [""]}, {"pgsession.E001"}),  # as "".split(",") makes it
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.db"}, {"pgsession.W001"}),
+        ({"SESSION_ENGINE": "no.such.module"}, {"pgsession.W001"}),
+        ({"SESSION_ENGINE": __name__}, set()),
         ({"SESSION_COOKIE_NAME": "__Host-session"}, set()),
         ({"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_PATH": "/shop"}, {"pgsession.E002"}),
         ({"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_DOMAIN": "a.org"}, {"pgsession.E002"}),
@@ -154,6 +202,14 @@ SAFE = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": True, "SESSION
 )
 def test_settings_are_checked(settings: dict[str, object], found: set[str]) -> None:
     assert messages(**{**SAFE, **settings}) == found
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("conninfo", ["postgres//app:hidden@db/app", "postgresql://app:hid%zzden@db/app"])
+def test_no_password_is_in_what_a_check_says(conninfo: str) -> None:
+    with override_settings(PGSESSION={"database": conninfo}):
+        said = [message.msg for message in checks.run_checks() if message.id == "pgsession.E001"]
+    assert said == ['PGSESSION["database"]: neither an alias of DATABASES (default) nor a conninfo']
 
 
 @pytest.mark.usefixtures("shop")
@@ -177,7 +233,15 @@ def test_an_alias_gives_its_options(shop: str) -> None:
 
     from pgsession.contrib.django import configuration
 
-    options = {"sslmode": "prefer", "pool": True, "isolation_level": 2, "assume_role": "app"}
+    options = {
+        "sslmode": "prefer",
+        "pool": True,
+        "isolation_level": 2,
+        "assume_role": "app",
+        "server_side_binding": True,
+        "prepare_threshold": 5,
+        "autocommit": True,
+    }
     connections.settings["more"] = {**connections.settings["default"], "PORT": 5555, "OPTIONS": options}
     try:
         found = configuration.conninfo_of("more")

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import DELETION, LogEntry
+from django.contrib.auth import SESSION_KEY, logout
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils.translation import ngettext
+from django.utils.translation import gettext, ngettext
 
 from pgsession import Admin
 from pgsession.contrib.django import configuration
@@ -53,7 +56,10 @@ class LiveSessionAdmin(_Base):
         if request.method == "POST":
             return self._end(request)
         user, after = request.GET.get("user_id", "").strip(), _id_of(request.GET.get("after", ""))
-        found = _admin().list_sessions(user_id=user or None, after=after, limit=_PAGE)
+        try:
+            found = _admin().list_sessions(user_id=user or None, after=after, limit=_PAGE)
+        except ValueError:  # no user can have this id
+            found = []
         context = {
             **self.admin_site.each_context(request),
             "title": "Live sessions",
@@ -70,17 +76,37 @@ class LiveSessionAdmin(_Base):
     def _end(self, request: HttpRequest) -> HttpResponse:
         if not self.has_delete_permission(request):
             raise PermissionDenied
+        own, me = getattr(request.session, "session_id", None), request.session.get(SESSION_KEY)
         user = request.POST.get("all_of_user", "")
         if user:
-            count = _admin().revoke(user_id=user)
+            count = self._end_all_of(request, user)
+            ends_own = user == me
         else:
             chosen = [id for id in map(_id_of, request.POST.getlist("session")) if id is not None]
             ended = [id for id in chosen if session_manager().delete_session(id)]
             logged = [LiveSession(id=id) for id in ended]
             self.log_deletions(request, logged)  # type: ignore[arg-type]  # it only asks for their ids and names
             count = len(ended)
+            ends_own = own in ended
+        if ends_own:
+            logout(request)  # what is put in the session from here on, such as the message, begins a new one
         messages.success(request, ngettext("%d session ended.", "%d sessions ended.", count) % count)
         return HttpResponseRedirect(request.get_full_path())
+
+    def _end_all_of(self, request: HttpRequest, user: str) -> int:
+        try:
+            count = _admin().revoke(user_id=user)
+        except ValueError:  # no user can have this id
+            return 0
+        if count:
+            LogEntry.objects.create(
+                user_id=request.user.pk,
+                content_type_id=ContentType.objects.get_for_model(LiveSession).pk,
+                object_id=user,
+                object_repr=(gettext("all of user %s") % user)[:200],
+                action_flag=DELETION,
+            )
+        return count
 
 
 def _admin() -> Admin:

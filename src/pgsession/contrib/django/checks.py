@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 from pgsession.contrib.django import configuration
-
-ENGINE = "pgsession.contrib.django"
+from pgsession.contrib.django.store import SessionStore
 
 
 @register(Tags.security)
 def check_settings(app_configs: object, **_: object) -> list[CheckMessage]:
-    """Check `PGSESSION` and what has to fit it."""
+    """Check `PGSESSION`, the keys that sign, and what has to fit them."""
     try:
         read = configuration.read()
+        configuration.signer()
     except ImproperlyConfigured as error:
         return [Error(str(error), id="pgsession.E001")]
     found: list[CheckMessage] = []
-    if settings.SESSION_ENGINE != ENGINE:
+    if not _is_ours(settings.SESSION_ENGINE):
         found.append(
             Warning(
                 f"SESSION_ENGINE is {settings.SESSION_ENGINE!r}: sessions are not in pgsession.",
-                hint=f"Set SESSION_ENGINE = {ENGINE!r}, or take the app out of INSTALLED_APPS.",
+                hint=f"Set SESSION_ENGINE = {configuration.APP!r}, or take the app out of INSTALLED_APPS.",
                 id="pgsession.W001",
             )
         )
@@ -85,3 +87,12 @@ def check_deployment(app_configs: object, **_: object) -> list[CheckMessage]:
             id="pgsession.W004",
         )
     ]
+
+
+def _is_ours(engine: str) -> bool:
+    """Return True for the module of our engine, and for one of a project's own that builds on it."""
+    try:
+        store = import_module(engine).SessionStore
+    except (ImportError, AttributeError):
+        return False
+    return isinstance(store, type) and issubclass(store, SessionStore)

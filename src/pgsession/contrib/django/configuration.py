@@ -6,18 +6,22 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
+from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 
 from pgsession import Config, ConfigError, Signer
 from pgsession.web import OnConflict, SessionRules, derive_key
 
+APP = "pgsession.contrib.django"
 Database = str | Callable[[], str]
 
-_NOT_FOR_LIBPQ = ("assume_role", "isolation_level", "pool", "server_side_binding")
+# Of the options of a database in Django's settings the others are psycopg's or Django's own.
+_FOR_LIBPQ = frozenset(option.keyword.decode() for option in Conninfo.get_defaults())
 _LOCAL = ("", "localhost", "127.0.0.1", "::1")
 
 _names_before_tests: dict[str, str] = {}
@@ -78,8 +82,19 @@ def _given() -> Mapping[str, Any]:
 
 
 def signer() -> Signer:
-    """Return the signer of tokens, whose keys are derived from those of Django."""
-    return Signer([derive_key(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)])
+    """Return the signer of tokens, whose keys are derived from those of Django.
+
+    Raises:
+        ImproperlyConfigured: A key is empty, or no text; the message names its setting.
+    """
+    name = "SECRET_KEY"
+    try:
+        keys = [derive_key(settings.SECRET_KEY)]
+        name = "SECRET_KEY_FALLBACKS"
+        keys += [derive_key(key) for key in settings.SECRET_KEY_FALLBACKS]
+    except (ConfigError, TypeError) as error:
+        raise ImproperlyConfigured(f"{name}: {error}") from None
+    return Signer(keys)
 
 
 def conninfo_of(database: object) -> Database:
@@ -109,9 +124,9 @@ def alias_of(database: object) -> str | None:
         return database if isinstance(database, str) else None
     try:
         ours = _place(conninfo_to_dict(database))
-    except ProgrammingError as error:
+    except ProgrammingError:  # whose text may have a password in it
         raise ImproperlyConfigured(
-            f'PGSESSION["database"]: neither an alias of DATABASES nor a conninfo: {error}'
+            f'PGSESSION["database"]: neither an alias of DATABASES ({", ".join(connections)}) nor a conninfo'
         ) from None
     for alias in connections:
         if connections[alias].vendor == "postgresql":
@@ -120,6 +135,15 @@ def alias_of(database: object) -> str | None:
             if _place(theirs) == ours:
                 return alias
     return None
+
+
+def how_to_migrate() -> str:
+    """Return the command that makes the tables, for messages, and what it needs."""
+    alias = alias_of(given_database()) or DEFAULT_DB_ALIAS
+    command = "python manage.py migrate" + f" --database={alias}" * (alias != DEFAULT_DB_ALIAS)
+    if apps.is_installed(APP):
+        return f"run `{command}`"
+    return f"add {APP!r} to INSTALLED_APPS, and run `{command}`"
 
 
 def remember_names() -> None:
@@ -144,7 +168,7 @@ def _conninfo_of_alias(alias: str) -> str:
             f'PGSESSION["database"]: must be PostgreSQL; DATABASES[{alias!r}] is {vendor}'
         )
     given = connections.settings[alias]
-    parameters = {name: value for name, value in given["OPTIONS"].items() if name not in _NOT_FOR_LIBPQ}
+    parameters = {name: value for name, value in given["OPTIONS"].items() if name in _FOR_LIBPQ}
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     parameters.update({ours: given[name] for name, ours in names.items() if given[name]})
     if role := given["OPTIONS"].get("assume_role"):

@@ -22,8 +22,14 @@ def create(apps: object, schema_editor: BaseDatabaseSchemaEditor) -> None:
 
 
 class Migration(migrations.Migration):
-    """Migrates `pgsession.schema`, which does all of it in one transaction and knows what is there."""
+    """Migrates `pgsession.schema`, which does all of it in one transaction and knows what is there.
 
+    Attributes:
+        schema_version: The version that it was written for. Each newer one needs a migration of its own, or projects
+            that are at this one already would find nothing to do.
+    """
+
+    schema_version = 1
     atomic = False
     operations = (
         # Back: nothing. Sessions are not thrown away with an app.
@@ -34,6 +40,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "live session",
                 "managed": False,
+                "base_manager_name": "objects",
                 "default_permissions": ("view", "delete"),
             },
         ),
