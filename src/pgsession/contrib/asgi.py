@@ -55,7 +55,7 @@ class AsgiSession(WebSession):
         try:
             await self._middleware._save(self)
         except SessionConflict:
-            self._conflict = True
+            self._conflicted = True
             raise
         self._failed = False
 
@@ -249,7 +249,7 @@ class _Response:
                 session._middleware._rules.headers(session)
             return self._send(message)
         if message.get("status", 200) >= _FAILED:
-            if session._conflict:
+            if session._conflicted:
                 return self._refuse(message)
             session._failed = True
         if session._release is not None or (

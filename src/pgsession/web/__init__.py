@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pgsession.web.cookie import CookiePolicy, CookieSettings
 from pgsession.web.keys import derive_key
-from pgsession.web.rules import OnConflict, SessionRules, releasing
+from pgsession.web.rules import OnConflict, SessionRules, releasing, replace
 from pgsession.web.session import SessionConflict, WebSession
 from pgsession.web.steps import Step, Steps, run, run_async
 
@@ -22,6 +22,7 @@ __all__ = [
     "WebSession",
     "derive_key",
     "releasing",
+    "replace",
     "run",
     "run_async",
 ]

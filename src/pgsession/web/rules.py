@@ -27,7 +27,7 @@ from pgsession.web.cookie import LONGEST, CookiePolicy, distinct, finder, lifeti
 from pgsession.web.session import MAX_AGE, SessionConflict, WebSession
 from pgsession.web.steps import Steps
 
-__all__ = ["OnConflict", "SessionRules", "releasing"]
+__all__ = ["OnConflict", "SessionRules", "releasing", "replace"]
 
 OnConflict = Literal["merge", "fail", "serial"]
 _POLICIES = ("merge", "fail", "serial")
@@ -176,7 +176,7 @@ class SessionRules:
         if age != self.cookie.max_age_seconds:
             values[MAX_AGE] = age or 0
         stored = yield lambda manager: manager.create_session(
-            user, values, include_inactivity=age is None, expires_in=age
+            user, values, include_inactivity=age is None, expires_in=age, session_id=session._chosen
         )
         self._saved(session, stored)
 
@@ -188,11 +188,11 @@ class SessionRules:
         except SessionNotFoundError:
             session._gone()
             if binding:
-                raise SessionConflict("log_in: the session has ended meanwhile") from None
+                raise session._conflict("log_in: the session has ended meanwhile") from None
             _logger.debug("a request's changes are dropped, for its session has ended meanwhile")
             return
         except ConflictError as error:
-            raise SessionConflict(str(error)) from error
+            raise session._conflict(str(error)) from error
         self._saved(session, stored)
 
     def _save_changes(self, session: WebSession, stored: Session) -> Steps[bool]:
@@ -283,6 +283,25 @@ def releasing(session: WebSession) -> Steps[None]:
     release, session._release = session._release, None
     if release is not None:
         yield from _release(release)
+
+
+def replace(before: WebSession, session: WebSession) -> None:
+    """Have a new session begin in place of a request's, which ends when the new one is saved.
+
+    For frameworks in which a login begins a new session.
+
+    Args:
+        before: The session that the request came with.
+        session: The new one, with what it is to hold.
+
+    Raises:
+        SessionConflict: `log_in` was called, and the request came with an older token.
+    """
+    before.log_out()
+    session._late, session._ending, before._ending = before._late, before._ending, None
+    session._release, before._release = before._release, None
+    if session._late and session._user is not UNSET:
+        raise session._conflict("log_in: the request came with a token of before the last rotation")
 
 
 def _release(release: Callable[[], object]) -> Steps[None]:

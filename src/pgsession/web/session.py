@@ -48,14 +48,16 @@ class WebSession(MutableMapping[str, Any]):
         release: A step's function that ends the request's turn, see `SessionRules.opening`.
     """
 
+    _conflict: type[SessionConflict] = SessionConflict  # an adapter's may be its framework's, too
     _load: Callable[[], Opened | None] | None = None
     _stored: Session | None = None
     # It came with an older token, or ended meanwhile: its cookie is left alone, and what is not stored is dropped.
     _late = False
     _accessed = False
     _started = False  # the response has begun: no cookie can be set any more
-    _conflict = False  # another request was faster: an answer that something failed is about that
+    _conflicted = False  # another request was faster: an answer that something failed is about that
     _ending: UUID | None = None
+    _chosen: UUID | None = None  # the id that a new one gets; None: a random one
     _user: str | int | UUID | UnsetType = UNSET
     _rotating: tuple[timedelta | float | None] | None = None  # with its grace
     _lifetime: int | UnsetType | None = UNSET
@@ -252,8 +254,8 @@ class WebSession(MutableMapping[str, Any]):
         self._refuse_started("log_in")
         self._look()
         if self._is_late():
-            self._conflict = True
-            raise SessionConflict(
+            self._conflicted = True
+            raise self._conflict(
                 "log_in: the request came with a token of before the last rotation, or its session has ended meanwhile"
             )
         if self.user_id not in (None, str(user_id)):

@@ -38,7 +38,15 @@ def django(server: str = "gthread") -> Adapter:
     return partial(django, server=server)
 
 
-ADAPTERS: dict[str, Callable[[], Adapter]] = {"asgi": asgi, "django": django}
+def aiohttp() -> Adapter:
+    for name in ("aiohttp_session", "starlette", "uvicorn"):
+        pytest.importorskip(name)
+    from tests.web.rules.aiohttp_site import aiohttp
+
+    return aiohttp
+
+
+ADAPTERS: dict[str, Callable[[], Adapter]] = {"asgi": asgi, "django": django, "aiohttp": aiohttp}
 # For `make web-matrix`: on the other servers.
 MATRIX: dict[str, Callable[[], Adapter]] = {
     f"asgi on {server}": partial(asgi_on, server)
