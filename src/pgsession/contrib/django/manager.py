@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import threading
 from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -13,11 +10,11 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from pgsession import SchemaError, SessionManager
+from pgsession.contrib._process import OncePerProcess, open_or_close
 from pgsession.contrib.django import configuration
 from pgsession.contrib.django.configuration import Configuration
 
 _SETTINGS = ("DATABASES", "PGSESSION", "SECRET_KEY", "SECRET_KEY_FALLBACKS")
-_AT_EXIT = 3.0  # seconds
 
 
 class Opened(NamedTuple):
@@ -25,12 +22,6 @@ class Opened(NamedTuple):
 
     manager: SessionManager
     configuration: Configuration
-
-
-_opened: Opened | None = None
-# By process, and made when it is needed: one that a fork inherits may be taken for ever, and one that was made before
-# gevent has replaced what threads are would block all greenlets.
-_opening: dict[int, threading.Lock] = {}
 
 
 def session_manager() -> SessionManager:
@@ -42,39 +33,32 @@ def session_manager() -> SessionManager:
         ImproperlyConfigured: The settings are wrong, or there are no tables yet; the message says what to do.
         psycopg.Error: The database cannot be reached.
     """
-    return (_opened or open_manager()).manager
+    return _process.get().manager
 
 
 def opened() -> Opened | None:
     """Return what is open, or None, without waiting."""
-    return _opened
+    return _process.opened
 
 
 def open_manager() -> Opened:
     """Return what is open, or open it; this waits for the database."""
-    global _opened
-    with _lock():
-        if _opened is None:
-            settings = configuration.read()
-            manager = SessionManager(settings.database, settings.config, signer=configuration.signer())
-            try:
-                manager.open()
-            except BaseException as error:
-                manager.close(0)
-                if isinstance(error, SchemaError):
-                    raise ImproperlyConfigured(f"run `python manage.py migrate`: {error}") from error
-                raise
-            _opened = Opened(manager, settings)
-        return _opened
+    return _process.get()
+
+
+def _open() -> Opened:
+    settings = configuration.read()
+    manager = SessionManager(settings.database, settings.config, signer=configuration.signer())
+    try:
+        open_or_close(manager)
+    except SchemaError as error:
+        raise ImproperlyConfigured(f"run `python manage.py migrate`: {error}") from error
+    return Opened(manager, settings)
 
 
 def close_manager(timeout: float | None = 30) -> None:
     """Close the manager, where one is open; the next session opens another."""
-    global _opened
-    with _lock():
-        before, _opened = _opened, None
-    if before is not None:
-        before.manager.close(timeout)
+    _process.close(timeout)
 
 
 def _on_setting(*, setting: str, **_: object) -> None:
@@ -89,10 +73,6 @@ def _on_connection(*, connection: BaseDatabaseWrapper, **_: object) -> None:
         close_manager()
 
 
-def _lock() -> threading.Lock:
-    return _opening.setdefault(os.getpid(), threading.Lock())
-
-
+_process = OncePerProcess(_open, lambda opened, timeout: opened.manager.close(timeout))
 setting_changed.connect(_on_setting, dispatch_uid=__name__)
 connection_created.connect(_on_connection, dispatch_uid=__name__)
-atexit.register(close_manager, _AT_EXIT)
