@@ -1,1 +1,1 @@
-"""Sessions for web frameworks: one module or package for each, which needs the extra of the same name."""
+"""Sessions for web frameworks: a module or package for each, which needs the extra of its name, if there is one."""

@@ -46,26 +46,46 @@ def aiohttp() -> Adapter:
     return aiohttp
 
 
-ADAPTERS: dict[str, Callable[[], Adapter]] = {"asgi": asgi, "django": django, "aiohttp": aiohttp}
-# For `make web-matrix`: on the other servers.
-MATRIX: dict[str, Callable[[], Adapter]] = {
-    f"asgi on {server}": partial(asgi_on, server)
-    for server in (
-        "uvicorn workers",
-        "hypercorn asyncio",
-        "hypercorn trio",
-        "gunicorn asgi",
-        "gunicorn uvicorn",
-    )
-} | {
-    f"django on {server}": partial(django, server)
-    for server in (
-        "sync",
-        "sync preload",
-        "gthread preload",
-        "gevent",
-        "gevent preload",
-        "uvicorn",
-        "runserver",
-    )
+def wsgi(server: str = "gthread") -> Adapter:
+    for name in ("starlette", "uvicorn", "gevent" if "gevent" in server else "gunicorn"):
+        pytest.importorskip(name)
+    from tests.web.rules.wsgi_site import wsgi
+
+    return partial(wsgi, server=server)
+
+
+ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    "asgi": asgi,
+    "django": django,
+    "wsgi": wsgi,
+    "aiohttp": aiohttp,
 }
+# For `make web-matrix`: on the other servers.
+MATRIX: dict[str, Callable[[], Adapter]] = (
+    {
+        f"asgi on {server}": partial(asgi_on, server)
+        for server in (
+            "uvicorn workers",
+            "hypercorn asyncio",
+            "hypercorn trio",
+            "gunicorn asgi",
+            "gunicorn uvicorn",
+        )
+    }
+    | {
+        f"django on {server}": partial(django, server)
+        for server in (
+            "sync",
+            "sync preload",
+            "gthread preload",
+            "gevent",
+            "gevent preload",
+            "uvicorn",
+            "runserver",
+        )
+    }
+    | {
+        f"wsgi on {server}": partial(wsgi, server)
+        for server in ("sync", "sync preload", "gthread preload", "gevent", "gevent preload")
+    }
+)

@@ -276,10 +276,12 @@ def serve(server: str) -> None:
     if server == "uvicorn":
         serve_by_uvicorn(listening)
     else:
-        serve_by_gunicorn(listening, *server.split())
+        serve_by_gunicorn(listening, application, *server.split())
 
 
-def serve_by_gunicorn(listening: socket.socket, kind: str, preload: str = "") -> None:
+def serve_by_gunicorn(
+    listening: socket.socket, application: Callable[[], Any], kind: str, preload: str = ""
+) -> None:
     if kind == "gevent" and preload:  # as gunicorn's configuration has to, before anything else is loaded
         from gevent import monkey
 

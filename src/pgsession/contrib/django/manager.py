@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -11,12 +10,11 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from pgsession import SchemaError, SessionManager
-from pgsession.contrib._first_use import FirstUse
+from pgsession.contrib._process import OncePerProcess, open_or_close
 from pgsession.contrib.django import configuration
 from pgsession.contrib.django.configuration import Configuration
 
 _SETTINGS = ("DATABASES", "PGSESSION", "SECRET_KEY", "SECRET_KEY_FALLBACKS")
-_AT_EXIT = 3.0  # seconds
 
 
 class Opened(NamedTuple):
@@ -35,37 +33,32 @@ def session_manager() -> SessionManager:
         ImproperlyConfigured: The settings are wrong, or there are no tables yet; the message says what to do.
         psycopg.Error: The database cannot be reached.
     """
-    return (opened() or open_manager()).manager
+    return _process.get().manager
 
 
 def opened() -> Opened | None:
     """Return what is open, or None, without waiting."""
-    return _manager.made
+    return _process.opened
 
 
 def open_manager() -> Opened:
     """Return what is open, or open it; this waits for the database."""
-    return _manager.get()
-
-
-def close_manager(timeout: float | None = 30) -> None:
-    """Close the manager, where one is open; the next session opens another."""
-    before = _manager.take()
-    if before is not None:
-        before.manager.close(timeout)
+    return _process.get()
 
 
 def _open() -> Opened:
     settings = configuration.read()
     manager = SessionManager(settings.database, settings.config, signer=configuration.signer())
     try:
-        manager.open()
-    except BaseException as error:
-        manager.close(0)
-        if isinstance(error, SchemaError):
-            raise ImproperlyConfigured(f"{configuration.how_to_migrate()}: {error}") from error
-        raise
+        open_or_close(manager)
+    except SchemaError as error:
+        raise ImproperlyConfigured(f"{configuration.how_to_migrate()}: {error}") from error
     return Opened(manager, settings)
+
+
+def close_manager(timeout: float | None = 30) -> None:
+    """Close the manager, where one is open; the next session opens another."""
+    _process.close(timeout)
 
 
 def _on_setting(*, setting: str, **_: object) -> None:
@@ -80,7 +73,6 @@ def _on_connection(*, connection: BaseDatabaseWrapper, **_: object) -> None:
         close_manager()
 
 
-_manager = FirstUse(_open)
+_process = OncePerProcess(_open, lambda opened, timeout: opened.manager.close(timeout))
 setting_changed.connect(_on_setting, dispatch_uid=__name__)
 connection_created.connect(_on_connection, dispatch_uid=__name__)
-atexit.register(close_manager, _AT_EXIT)
