@@ -5,23 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
-import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 import pgsession
 from tests.web.moving.sites import Browser, Service
-
-
-@pytest.fixture(scope="module")
-def django_dsn(dsn: str) -> Iterator[str]:
-    """A database with nothing in it."""
-    name = f"moving_{secrets.token_hex(6)}"
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield make_conninfo(dsn, dbname=name)
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="module", params=["django", "starlette"])

@@ -18,6 +18,7 @@ from pgsession import (
     AttributeVersionConflict,
     Opened,
     Session,
+    SessionManager,
     SessionNotFoundError,
     SessionVersionConflict,
     TooManySessionsError,
@@ -124,17 +125,20 @@ class SessionStore(SessionBase):
     def load(self) -> dict[str, object]:
         """Read the session of the key; where there is none, forget the key."""
         manager, configuration = open_manager()
-        token = self.session_key or ""
-        opened = manager.open_token(token)
+        opened = self._open(manager)
         if (
             configuration.on_conflict == "serial"
             and opened.session is not None
             and wait_for_turn(manager, opened.session.id, configuration.serial_timeout)
         ):
-            opened = manager.open_token(token, refresh=True)
-        if self.old_key is not None and opened.state in ("ended", "forged"):
-            opened = run(manager, exchange(self.old_key)) or opened
+            opened = self._open(manager, refresh=True)
         return self._begin(opened)
+
+    def _open(self, manager: SessionManager, *, refresh: bool = False) -> Opened:
+        opened = manager.open_token(self.session_key or "", refresh=refresh)
+        if self.old_key is not None and opened.state in ("ended", "forged"):
+            return run(manager, exchange(self.old_key, refresh)) or opened
+        return opened
 
     async def aload(self) -> dict[str, object]:
         """Do what `load` does: in place where the session is in memory, else in a thread."""
