@@ -1,4 +1,4 @@
-"""The command `python -m pgsession init` creates or upgrades the tables."""
+"""`python -m pgsession init` creates or upgrades the tables; `move` brings the sessions of another store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import psycopg
 
 from pgsession import schema
 from pgsession._protocol import rules
+from pgsession.contrib.moving.command import move
 from pgsession.errors import SchemaError
 
 
@@ -78,6 +79,9 @@ def init(
     for line in done:
         click.echo(f"  {line}")
     return 0
+
+
+cli.add_command(move)
 
 
 if __name__ == "__main__":

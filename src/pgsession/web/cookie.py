@@ -17,6 +17,7 @@ __all__ = ["CookiePolicy", "CookieSettings"]
 LONGEST = timedelta(days=400)  # browsers keep no cookie for longer (RFC 6265bis, section 5.5)
 _SECOND = timedelta(seconds=1)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
+_NAME_RULE = "be letters, digits and !#$%&'*+-.^_`|~"
 _DOMAIN = re.compile(r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")
 _SAME_SITE = ("lax", "strict", "none")
@@ -45,6 +46,8 @@ class CookiePolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         remember_for (duration, default 30 days): The same for `log_in(remember=True)`.
         renew (bool, default True): A session with a `max_age` begins it anew when it is used after half of it. False:
             it ends when it was going to.
+        moved_from (str, default None): The name of another store's cookie: a browser that comes with that, and with no
+            token, gets the session that `python -m pgsession move` has brought from there, and a token for it.
 
     Raises:
         ConfigError: A field breaks its rule or contradicts another one; the message names the field and the rule.
@@ -60,6 +63,7 @@ class CookiePolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     max_age: timedelta | float | None = None
     remember_for: timedelta | float = timedelta(days=30)
     renew: bool = True
+    moved_from: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("secure", "httponly", "partitioned", "renew"):
@@ -78,9 +82,11 @@ class CookiePolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             msgspec.structs.force_setattr(self, "name", "__Host-session" if host else "session")
         self._check_name(host)
         self._check_secure()
+        if self.moved_from is not None:
+            _matching("moved_from", self.moved_from, _NAME, _NAME_RULE)
 
     def _check_name(self, host: bool) -> None:
-        name = _matching("name", self.name, _NAME, "be letters, digits and !#$%&'*+-.^_`|~")
+        name = _matching("name", self.name, _NAME, _NAME_RULE)
         if name.lower().startswith("__host-") and not host:
             raise ConfigError(
                 f"name: {name} needs secure=True, path='/' and no domain, or browsers refuse the cookie; "
@@ -110,9 +116,13 @@ class CookiePolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         age = [] if max_age is None else [f"Max-Age={max_age}"]
         return "; ".join([f"{self.name}={token}", *age, *self._attributes()])
 
-    def delete_cookie(self) -> str:
-        """Return the value of the Set-Cookie header that deletes it: with all attributes, or some browsers keep it."""
-        return "; ".join([f"{self.name}=", _GONE, *self._attributes()])
+    def delete_cookie(self, name: str | None = None) -> str:
+        """Return the value of the Set-Cookie header that deletes it: with all attributes, or some browsers keep it.
+
+        Args:
+            name: Another cookie's name, which has the same attributes; None: its own.
+        """
+        return "; ".join([f"{name or self.name}=", _GONE, *self._attributes()])
 
     def _attributes(self) -> list[str]:
         attributes = [f"Path={self.path}", f"SameSite={self.samesite.capitalize()}"]
@@ -139,6 +149,7 @@ class CookieSettings(TypedDict, total=False):
     max_age: timedelta | float | None
     remember_for: timedelta | float
     renew: bool
+    moved_from: str | None
 
 
 def finder(name: str) -> Callable[[str], list[str]]:

@@ -24,6 +24,7 @@ from pgsession import (
     SessionNotFoundError,
 )
 from pgsession.web.cookie import LONGEST, CookiePolicy, distinct, finder, lifetime, varies_on_cookie
+from pgsession.web.moving import OldKey, exchange, key_in
 from pgsession.web.session import MAX_AGE, SessionConflict, WebSession
 from pgsession.web.steps import Steps
 
@@ -65,6 +66,7 @@ class SessionRules:
         self.serial_timeout = lifetime("serial_timeout", serial_timeout)
         assert self.cookie.name is not None
         self._find = finder(self.cookie.name)
+        self._find_old = None if self.cookie.moved_from is None else finder(self.cookie.moved_from)
 
     # At the beginning of a request
 
@@ -74,7 +76,11 @@ class SessionRules:
         Args:
             cookie_header: The value of its Cookie header; of several, joined by `"; "`.
         """
-        return distinct(self._find(cookie_header))
+        found = distinct(self._find(cookie_header))
+        if self._find_old is None:
+            return found
+        old = [key_in(value) for value in distinct(self._find_old(cookie_header))]
+        return [*found, *(key for key in old if key is not None)]
 
     def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Session | None:
         """Return the session of a token if this node may answer it from memory; else make the steps of `opening`.
@@ -83,7 +89,9 @@ class SessionRules:
             manager: The manager, open.
             tokens: What `tokens` has found, at least one.
         """
-        if len(tokens) > 1 or self.on_conflict == "serial":
+        if self.on_conflict == "serial" or type(tokens[0]) is OldKey:
+            return None
+        if len(tokens) > 1 and type(tokens[1]) is not OldKey:
             return None
         return manager.get_cached_session_by_token(tokens[0])
 
@@ -135,7 +143,7 @@ class SessionRules:
         stored = session._stored
         return (
             session.modified
-            or (session._given is not None and not session._started)
+            or ((session._given is not None or session._is_exchanged) and not session._started)
             or (stored is not None and self._is_to_be_renewed(session, stored, session._max_age()))
         )
 
@@ -164,6 +172,9 @@ class SessionRules:
             session._drop()
         elif session._values or session._user is not UNSET:
             yield from self._create(session)
+        is_owed = session._is_exchanged and session._set_cookie is None and not session._late
+        if is_owed and session._stored is not None:
+            self._saved(session, session._stored)
 
     def _create(self, session: WebSession) -> Steps[None]:
         if session._started:
@@ -235,6 +246,8 @@ class SessionRules:
             and self.cookie.renew
             and session._accessed
             and not session._started
+            # Its old key opens it for other requests under way, until it is written.
+            and not session._is_exchanged
             and _seconds_left(stored) < age / 2
             and not session._is_late()
         )
@@ -259,6 +272,8 @@ class SessionRules:
         session._start()
         cookie = session._set_cookie
         headers = [] if cookie is None else [("Set-Cookie", cookie)]
+        if session._forgets_old_cookie:
+            headers.append(("Set-Cookie", self.cookie.delete_cookie(self.cookie.moved_from)))
         if (cookie is not None or session._accessed) and not (vary and varies_on_cookie(vary)):
             headers.append(("Vary", "Cookie"))
         return headers
@@ -270,6 +285,8 @@ class SessionRules:
             return
         if found:
             session._set_cookie, session._given = self.cookie.delete_cookie(), None
+            # Until then the browser keeps it, for nodes that still know it; but it is logged out of all.
+            session._forgets_old_cookie = self.cookie.moved_from not in (None, self.cookie.name)
         elif session._user is UNSET:  # somebody else has ended it, and may have begun another
             session._late = True
 
@@ -315,7 +332,15 @@ def _open(tokens: list[str], *, refresh: bool) -> Steps[Opened | None]:
     """Open the first token that opens a session; else tell what the request is to be taken for."""
     refused: list[Opened] = []
     for token in tokens:
-        opened: Opened = yield partial(_open_token, token, refresh)
+        opened: Opened | None
+        if not isinstance(token, OldKey):
+            opened = yield partial(_open_token, token, refresh)
+        elif any(each.state == "superseded" for each in refused):
+            break  # its browser has been given another token
+        else:
+            opened = yield from exchange(token, refresh)
+        if opened is None:
+            continue
         if opened.session is not None:
             return opened
         refused.append(opened)

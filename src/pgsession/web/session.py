@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from pgsession import AttributeTypeError, Opened, PgSessionError, Session
 from pgsession.web.cookie import CookiePolicy, lifetime, seconds
+from pgsession.web.moving import Exchanged
 
 __all__ = ["SessionConflict", "WebSession"]
 
@@ -54,6 +55,8 @@ class WebSession(MutableMapping[str, Any]):
     # It came with an older token, or ended meanwhile: its cookie is left alone, and what is not stored is dropped.
     _late = False
     _accessed = False
+    _is_exchanged = False  # by an old key: its browser is to get the token
+    _forgets_old_cookie = False
     _started = False  # the response has begun: no cookie can be set any more
     _conflicted = False  # another request was faster: an answer that something failed is about that
     _ending: UUID | None = None
@@ -85,6 +88,8 @@ class WebSession(MutableMapping[str, Any]):
     def _take(self, opened: Opened | None) -> None:
         self._stored = None if opened is None else opened.session
         self._late = opened is not None and opened.state in ("superseded", "previous")
+        if isinstance(opened, Exchanged):
+            self._is_exchanged = self._accessed = True
 
     def _look(self) -> Session | dict[str, Any]:
         """Return where the values are; this is an access."""

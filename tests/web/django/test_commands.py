@@ -183,6 +183,8 @@ SAFE = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": True, "SESSION
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.db"}, {"pgsession.W001"}),
         ({"SESSION_ENGINE": "no.such.module"}, {"pgsession.W001"}),
         ({"SESSION_ENGINE": __name__}, set()),
+        ({"PGSESSION": {"database": "default", "moved_from": "sessionid"}}, {"pgsession.W005"}),
+        ({"PGSESSION": {"database": "default", "moved_from": "a b"}}, {"pgsession.E001"}),
         ({"SESSION_COOKIE_NAME": "__Host-session"}, set()),
         ({"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_PATH": "/shop"}, {"pgsession.E002"}),
         ({"SESSION_COOKIE_NAME": "__Host-session", "SESSION_COOKIE_DOMAIN": "a.org"}, {"pgsession.E002"}),

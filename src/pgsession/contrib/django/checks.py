@@ -11,6 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pgsession.contrib.django import configuration
 from pgsession.contrib.django.store import SessionStore
 
+_MOVING = "pgsession.contrib.django.moving.SessionMiddleware"
+
 
 @register(Tags.security)
 def check_settings(app_configs: object, **_: object) -> list[CheckMessage]:
@@ -35,6 +37,14 @@ def check_settings(app_configs: object, **_: object) -> list[CheckMessage]:
                 'PGSESSION["session_expiration"] has no say: sessions last for SESSION_COOKIE_AGE, or as long as'
                 " set_expiry() says.",
                 id="pgsession.W002",
+            )
+        )
+    if read.moved_from is not None and _MOVING not in settings.MIDDLEWARE:
+        found.append(
+            Warning(
+                'PGSESSION["moved_from"] has no effect: nobody looks for that cookie.',
+                hint=f"In MIDDLEWARE, put {_MOVING!r} in the place of Django's SessionMiddleware.",
+                id="pgsession.W005",
             )
         )
     if read.config.max_sessions_policy == "reject":

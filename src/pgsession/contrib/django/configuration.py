@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
 from pgsession import Config, ConfigError, Signer
-from pgsession.web import OnConflict, SessionRules, derive_key
+from pgsession.web import CookiePolicy, OnConflict, SessionRules, derive_key
 
 APP = "pgsession.contrib.django"
 Database = str | Callable[[], str]
@@ -36,6 +36,7 @@ class Configuration(NamedTuple):
         on_conflict: What becomes of the changes of requests that overlap.
         serial_timeout: With "serial", for how long a request waits for those before it.
         include_inactivity: True where sessions also end by inactivity, since the project says after how long.
+        moved_from: The name of the cookie of Django's own engine, for browsers whose sessions were moved here.
     """
 
     database: Database
@@ -43,6 +44,7 @@ class Configuration(NamedTuple):
     on_conflict: OnConflict
     serial_timeout: timedelta | float
     include_inactivity: bool
+    moved_from: str | None
 
 
 def read() -> Configuration:
@@ -55,13 +57,20 @@ def read() -> Configuration:
     on_conflict = fields.pop("on_conflict", "merge")
     database = fields.pop("database", None)
     serial_timeout = fields.pop("serial_timeout", 30)
+    moved_from = fields.pop("moved_from", None)
     try:
-        SessionRules(on_conflict=on_conflict, serial_timeout=serial_timeout)
+        cookie = CookiePolicy(moved_from=moved_from)
+        SessionRules(cookie, on_conflict=on_conflict, serial_timeout=serial_timeout)
         config = Config(**fields)
     except ConfigError as error:
         raise ImproperlyConfigured(f"PGSESSION: {error}") from None
     return Configuration(
-        conninfo_of(database), config, on_conflict, serial_timeout, "inactivity_duration" in fields
+        conninfo_of(database),
+        config,
+        on_conflict,
+        serial_timeout,
+        "inactivity_duration" in fields,
+        moved_from,
     )
 
 

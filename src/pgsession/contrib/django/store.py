@@ -18,6 +18,7 @@ from pgsession import (
     AttributeVersionConflict,
     Opened,
     Session,
+    SessionManager,
     SessionNotFoundError,
     SessionVersionConflict,
     TooManySessionsError,
@@ -25,6 +26,8 @@ from pgsession import (
 from pgsession.contrib.django.manager import open_manager, opened
 from pgsession.contrib.django.turns import end_turns, wait_for_turn
 from pgsession.contrib.django.values import Values, are_alike, name_of
+from pgsession.web import run
+from pgsession.web.moving import Exchanged, OldKey, exchange
 
 __all__ = ["SessionStore"]
 
@@ -51,6 +54,9 @@ class SessionStore(SessionBase):
         self._is_superseded = False
         self._leave_cookie = False
         self._is_answered = False
+        self.old_key: OldKey | None = None  # of the engine that the session was moved from: see `moving`
+        self.is_old_key_ended = False
+        self._is_exchanged = False
         super().__init__(session_key)
         self._values = Values(self.serializer)
 
@@ -119,15 +125,20 @@ class SessionStore(SessionBase):
     def load(self) -> dict[str, object]:
         """Read the session of the key; where there is none, forget the key."""
         manager, configuration = open_manager()
-        token = self.session_key or ""
-        opened = manager.open_token(token)
+        opened = self._open(manager)
         if (
             configuration.on_conflict == "serial"
             and opened.session is not None
             and wait_for_turn(manager, opened.session.id, configuration.serial_timeout)
         ):
-            opened = manager.open_token(token, refresh=True)
+            opened = self._open(manager, refresh=True)
         return self._begin(opened)
+
+    def _open(self, manager: SessionManager, *, refresh: bool = False) -> Opened:
+        opened = manager.open_token(self.session_key or "", refresh=refresh)
+        if self.old_key is not None and opened.state in ("ended", "forged"):
+            return run(manager, exchange(self.old_key, refresh)) or opened
+        return opened
 
     async def aload(self) -> dict[str, object]:
         """Do what `load` does: in place where the session is in memory, else in a thread."""
@@ -148,6 +159,9 @@ class SessionStore(SessionBase):
             self._leave_cookie = state == "ended"  # another request may just have set the browser's next one
         if session is None:
             return {}
+        if isinstance(opened, Exchanged):
+            self._take_key(session)
+            self._is_exchanged = self.modified = True
         return {key: self._values.from_stored(session[key]) for key in session}
 
     # ---- saving ----
@@ -223,7 +237,7 @@ class SessionStore(SessionBase):
         self._put(stored, values, plain)
         user, ends = _user_of(values), self._end()
         other_user = user != stored.user_id
-        is_worth_it = other_user or stored.is_modified or abs(ends - stored.expires_at) > self._unseen()
+        is_worth_it = other_user or stored.is_modified or self._is_end_moved(stored, ends)
         try:
             manager.update_session(
                 stored,
@@ -269,8 +283,10 @@ class SessionStore(SessionBase):
         ends = self.get_expiry_date()
         return timezone.make_aware(ends) if timezone.is_naive(ends) else ends
 
-    def _unseen(self) -> timedelta:
-        return timedelta(seconds=self.get_expiry_age()) / _UNSEEN
+    def _is_end_moved(self, stored: Session, ends: datetime) -> bool:
+        if self._is_exchanged:  # its old key opens it for other requests under way, until it is written
+            return False
+        return abs(ends - stored.expires_at) > timedelta(seconds=self.get_expiry_age()) / _UNSEEN
 
     # ---- rotating and ending ----
 
@@ -299,9 +315,16 @@ class SessionStore(SessionBase):
         Args:
             session_key: The key; None: this session's.
         """
+        if session_key is None:
+            self._open_old_key()
         key = session_key or self.session_key
         if key is not None:
             self._end_session_of(key)
+
+    def _open_old_key(self) -> None:
+        """Have the token in place of the key of another engine, before something is done to the key's session."""
+        if self.old_key is not None:
+            self._get_session()
 
     def _end_session_of(self, key: str) -> str:
         manager = open_manager().manager
@@ -315,12 +338,14 @@ class SessionStore(SessionBase):
 
         The browser's cookie is deleted with it, unless it may be another one already.
         """
+        self._open_old_key()
         key = self.session_key
         state = None if key is None else self._end_session_of(key)
         self.clear()
         self._stored = None
         self._is_superseded = state == "superseded"
         self._leave_cookie = self._leave_cookie or state in ("previous", "superseded", "ended")
+        self.is_old_key_ended = self.old_key is not None and not self._leave_cookie
         if self._leave_cookie:
             self.modified = False
         if not self._is_superseded:
