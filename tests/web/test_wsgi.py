@@ -387,14 +387,14 @@ def test_what_a_process_holds_is_opened_once_and_anew_after_a_close(monkeypatch:
     held = OncePerProcess(open, lambda number, timeout: closed.append((number, timeout)))
     held.close()
     assert held.opened is None and not closed
-    lock = held._lock()
+    lock = held._first_use._lock()
 
     def noted() -> threading.Lock:
         found_nothing.release()
         return lock
 
     with monkeypatch.context() as patch:
-        patch.setattr(held, "_lock", noted)
+        patch.setattr(held._first_use, "_lock", noted)
         threads = [threading.Thread(target=held.get) for _ in range(8)]
         for thread in threads:
             thread.start()
