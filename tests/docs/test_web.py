@@ -28,7 +28,7 @@ def client(app: Any) -> TestClient:
 
 
 def test_the_snippets_work(dsn: str, schema: str) -> None:
-    quick_start, handlers, dependencies = re.findall(
+    quick_start, handlers, dependencies, wrap, greet = re.findall(
         r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
     )
     config = pgsession.Config(schema_name=schema, create_schema_if_missing=True)
@@ -58,3 +58,9 @@ def test_the_snippets_work(dsn: str, schema: str) -> None:
     with client(here["app"]) as browser:
         browser.post("/cart/book")
         assert browser.get("/cart").json() == ["book"] and browser.get("/me").status_code == 401
+    exec(greet, here)
+    exec(wrap.replace('"postgresql://app@db/app"', "dsn").replace("keys=", "config=config, keys="), here)
+    told: list[Any] = []
+    [body] = here["app"]({}, lambda *given: told.extend(given))
+    assert body == b"You have been here 1 times." and "Set-Cookie" in dict(told[1])
+    here["app"]._manager.__self__.close()

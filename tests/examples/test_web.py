@@ -26,7 +26,7 @@ PATIENCE = 30
 class Client:
     """A browser with one cookie. It keeps secure ones too, as browsers do for localhost."""
 
-    def __init__(self, name: str = "session") -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.cookie: Morsel[str] | None = None
 
@@ -96,7 +96,7 @@ def served_by_werkzeug(app: Any) -> Iterator[int]:
 
 
 KEY = b"k" * 32
-ASGI_COOKIE = "__Host-session"
+COOKIE = "__Host-session"
 
 
 @pytest.fixture
@@ -113,16 +113,14 @@ def asgi_nodes(example: Example, dsn: str, config: pgsession.Config) -> Iterator
 
 
 @pytest.fixture
-def wsgi_nodes(
-    example: Example, dsn: str, config: pgsession.Config, signer: pgsession.Signer
-) -> Iterator[list[int]]:
+def wsgi_nodes(example: Example, dsn: str, schema: str) -> Iterator[list[int]]:
     pytest.importorskip("flask")
     make_app = example("wsgi_app").make_app
     with ExitStack() as stack:
-        managers = [
-            stack.enter_context(pgsession.SessionManager(dsn, config, signer=signer)) for _ in range(2)
-        ]
-        yield [stack.enter_context(served_by_werkzeug(make_app(manager))) for manager in managers]
+        apps = [make_app(dsn, schema, KEY.decode()) for _ in range(2)]
+        yield [stack.enter_context(served_by_werkzeug(app)) for app in apps]
+    for app in apps:
+        app.extensions["pgsession"].process.close()
 
 
 ALICE = {"username": "alice", "password": "wonderland"}
@@ -130,7 +128,7 @@ ALICE = {"username": "alice", "password": "wonderland"}
 
 def test_log_in_and_out_of_an_asgi_app(asgi_nodes: list[int], signer: pgsession.Signer) -> None:
     here, there = asgi_nodes
-    client = Client(ASGI_COOKIE)
+    client = Client(COOKIE)
     assert client.json(here, "GET", "/cart") == (401, "no session")
     assert client.json(here, "POST", "/login", ALICE | {"password": "x"}) == (401, "authentication failed")
     assert client.cookie is None
@@ -147,7 +145,7 @@ def test_log_in_and_out_of_an_asgi_app(asgi_nodes: list[int], signer: pgsession.
         assert client.cookie is not None
         opened = open_session_token(signer._session_keys, client.cookie.value)
         assert opened is not None and opened[2] == created + number + 1
-    thief = Client(ASGI_COOKIE)
+    thief = Client(COOKIE)
     thief.cookie = client.cookie
     assert client.json(there, "POST", "/logout") == (200, "logout successful")
     assert client.cookie is None
@@ -157,7 +155,7 @@ def test_log_in_and_out_of_an_asgi_app(asgi_nodes: list[int], signer: pgsession.
 
 def test_log_in_and_out_of_a_wsgi_app(wsgi_nodes: list[int]) -> None:
     here, there = wsgi_nodes
-    client = Client()
+    client = Client(COOKIE)
     assert client.request(here, "GET", "/") == (401, "please log in")
     assert client.form(here, "/login", username="alice", password="x") == (401, "authentication failed")
     assert client.form(here, "/login", username="bob") == (401, "authentication failed")
@@ -165,12 +163,12 @@ def test_log_in_and_out_of_a_wsgi_app(wsgi_nodes: list[int]) -> None:
     client.assert_well_kept()
     for node in (there, here):
         assert client.request(node, "GET", "/") == (200, "hello, alice")
-    thief = Client()
+    thief = Client(COOKIE)
     thief.cookie = client.cookie
     assert client.form(there, "/logout") == (200, "logout successful")
     assert client.cookie is None and client.form(there, "/logout") == (401, "no session")
     assert thief.request(there, "GET", "/") == (401, "please log in")
-    devices = [Client() for _ in range(3)]
+    devices = [Client(COOKIE) for _ in range(3)]
     for device in devices:
         device.form(here, "/login", **ALICE)
     assert devices[0].form(there, "/logout-everywhere") == (200, "3 sessions ended")
@@ -179,11 +177,11 @@ def test_log_in_and_out_of_a_wsgi_app(wsgi_nodes: list[int]) -> None:
 
 def test_a_cart_over_http_keeps_a_hundred_items_of_twenty_clients(asgi_nodes: list[int]) -> None:
     """The tabs of one browser, at two nodes: their requests take turns."""
-    browser = Client(ASGI_COOKIE)
+    browser = Client(COOKIE)
     browser.json(asgi_nodes[0], "POST", "/login", ALICE)
 
     def shop(tab: int) -> None:
-        client = Client(ASGI_COOKIE)
+        client = Client(COOKIE)
         client.cookie = browser.cookie
         for item in range(5):
             status, _ = client.json(asgi_nodes[(tab + item) % 2], "POST", "/cart", f"{tab}.{item}")

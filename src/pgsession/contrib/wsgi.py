@@ -58,9 +58,12 @@ class WsgiSession(WebSession):
             SessionConflict: Another request was faster.
             RuntimeError: It would be a new one, and the response has begun.
         """
-        if self._rules.is_due(self):
+        self._save()
+
+    def _save(self, *, refresh: bool = False) -> None:
+        if refresh or self._rules.is_due(self):
             self._failed = True
-            run(self._manager(), self._rules.saving(self))
+            run(self._manager(), self._rules.saving(self, refresh=refresh))
         self._failed = False
 
     def _open(self) -> Opened | None:

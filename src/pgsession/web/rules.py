@@ -147,17 +147,19 @@ class SessionRules:
             or (stored is not None and self._is_to_be_renewed(session, stored, session._max_age()))
         )
 
-    def saving(self, session: WebSession) -> Steps[None]:
+    def saving(self, session: WebSession, *, refresh: bool = False) -> Steps[None]:
         """Save what a request did to its session, if anything; `headers` has the outcome.
 
         Args:
             session: The request's session.
+            refresh: True: set the cookie also where nothing is saved, and have a lifetime begin anew with each request,
+                which is written once a hundredth of it has passed.
 
         Raises:
             SessionConflict: Another request was faster: see `on_conflict`, and `WebSession.log_in`.
             RuntimeError: It would be a new one, and the response has begun.
         """
-        if not self.is_due(session):
+        if not (refresh or self.is_due(session)):
             return
         if session._given is not None and not session._started:
             # Saved before, in the middle of the request: another one may have rotated it since.
@@ -167,7 +169,7 @@ class SessionRules:
         if session._ending is not None:
             yield from self._end(session, session._ending)
         if session._stored is not None:
-            yield from self._update(session, session._stored)
+            yield from self._update(session, session._stored, refresh)
         elif session._late:  # its browser has, or may have been given, another one
             session._drop()
         elif session._values or session._user is not UNSET:
@@ -191,10 +193,10 @@ class SessionRules:
         )
         self._saved(session, stored)
 
-    def _update(self, session: WebSession, stored: Session) -> Steps[None]:
+    def _update(self, session: WebSession, stored: Session, refresh: bool) -> Steps[None]:
         binding = session._user is not UNSET
         try:
-            if not (yield from self._save_changes(session, stored)):
+            if not (yield from self._save_changes(session, stored, refresh)) and not refresh:
                 return
         except SessionNotFoundError:
             session._gone()
@@ -206,7 +208,7 @@ class SessionRules:
             raise session._conflict(str(error)) from error
         self._saved(session, stored)
 
-    def _save_changes(self, session: WebSession, stored: Session) -> Steps[bool]:
+    def _save_changes(self, session: WebSession, stored: Session, refresh: bool) -> Steps[bool]:
         """Make the calls that save a session; return False where there is nothing to save."""
         age = session._max_age()
         check: Literal["attributes"] | None = "attributes" if self.on_conflict == "fail" else None
@@ -214,7 +216,9 @@ class SessionRules:
         if session._lifetime is not UNSET:
             ends, inactivity = age, age is None
             self._keep_max_age(stored, age)
-        elif session._user is UNSET and self._is_to_be_renewed(session, stored, age):
+        elif session._user is UNSET and self._is_to_be_renewed(
+            session, stored, age, 0.99 if refresh else 0.5
+        ):
             ends = age
         if session._user is not UNSET:
             user = session._user
@@ -240,7 +244,9 @@ class SessionRules:
         elif MAX_AGE in stored:
             del stored[MAX_AGE]
 
-    def _is_to_be_renewed(self, session: WebSession, stored: Session, age: int | None) -> bool:
+    def _is_to_be_renewed(
+        self, session: WebSession, stored: Session, age: int | None, left: float = 0.5
+    ) -> bool:
         return (
             age is not None
             and self.cookie.renew
@@ -248,7 +254,7 @@ class SessionRules:
             and not session._started
             # Its old key opens it for other requests under way, until it is written.
             and not session._is_exchanged
-            and _seconds_left(stored) < age / 2
+            and _seconds_left(stored) < age * left
             and not session._is_late()
         )
 
@@ -277,6 +283,18 @@ class SessionRules:
         if (cookie is not None or session._accessed) and not (vary and varies_on_cookie(vary)):
             headers.append(("Vary", "Cookie"))
         return headers
+
+    def token_for_cookie(self, session: WebSession) -> str | None:
+        """Return the token for a framework that sets cookies itself; from then on no cookie can be set any more.
+
+        Args:
+            session: The request's session, saved.
+
+        Returns:
+            The token; `""`: the cookie is to be deleted; None: it is left alone.
+        """
+        session._start()
+        return None if session._set_cookie is None else session._given or ""
 
     def _end(self, session: WebSession, ended: UUID) -> Steps[None]:
         found = yield lambda manager: manager.delete_session(ended)

@@ -321,6 +321,11 @@ class WebSession(MutableMapping[str, Any]):
         """Return True where whoever sent the request is not to get the current token."""
         return self._late or (self._stored is not None and self._token(self._stored) is None)
 
+    def _is_empty(self) -> bool:
+        """Return True where a session is stored that holds nothing, and is nobody's."""
+        stored = self._stored
+        return stored is not None and stored.user_id is None and all(key == MAX_AGE for key in stored)
+
     def _max_age(self) -> int | None:
         """Return for how many seconds the session lasts; None: its browser and `Config` decide."""
         if self._lifetime is not UNSET:

@@ -54,10 +54,16 @@ def wsgi(server: str = "gthread") -> Adapter:
     return partial(wsgi, server=server)
 
 
+def flask(server: str = "gthread") -> Adapter:
+    pytest.importorskip("flask")
+    return partial(wsgi(server), framework="flask")
+
+
 ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "asgi": asgi,
     "django": django,
     "wsgi": wsgi,
+    "flask": flask,
     "aiohttp": aiohttp,
 }
 # For `make web-matrix`: on the other servers.

@@ -48,7 +48,53 @@ def make_simple(place: Place, setting: str) -> WsgiApp:
     )
 
 
-MAKE: dict[str, Callable[[Place, str], WsgiApp]] = {"wsgi": make_simple}
+def make_flask(place: Place, setting: str) -> WsgiApp:
+    from flask import Flask, Response, jsonify, request, session
+
+    from pgsession.contrib.flask import PgSession
+
+    app = Flask(__name__)
+    options = dict(SETTINGS[setting])
+    max_age = options.pop("max_age", None)
+    app.config.update(
+        SECRET_KEY=KEY,
+        SESSION_COOKIE_NAME="__Host-session",
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_REFRESH_EACH_REQUEST=False,
+        PGSESSION_DATABASE=place.dsn,
+        PGSESSION_SCHEMA_NAME=place.schema,
+        PGSESSION_POOL_MAX_SIZE=POOL,
+        **{f"PGSESSION_{name.upper()}": value for name, value in options.items()},
+    )
+    PgSession(app)
+
+    @app.post("/do")
+    def do() -> Any:
+        actions = request.get_json()
+        if max_age is not None and actions:
+            session.permanent = True
+        return jsonify(perform_all(session, actions))
+
+    @app.post("/stream")
+    def stream() -> Any:
+        results = json.dumps(perform_all(session, request.get_json()))
+        port = int(request.args["port"])
+
+        def lines() -> Iterator[str]:
+            yield results + "\n"
+            meet(port)
+            yield "end\n"
+
+        return Response(lines())
+
+    if max_age is not None:
+        app.permanent_session_lifetime = max_age
+    _ = do, stream  # Flask has them
+    return app
+
+
+MAKE: dict[str, Callable[[Place, str], WsgiApp]] = {"wsgi": make_simple, "flask": make_flask}
 
 
 def application(framework: str, place: Place) -> WsgiApp:
