@@ -17,8 +17,10 @@ pytest.importorskip("httpx2")
 pytest.importorskip("trio")
 
 import anyio
+import anyio.to_thread
 import httpx2 as httpx
 import msgspec
+import psycopg
 import trio
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -148,6 +150,59 @@ def test_a_startup_that_fails_closes_the_manager(make: Make, dsn: str, config: C
         with client(app):
             pass
     assert nodes(dsn, config) == before
+
+
+@pytest.mark.parametrize("kind", ["starlette", "tells by itself"])
+async def test_a_manager_that_cannot_open_fails_the_startup(make: Make, kind: str) -> None:
+    """Servers take an application that only raises for one that knows no lifespan, and go on."""
+    sent = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def teller(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+        except Exception:
+            await send({"type": "lifespan.startup.failed"})
+            raise
+
+    app = Starlette() if kind == "starlette" else teller
+    nowhere = SessionMiddleware(app, database="host=/nowhere dbname=none", keys=KEY)
+    with pytest.raises(psycopg.OperationalError):
+        await nowhere({"type": "lifespan", "asgi": {}, "state": {}}, receive, send)
+    [message] = sent
+    assert message["type"] == "lifespan.startup.failed" and "/nowhere" in message["message"]
+
+
+def test_a_lifespan_that_is_cancelled_closes_the_manager(
+    make: Make, dsn: str, config: Config, trio_or_asyncio: Callable[..., None]
+) -> None:
+    before = nodes(dsn, config)
+
+    async def main() -> None:
+        started = anyio.Event()
+
+        async def receive() -> Any:
+            if started.is_set():
+                await anyio.sleep_forever()
+            return {"type": "lifespan.startup"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                started.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(make(), {"type": "lifespan", "asgi": {}, "state": {}}, receive, send)
+            await started.wait()
+            assert await anyio.to_thread.run_sync(nodes, dsn, config) == before + 1
+            group.cancel_scope.cancel()
+        assert await anyio.to_thread.run_sync(nodes, dsn, config) == before
+
+    trio_or_asyncio(main)
 
 
 SCRIPT = """

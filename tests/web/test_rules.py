@@ -356,6 +356,35 @@ def test_serial_handles_the_requests_of_a_session_one_after_the_other(
     browser.end(third)
 
 
+def test_who_dies_with_his_turn_keeps_the_others_waiting_for_less_than_they_wait(
+    manager: SessionManager, tables: Tables
+) -> None:
+    browser = Browser(manager, SessionRules(on_conflict="serial"))
+    browser.request(put(n=1))
+    session = browser.begin()
+    assert tables.one("SELECT extract(epoch FROM expires_at - clock_timestamp()) FROM {session_locks}") <= 10
+    browser.end(session)
+
+
+def test_a_turn_that_cannot_be_ended_does_not_take_the_cookie_away(
+    manager: SessionManager, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = Browser(manager, SessionRules(on_conflict="serial"))
+    browser.request(put(n=1))
+    session = browser.begin()
+    session.log_in("alice")
+    tables.run("ALTER TABLE {session_locks} RENAME TO session_locks_away")
+    try:
+        assert "Set-Cookie" in browser.end(session)
+    finally:
+        tables.run("ALTER TABLE {schema}.session_locks_away RENAME TO session_locks")
+    assert "could not be ended" in caplog.text
+    tables.run("DELETE FROM {session_locks}")  # its lease time is over
+    session = browser.begin()
+    assert session.user_id == "alice"
+    browser.end(session)
+
+
 @pytest.mark.parametrize("on_conflict", ["merge", "fail", "serial"])
 def test_what_ended_meanwhile_stays_so_and_the_cookie_is_left_alone(
     manager: SessionManager, tables: Tables, on_conflict: OnConflict

@@ -95,12 +95,13 @@ class Managers:
         self._opened[loop] = self._signing = manager
 
     async def close(self) -> None:
-        """Close the manager that `open` has opened in this loop."""
+        """Close the manager that `open` has opened in this loop, also for a caller who is cancelled."""
         manager = self._opened.pop(_running_loop(), None)
-        if isinstance(manager, AsyncSessionManager):
-            await manager.close()
-        elif manager is not None:
-            await _in_thread(manager.close)
+        with anyio.CancelScope(shield=True):
+            if isinstance(manager, AsyncSessionManager):
+                await manager.close()
+            elif manager is not None:
+                await _in_thread(manager.close)
 
     def _open_at_first_use(self) -> SessionManager:
         manager = self._open_for_threads()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from datetime import timedelta
+from traceback import format_exception
 from typing import Any, Unpack
 
 import anyio
@@ -209,17 +210,28 @@ class SessionMiddleware:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open a manager when the application starts, and close it when it has stopped."""
+        failed = False
 
         async def receive_open() -> Message:
+            nonlocal failed
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self._managers.open()
+                try:
+                    await self._managers.open()
+                except Exception as error:
+                    # Said here: servers take an application that only raises for one that knows no lifespan, and go on.
+                    failed = True
+                    await send(
+                        {"type": "lifespan.startup.failed", "message": "".join(format_exception(error))}
+                    )
+                    raise
             return message
 
         async def send_closed(message: Message) -> None:
             if message["type"] in _ENDINGS:
                 await self._managers.close()
-            await send(message)
+            if not failed:
+                await send(message)
 
         try:
             await self.app(scope, receive_open, send_closed)

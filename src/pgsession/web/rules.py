@@ -34,6 +34,7 @@ OnConflict = Literal["merge", "fail", "serial"]
 _POLICIES = ("merge", "fail", "serial")
 # Of several cookies of one name, none of which opens a session: what the request is taken for.
 _REFUSED = ("superseded", "ended", "forged")
+_LEASE_TIME, _HEARTBEAT = 10, 3  # seconds: the others wait for so long for one whose process has died
 _LONGEST = int(LONGEST.total_seconds())
 _logger = logging.getLogger("pgsession")
 
@@ -111,7 +112,12 @@ class SessionRules:
         if opened is None or opened.session is None or self.on_conflict != "serial":
             return opened, None
         identity = opened.session.id
-        lock = yield lambda manager: manager.lock(f"pgsession.web:{identity}", session_id=identity)
+        lock = yield lambda manager: manager.lock(
+            f"pgsession.web:{identity}",
+            session_id=identity,
+            lease_time=_LEASE_TIME,
+            heartbeat_interval=_HEARTBEAT,
+        )
         try:
             taken = yield lambda manager: lock.acquire(timeout=self.serial_timeout)
         except SessionNotFoundError:
@@ -344,6 +350,10 @@ def _release(release: Callable[[], object]) -> Steps[None]:
         yield lambda _: release()
     except LockError:  # it ended with its session
         pass
+    except Exception as error:  # what the request did is done, and its browser needs the cookie that says so
+        _logger.warning(
+            "a request's turn could not be ended, and ends by itself after the lock's lease time: %s", error
+        )
 
 
 def _open(tokens: list[str], *, refresh: bool) -> Steps[Opened | None]:
