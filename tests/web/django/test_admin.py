@@ -124,9 +124,8 @@ def test_who_may_end_sessions_ends_those_that_are_chosen(staff: Callable[..., Cl
 def test_who_ends_his_own_is_logged_out(staff: Callable[..., Client], chosen: str) -> None:
     client = staff("view_livesession", "delete_livesession")
     own = SessionStore(client.cookies["sessionid"].value)
-    what = {"session": str(own.session_id)} if chosen == "this one" else {"all_of_user": own[USER]}
-    answer = post(client, **what)
-    assert answer.status_code == 302
+    choice = {"session": str(own.session_id)} if chosen == "this one" else {"all_of_user": own[USER]}
+    assert post(client, **choice).status_code == 302
     session_manager().clear_cache()
     assert ended(own)
     login = client.get(PAGE, follow=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +12,11 @@ import pytest
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.serializers.json import DjangoJSONEncoder
 from django.core.signing import JSONSerializer
-from django.test import override_settings
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory, override_settings
 
 import pgsession
 from pgsession.contrib.django import SessionStore, session_manager
@@ -35,6 +37,16 @@ def stored(**values: object) -> SessionStore:
 def again(store: SessionStore) -> SessionStore:
     """The next request's."""
     return SessionStore(store.session_key)
+
+
+def answered(view: Callable[[HttpRequest], HttpResponse], cookie: str | None) -> HttpResponse:
+    """What Django's middleware makes of the answer of a view."""
+    request = RequestFactory().get("/")
+    if cookie is not None:
+        request.COOKIES["sessionid"] = cookie
+    response = SessionMiddleware(view)(request)
+    assert isinstance(response, HttpResponse)
+    return response
 
 
 @pytest.fixture
@@ -212,6 +224,15 @@ def test_a_naive_date_is_one_of_the_projects_time_zone() -> None:
     store = SessionStore()
     store.set_expiry(timedelta(hours=1))
     store.save()
+    assert timedelta(minutes=59) < ends_in(store) <= timedelta(hours=1)
+
+
+def test_a_naive_date_where_others_are_aware_is_one_of_the_projects_time_zone_too() -> None:
+    """Django's own engine saves it, too."""
+    store = SessionStore()
+    store.set_expiry(datetime.now() + timedelta(hours=1))
+    store.save()
+    again(store).save()
     assert timedelta(minutes=59) < ends_in(store) <= timedelta(hours=1)
 
 
@@ -408,6 +429,56 @@ def test_a_logout_meanwhile_drops_the_changes(tables: Tables) -> None:
     late["a"] = 1
     late.save()
     assert late.session_key is not None and tables.count() == 1
+
+
+@pytest.mark.parametrize("key", ["forged", "ended"])
+@pytest.mark.parametrize("reads", [False, True], ids=["unread", "read"])
+def test_who_clears_a_session_that_is_none_is_answered(key: str, reads: bool, tables: Tables) -> None:
+    """With the cookie of another engine, too: nobody gets 400 for ever."""
+    cookie = "k3v5c8zo3u0w9zcx2yp1y2l3k5f8a7b1"  # as Django's own engines make them
+    if key == "ended":
+        store = stored(a=1)
+        cookie = str(store.session_key)
+        again(store).flush()
+
+    def clear(request: HttpRequest) -> HttpResponse:
+        assert not reads or request.session.get("a") is None
+        request.session.clear()
+        return HttpResponse()
+
+    def clear_and_set(request: HttpRequest) -> HttpResponse:
+        clear(request)
+        request.session["b"] = 2
+        return HttpResponse()
+
+    response = answered(clear, cookie)
+    assert tables.count() == 0
+    if key == "forged":
+        assert response.cookies["sessionid"]["max-age"] == 0
+    else:
+        assert not response.cookies  # it may be another one by now
+    response = answered(clear_and_set, cookie)
+    assert dict(SessionStore(response.cookies["sessionid"].value).items()) == {"b": 2}
+
+
+def test_who_asks_for_the_id_depends_on_the_cookie() -> None:
+    def show(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(str(request.session.session_id))
+
+    assert answered(show, None).headers["Vary"] == "Cookie"
+
+
+@override_settings(PGSESSION={"database": "default", "on_conflict": "serial"})
+def test_who_has_lost_his_turn_overwrites_nothing() -> None:
+    """Its process has stood still for longer than the lease, or something has asked whether the session is empty."""
+    store = stored(a=1, b=1)
+    one, other, third = again(store), again(store), again(store)
+    one["a"], other["a"], third["b"] = 2, 3, 4
+    one.save()
+    with pytest.raises(SessionInterrupted):
+        other.save()
+    third.save()
+    assert dict(again(store).items()) == {"a": 2, "b": 4}
 
 
 @override_settings(SESSION_SAVE_EVERY_REQUEST=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -69,13 +69,15 @@ class SessionStore(SessionBase):
     @property
     def session_id(self) -> UUID | None:
         """Return the id of the stored session, the handle that stays and is no secret; None while there is none."""
-        if self._stored is None and self.session_key is not None:
-            self._get_session()
+        self._get_session()
         return None if self._stored is None else self._stored.id
 
     @property
     def modified(self) -> bool:
         """Return True where there is something to save: it was said so, or a value was changed inside."""
+        self._find()
+        if self._leave_cookie and not self._values_in_memory():
+            return False
         return self._is_modified or self._is_changed_inside()
 
     @modified.setter
@@ -124,17 +126,20 @@ class SessionStore(SessionBase):
 
     def load(self) -> dict[str, object]:
         """Read the session of the key; where there is none, forget the key."""
+        return self._begin(self._open())
+
+    def _open(self) -> Opened:
         manager, configuration = open_manager()
-        opened = self._open(manager)
+        opened = self._open_key(manager)
         if (
             configuration.on_conflict == "serial"
             and opened.session is not None
             and wait_for_turn(manager, opened.session.id, configuration.serial_timeout)
         ):
-            opened = self._open(manager, refresh=True)
-        return self._begin(opened)
+            opened = self._open_key(manager, refresh=True)
+        return opened
 
-    def _open(self, manager: SessionManager, *, refresh: bool = False) -> Opened:
+    def _open_key(self, manager: SessionManager, *, refresh: bool = False) -> Opened:
         opened = manager.open_token(self.session_key or "", refresh=refresh)
         if self.old_key is not None and opened.state in ("ended", "forged"):
             return run(manager, exchange(self.old_key, refresh)) or opened
@@ -150,19 +155,33 @@ class SessionStore(SessionBase):
         return await sync_to_async(self.load)()
 
     def _begin(self, opened: Opened) -> dict[str, object]:
+        session = opened.session
+        self._be_what(opened, only_looks=self._values_in_memory() is not None)
+        if session is None:
+            return {}
+        return {key: self._values.from_stored(session[key]) for key in session}
+
+    def _be_what(self, opened: Opened, *, only_looks: bool) -> None:
         session, state = opened
-        if self._values_in_memory() is None:  # else somebody only looks
+        if not only_looks:
             self._stored = session
         self._is_superseded = state == "superseded"
         if session is None and not self._is_superseded:
             self._session_key = None
             self._leave_cookie = state == "ended"  # another request may just have set the browser's next one
-        if session is None:
-            return {}
-        if isinstance(opened, Exchanged):
+        if isinstance(opened, Exchanged) and session is not None:
             self._take_key(session)
             self._is_exchanged = self.modified = True
-        return {key: self._values.from_stored(session[key]) for key in session}
+
+    def _find(self) -> None:
+        """Look for the session where that was left out so far, since its values were cleared before they were read."""
+        if (
+            self._values_in_memory() is not None
+            and self._stored is None
+            and self.session_key is not None
+            and not self._is_superseded
+        ):
+            self._be_what(self._open(), only_looks=False)
 
     # ---- saving ----
 
@@ -175,7 +194,8 @@ class SessionStore(SessionBase):
         Raises:
             CreateError: It is to be created, and there is one already.
             UpdateError: It was ended, or given another key, by another request; or the user has too many sessions.
-            SessionInterrupted: Another request has changed the same values, and `on_conflict` is "fail".
+            SessionInterrupted: Another request has changed the same values, and `on_conflict` is "fail", or it is
+                "serial" and this request has lost its turn.
         """
         try:
             self._save(must_create)
@@ -189,8 +209,7 @@ class SessionStore(SessionBase):
         values = self._get_session(no_load=must_create)
         if must_create and self.exists(self.session_key):
             raise CreateError
-        if self._stored is None and not self._is_superseded:
-            self._stored = self._find()
+        self._find()
         if self._is_superseded:
             raise UpdateError("another request has given this session another key")
         if self._stored is not None:
@@ -198,14 +217,6 @@ class SessionStore(SessionBase):
         if not values and not must_create:
             raise UpdateError("the session has ended")
         return self.create()
-
-    def _find(self) -> Session | None:
-        """Return the session of the key where this has not been read, since its values were not needed."""
-        if self.session_key is None:
-            return None
-        session, state = open_manager().manager.open_token(self.session_key)
-        self._is_superseded = state == "superseded"
-        return session
 
     def create(self) -> None:
         """Create a session with the values that are in memory; from then on there is a key.
@@ -241,7 +252,7 @@ class SessionStore(SessionBase):
         try:
             manager.update_session(
                 stored,
-                check="attributes" if configuration.on_conflict == "fail" else None,
+                check=None if configuration.on_conflict == "merge" else "attributes",
                 user_id=user if other_user else UNSET,
                 expires_at=ends if is_worth_it else None,
             )
@@ -286,7 +297,7 @@ class SessionStore(SessionBase):
     def _is_end_moved(self, stored: Session, ends: datetime) -> bool:
         if self._is_exchanged:  # its old key opens it for other requests under way, until it is written
             return False
-        return abs(ends - stored.expires_at) > timedelta(seconds=self.get_expiry_age()) / _UNSEEN
+        return abs(ends - stored.expires_at) > (ends - timezone.now()) / _UNSEEN
 
     # ---- rotating and ending ----
 
