@@ -14,8 +14,8 @@ from tests.browser.shop import launch_options, open_shop
 from tests.programs import needs_program
 from tests.tables import Tables
 
-# Until something is there, or a page: a guard, for each is there in milliseconds.
-PATIENCE_MS = 5_000
+# A guard: a page, or what is looked for in it, is there in milliseconds.
+PATIENCE_MS = 30_000
 
 
 @pytest.fixture(scope="module")

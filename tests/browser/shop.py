@@ -47,4 +47,8 @@ def open_shop(database: str, schema: str) -> Iterator[tuple[str, str]]:
 def launch_options(program: str) -> dict[str, Any]:
     """For Playwright. Chromium's sandbox does not work for root."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    return {"executable_path": program, "args": ["--disable-gpu", *(["--no-sandbox"] if root else [])]}
+    return {
+        "executable_path": program,
+        "args": ["--disable-gpu", *(["--no-sandbox"] if root else [])],
+        "ignore_default_args": ["--disable-back-forward-cache"],  # users' browsers have it
+    }
