@@ -226,3 +226,19 @@ def test_a_form_of_another_site_is_refused(browser: NewBrowser, nodes: Nodes) ->
             press(tab, "Win")
         assert done.value.status == 403
         assert is_logged_in(visit(user, nodes[0]))
+
+
+def test_pages_fit_the_smallest_phone_and_the_keyboard_leads_to_the_content(
+    browser: NewBrowser, nodes: Nodes
+) -> None:
+    phone = browser(viewport={"width": 320, "height": 600}, is_mobile=True, user_agent=PHONE)
+    tab = visit(phone, nodes[0])
+    press(tab, "Put into the cart Green tea")
+    tab = log_in(phone, nodes[0])
+    for path in ("/", "/cart", "/login", "/devices"):
+        tab.goto(nodes[0] + path)
+        assert tab.evaluate("document.documentElement.scrollWidth") == 320, path
+        assert tab.get_by_role("heading", level=1).count() == 1 and tab.title().endswith(" - Small Shop")
+        tab.keyboard.press("Tab")
+        tab.keyboard.press("Enter")
+        assert tab.url.endswith(f"{path}#main")
