@@ -16,7 +16,7 @@ CORE = $(wildcard cython/pgsession/_core/*.pyx cython/pgsession/_core/*.pxd cyth
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo system-packages test check check-hot docs bench chaos web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo shop screenshots system-packages test check check-hot docs bench chaos web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,12 @@ build: $(DONE)/core ## the virtual environment and the compiled core
 
 demo: build ## the main job on two nodes, as a table
 	$(PY) $(DEMO)
+
+shop: build ## the example shop, a web application on two nodes, for your browser
+	$(PY) -m examples.shop $(ARGS)
+
+screenshots: build ## the pictures of docs/shop.md, taken of the shop with Chromium
+	$(PY) -m tools.screenshots
 
 system-packages: ## as root: Chromium and Redis, which pip cannot bring and some tests need
 	tools/system_packages.sh

@@ -14,12 +14,17 @@ NAMES = {
 _REASON = "needs the program "
 
 
+def path_of(name: str) -> str | None:
+    """Where the program is, if it is installed."""
+    return next((found for each in NAMES[name] if (found := shutil.which(each))), None)
+
+
 def needs_program(name: str) -> str:
-    """The program's path; skips the test where it is not installed."""
-    for each in NAMES[name]:
-        if found := shutil.which(each):
-            return found
-    pytest.skip(_REASON + name)
+    """Where the program is; skips the test where it is not installed."""
+    found = path_of(name)
+    if found is None:
+        pytest.skip(_REASON + name)
+    return found
 
 
 def skipped(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
