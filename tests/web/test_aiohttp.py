@@ -397,14 +397,53 @@ async def test_a_session_that_is_first_asked_for_in_a_websocket_cannot_begin_the
 # ---- what fails ----
 
 
-async def test_what_fails_saves_nothing(serve: Serve, tables: Tables) -> None:
+@pytest.mark.parametrize("kind", ["error", "raised", "returned"])
+async def test_what_fails_saves_nothing(serve: Serve, tables: Tables, kind: str) -> None:
     async def fail(request: web.Request) -> web.Response:
         (await get_session(request))["n"] = 1
-        raise ValueError("no")
+        if kind == "returned":
+            return web.Response(status=500)
+        raise ValueError("no") if kind == "error" else web.HTTPInternalServerError()
 
     async with serve({"/": fail}) as client:
         async with client.get("/") as response:
             assert response.status == 500 and not response.cookies and tables.count() == 0
+
+
+async def test_a_websocket_whose_client_goes_saves_and_one_that_fails_does_not(
+    serve: Serve, tables: Tables
+) -> None:
+    ended = asyncio.Event()
+
+    @web.middleware
+    async def around(request: web.Request, handler: Any) -> Any:
+        try:
+            return await handler(request)
+        finally:
+            ended.set()
+
+    async def talk(request: web.Request) -> web.StreamResponse:
+        session = await get_session(request)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        session["n"] = request.query["n"]
+        await socket.send_str("set")
+        if request.query["n"] == "fails":
+            raise ValueError("no")
+        await socket.receive()
+        if request.query["n"] == "out":
+            session.log_out()
+        raise ConnectionResetError("as a send to who has gone")
+
+    async with serve({"/talk": talk, "/put": put, "/get": get}, outer=[around]) as client:
+        await what(client, "/put?n=0")
+        for how, holds in (("fails", {"n": "0"}), ("goes", {"n": "goes"}), ("out", {})):
+            ended.clear()
+            async with client.ws_connect(f"/talk?n={how}") as socket:
+                assert await socket.receive_str() == "set"
+            await asyncio.wait_for(ended.wait(), PATIENCE)
+            assert await what(client, "/get") == holds
+        assert tables.count() == 0
 
 
 async def test_a_response_that_is_raised_is_one(serve: Serve) -> None:

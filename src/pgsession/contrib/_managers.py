@@ -36,7 +36,7 @@ class Managers:
 
     def __init__(
         self,
-        make: tuple[str | Callable[[], str], Config | None, Signer] | None,
+        make: tuple[str | Callable[[], str], Config | None, Signer | None] | None,
         given: SessionManager | AsyncSessionManager | None,
     ) -> None:
         self._make = make

@@ -30,13 +30,12 @@ from pgsession.web import (
 
 __all__ = ["AiohttpSession", "PgSessionStorage", "get_session", "new_session", "setup"]
 
-_key: Callable[[str, type], Any] = getattr(
-    web, "RequestKey", lambda name, _: name
-)  # older versions have none
+# Older versions of aiohttp have no such keys.
+_key: Callable[[str, type], Any] = getattr(web, "RequestKey", lambda name, _: name)
 _LOADED = _key("pgsession.loaded", object)  # the session that the request came with
-_STARTED = _key(
-    "pgsession.started", bool
-)  # False until the response begins, then True; none: without `setup`
+# The response, once it has begun, else None; without `setup` there is no such key.
+_BEGUN = _key("pgsession.begun", object)
+_FAILED = 500  # from this status on a response is about a failure, and saves nothing
 _logger = logging.getLogger("pgsession")
 
 
@@ -186,7 +185,7 @@ class PgSessionStorage(AbstractStorage):
             request: The request.
         """
         serial = self._rules.on_conflict == "serial"
-        if serial and _STARTED not in request:
+        if serial and _BEGUN not in request:
             raise RuntimeError("on_conflict: 'serial' needs pgsession.contrib.aiohttp.setup")
         tokens = self._rules.tokens("; ".join(request.headers.getall("Cookie", ())))
         manager = self._managers.here() if tokens else None
@@ -199,7 +198,7 @@ class PgSessionStorage(AbstractStorage):
                 raise _Conflict(str(error)) from error
         session = AiohttpSession(self._rules.cookie, self._managers.token, opened, release)
         session._storage = self
-        session._started = request.get(_STARTED, False)
+        session._started = request.get(_BEGUN) is not None
         request[_LOADED] = session
         return session
 
@@ -227,6 +226,8 @@ class PgSessionStorage(AbstractStorage):
         """
         assert isinstance(session, AiohttpSession), "one of this storage"
         session._request = request
+        if response.status >= _FAILED:
+            session._failed = True
         if not session._failed:
             await session.save()
         await self._release(session)
@@ -236,7 +237,7 @@ class PgSessionStorage(AbstractStorage):
                 response.headers.add("Set-Cookie", line)
         for name, value in self._rules.headers(session, response.headers.getall("Vary", ())):
             response.headers.add(name, value)
-        session._started = request.get(_STARTED, False)  # another middleware may do something to it still
+        session._started = False  # another middleware may do something to it still
 
     async def _save(self, session: AiohttpSession) -> None:
         if session._fresh and session.modified:
@@ -264,26 +265,30 @@ class PgSessionStorage(AbstractStorage):
 
     @web.middleware
     async def _serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[_STARTED] = False
+        request[_BEGUN] = None
+        failed = True
         try:
             response = await handler(request)
-            session: AiohttpSession | None = request.get(SESSION_KEY)
-            if request[_STARTED] and session is not None and session._accessed and session.modified:
-                await self._save_late(session, response)
+            failed = False
             return response
-        except web.HTTPException:
-            raise
-        except BaseException:  # what fails saves nothing
-            request.pop(SESSION_KEY, None)
-            raise
         finally:
-            await self._release(request.get(_LOADED))
-            await self._release(request.get(SESSION_KEY))
+            try:
+                await self._end(request, failed)
+            finally:
+                await self._release(request.get(_LOADED))
+                await self._release(request.get(SESSION_KEY))
 
-    async def _save_late(self, session: AiohttpSession, response: web.StreamResponse) -> None:
-        if isinstance(response, web.WebSocketResponse) and not session.new:
+    async def _end(self, request: web.Request, failed: bool) -> None:
+        """Save the session of a WebSocket; what fails while its client is there saves nothing."""
+        session: AiohttpSession | None = request.get(SESSION_KEY)
+        begun = request[_BEGUN]
+        if session is None or begun is None or not session._accessed or session._failed:
+            return
+        gone = request.transport is None or request.transport.is_closing()
+        may_save = isinstance(begun, web.WebSocketResponse) and (gone or not failed)
+        if may_save and (session._ending is not None or (session.modified and not session.new)):
             await _to_the_end(session.save())
-        elif not session._failed:
+        if session.modified:
             _logger.warning(
                 "a session was changed after its response had begun, and the change is lost: "
                 "call `await session.save()` after it"
@@ -299,7 +304,7 @@ class PgSessionStorage(AbstractStorage):
                 request.writer.chunked = False  # type: ignore[attr-defined]
                 raise
             session._started = True
-        request[_STARTED] = True
+        request[_BEGUN] = response
 
 
 async def _to_the_end(work: Coroutine[None, None, None]) -> None:

@@ -83,6 +83,8 @@ class SessionMiddleware:
         ConfigError: An argument is not usable; the message names it.
     """
 
+    _kind: type[AsgiSession] = AsgiSession
+
     def __init__(
         self,
         app: App,
@@ -191,13 +193,13 @@ class SessionMiddleware:
             stored = None if manager is None else self._rules.from_memory(manager, tokens)
             if stored is None:
                 return None
-        return AsgiSession(self._rules.cookie, self._managers.token, stored)
+        return self._kind(self._rules.cookie, self._managers.token, stored)
 
     async def _load(self, scope: Scope) -> AsgiSession:
         waits = self._rules.on_conflict == "serial"
         opening = self._rules.opening(self._tokens(scope))
         opened, release = await self._managers.run(opening, waits=waits)
-        return AsgiSession(self._rules.cookie, self._managers.token, opened, release)
+        return self._kind(self._rules.cookie, self._managers.token, opened, release)
 
     async def _save(self, session: AsgiSession) -> None:
         await self._managers.run(self._rules.saving(session))

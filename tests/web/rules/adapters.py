@@ -18,8 +18,9 @@ def asgi() -> Adapter:
     return asgi
 
 
-def asgi_on(server: str) -> Adapter:
+def asgi_on(server: str, site: str) -> Adapter:
     for name in (
+        {"aiohttp_site": "aiohttp_session", "litestar_site": "litestar"}.get(site, "starlette"),
         "starlette",
         "trio",
         "uvicorn_worker" if server == "gunicorn uvicorn" else server.split()[0],
@@ -27,7 +28,7 @@ def asgi_on(server: str) -> Adapter:
         pytest.importorskip(name)
     from tests.web.rules.asgi_servers import asgi
 
-    return partial(asgi, server=server)
+    return partial(asgi, server=server, site=site)
 
 
 def django(server: str = "gthread") -> Adapter:
@@ -59,17 +60,27 @@ def flask(server: str = "gthread") -> Adapter:
     return partial(wsgi(server), framework="flask")
 
 
+def litestar() -> Adapter:
+    for name in ("litestar", "starlette", "uvicorn"):
+        pytest.importorskip(name)
+    from tests.web.rules.litestar_site import litestar
+
+    return litestar
+
+
 ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "asgi": asgi,
     "django": django,
     "wsgi": wsgi,
     "flask": flask,
     "aiohttp": aiohttp,
+    "litestar": litestar,
 }
 # For `make web-matrix`: on the other servers.
 MATRIX: dict[str, Callable[[], Adapter]] = (
     {
-        f"asgi on {server}": partial(asgi_on, server)
+        f"{name} on {server}": partial(asgi_on, server, f"{name}_site")
+        for name in ("asgi", "litestar")
         for server in (
             "uvicorn workers",
             "hypercorn asyncio",
@@ -94,4 +105,5 @@ MATRIX: dict[str, Callable[[], Adapter]] = (
         f"wsgi on {server}": partial(wsgi, server)
         for server in ("sync", "sync preload", "gthread preload", "gevent", "gevent preload")
     }
+    | {"aiohttp on gunicorn": partial(asgi_on, "gunicorn aiohttp", "aiohttp_site")}
 )

@@ -1,4 +1,4 @@
-"""A node of the ASGI adapter for `make web-matrix`: one setting, on the server that is named."""
+"""A node for `make web-matrix`, of an ASGI, Litestar or aiohttp application: one setting, on the server named."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 import trio
 
-from tests.web.rules.asgi_site import AsgiSite, make_app
+from tests.web.rules.asgi_site import AsgiSite
 from tests.web.rules.contract import Place, Site, end_with_stdin, process
 
 _PLACE = "PGSESSION_TEST_SITE"
@@ -36,11 +37,11 @@ class Lazy(AsgiSite):
 
 
 @contextmanager
-def asgi(place: Place, server: str) -> Iterator[Site]:
+def asgi(place: Place, server: str, site: str) -> Iterator[Site]:
     with ExitStack() as stack:
 
         def start(setting: str) -> tuple[str, str]:
-            node = json.dumps([*place, setting])
+            node = json.dumps([*place, setting, site])
             here, there = (stack.enter_context(process(__spec__.name, server, node))[0] for _ in range(2))
             return f"http://127.0.0.1:{here}", f"http://127.0.0.1:{there}"
 
@@ -49,8 +50,8 @@ def asgi(place: Place, server: str) -> Iterator[Site]:
 
 def application() -> Any:
     """The application, as the environment says."""
-    dsn, schema, setting = json.loads(os.environ[_PLACE])
-    return make_app(Place(dsn, schema), setting)
+    dsn, schema, setting, site = json.loads(os.environ[_PLACE])
+    return import_module(f"tests.web.rules.{site}").make_app(Place(dsn, schema), setting)
 
 
 def serve_by_uvicorn(listening: socket.socket) -> None:
@@ -87,6 +88,9 @@ def serve_by_hypercorn(listening: socket.socket, loop: str) -> None:
         asyncio.run(hypercorn.asyncio.serve(application(), config, shutdown_trigger=wait))
 
 
+WORKERS = {"uvicorn": "uvicorn_worker.UvicornWorker", "aiohttp": "aiohttp.GunicornWebWorker"}
+
+
 def serve_by_gunicorn(listening: socket.socket, kind: str) -> None:
     from gunicorn.app.base import BaseApplication
 
@@ -94,7 +98,7 @@ def serve_by_gunicorn(listening: socket.socket, kind: str) -> None:
         def load_config(self) -> None:
             options = {
                 "bind": f"fd://{listening.detach()}",
-                "worker_class": "uvicorn_worker.UvicornWorker" if kind == "uvicorn" else kind,
+                "worker_class": WORKERS.get(kind, kind),
                 "workers": 2,
                 "loglevel": "warning",
                 "timeout": 120,

@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any
@@ -115,7 +115,7 @@ def asgi(place: Place) -> Iterator[Site]:
         yield AsgiSite([stack.enter_context(process(__spec__.name, *place)) for _ in range(2)])
 
 
-async def serve(place: Place) -> None:
+async def serve(place: Place, make_app: Callable[[Place, str], Any] = make_app) -> None:
     servers, listening = [], []
     for setting in SETTINGS:
         listening.append(socket.create_server(("127.0.0.1", 0), backlog=100))
