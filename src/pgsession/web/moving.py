@@ -24,9 +24,8 @@ from pgsession import (
 )
 from pgsession.web.steps import Steps
 
-__all__ = ["GRACE", "GROUP", "OPEN", "Exchanged", "OldKey", "entry_id", "exchange", "key_in", "moved_id"]
+__all__ = ["GRACE", "OPEN", "Exchanged", "OldKey", "entry_id", "exchange", "key_in", "moved_id"]
 
-GROUP = "pgsession:moved"  # of the entries
 # An attribute of an entry: 0: the key has not been exchanged. The session's version then: it was a moment ago. Missing:
 # it opens nothing any more.
 OPEN = "open"

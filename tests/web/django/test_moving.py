@@ -15,7 +15,7 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
 from pgsession.contrib.django import session_manager
-from pgsession.web.moving import GROUP, OPEN, entry_id, moved_id
+from pgsession.web.moving import OPEN, entry_id, moved_id
 from tests.tables import Tables
 
 
@@ -62,7 +62,7 @@ def brought(**values: Any) -> str:
     key = "".join(secrets.choice(LETTERS) for _ in range(32))
     manager, ends = session_manager(), datetime.now(UTC) + timedelta(days=1)
     manager.create_session(None, values, session_id=moved_id(entry_id(key)), expires_at=ends)
-    manager.create_session(None, {OPEN: 0}, session_id=entry_id(key), group_id=GROUP, expires_at=ends)
+    manager.create_session(None, {OPEN: 0}, session_id=entry_id(key), expires_at=ends)
     return key
 
 

@@ -5,6 +5,8 @@ import os
 
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.web.moving.page import snippet
+
 _asked = json.loads(os.environ["PGSESSION_TEST_PROJECT"])
 _place = conninfo_to_dict(_asked["dsn"])
 _people = "tests.web.rules.people"
@@ -23,20 +25,20 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
-    "pgsession.contrib.django",
     _people,
 ]
 AUTH_USER_MODEL = "people.Person"
 AUTHENTICATION_BACKENDS = [f"{_people}.Everybody"]
 MIDDLEWARE = [
-    _asked.get("middleware", "django.contrib.sessions.middleware.SessionMiddleware"),
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 ]
 ROOT_URLCONF = "tests.web.moving.django_site"
 SECRET_KEY = "s" * 50
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
-PGSESSION = {"database": "default"}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
+if _asked["version"] == "after":
+    exec(snippet("Django"))
 globals().update(_asked.get("settings", {}))

@@ -17,15 +17,7 @@ from tests.web.moving.command import call
 from tests.web.moving.sites import PATIENCE, Browser, Service
 from tests.web.rules.contract import ROOT, end_with_stdin, process
 
-NEW = "pgsession"
-AFTER = {
-    "middleware": "pgsession.contrib.django.moving.SessionMiddleware",
-    "settings": {
-        "SESSION_ENGINE": "pgsession.contrib.django",
-        "SESSION_COOKIE_NAME": NEW,
-        "PGSESSION": {"database": "default", "moved_from": "sessionid"},
-    },
-}
+AFTER = {"version": "after"}
 
 
 def environment(dsn: str, project: dict[str, Any]) -> dict[str, str]:
@@ -53,7 +45,7 @@ def node(dsn: str, project: dict[str, Any]) -> Iterator[str]:
 @contextmanager
 def django(dsn: str, engine: str = "django.contrib.sessions.backends.db") -> Iterator[Service]:
     """The database has to be empty."""
-    before = {"settings": {"SESSION_ENGINE": engine}}
+    before = {"version": "before", "settings": {"SESSION_ENGINE": engine}}
     with ExitStack() as stack:
         urls = [stack.enter_context(node(dsn, project)) for project in (AFTER, before)]
 
@@ -65,7 +57,7 @@ def django(dsn: str, engine: str = "django.contrib.sessions.backends.db") -> Ite
             )  # there Python and Django have started already
             return status, said
 
-        yield Service(urls[1], urls[0], "sessionid", NEW, move)
+        yield Service(urls[1], urls[0], "sessionid", "__Host-session", move)
 
 
 def do(request: Any) -> Any:

@@ -21,6 +21,9 @@ from http.cookies import SimpleCookie
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from pgsession import Config
+from tests.web.moving.page import snippet
+
 PATIENCE = 30
 KEY = b"k" * 32
 USER = "user"
@@ -146,17 +149,15 @@ def starlette_after(dsn: str, schema: str) -> Any:
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    from pgsession import Config
-    from pgsession.contrib.asgi import SessionMiddleware
-
     async def do(request: Request) -> JSONResponse:
         return JSONResponse(perform(request.session, await request.json(), True))
 
     app = Starlette(routes=[Route("/do", do, methods=["POST"])])
-    app.add_middleware(
-        SessionMiddleware, database=dsn, keys=KEY, config=Config(schema_name=schema), secure=False,
-        name="pgsession", moved_from="session",
-    )  # fmt: skip
+    add_middleware = snippet("Starlette, FastAPI, other ASGI applications")
+    place = f"{dsn!r}, config=Config(schema_name={schema!r})"
+    exec(
+        add_middleware.replace('"postgresql://app@db/app"', place), {"app": app, "key": KEY, "Config": Config}
+    )
     return app
 
 
@@ -216,4 +217,4 @@ def starlette(dsn: str, schema: str, redis_url: str) -> Iterator[Service]:
             "starsessions", "--key-prefix", f"{schema}:", "--user-key", USER,
             PGSESSION_DSN=dsn, PGSESSION_SCHEMA_NAME=schema, REDIS_URL=redis_url,
         )  # fmt: skip
-        yield Service(before, after, "session", "pgsession", move)
+        yield Service(before, after, "session", "__Host-id", move)

@@ -13,7 +13,7 @@ import pytest
 from pgsession import Session, SessionManager
 from pgsession.contrib.moving import mover
 from pgsession.contrib.moving.mover import LeftBehind, MoveError, Report
-from pgsession.web.moving import GROUP, entry_id, moved_id
+from pgsession.web.moving import entry_id, moved_id
 from tests.tables import Tables
 from tests.web.moving.notes import DAY, Browser, Moving, Notes
 
@@ -181,7 +181,7 @@ def test_a_run_that_was_interrupted_is_taken_up(
 
 def test_one_run_at_a_time(move: Run, manager: SessionManager, store: Notes) -> None:
     store.begin(n=1)
-    with manager.lock(GROUP):
+    with manager.lock(mover.LOCK):
         with pytest.raises(MoveError, match="under way"):
             move()
     assert move().new == 1

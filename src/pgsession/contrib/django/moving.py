@@ -31,7 +31,8 @@ class SessionMiddleware(middleware.SessionMiddleware):
         super().process_request(request)
         old = key_in(request.COOKIES.get(self._old_name or "", ""))
         if old is not None:
-            session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME) or old)
+            session = self.SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME) or old)
+            assert isinstance(session, SessionStore), "SESSION_ENGINE is another one"
             session.old_key = old
             request.session = session
 

@@ -28,13 +28,26 @@ from pgsession import (
     SessionTooLargeError,
     TooManyAttributesError,
 )
-from pgsession.web.moving import GROUP, OPEN, entry_id, key_in, moved_id
+from pgsession.web.moving import OPEN, entry_id, key_in, moved_id
 
-__all__ = ["Contents", "LeftBehind", "MoveError", "Mover", "OldSession", "OldStore", "Report", "Values"]
+__all__ = [
+    "LOCK",
+    "Contents",
+    "LeftBehind",
+    "MoveError",
+    "Mover",
+    "OldSession",
+    "OldStore",
+    "Report",
+    "Values",
+]
 
 Values = dict[str, object]
 
 _SEEN = "seen"  # an attribute of an entry: what the session was when it was brought, as a digest; missing: it has ended
+# Entries are in one of these groups, by their ids: the database sorts all of a group for each page of it.
+_GROUPS = [f"pgsession:moved:{number}" for number in range(64)]
+LOCK = "pgsession:move"
 _NOT_A_KEY = "its key is not what a server makes: 22 letters, digits, - and _ or more"
 _PAGE = 1000
 _SOON = timedelta(
@@ -150,7 +163,7 @@ class Mover:
         Raises:
             MoveError: Another run is under way; or the other store is empty, though there were sessions in it.
         """
-        lock = self._manager.lock(GROUP)
+        lock = self._manager.lock(LOCK)
         if not await lock.acquire(blocking=False):
             raise MoveError("another run is under way")
         try:
@@ -228,7 +241,7 @@ class Mover:
             raise _why(error) from error
         await self._manager.create_session(
             attributes={OPEN: 0, _SEEN: _digest(old)},
-            group_id=GROUP,
+            group_id=_GROUPS[name.bytes[0] % len(_GROUPS)],
             include_inactivity=False,
             expires_at=session.expires_at,
             session_id=name,
@@ -264,8 +277,11 @@ class Mover:
     # What the other store no longer has
 
     async def _end_what_has_ended(self) -> None:
+        await _all(self._end_of(group) for group in _GROUPS)
+
+    async def _end_of(self, group: str) -> None:
         last: Session | None = None
-        while page := await self._manager.list_group_sessions(GROUP, limit=_PAGE, after=last):
+        while page := await self._manager.list_group_sessions(group, limit=_PAGE, after=last):
             if not self._found:
                 raise MoveError(
                     "the other store is empty, though there were sessions in it: is it the right one? Nothing was ended"
