@@ -100,6 +100,7 @@ class Reads:
         self._on_evicted_accesses = on_evicted_accesses
         self._asked: deque[_Asked] = deque()
         self._most = TOGETHER  # for the next statement
+        self._quickest = float("inf")  # seconds: about a round trip
         self._lanes = [_Lane(self, logger) for _ in range(max(most_statements, AT_ONCE))]
         self._ended = False
 
@@ -262,10 +263,12 @@ class Reads:
         return taken
 
     def note_pace(self, count: int, took: float) -> None:
-        """Have the next statements be of as many sessions as are read in about `SLOW` seconds."""
-        if took > SLOW:
-            self._most = max(min(self._most, count) // 2, LEAST_TOGETHER)
-        elif count == self._most and took < SLOW / 2:
+        """Have the next statements be of as many sessions as are read in about `SLOW` seconds beside the round trip."""
+        self._quickest = min(self._quickest, took)
+        beside = took - self._quickest
+        if beside > SLOW and count > LEAST_TOGETHER:
+            self._most = max(count // 2, LEAST_TOGETHER)
+        elif beside < SLOW / 2 and count == self._most:
             self._most = min(2 * count, TOGETHER)
 
     def fill(self, asked: list[_Asked]) -> None:
