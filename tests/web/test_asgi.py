@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -317,6 +318,42 @@ def test_a_cancelled_request_ends_its_turn(
                 assert (await browser.get("/get")).json() == {"n": "1"}
 
     trio_or_asyncio(main)
+
+
+async def test_a_request_that_asyncio_cancels_while_a_thread_waits_for_its_turn_gives_it_back(
+    dsn: str, config: Config, make: Make
+) -> None:
+    loop, running, waiting, go_on = (asyncio.get_running_loop(), *(asyncio.Event() for _ in range(3)))
+
+    class Telling(SessionManager):
+        def lock(self, *arguments: Any, **options: Any) -> pgsession.Lock:
+            loop.call_soon_threadsafe(waiting.set)
+            return super().lock(*arguments, **options)
+
+    async def hang(request: Request) -> Response:
+        running.set()
+        await go_on.wait()
+        return JSONResponse(dict(request.session))
+
+    with Telling(dsn, config, signer=Signer(KEY)) as manager:
+        app = make(
+            [Route("/hang", hang), *ROUTES],
+            database=None, keys=(), config=None, manager=manager, on_conflict="serial", serial_timeout=5,
+        )  # fmt: skip
+        async with asgi_client(app) as browser:
+            await browser.get("/add")
+            first = asyncio.create_task(browser.get("/hang"))
+            await running.wait()
+            waiting.clear()
+            second = asyncio.create_task(browser.get("/get"))
+            await waiting.wait()
+            second.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
+            assert (await first).status_code == 200
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            assert (await browser.get("/get")).json() == {"cart": [0]}
 
 
 # ---- other middleware, sub-applications, several sessions ----
