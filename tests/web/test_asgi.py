@@ -323,12 +323,23 @@ def test_a_cancelled_request_ends_its_turn(
 async def test_a_request_that_asyncio_cancels_while_a_thread_waits_for_its_turn_gives_it_back(
     dsn: str, config: Config, make: Make
 ) -> None:
-    loop, running, waiting, go_on = (asyncio.get_running_loop(), *(asyncio.Event() for _ in range(3)))
+    loop = asyncio.get_running_loop()
+    running, waiting, taken, go_on = (asyncio.Event() for _ in range(4))
 
     class Telling(SessionManager):
         def lock(self, *arguments: Any, **options: Any) -> pgsession.Lock:
-            loop.call_soon_threadsafe(waiting.set)
-            return super().lock(*arguments, **options)
+            lock = super().lock(*arguments, **options)
+            acquire = lock.acquire
+
+            def telling(**options: Any) -> bool:
+                loop.call_soon_threadsafe(waiting.set)
+                try:
+                    return acquire(**options)
+                finally:
+                    loop.call_soon_threadsafe(taken.set)
+
+            lock.acquire = telling  # type: ignore[method-assign]
+            return lock
 
     async def hang(request: Request) -> Response:
         running.set()
@@ -345,6 +356,7 @@ async def test_a_request_that_asyncio_cancels_while_a_thread_waits_for_its_turn_
             first = asyncio.create_task(browser.get("/hang"))
             await running.wait()
             waiting.clear()
+            taken.clear()
             second = asyncio.create_task(browser.get("/get"))
             await waiting.wait()
             second.cancel()
@@ -353,6 +365,7 @@ async def test_a_request_that_asyncio_cancels_while_a_thread_waits_for_its_turn_
             assert (await first).status_code == 200
             with pytest.raises(asyncio.CancelledError):
                 await second
+            await taken.wait()
             assert (await browser.get("/get")).json() == {"cart": [0]}
 
 
