@@ -390,6 +390,8 @@ def test_other_middleware_and_sub_applications_have_the_same_session(make: Make)
 
 
 def test_two_sessions_with_cookies_of_their_own(make: Make, dsn: str, config: Config) -> None:
+    """With keys of their own: the token of one is none in the cookie of the other."""
+
     async def both(request: Request) -> Response:
         one, other = request.session, request.scope["admin"]
         one["n"], other["m"] = one.get("n", 0) + 1, other.get("m", 0) + 2
@@ -397,7 +399,7 @@ def test_two_sessions_with_cookies_of_their_own(make: Make, dsn: str, config: Co
 
     app = make([Route("/both", both), *ROUTES])
     app.add_middleware(
-        SessionMiddleware, database=dsn, keys=KEY, config=config, name="admin", scope_key="admin", path="/"
+        SessionMiddleware, database=dsn, keys=b"o" * 32, config=config, name="admin", scope_key="admin"
     )
     with client(app) as browser:
         first = browser.get("/both")
@@ -407,6 +409,10 @@ def test_two_sessions_with_cookies_of_their_own(make: Make, dsn: str, config: Co
         assert first.headers.get_list("vary") == ["Cookie"]
         assert browser.get("/both").json() == [{"n": 2}, {"m": 4}]
         assert browser.get("/get").json() == {"n": 2}
+        mine = browser.cookies["__Host-session"]
+        browser.cookies.clear()
+        swapped = browser.get("/both", headers={"Cookie": f"admin={mine}"}).json()
+        assert swapped == [{"n": 1}, {"m": 2}]
 
 
 async def test_a_response_keeps_the_headers_it_has(make: Make) -> None:
