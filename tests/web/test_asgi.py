@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -319,6 +320,55 @@ def test_a_cancelled_request_ends_its_turn(
     trio_or_asyncio(main)
 
 
+async def test_a_request_that_asyncio_cancels_while_a_thread_waits_for_its_turn_gives_it_back(
+    dsn: str, config: Config, make: Make
+) -> None:
+    loop = asyncio.get_running_loop()
+    running, waiting, taken, go_on = (asyncio.Event() for _ in range(4))
+
+    class Telling(SessionManager):
+        def lock(self, *arguments: Any, **options: Any) -> pgsession.Lock:
+            lock = super().lock(*arguments, **options)
+            acquire = lock.acquire
+
+            def telling(**options: Any) -> bool:
+                loop.call_soon_threadsafe(waiting.set)
+                try:
+                    return acquire(**options)
+                finally:
+                    loop.call_soon_threadsafe(taken.set)
+
+            lock.acquire = telling  # type: ignore[method-assign]
+            return lock
+
+    async def hang(request: Request) -> Response:
+        running.set()
+        await go_on.wait()
+        return JSONResponse(dict(request.session))
+
+    with Telling(dsn, config, signer=Signer(KEY)) as manager:
+        app = make(
+            [Route("/hang", hang), *ROUTES],
+            database=None, keys=(), config=None, manager=manager, on_conflict="serial", serial_timeout=5,
+        )  # fmt: skip
+        async with asgi_client(app) as browser:
+            await browser.get("/add")
+            first = asyncio.create_task(browser.get("/hang"))
+            await running.wait()
+            waiting.clear()
+            taken.clear()
+            second = asyncio.create_task(browser.get("/get"))
+            await waiting.wait()
+            second.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
+            assert (await first).status_code == 200
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            await taken.wait()
+            assert (await browser.get("/get")).json() == {"cart": [0]}
+
+
 # ---- other middleware, sub-applications, several sessions ----
 
 
@@ -340,6 +390,8 @@ def test_other_middleware_and_sub_applications_have_the_same_session(make: Make)
 
 
 def test_two_sessions_with_cookies_of_their_own(make: Make, dsn: str, config: Config) -> None:
+    """With keys of their own: the token of one is none in the cookie of the other."""
+
     async def both(request: Request) -> Response:
         one, other = request.session, request.scope["admin"]
         one["n"], other["m"] = one.get("n", 0) + 1, other.get("m", 0) + 2
@@ -347,7 +399,7 @@ def test_two_sessions_with_cookies_of_their_own(make: Make, dsn: str, config: Co
 
     app = make([Route("/both", both), *ROUTES])
     app.add_middleware(
-        SessionMiddleware, database=dsn, keys=KEY, config=config, name="admin", scope_key="admin", path="/"
+        SessionMiddleware, database=dsn, keys=b"o" * 32, config=config, name="admin", scope_key="admin"
     )
     with client(app) as browser:
         first = browser.get("/both")
@@ -357,6 +409,10 @@ def test_two_sessions_with_cookies_of_their_own(make: Make, dsn: str, config: Co
         assert first.headers.get_list("vary") == ["Cookie"]
         assert browser.get("/both").json() == [{"n": 2}, {"m": 4}]
         assert browser.get("/get").json() == {"n": 2}
+        mine = browser.cookies["__Host-session"]
+        browser.cookies.clear()
+        swapped = browser.get("/both", headers={"Cookie": f"admin={mine}"}).json()
+        assert swapped == [{"n": 1}, {"m": 2}]
 
 
 async def test_a_response_keeps_the_headers_it_has(make: Make) -> None:

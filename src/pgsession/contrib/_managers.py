@@ -118,6 +118,29 @@ class Managers:
 
 
 async def _in_thread(function: Callable[[], _T], *, waits: bool = False) -> _T:
+    """Call a function in a thread, and return what it returns also where the caller is cancelled meanwhile.
+
+    anyio and trio have the cancellation wait for the thread. That of asyncio itself does not: a turn that was taken
+    would be nobody's, and a save would go on after its request has ended its turn. So it waits here, too.
+    """
+    if _running_loop() is None:
+        return await _call_in_thread(function, waits)
+    cancelled = False
+    with anyio.CancelScope(shield=True):
+        call = asyncio.ensure_future(_call_in_thread(function, waits))
+        while not call.done():
+            try:
+                await asyncio.wait([call])
+            except asyncio.CancelledError:
+                cancelled = True
+    task = asyncio.current_task()
+    if cancelled and task is not None:  # it is told where it waits next
+        task.uncancel()
+        task.cancel()
+    return call.result()
+
+
+async def _call_in_thread(function: Callable[[], _T], waits: bool) -> _T:
     try:
         limits = _limits.get()
     except LookupError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, HTTPException
@@ -15,21 +15,22 @@ __all__ = ["CurrentSession", "SessionMiddleware", "SessionUser", "current_sessio
 
 _T = TypeVar("_T")
 
+# The dependencies are coroutines, for functions are called in a thread.
 
-def current_session(connection: HTTPConnection) -> AsgiSession:
+
+async def current_session(connection: HTTPConnection) -> AsgiSession:
     """Return the session of a request or WebSocket; a dependency.
 
     Args:
         connection: The request or WebSocket.
     """
-    session: AsgiSession = connection.scope["session"]
-    return session
+    return _session(connection)
 
 
 CurrentSession = Annotated[AsgiSession, Depends(current_session)]
 
 
-def session_as(type: type[_T]) -> Callable[[HTTPConnection], _T]:
+def session_as(type: type[_T]) -> Callable[[HTTPConnection], Awaitable[_T]]:
     """Return a dependency that is the session as a type sees it: see `pgsession.Session.as_type`.
 
     Args:
@@ -37,8 +38,8 @@ def session_as(type: type[_T]) -> Callable[[HTTPConnection], _T]:
             that what is set in it is saved.
     """
 
-    def session(connection: HTTPConnection) -> _T:
-        return current_session(connection).as_type(type)
+    async def session(connection: HTTPConnection) -> _T:
+        return _session(connection).as_type(type)
 
     return session
 
@@ -61,7 +62,12 @@ class SessionUser(APIKeyCookie):
 
     async def __call__(self, request: HTTPConnection) -> str | None:
         """Return the user's id."""
-        user = current_session(request).user_id
+        user = _session(request).user_id
         if user is None and self.auto_error:
             raise HTTPException(401, "log in first")
         return user
+
+
+def _session(connection: HTTPConnection) -> AsgiSession:
+    session: AsgiSession = connection.scope["session"]
+    return session
