@@ -7,13 +7,14 @@ import os
 import secrets
 import subprocess
 import sys
+import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from django.core import checks
-from django.test import modify_settings, override_settings
+from django.test import SimpleTestCase, modify_settings, override_settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -146,6 +147,40 @@ def test_the_test_runner_gives_sessions_a_database_of_their_own(
     assert "OK" in told and "Ran 4 tests" in told
     assert tables_in(empty) == 0, "the tests have used the project's own database"
     assert databases(empty) == before, "the test database is still there"
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_test_uses_no_database_that_it_does_not_name() -> None:
+    from pgsession.contrib.django import session_manager
+
+    class Case(SimpleTestCase):
+        def runTest(self) -> None:
+            session_manager()
+
+    session_manager()
+    result = Case().defaultTestResult()
+    unittest.TestSuite([Case()]).run(result)
+    [(_, told)] = result.failures
+    assert "add 'default' to" in told
+    session_manager()
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_database_that_no_test_names_is_the_projects_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+
+    from pgsession.contrib.django import configuration, session_manager
+
+    monkeypatch.setitem(connections.settings, "more", dict(connections.settings["default"]))
+    configuration.remember_names()
+    monkeypatch.setitem(configuration._names_before_tests, "default", "before the runner")
+    with (
+        override_settings(PGSESSION={"database": "more"}),
+        pytest.raises(ImproperlyConfigured, match="'more' has no test database"),
+    ):
+        session_manager()
+    session_manager()
 
 
 # ---- checks ----

@@ -155,6 +155,32 @@ def how_to_migrate() -> str:
     return f"add {APP!r} to INSTALLED_APPS, and run `{command}`"
 
 
+def check_that_tests_may() -> None:
+    """Refuse what a test may not use: a database that it does not name, and one that no test does.
+
+    That one is the project's own, while those that tests name are replaced by test databases.
+
+    Raises:
+        AssertionError: The test does not name it, as Django says it.
+        ImproperlyConfigured: No test that runs does.
+    """
+    alias = alias_of(given_database())
+    if alias is None:
+        return
+    if hasattr(connections[alias].connect, "wrapped"):  # by one that raises
+        connections[alias].connect()
+    replaced = [
+        other
+        for other, given in connections.settings.items()
+        if _names_before_tests.get(other) != str(given["NAME"])
+    ]
+    if replaced and alias not in replaced:
+        raise ImproperlyConfigured(
+            f'PGSESSION["database"]: {alias!r} has no test database, for no test names it: add it to `databases` of'
+            " those that use sessions"
+        )
+
+
 def remember_names() -> None:
     """Note what the databases are called, before a test runner puts others in their place."""
     for alias, given in connections.settings.items():

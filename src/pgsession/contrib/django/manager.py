@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
@@ -33,7 +34,7 @@ def session_manager() -> SessionManager:
         ImproperlyConfigured: The settings are wrong, or there are no tables yet; the message says what to do.
         psycopg.Error: The database cannot be reached.
     """
-    return _process.get().manager
+    return open_manager().manager
 
 
 def opened() -> Opened | None:
@@ -43,6 +44,8 @@ def opened() -> Opened | None:
 
 def open_manager() -> Opened:
     """Return what is open, or open it; this waits for the database."""
+    if hasattr(mail, "outbox"):  # which there is in tests only
+        configuration.check_that_tests_may()
     return _process.get()
 
 
