@@ -23,6 +23,7 @@ import pgsession
 from pgsession import Config, ConfigError, SessionManager
 from pgsession.contrib._process import OncePerProcess
 from pgsession.contrib.wsgi import SessionMiddleware, WsgiSession
+from pgsession.web import SessionConflict
 from tests.tables import Tables
 
 KEY = b"k" * 32
@@ -154,6 +155,32 @@ def test_what_raises_saves_nothing(make: Callable[..., Client], tables: Tables, 
     with pytest.raises(ZeroDivisionError):
         make(app, valid=False).get("/")
     assert tables.count() == 0
+
+
+@pytest.mark.parametrize("app", [counting, generated, written])
+def test_an_answer_that_something_failed_saves_nothing(
+    make: Callable[..., Client], tables: Tables, app: App
+) -> None:
+    def failing(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        return app(environ, lambda _, *more: start_response("503 Later", *more))
+
+    assert make(failing).get("/add")[0] == "503 Later" and tables.count() == 0
+
+
+def test_a_conflict_that_the_application_has_answered_is_409(make: Callable[..., Client]) -> None:
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        try:
+            session_of(environ).log_in("alice")
+        except SessionConflict:
+            start_response("500 Error", HEADERS)
+            return [b"error"]
+        return counting(environ, start_response)
+
+    client, late = make(app), make(app)
+    client.get("/add")
+    late.cookie = client.cookie
+    client.get("/")
+    assert late.get("/")[0] == "409 Conflict"
 
 
 def test_an_error_page_in_place_of_what_was_begun_keeps_the_cookie(make: Callable[..., Client]) -> None:
@@ -301,12 +328,12 @@ def test_a_save_that_fails_is_not_tried_again_for_the_page_about_it(
         if environ["PATH_INFO"] == "/save":
             with pytest.raises(ZeroDivisionError):
                 session.save()
-        start_response("503 Later", HEADERS)
+        start_response("299 Later" if environ["PATH_INFO"] == "/save" else "200 OK", HEADERS)
         return [b"sorry"]
 
     monkeypatch.setattr(manager, "create_session", fail)
     client = make(app, valid=False)
-    assert client.get("/save")[0] == "503 Later" and tries == [1]
+    assert client.get("/save")[0] == "299 Later" and tries == [1]
     with pytest.raises(ZeroDivisionError):
         client.get("/")
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import cast
 
-from flask import Flask, current_app, got_request_exception, request
+from flask import Flask, current_app, request
 from flask import session as flask_session
 from flask.json.tag import TaggedJSONSerializer
 from flask.sessions import SessionInterface, SessionMixin
@@ -34,7 +34,7 @@ from pgsession.contrib._pallets import (
     signer,
 )
 from pgsession.contrib._process import OncePerProcess, open_or_close
-from pgsession.contrib.wsgi import WsgiSession
+from pgsession.contrib.wsgi import FAILED, WsgiSession
 from pgsession.web import SessionConflict
 
 __all__ = ["FlaskSession", "PgSession", "PgSessionInterface", "session", "session_manager"]
@@ -91,6 +91,7 @@ class PgSessionInterface(SessionInterface):
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Save what a request did to its session, and have the response set its cookie where it has to."""
         assert isinstance(session, FlaskSession), "one that open_session returned"
+        session._failed = session._failed or response.status_code >= FAILED
         try:
             if not session._failed:
                 self._save(app, session)
@@ -152,7 +153,6 @@ class PgSession:
         app.extensions[_NAME] = _State(app, interface.serializer)
         app.session_interface = interface
         app.teardown_request(_end_request)
-        got_request_exception.connect(_on_exception, app)
 
 
 class _State:
@@ -194,21 +194,9 @@ def session_manager(app: Flask | None = None) -> SessionManager:
     return state.manager(app)
 
 
-def _session_of_request() -> FlaskSession | None:
-    session: FlaskSession | None = request.environ.get(_KEY)
-    return session
-
-
-def _on_exception(app: Flask, **_: object) -> None:
-    """Save nothing of a request that fails."""
-    session = _session_of_request()
-    if session is not None:
-        session._failed = True
-
-
 def _end_request(error: BaseException | None) -> None:
     """End what a request has left that got no response, or changed its session after that had begun."""
-    session = _session_of_request()
+    session: FlaskSession | None = request.environ.get(_KEY)
     if session is None:
         return
     session._end_turn()

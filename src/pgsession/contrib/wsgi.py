@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionMiddleware", "WsgiSession"]
 
 Headers = list[tuple[str, str]]
+FAILED = 500  # what is answered with this status or a higher one saves nothing
 _CONFLICT = b"The session was changed by another request: repeat this one."
 _logger = logging.getLogger("pgsession")
 
@@ -218,6 +219,12 @@ class _Response:
         assert self._asked is not None
         status, headers, exc_info = self._asked
         session = self._session
+        if int(status[:3]) >= FAILED:
+            if session._conflicted:
+                raise SessionConflict(
+                    "another request was faster, which the application has answered as a failure"
+                )
+            session._failed = True
         if not session._failed:
             session.save()
         session._end_turn()
