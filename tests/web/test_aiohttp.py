@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("aiohttp_session")
 
 import aiohttp_session
-from aiohttp import ClientSession, CookieJar, web
+from aiohttp import ClientPayloadError, ClientSession, CookieJar, web
 from aiohttp.test_utils import TestClient, TestServer
 
 import pgsession
@@ -484,6 +484,28 @@ async def test_other_middlewares_may_answer_instead(serve: Serve) -> None:
                 assert "Cookie" in response.headers.getall("Vary")
             assert await what(client, "/get") == {"n": 1, "seen": True}
             client.session.cookie_jar.clear()
+
+
+async def test_who_is_slower_once_the_response_has_begun_sends_no_other(
+    serve: Serve, elsewhere: SessionManager
+) -> None:
+    async def stream(request: web.Request) -> web.StreamResponse:
+        session = await get_session(request)
+        session["n"] = 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"first")
+        elsewhere.modify_session(session.session_id, lambda other: other.set("n", 2))  # type: ignore[arg-type]
+        session["n"] = 3
+        await session.save()
+        return response
+
+    async with serve({"/": stream, "/get": get}, on_conflict="fail") as client:
+        async with client.get("/") as response:
+            assert response.status == 200
+            with pytest.raises(ClientPayloadError):
+                await asyncio.wait_for(response.read(), PATIENCE)
+        assert await what(client, "/get") == {"n": 2}
 
 
 @pytest.mark.parametrize("kind", ["response", "stream", "websocket", "late"])

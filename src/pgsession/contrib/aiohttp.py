@@ -117,7 +117,12 @@ class AiohttpSession(WebSession, aiohttp_session.Session):  # type: ignore[misc]
             RuntimeError: It would be a new one, and the response has begun.
         """
         self._failed = True
-        await self._storage._save(self)
+        try:
+            await self._storage._save(self)
+        except _Conflict as error:
+            if self._started:  # no other response can be sent
+                raise SessionConflict(str(error)) from None
+            raise
         self._failed = False
 
     # What aiohttp-session asks of it
