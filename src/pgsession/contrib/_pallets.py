@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _App = TypeVar("_App", contravariant=True)
 PREFIX = "PGSESSION_"
-_OURS = ("database", "on_conflict", "serial_timeout", "remember_for")
+_OURS = ("database", "on_conflict", "serial_timeout", "remember_for", "moved_from")
 _logger = logging.getLogger("pgsession")
 
 
@@ -152,6 +152,7 @@ class Settings(NamedTuple):
     on_conflict: OnConflict = "merge"
     serial_timeout: timedelta | float = 30
     remember_for: timedelta | float = timedelta(days=30)
+    moved_from: str | None = None
 
 
 def read_settings(given: Mapping[str, Any], serializer: TaggedJSONSerializer) -> Settings:
@@ -212,7 +213,9 @@ class Rules:
         rules = self._by_name.get(name)
         if rules is None:
             settings = self._settings
-            cookie = CookiePolicy(name=name, remember_for=settings.remember_for)
+            cookie = CookiePolicy(
+                name=name, remember_for=settings.remember_for, moved_from=settings.moved_from
+            )
             self._by_name[name] = rules = SessionRules(
                 cookie, on_conflict=settings.on_conflict, serial_timeout=settings.serial_timeout
             )
@@ -280,6 +283,8 @@ def set_cookie(interface: Interface[_App], app: _App, session: PalletsSession, r
         "samesite": interface.get_cookie_samesite(app),
         "partitioned": interface.get_cookie_partitioned(app),
     }
+    for old in session._rules.old_cookies_to_delete(session):
+        response.delete_cookie(old, **attributes)
     if not token:
         response.delete_cookie(name, **attributes)
         return
