@@ -304,12 +304,13 @@ class SessionRules:
         return None if session._set_cookie is None else session._given or ""
 
     def old_cookies_to_delete(self, session: WebSession) -> list[str]:
-        """Return the names of another store's cookies that are to be deleted: where a moved session was logged out of.
+        """Return the names of another store's cookies that are to be deleted, once: where a moved session was ended.
 
         Args:
             session: The request's session, saved.
         """
-        return [self.cookie.moved_from] if session._forgets_old_cookie and self.cookie.moved_from else []
+        is_to_be_deleted, session._forgets_old_cookie = session._forgets_old_cookie, False
+        return [self.cookie.moved_from] if is_to_be_deleted and self.cookie.moved_from else []
 
     def _end(self, session: WebSession, ended: UUID) -> Steps[None]:
         found = yield lambda manager: manager.delete_session(ended)
