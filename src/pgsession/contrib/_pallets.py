@@ -283,8 +283,8 @@ def set_cookie(interface: Interface[_App], app: _App, session: PalletsSession, r
         "samesite": interface.get_cookie_samesite(app),
         "partitioned": interface.get_cookie_partitioned(app),
     }
-    if session._forgets_old_cookie and session._policy.moved_from is not None:
-        response.delete_cookie(session._policy.moved_from, **attributes)
+    for old in session._rules.old_cookies_to_delete(session):
+        response.delete_cookie(old, **attributes)
     if not token:
         response.delete_cookie(name, **attributes)
         return

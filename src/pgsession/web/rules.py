@@ -284,8 +284,9 @@ class SessionRules:
         session._start()
         cookie = session._set_cookie
         headers = [] if cookie is None else [("Set-Cookie", cookie)]
-        if session._forgets_old_cookie:
-            headers.append(("Set-Cookie", self.cookie.delete_cookie(self.cookie.moved_from)))
+        headers += [
+            ("Set-Cookie", self.cookie.delete_cookie(name)) for name in self.old_cookies_to_delete(session)
+        ]
         if (cookie is not None or session._accessed) and not (vary and varies_on_cookie(vary)):
             headers.append(("Vary", "Cookie"))
         return headers
@@ -301,6 +302,15 @@ class SessionRules:
         """
         session._start()
         return None if session._set_cookie is None else session._given or ""
+
+    def old_cookies_to_delete(self, session: WebSession) -> list[str]:
+        """Return the names of another store's cookies that are to be deleted, once: where a moved session was ended.
+
+        Args:
+            session: The request's session, saved.
+        """
+        is_to_be_deleted, session._forgets_old_cookie = session._forgets_old_cookie, False
+        return [self.cookie.moved_from] if is_to_be_deleted and self.cookie.moved_from else []
 
     def _end(self, session: WebSession, ended: UUID) -> Steps[None]:
         found = yield lambda manager: manager.delete_session(ended)

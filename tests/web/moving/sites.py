@@ -203,7 +203,45 @@ def flask_before(redis_url: str, prefix: str, form: str, signed: bool) -> Any:
     return app
 
 
+@contextmanager
+def flask_after(dsn: str, schema: str) -> Iterator[Any]:
+    import flask
+
+    shown = snippet("Flask").replace('"postgresql://app@db/app"', repr(dsn))
+    shown = shown.replace(
+        "PgSession(app)", f'app.config["PGSESSION_SCHEMA_NAME"] = {schema!r}\nPgSession(app)'
+    )
+    names: dict[str, Any] = {"key": "secret", "__name__": "after"}
+    exec(shown, names)
+
+    @names["app"].post("/do")  # type: ignore[untyped-decorator]
+    def do() -> Any:
+        return flask.jsonify(perform(flask.session, flask.request.get_json(), True))
+
+    try:
+        yield names["app"]
+    finally:
+        names["app"].extensions["pgsession"].process.close()
+
+
 # ---- services ----
+
+
+@contextmanager
+def flask(dsn: str, schema: str, redis_url: str) -> Iterator[Service]:
+    from tests.web.moving.command import call
+
+    with ExitStack() as stack:
+        before = stack.enter_context(
+            served_by_threads(flask_before(redis_url, f"{schema}:", "msgpack", False))
+        )
+        app = stack.enter_context(flask_after(dsn, schema))
+        after = stack.enter_context(served_by_threads(app))
+        move = call(
+            "flask-session", "--key-prefix", f"{schema}:", "--user-key", USER,
+            PGSESSION_DSN=dsn, PGSESSION_SCHEMA_NAME=schema, REDIS_URL=redis_url,
+        )  # fmt: skip
+        yield Service(before, after, "session", "__Host-id", move)
 
 
 @contextmanager

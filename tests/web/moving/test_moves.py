@@ -11,7 +11,7 @@ import pgsession
 from tests.web.moving.sites import Browser, Service
 
 
-@pytest.fixture(scope="module", params=["django", "starlette"])
+@pytest.fixture(scope="module", params=["django", "flask", "starlette"])
 def service(request: pytest.FixtureRequest, dsn: str, config: pgsession.Config) -> Iterator[Service]:
     if request.param == "django":
         pytest.importorskip("django")
@@ -20,11 +20,13 @@ def service(request: pytest.FixtureRequest, dsn: str, config: pgsession.Config) 
         with django(request.getfixturevalue("django_dsn")) as running:
             yield running
         return
-    pytest.importorskip("starsessions")
-    from tests.web.moving.sites import starlette
+    pytest.importorskip("flask_session" if request.param == "flask" else "starsessions")
+    from tests.web.moving import sites
 
     request.getfixturevalue("manager")  # it makes the tables
-    with starlette(dsn, config.schema_name, request.getfixturevalue("redis_url")) as running:
+    with getattr(sites, request.param)(
+        dsn, config.schema_name, request.getfixturevalue("redis_url")
+    ) as running:
         yield running
 
 

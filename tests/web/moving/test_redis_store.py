@@ -8,7 +8,7 @@ import secrets
 import uuid
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,16 +19,19 @@ pytest.importorskip("flask")
 pytest.importorskip("flask_session")
 pytest.importorskip("starsessions")
 
+import flask
 import msgspec
 import redis.asyncio
+from markupsafe import Markup
 from starsessions import JsonSerializer
 from starsessions.stores.redis import RedisStore as StarsessionsStore
 
 from pgsession import Config, Session, SessionManager
 from pgsession.web.moving import entry_id, key_in, moved_id
+from pgsession.web.session import MAX_AGE
 from tests.tables import Tables
 from tests.web.moving.command import call
-from tests.web.moving.sites import flask_before
+from tests.web.moving.sites import flask_after, flask_before
 
 HOUR = 3600
 DAY = timedelta(days=1)
@@ -92,7 +95,7 @@ def test_flask_session(
     assert status == 0 and "1 live sessions" in said, said
     session = move.found(key)
     assert session is not None and session.user_id == "7"
-    assert dict(session) == VALUES | {"_permanent": True}
+    assert dict(session) == VALUES | {MAX_AGE: 31 * 24 * HOUR}
     lasts = app.permanent_session_lifetime
     assert abs(session.expires_at - session.created_at - lasts).total_seconds() < 60
     assert client.get(prefix + key) == before[0] and before[1] - 60 < client.ttl(prefix + key) <= before[1]
@@ -112,7 +115,40 @@ def test_a_pickle_is_loaded_only_where_that_is_asked_for(
     assert status == 3 and "1  new here" in said and "it is no dict of values: int" in said, said
     assert Boom.exploded == 1
     session = move.found(key)
-    assert session is not None and dict(session) == VALUES
+    assert session is not None and dict(session) == VALUES | {MAX_AGE: 0}
+
+
+def test_what_flask_tags_is_what_it_was(
+    move: Move, client: redis.Redis, prefix: str, dsn: str, config: Config
+) -> None:
+    values = {
+        "pair": (1, ("a", b"b")), "html": Markup("<b>"), "id": uuid.UUID(int=7), "like a tag": {" t": [1]},
+        "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "nested": {"deep": [(1,)]},
+    }  # fmt: skip
+    key = secrets.token_urlsafe(32)
+    client.set(prefix + key, pickle.dumps(values), ex=HOUR)
+    status, said = move("flask-session", "--unpickle")
+    assert status == 0, said
+    with flask_after(dsn, config.schema_name) as app, app.test_client() as browser:
+        browser.set_cookie("session", key)
+        answer = browser.post("/do", json=[["user"]])
+        assert answer.headers["Set-Cookie"].startswith("__Host-id=")
+        held = dict(flask.session)
+    assert held == values and [type(held[key]) for key in values] == [
+        type(value) for value in values.values()
+    ]
+
+
+def test_a_permanent_session_stays_permanent(
+    move: Move, redis_url: str, prefix: str, dsn: str, config: Config
+) -> None:
+    browser = flask_before(redis_url, prefix, "msgpack", False).test_client()
+    browser.post("/do", json=[["set", "n", 1]])
+    assert move("flask-session", "--max-age", str(31 * 24 * HOUR))[0] == 0
+    with flask_after(dsn, config.schema_name) as app, app.test_client() as here:
+        here.set_cookie("session", browser.get_cookie("session").value)
+        answer = here.post("/do", json=[["user"]])
+        assert flask.session.permanent and "Max-Age=26" in answer.headers["Set-Cookie"]
 
 
 class Boom:
@@ -172,7 +208,8 @@ def test_starsessions(move: Move, redis_url: str, client: redis.Redis, prefix: s
     status, said = move("starsessions", "--user-key", "_user_id")
     assert status == 0 and "2  new here" in said, said
     session = move.found(key)
-    assert session is not None and session.user_id == "7" and dict(session) == VALUES
+    assert session is not None and session.user_id == "7"
+    assert dict(session) == VALUES | {MAX_AGE: HOUR}
     assert (session.expires_at - session.created_at).total_seconds() == pytest.approx(HOUR, abs=60)
     session = move.found(endless)
     assert session is not None and round((session.expires_at - session.created_at) / DAY) == 30

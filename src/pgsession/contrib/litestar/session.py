@@ -224,6 +224,7 @@ class PgSessionConfig(BaseBackendConfig[PgSessionBackend], InitPluginProtocol):
             policy.remember_for,
             policy.renew,
         )
+        self.moved_from = policy.moved_from
         self.exclude = exclude
         self.exclude_opt_key = exclude_opt_key
         self.scopes = scopes or {ScopeType.HTTP, ScopeType.WEBSOCKET}
@@ -258,6 +259,7 @@ class PgSessionConfig(BaseBackendConfig[PgSessionBackend], InitPluginProtocol):
             name=self.key, secure=self.secure, httponly=self.httponly, samesite=self.samesite,
             path=self.path, domain=self.domain, partitioned=self.partitioned,
             max_age=self.max_age, remember_for=self.remember_for, renew=self.renew,
+            moved_from=self.moved_from,
         )  # fmt: skip
         adapter._rules = SessionRules(
             policy, on_conflict=rules.on_conflict, serial_timeout=rules.serial_timeout

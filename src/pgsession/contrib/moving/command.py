@@ -55,6 +55,12 @@ _UNPICKLE = click.Option(
 )  # fmt: skip
 
 
+_MAX_AGE = click.Option(
+    ["--max-age"], type=click.IntRange(1), default=31 * 24 * 3600, show_default=True, metavar="SECONDS",
+    help="PERMANENT_SESSION_LIFETIME of the app: how long browsers keep the cookie of a session that is permanent.",
+)  # fmt: skip
+
+
 def _key_prefix(default: str) -> click.Option:
     return click.Option(
         ["--key-prefix"], default=default, show_default=True, metavar="PREFIX",
@@ -90,7 +96,9 @@ def django(dry_run: bool, without: tuple[str, ...], unpickle: bool) -> int:
     return _run(store, store.database, store.config, dry_run, without)
 
 
-@move.command(params=[*_PLACES, _key_prefix("session:"), _user_key("_user_id"), *_OPTIONS, _UNPICKLE])
+@move.command(
+    params=[*_PLACES, _key_prefix("session:"), _user_key("_user_id"), _MAX_AGE, *_OPTIONS, _UNPICKLE]
+)
 def flask_session(
     dsn: str,
     url: str,
@@ -98,6 +106,7 @@ def flask_session(
     table_prefix: str | None,
     key_prefix: str,
     user_key: str,
+    max_age: int,
     dry_run: bool,
     without: tuple[str, ...],
     unpickle: bool,
@@ -110,7 +119,7 @@ def flask_session(
         from pgsession.contrib.moving.redis_store import of_flask_session
     except ImportError as error:
         raise click.ClickException(f"needs pip install 'pgsession[moving]': {error}")
-    store = _redis(url, key_prefix, partial(of_flask_session, unpickle=unpickle), user_key)
+    store = _redis(url, key_prefix, partial(of_flask_session, unpickle=unpickle, max_age=max_age), user_key)
     return _run(store, dsn, _config(schema_name, table_prefix), dry_run, without)
 
 
@@ -137,7 +146,9 @@ def starsessions(
     return _run(store, dsn, _config(schema_name, table_prefix), dry_run, without)
 
 
-def _redis(url: str, prefix: str, decode: Callable[[bytes], Values], user_key: str | None) -> OldStore:
+def _redis(
+    url: str, prefix: str, decode: Callable[[bytes], tuple[Values, int | None]], user_key: str | None
+) -> OldStore:
     from pgsession.contrib.moving.redis_store import RedisStore
 
     try:

@@ -28,7 +28,9 @@ from pgsession import (
     SessionTooLargeError,
     TooManyAttributesError,
 )
+from pgsession.web.cookie import LONGEST
 from pgsession.web.moving import OPEN, entry_id, key_in, moved_id
+from pgsession.web.session import MAX_AGE, OURS
 
 __all__ = [
     "LOCK",
@@ -75,10 +77,12 @@ class Contents(NamedTuple):
     Attributes:
         user_id: Who is logged in; None: nobody.
         attributes: Its values.
+        max_age: For how many seconds its browser keeps the cookie; 0: until it is closed; None: as the service says.
     """
 
     user_id: str | None
     attributes: Values
+    max_age: int | None = None
 
 
 class LeftBehind(Exception):
@@ -223,6 +227,10 @@ class Mover:
         for key, value in attributes.items():
             if not _is_same_as_json(value):
                 raise LeftBehind(f"{key!r} would not be what it was: {type(value).__name__}")
+            if isinstance(key, str) and key.startswith(OURS):
+                raise LeftBehind(f"{key!r} is a key of the library's own")
+        if contents.max_age is not None:
+            attributes[MAX_AGE] = min(contents.max_age, int(LONGEST.total_seconds()))
         return contents._replace(attributes=attributes)
 
     async def _create(self, name: UUID, old: OldSession, contents: Contents) -> None:

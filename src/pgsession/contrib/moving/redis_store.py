@@ -14,9 +14,21 @@ import redis
 
 from pgsession.contrib.moving.mover import Contents, LeftBehind, OldSession, Values
 
+try:
+    from flask.json.tag import TaggedJSONSerializer
+except ImportError:
+
+    def _tag(value: object) -> object:
+        return value
+else:
+    _tag = TaggedJSONSerializer().tag
+
 __all__ = ["RedisStore", "of_flask_session", "of_starsessions"]
 
+Decoded = tuple[Values, int | None]
+
 _BATCH = 500
+_PERMANENT = "_permanent"  # what Flask-Session does
 _METADATA = "__metadata__"  # what starsessions keeps beside the values
 
 
@@ -26,14 +38,14 @@ class RedisStore:
     Args:
         url: Where it is: `redis://...`.
         prefix: What the keys begin with.
-        decode: Returns the values of a session.
+        decode: Returns the values of a session, and for how long browsers keep its cookie, as `Contents.max_age`.
         user_key: The key of the value that says who is logged in; None: there is none.
     """
 
     errors: tuple[type[Exception], ...] = (redis.RedisError,)
 
     def __init__(
-        self, url: str, prefix: str, decode: Callable[[bytes], Values], user_key: str | None
+        self, url: str, prefix: str, decode: Callable[[bytes], Decoded], user_key: str | None
     ) -> None:
         self._client = redis.Redis.from_url(url, decode_responses=False)
         self._prefix = prefix
@@ -64,23 +76,26 @@ class RedisStore:
 
     def contents(self, old: OldSession) -> Contents:
         """Return what is in a session."""
-        values = self._decode(old.raw)
+        values, max_age = self._decode(old.raw)
         user = None if self._user_key is None else values.get(self._user_key)
         if isinstance(user, bool) or not isinstance(user, str | int | None):
             raise LeftBehind(f"{self._user_key!r} is not the id of a user: {type(user).__name__}")
-        return Contents(None if user is None else str(user), values)
+        return Contents(None if user is None else str(user), values, max_age)
 
     def close(self) -> None:
         """Disconnect."""
         self._client.close()
 
 
-def of_flask_session(raw: bytes, *, unpickle: bool) -> Values:
-    """Return the values of a session of Flask-Session, which makes JSON, MessagePack, or before 0.7 a pickle.
+def of_flask_session(raw: bytes, *, unpickle: bool, max_age: int) -> Decoded:
+    """Decode a session of Flask-Session, which makes JSON, MessagePack, or before 0.7 a pickle.
+
+    What JSON has not is tagged, as `pgsession.contrib.flask` does it, where Flask is installed.
 
     Args:
         raw: What is stored.
         unpickle: True: a pickle may be loaded, which lets who has written it run anything here.
+        max_age: For how many seconds browsers keep the cookie of a session that is permanent.
     """
     # The first byte of a map in MessagePack is 0x80 to 0x8f, 0xde or 0xdf, 0x80 only of an empty one; of a pickle 0x80.
     if raw[:1] == b"\x80" and len(raw) > 1:
@@ -88,15 +103,19 @@ def of_flask_session(raw: bytes, *, unpickle: bool) -> Values:
             raise LeftBehind(
                 "it is a pickle, which may run anything when it is loaded: --unpickle trusts all of them"
             )
-        return _as_values(pickle.loads, raw)
-    return _as_values(json.loads if raw[:1] == b"{" else msgspec.msgpack.decode, raw)
+        values = _as_values(pickle.loads, raw)
+    else:
+        values = _as_values(json.loads if raw[:1] == b"{" else msgspec.msgpack.decode, raw)
+    is_permanent = values.pop(_PERMANENT, False)
+    return {key: _tag(value) for key, value in values.items()}, max_age if is_permanent else 0
 
 
-def of_starsessions(raw: bytes) -> Values:
-    """Return the values of a session of starsessions, by its serializer for JSON."""
+def of_starsessions(raw: bytes) -> Decoded:
+    """Decode a session of starsessions, by its serializer for JSON."""
     values = _as_values(json.loads, raw)
-    values.pop(_METADATA, None)
-    return values
+    metadata = values.pop(_METADATA, None)
+    lifetime = metadata.get("lifetime") if isinstance(metadata, dict) else None
+    return values, lifetime if isinstance(lifetime, int) and lifetime >= 0 else None
 
 
 def _as_values(decode: Callable[[bytes], object], raw: bytes) -> Values:
