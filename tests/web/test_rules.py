@@ -269,8 +269,10 @@ def test_a_previous_token_saves_but_never_touches_the_cookie(browser: Browser) -
     late = browser.begin(cookie=before)
     late.rotate()
     assert browser.end(late) == {"Vary": "Cookie"}
+    late = browser.begin(cookie=before)
+    late.log_in("bob")
     with pytest.raises(SessionConflict):
-        browser.begin(cookie=before).log_in("bob")
+        browser.end(late)
     late = browser.begin(cookie=before)
     late.log_out()
     late["bye"] = True
@@ -424,6 +426,37 @@ def test_of_two_logins_at_once_one_is_refused(browser: Browser) -> None:
     with pytest.raises(SessionConflict):
         browser.end(two)
     assert browser.begin().user_id == "alice"
+
+
+@pytest.mark.parametrize("on_other_node", [False, True], ids=["one node", "two nodes"])
+@pytest.mark.parametrize("before", [None, "alice"])
+@pytest.mark.parametrize("begins", ["before", "after"])
+def test_two_clicks_on_a_login_log_in_once(
+    browser: Browser,
+    elsewhere: SessionManager,
+    tables: Tables,
+    on_other_node: bool,
+    before: str | None,
+    begins: str,
+) -> None:
+    """The browser drops the first answer, and has only the cookie of the second one."""
+    browser.request(put(cart=["book"]))
+    if before is not None:
+        browser.request(lambda session: session.log_in(before))
+    given = browser.cookie
+    node = elsewhere if on_other_node else browser.manager
+    first, second = browser.begin(), browser.begin(node)
+    assert second["cart"] == ["book"]
+    if begins == "before":
+        second.log_in("alice", remember=True)
+    first.log_in("alice", remember=True)
+    browser.end(first)
+    if begins == "after":
+        second.log_in("alice", remember=True)
+    browser.cookie = given
+    assert "Max-Age=" in browser.end(second, node)["Set-Cookie"] and browser.cookie != given
+    assert browser.begin().user_id == "alice" and read(browser, "cart") == ["book"] and tables.count() == 1
+    assert browser.begin(cookie=given).new, "the token of before is of no use"
 
 
 def test_a_message_of_each_request_is_kept(browser: Browser) -> None:

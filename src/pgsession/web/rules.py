@@ -22,6 +22,7 @@ from pgsession import (
     Session,
     SessionManager,
     SessionNotFoundError,
+    SessionVersionConflict,
 )
 from pgsession.web.cookie import LONGEST, CookiePolicy, distinct, finder, lifetime, varies_on_cookie
 from pgsession.web.moving import OldKey, exchange, key_in
@@ -201,18 +202,37 @@ class SessionRules:
 
     def _update(self, session: WebSession, stored: Session, refresh: bool) -> Steps[None]:
         binding = session._user is not UNSET
+        if binding and session._is_late():
+            yield from self._join_login(session, stored)
+            return
         try:
             if not (yield from self._save_changes(session, stored, refresh)) and not refresh:
                 return
         except SessionNotFoundError:
-            session._gone()
             if binding:
-                raise session._conflict("log_in: the session has ended meanwhile") from None
+                yield from self._join_login(session, stored)
+                return
+            session._gone()
             _logger.debug("a request's changes are dropped, for its session has ended meanwhile")
             return
         except ConflictError as error:
+            if binding and isinstance(error, SessionVersionConflict):
+                yield from self._join_login(session, stored)
+                return
             raise session._conflict(str(error)) from error
         self._saved(session, stored)
+
+    def _join_login(self, session: WebSession, stored: Session) -> Steps[None]:
+        """Give the token of a login that was faster, if it was the same user's, as of two clicks on a button.
+
+        Browsers hear the last answer only. This request's token was current, and its client has proved to be that user.
+        """
+        user = str(session._user)
+        current = yield lambda manager: manager.get_session(stored.id, refresh=True)
+        if current is None or current.user_id != user:
+            session._gone()
+            raise session._conflict("log_in: the session has ended meanwhile, or another user has logged in")
+        self._saved(session, current)
 
     def _save_changes(self, session: WebSession, stored: Session, refresh: bool) -> Steps[bool]:
         """Make the calls that save a session; return False where there is nothing to save."""

@@ -239,7 +239,8 @@ class WebSession(MutableMapping[str, Any]):
         """Give the session to a user: it gets a new token, and that of before ends at once.
 
         What it holds is kept, such as a visitor's cart. Where another user was logged in, it ends as by `log_out`, and
-        the user gets a new one. The user's limit of sessions is enforced when it is saved.
+        the user gets a new one. The user's limit of sessions is enforced when it is saved. Requests that log the same
+        user in at the same moment, as those of two clicks, all get the token of the first one.
 
         Args:
             user_id: Who has proved to be that user.
@@ -247,7 +248,8 @@ class WebSession(MutableMapping[str, Any]):
                 seconds: for so long. False: as `CookiePolicy.max_age` says.
 
         Raises:
-            SessionConflict: The request came with an older token.
+            SessionConflict: The request came with an older token. When it is saved: the session has ended meanwhile, or
+                another user has logged in.
             RuntimeError: The response has begun.
             TypeError, ValueError: An argument is not usable; the message names it.
         """
@@ -258,12 +260,13 @@ class WebSession(MutableMapping[str, Any]):
             after = seconds(self._policy.remember_for if remember is True else lifetime("remember", remember))
         self._refuse_started("log_in")
         self._look()
-        if self._is_late():
+        others = self.user_id not in (None, str(user_id))
+        if self._late or (others and self._is_late()):
             self._conflicted = True
             raise self._conflict(
                 "log_in: the request came with a token of before the last rotation, or its session has ended meanwhile"
             )
-        if self.user_id not in (None, str(user_id)):
+        if others:
             self.log_out()
         self._user = user_id
         self._live_for(after)
