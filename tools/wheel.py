@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 LARGEST_WHEEL = 3_000_000
+PLUGIN = "_pgsession_pytest.py"  # a module beside the package, so that pytest need not import that
 # But those of the examples, of the documentation, and of the simulation's own sharpness, which read the checkout.
 EVERY_TEST = "tests --ignore=tests/examples --ignore=tests/docs --ignore=tests/simulation/test_mutations.py"
 
@@ -145,14 +146,14 @@ def check_wheel(wheel: Path, source: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     inside = [name for name in names if ".dist-info/" not in name]
-    refuse(f"{wheel.name} holds", [name for name in inside if not name.startswith("pgsession/")])
+    refuse(f"{wheel.name} holds", [name for name in inside if not name.startswith(("pgsession/", PLUGIN))])
     foreign = (".c", ".h", ".html", ".pyc", ".pyx", ".pxd", ".cpp")
     refuse(f"{wheel.name} holds", [name for name in inside if name.endswith(foreign) or "/tests/" in name])
     package = source / "src" / "pgsession"
     wanted = {
         f"pgsession/{path.relative_to(package).as_posix()}" for path in package.rglob("*") if path.is_file()
     }
-    refuse(f"{wheel.name} lacks", sorted(wanted - set(inside)))
+    refuse(f"{wheel.name} lacks", sorted((wanted | {PLUGIN}) - set(inside)))
     compiled = {name.rsplit("/", 1)[1].split(".")[0] for name in inside if name.endswith((".so", ".pyd"))}
     refuse(
         f"{wheel.name} lacks the compiled", {path.stem for path in source.glob("cython/**/*.pyx")} - compiled
