@@ -25,10 +25,10 @@ def test_an_idle_session_ends_and_one_that_is_used_does_not(
 ) -> None:
     used, idle = manager.create_session("ann"), manager.create_session("ben")
     for _ in range(3):
-        pgsession_clock.advance(7 * MINUTES)
+        pgsession_clock.advance(3 * MINUTES)
         assert manager.get_session(used.id)
         assert manager.stats().pending_accesses == 1  # so early that it can wait
-        pgsession_clock.advance(25 * MINUTES)
+        pgsession_clock.advance(28 * MINUTES)
         assert manager.get_session(used.id)
     assert manager.get_session(idle.id) is None
     pgsession_clock.advance(29 * MINUTES)
