@@ -26,12 +26,24 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleT
             del sys.modules[name]
 
 
-@pytest.fixture
-def config(schema: str) -> pgsession.Config:
-    return pgsession.Config(schema_name=schema, create_schema_if_missing=True)
+# What the examples are given is what users' own tests are given: the plugin's.
 
 
 @pytest.fixture
-def sessions(dsn: str, config: pgsession.Config) -> Iterator[pgsession.SessionManager]:
-    with pgsession.SessionManager(dsn, config) as manager:
-        yield manager
+def dsn(pgsession_conninfo: str) -> str:
+    return pgsession_conninfo
+
+
+@pytest.fixture
+def schema(pgsession_config: pgsession.Config) -> str:
+    return pgsession_config.schema_name
+
+
+@pytest.fixture
+def config(pgsession_config: pgsession.Config) -> pgsession.Config:
+    return pgsession_config
+
+
+@pytest.fixture
+def sessions(pgsession_manager: pgsession.SessionManager) -> pgsession.SessionManager:
+    return pgsession_manager

@@ -21,6 +21,7 @@ from django.test import RequestFactory, override_settings
 import pgsession
 from pgsession.contrib.django import SessionStore, session_manager
 from pgsession.contrib.django.configuration import signer
+from pgsession.testing import Clock
 from tests.tables import Tables
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -250,8 +251,7 @@ def test_saving_every_request_writes_only_what_is_worth_it(tables: Tables) -> No
     before = tables.run("SELECT version, expires_at FROM {sessions}")
     again(store).save()
     assert tables.run("SELECT version, expires_at FROM {sessions}") == before
-    tables.run("UPDATE {sessions} SET expires_at = expires_at - interval '20 s'")
-    session_manager().clear_cache()
+    Clock().advance(20)
     again(store).save()
     assert tables.one("SELECT expires_at FROM {sessions}") >= before[0][1]
 
@@ -260,11 +260,12 @@ def test_expired_sessions_are_cleared(tables: Tables) -> None:
     from django.core.management import call_command
 
     stored(a=1)
-    tables.run("UPDATE {sessions} SET expires_at = now() - interval '1 s'")
+    Clock().advance(timedelta(days=8))
     stored(a=2)
+    Clock().advance(timedelta(days=8))
     call_command("clearsessions")
     assert tables.count() == 1
-    tables.run("UPDATE {sessions} SET expires_at = now() - interval '1 s'")
+    Clock().advance(timedelta(days=8))
     asyncio.run(SessionStore.aclear_expired())
     assert tables.count() == 0
 
