@@ -141,6 +141,11 @@ def pgsession_async_manager(request: pytest.FixtureRequest) -> AsyncSessionManag
     The test is run by pytest-asyncio, in either of its modes, or by anyio's plugin on asyncio.
     """
     if "anyio_backend" in request.fixturenames:
+        if request.getfixturevalue("anyio_backend_name") != "asyncio":
+            pytest.fail(
+                "pgsession_async_manager: needs asyncio; what runs under trio takes pgsession_manager",
+                pytrace=False,
+            )
         name = "_pgsession_manager_by_anyio"
     elif request.config.pluginmanager.has_plugin("asyncio"):
         marker = request.node.get_closest_marker("asyncio")
@@ -205,5 +210,13 @@ def pgsession_outage(request: pytest.FixtureRequest) -> Iterator[Outage]:
     """Take away listeners or the database, until the test ends at the latest: `pgsession.testing.Outage`."""
     from pgsession.testing import Outage
 
-    with Outage(lambda: request.getfixturevalue("pgsession_server")) as outage:
+    def server_of_the_run() -> EmbeddedServer | None:
+        conninfo = request.getfixturevalue("pgsession_conninfo")
+        try:
+            server: EmbeddedServer | None = request.getfixturevalue("pgsession_server")
+        except pytest.fail.Exception:  # there is none
+            return None
+        return server if server is not None and server.conninfo == conninfo else None
+
+    with Outage(server_of_the_run) as outage:
         yield outage

