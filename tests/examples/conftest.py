@@ -11,6 +11,9 @@ from types import ModuleType
 import pytest
 
 import pgsession
+from tests.testing.conftest import _some_postgres
+
+__all__ = ["_some_postgres"]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
 
 import pgsession
-from pgsession.testing import Clock
+from pgsession.testing import Clock, Outage
+from pgsession.testing._database import schema_with_tables
 
 MINUTES = timedelta(minutes=1)
 
@@ -169,6 +171,24 @@ async def test_time_passes_in_an_event_loop(
 def test_a_duration_has_to_be_one(duration: float | timedelta, pgsession_clock: Clock) -> None:
     with pytest.raises(ValueError, match="duration: must be from 1 microsecond to 36500 days"):
         pgsession_clock.advance(duration)
+
+
+def test_who_was_left_open_without_tables_is_left_alone(
+    manager: pgsession.SessionManager,
+    pgsession_conninfo: str,
+    pgsession_clock: Clock,
+    pgsession_outage: Outage,
+) -> None:
+    with ExitStack() as stack:
+        with schema_with_tables(pgsession_conninfo) as name:
+            left = pgsession.SessionManager(pgsession_conninfo, pgsession.Config(schema_name=name))
+            stack.enter_context(left)
+            left.get_session(left.create_session("ann").id)
+        session = manager.create_session("ann", expires_in=60)
+        with pgsession_outage.listener():
+            pgsession_clock.advance(61)
+        assert manager.get_session(session.id) is None
+        left.close(0)
 
 
 def test_somebody_has_to_be_there(pgsession_clock: Clock) -> None:

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -17,6 +18,8 @@ __all__ = ["delete_rows", "given_conninfo", "schema_with_tables", "server_of_the
 
 # What is written is gone with the run: nobody needs it after a crash.
 _SETTINGS: dict[str, str | int] = {"max_connections": 300, "fsync": "off", "full_page_writes": "off"}
+
+_PATIENCE: LiteralString = "SET lock_timeout = '10 s'"  # with a transaction that a test has left open
 
 
 def given_conninfo() -> str:
@@ -45,12 +48,13 @@ def schema_with_tables(conninfo: str) -> Iterator[str]:
         yield name
     finally:
         with psycopg.connect(conninfo, autocommit=True) as connection:
-            connection.execute("SET client_min_messages = warning")
+            connection.execute(f"SET client_min_messages = warning; {_PATIENCE}")
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
 
 
 def delete_rows(conninfo: str, schema_name: str) -> None:
     """Empty the tables of a schema. DELETE: of the few rows that a test leaves it takes less time than TRUNCATE."""
     with psycopg.connect(conninfo) as connection:
+        connection.execute(_PATIENCE)
         for table in ("sessions", "session_locks"):
             connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(schema_name, table)))

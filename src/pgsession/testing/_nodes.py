@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import psycopg
 from psycopg import sql
 
 from pgsession import AsyncSessionManager, SessionManager
@@ -34,6 +35,15 @@ class Tables(NamedTuple):
     def render(self, template: str) -> sql.Composed:
         """Return a statement about these tables, as the library's own templates are."""
         return render(template, names_of(self.schema, self.prefix))
+
+    def are_there(self) -> bool:
+        """Return False where the tables were dropped."""
+        try:
+            with psycopg.connect(self.conninfo) as connection:
+                name = self.render("{sessions}").as_string()
+                return connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() == (True,)
+        except psycopg.OperationalError:
+            return True
 
 
 class Node:
@@ -89,9 +99,11 @@ class Node:
 
 
 def open_nodes() -> list[Node]:
-    """Return the nodes of this process."""
+    """Return the nodes of this process, but for those that somebody left open whose tables are gone."""
     managers = [each for each in fork._managers if isinstance(each, SessionManager | AsyncSessionManager)]
-    return [Node(manager) for manager in managers if manager._runtime is not None]
+    nodes = [Node(manager) for manager in managers if manager._runtime is not None]
+    there = {tables for tables in {node.tables for node in nodes} if tables.are_there()}
+    return [node for node in nodes if node.tables in there]
 
 
 def some_nodes() -> list[Node]:
