@@ -85,9 +85,10 @@ async def test_a_database_that_is_down_in_an_event_loop(
 def test_a_node_that_is_closed_meanwhile_is_not_waited_for(
     pgsession_conninfo: str, pgsession_config: pgsession.Config, pgsession_outage: Outage
 ) -> None:
-    manager = pgsession.SessionManager(pgsession_conninfo, pgsession_config)
-    manager.open()
-    with pgsession_outage.database():
+    with (
+        pgsession.SessionManager(pgsession_conninfo, pgsession_config) as manager,
+        pgsession_outage.database(),
+    ):
         manager.close(1)
     with pgsession.SessionManager(pgsession_conninfo, pgsession_config) as another:
         assert another.check_health().healthy
