@@ -291,7 +291,8 @@ class SessionRules:
             session._leave_cookie()
         elif not session._started:
             age = session._max_age()
-            left = None if age is None else min(math.ceil(_seconds_left(stored)), _LONGEST)
+            # A clock that is ahead of the database's must not delete the cookie of a session that lives.
+            left = None if age is None else max(1, min(math.ceil(_seconds_left(stored)), _LONGEST))
             session._set_cookie, session._given = self.cookie.set_cookie(token, left), token
 
     def headers(self, session: WebSession, vary: Sequence[str] = ()) -> list[tuple[str, str]]:
