@@ -198,7 +198,10 @@ class SessionRules:
         stored = yield lambda manager: manager.create_session(
             user, values, include_inactivity=age is None, expires_in=age, session_id=session._chosen
         )
+        # What another task or thread of the request has put in meanwhile.
+        more = {key: value for key, value in session._values.items() if values.get(key) is not value}
         self._saved(session, stored)
+        stored.update(more)
 
     def _update(self, session: WebSession, stored: Session, refresh: bool) -> Steps[None]:
         binding = session._user is not UNSET
