@@ -612,6 +612,36 @@ def test_what_contradicts_itself_is_refused_at_once(options: dict[str, Any], wor
 # ---- after the response ----
 
 
+@pytest.mark.parametrize("kind", [SessionManager, AsyncSessionManager])
+async def test_tasks_of_a_request_that_save_at_once_begin_one_session(
+    dsn: str,
+    config: Config,
+    make: Make,
+    tables: Tables,
+    kind: type[SessionManager] | type[AsyncSessionManager],
+) -> None:
+    async def put_and_save(session: Any, n: int) -> None:
+        session[f"k{n}"] = n
+        await session.save()
+        session[f"m{n}"] = n
+
+    async def both(request: Request) -> Response:
+        await asyncio.gather(*(put_and_save(request.session, n) for n in range(5)))
+        return Response()
+
+    manager = kind(dsn, config, signer=Signer(KEY))
+    async with AsyncExitStack() as stack:
+        if isinstance(manager, SessionManager):
+            stack.enter_context(manager)
+        else:
+            await stack.enter_async_context(manager)
+        app = make([Route("/both", both), *ROUTES], database=None, keys=(), config=None, manager=manager)
+        async with asgi_client(app) as browser:
+            await browser.get("/both")
+            assert (await browser.get("/get")).json() == {f"{key}{n}": n for key in "km" for n in range(5)}
+    assert tables.count() == 1
+
+
 def test_a_background_task_saves_by_itself(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     async def later(request: Request, save: bool) -> None:
         request.session["later"] = save

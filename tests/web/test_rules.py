@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypedDict
 from uuid import UUID, uuid4
 
 import msgspec
@@ -530,6 +532,16 @@ def test_a_lifetime_is_renewed_after_half_of_it(manager: SessionManager, tables:
         assert max_age(browser.request(put(n=2))) == pytest.approx(29 * 60, abs=60)
 
 
+def test_a_clock_that_is_ahead_does_not_delete_the_cookie(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = Browser(manager, SessionRules(CookiePolicy(max_age=HOUR)))
+    ahead = SimpleNamespace(time=lambda: time.time() + 2 * HOUR)
+    monkeypatch.setattr("pgsession.web.rules.time", ahead)
+    assert max_age(browser.request(put(n=1))) == 1
+    assert read(browser, "n") == 1
+
+
 def test_a_browser_session_where_others_have_a_lifetime(manager: SessionManager) -> None:
     browser = Browser(manager, SessionRules(CookiePolicy(max_age=HOUR)))
     assert max_age(browser.request(lambda session: (session.update(n=1), session.expire(None)))) is None
@@ -584,6 +596,50 @@ def test_typed_values_before_and_after_they_are_stored(browser: Browser) -> None
     assert session.as_type(Cart) == Cart(("a",)) and session.get("items", type=list[str]) == ["a"]
     with pytest.raises(pgsession.AttributeTypeError):
         session.get("items", type=int)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_typed_view_is_the_same_before_and_after_it_is_stored(browser: Browser, stored: bool) -> None:
+    class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+        items: tuple[str, ...] = ()
+
+    class Open(msgspec.Struct):
+        items: tuple[str, ...] = ()
+
+    class Items(TypedDict, total=False):
+        items: list[str]
+
+    if stored:
+        browser.request(lambda session: session.log_in("alice", remember=True))
+    session = browser.begin()
+    session.flash("hello")
+    session["items"] = ["a"]
+    assert session.as_type(Strict) == Strict(("a",))
+    for wrong in (int, dict, Open, list[int], "Items"):
+        with pytest.raises(TypeError, match=r"^type: a "):
+            session.as_type(wrong)  # type: ignore[arg-type, type-var]
+    view = session.as_type(Items)
+    assert dict(view) == {"items": ["a"]} and len(view) == 1
+    with pytest.raises(ValueError, match=r"^key: must not begin with"):
+        view.update({"pgsession:max_age": 1})  # type: ignore[typeddict-unknown-key]
+    session["items"] = [1]
+    with pytest.raises(pgsession.AttributeTypeError, match=r"^attribute 'items'"):
+        session.as_type(Strict)
+    session.log_out()
+    view["items"] = ["b"]
+    assert session["items"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "read", [lambda session: session.get("bad", type=int), lambda session: session.as_type(Cart)]
+)
+def test_a_value_that_json_cannot_hold_is_named_where_it_is_read_as_a_type(
+    browser: Browser, read: Callable[[WebSession], object]
+) -> None:
+    session = browser.begin()
+    session.update(bad=object(), items=[object()])
+    with pytest.raises(TypeError, match=r"^attribute '(bad|items)': a value that JSON can hold is needed"):
+        read(session)
 
 
 def test_a_missing_field_is_a_key_error(browser: Browser) -> None:

@@ -40,6 +40,7 @@ class AsgiSession(WebSession):
     """The session of a request or WebSocket, as `scope["session"]` has it: see `pgsession.web.WebSession`."""
 
     _middleware: SessionMiddleware
+    _saving: anyio.Lock | None = None
     _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
 
     async def save(self) -> None:
@@ -52,13 +53,16 @@ class AsgiSession(WebSession):
             SessionConflict: Another request was faster.
             RuntimeError: It would be a new one, and the response has begun.
         """
-        self._failed = True
-        try:
-            await self._middleware._save(self)
-        except SessionConflict:
-            self._conflicted = True
-            raise
-        self._failed = False
+        if self._saving is None:
+            self._saving = anyio.Lock(fast_acquire=True)
+        async with self._saving:  # tasks of one request would each begin a session
+            self._failed = True
+            try:
+                await self._middleware._save(self)
+            except SessionConflict:
+                self._conflicted = True
+                raise
+            self._failed = False
 
 
 class SessionMiddleware:

@@ -198,7 +198,10 @@ class SessionRules:
         stored = yield lambda manager: manager.create_session(
             user, values, include_inactivity=age is None, expires_in=age, session_id=session._chosen
         )
+        # What another task or thread of the request has put in meanwhile.
+        more = {key: value for key, value in session._values.items() if values.get(key) is not value}
         self._saved(session, stored)
+        stored.update(more)
 
     def _update(self, session: WebSession, stored: Session, refresh: bool) -> Steps[None]:
         binding = session._user is not UNSET
@@ -291,7 +294,8 @@ class SessionRules:
             session._leave_cookie()
         elif not session._started:
             age = session._max_age()
-            left = None if age is None else min(math.ceil(_seconds_left(stored)), _LONGEST)
+            # A clock that is ahead of the database's must not delete the cookie of a session that lives.
+            left = None if age is None else max(1, min(math.ceil(_seconds_left(stored)), _LONGEST))
             session._set_cookie, session._given = self.cookie.set_cookie(token, left), token
 
     def headers(self, session: WebSession, vary: Sequence[str] = ()) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from pgsession import AttributeTypeError, Opened, PgSessionError, Session
+from pgsession.typed import TypedAttributes, fields, is_struct, is_typed_dict
 from pgsession.web.cookie import CookiePolicy, lifetime, seconds
 from pgsession.web.moving import Exchanged
 
@@ -151,10 +152,7 @@ class WebSession(MutableMapping[str, Any]):
             return data.get(key, default, type=type)
         if key not in data or type is Any:
             return data.get(key, default)
-        try:  # kept, so that what is changed inside is a change
-            data[key] = msgspec.convert(msgspec.to_builtins(data[key]), type)
-        except msgspec.ValidationError as error:
-            raise AttributeTypeError(key, str(error)) from None
+        data[key] = _decoded(key, data[key], type)  # kept, so that what is changed inside is a change
         return data[key]
 
     def as_type(self, type: type[_T]) -> _T:
@@ -169,9 +167,9 @@ class WebSession(MutableMapping[str, Any]):
             AttributeTypeError: A value is not of its field's type.
         """
         data = self._look()
-        if isinstance(data, Session):
-            return data.as_type(type)
-        return _seen_as(self, data, type)
+        if is_typed_dict(type):
+            return cast("_T", TypedAttributes(self, type))
+        return data.as_type(type) if isinstance(data, Session) else _struct_of(data, type)
 
     def clear(self) -> None:
         """End the session, as `log_out` does: nothing of it is left on the server either."""
@@ -365,14 +363,29 @@ class WebSession(MutableMapping[str, Any]):
         self._rotating = None
 
 
-def _seen_as(session: WebSession, values: dict[str, Any], kind: type[_T]) -> _T:
-    """Return what a new session holds as `pgsession.Session.as_type` gives it."""
-    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-        return cast("_T", session)  # a TypedDict is the session itself
-    for field in msgspec.structs.fields(kind):
-        if field.required and field.encode_name not in values:
-            raise KeyError(field.encode_name)
+def _decoded(key: str, value: object, type: type[_T]) -> _T:
+    """Return a value as it will be read as a type once it was stored."""
     try:
-        return msgspec.convert(msgspec.to_builtins(values), kind)
+        plain = msgspec.to_builtins(value)
+    except TypeError as error:
+        raise TypeError(f"attribute {key!r}: a value that JSON can hold is needed: {error}") from None
+    try:
+        return msgspec.convert(plain, type)
     except msgspec.ValidationError as error:
-        raise AttributeTypeError(kind.__name__, str(error)) from None
+        raise AttributeTypeError(key, str(error)) from None
+
+
+def _struct_of(values: dict[str, Any], kind: type[_T]) -> _T:
+    """Return what a new session holds as `pgsession.Session.as_type` gives it."""
+    if not is_struct(kind):
+        raise TypeError(f"type: a TypedDict or a frozen Struct is needed, not {kind!r}")
+    if not kind.__struct_config__.frozen:  # type: ignore[attr-defined]
+        raise TypeError(f"type: a Struct that is immutable is needed, not {kind!r}")
+    made = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        key = field.encode_name
+        if key in values:
+            made[field.name] = _decoded(key, values[key], field.type)
+        elif field.required:
+            raise KeyError(key)
+    return kind(**made)
