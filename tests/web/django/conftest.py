@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from tests.roles import Roles, made
 from tests.tables import Tables
 
 if find_spec("django") is None:
@@ -58,3 +59,10 @@ def tables(shop: str) -> Tables:
     found = Tables(shop, "public")
     found.run("DELETE FROM {sessions}")
     return found
+
+
+@pytest.fixture
+def roles(dsn: str, schema: str) -> Iterator[Roles]:
+    """An owner, a service and others; the schema is the owner's."""
+    with made(dsn, schema) as roles:
+        yield roles

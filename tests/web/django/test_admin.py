@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client, TestCase, override_settings
 
+import pgsession.schema
 from pgsession.contrib.django import SessionStore, session_manager
+from tests.roles import Roles
 from tests.tables import Tables
 
 PAGE = "/admin/pgsession/livesession/"
@@ -139,6 +142,20 @@ def test_an_id_that_no_user_can_have_is_one_without_sessions(staff: Callable[...
     assert "There are none." in client.get(PAGE, {"user_id": user}).content.decode()
     assert post(client, all_of_user=user).status_code == 302
     assert "0 sessions ended." in client.get(PAGE).content.decode()
+
+
+def test_it_takes_no_more_rights_in_the_database_than_a_service_has(
+    staff: Callable[..., Client], roles: Roles, schema: str
+) -> None:
+    with psycopg.connect(roles.dsn("owner"), autocommit=True) as connection:
+        pgsession.schema.create(connection, schema, grant_to=[roles.service])
+    with override_settings(PGSESSION={"database": roles.dsn("service"), "schema_name": schema}):
+        one, two = begun("alice"), begun("alice")
+        client = staff("view_livesession", "delete_livesession")
+        assert str(one.session_id) in client.get(PAGE).content.decode()
+        assert post(client, session=str(one.session_id)).status_code == 302
+        assert post(client, all_of_user="alice").status_code == 302
+        assert ended(one) and ended(two)
 
 
 def test_nobody_else_ends_any(staff: Callable[..., Client]) -> None:

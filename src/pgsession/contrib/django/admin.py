@@ -95,7 +95,7 @@ class LiveSessionAdmin(_Base):
 
     def _end_all_of(self, request: HttpRequest, user: str) -> int:
         try:
-            count = _admin().revoke(user_id=user)
+            count = session_manager().delete_user_sessions(user)
         except ValueError:  # no user can have this id
             return 0
         if count:

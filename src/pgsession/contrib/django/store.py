@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -297,7 +297,7 @@ class SessionStore(SessionBase):
     def _is_end_moved(self, stored: Session, ends: datetime) -> bool:
         if self._is_exchanged:  # its old key opens it for other requests under way, until it is written
             return False
-        return abs(ends - stored.expires_at) > (ends - timezone.now()) / _UNSEEN
+        return abs(ends - stored.expires_at) > (ends - datetime.now(UTC)) / _UNSEEN
 
     # ---- rotating and ending ----
 
