@@ -14,7 +14,9 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "flask.md").read_text(enc
 
 
 def test_the_snippets_work(dsn: str, schema: str) -> None:
-    quick_start, handlers, production = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    quick_start, handlers, production, for_quart = re.findall(
+        r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
+    )
     where = (
         f"{dsn!r}\napp.config.update(TESTING=True, PGSESSION_SCHEMA_NAME={schema!r},"
         " PGSESSION_CREATE_SCHEMA_IF_MISSING=True)"
@@ -39,3 +41,6 @@ def test_the_snippets_work(dsn: str, schema: str) -> None:
     browser.post("/logout")
     assert browser.get("/me").text == "None"
     app.extensions["pgsession"].process.close()
+    pytest.importorskip("quart")
+    exec("__name__ = 'shop'\n" + for_quart.replace('"postgresql://app@db/app"', where), here)
+    assert type(here["app"]).__name__ == "Quart"

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _App = TypeVar("_App", contravariant=True)
 PREFIX = "PGSESSION_"
+FAILED = 500  # what is answered with this status or a higher one saves nothing
 _OURS = ("database", "on_conflict", "serial_timeout", "remember_for", "moved_from")
 _logger = logging.getLogger("pgsession")
 
@@ -291,6 +292,33 @@ def set_cookie(interface: Interface[_App], app: _App, session: PalletsSession, r
     ends = interface.get_expiration_time(app, session)
     left = None if ends is None else max(0, math.ceil((ends - datetime.now(UTC)).total_seconds()))
     response.set_cookie(name, token, max_age=left, expires=ends, **attributes)
+
+
+def is_to_be_looked_at(app: App, session: PalletsSession) -> bool:
+    """Return True where a session was used, or its cookie may have to be set with each response all the same."""
+    if session._accessed or session.modified:
+        return True
+    return bool(app.config["SESSION_REFRESH_EACH_REQUEST"]) and session._max_age() is not None
+
+
+class _WithBody(Protocol):
+    def set_data(self, value: bytes) -> None:
+        """Be the body."""
+
+
+def become(response: Response, other: Response, body: bytes) -> None:
+    """Turn a response into another one.
+
+    Args:
+        response: The response that was going to be sent.
+        other: What is to be sent.
+        body: Its body.
+    """
+    close = getattr(getattr(response, "response", None), "close", None)
+    if callable(close):
+        close()
+    response.status, response.headers = other.status, other.headers
+    cast("_WithBody", response).set_data(body)
 
 
 def check_cookie(app: App) -> None:

@@ -22,19 +22,22 @@ from flask.wrappers import Request, Response
 
 from pgsession import Opened, SessionManager
 from pgsession.contrib._pallets import (
+    FAILED,
     PalletsSession,
     RequestConflict,
     Rules,
     Settings,
+    become,
     check_cookie,
     end_of,
+    is_to_be_looked_at,
     read_settings,
     secrets_of,
     set_cookie,
     signer,
 )
 from pgsession.contrib._process import OncePerProcess, open_or_close
-from pgsession.contrib.wsgi import FAILED, WsgiSession
+from pgsession.contrib.wsgi import WsgiSession
 from pgsession.web import SessionConflict
 
 __all__ = ["FlaskSession", "PgSession", "PgSessionInterface", "session", "session_manager"]
@@ -96,7 +99,8 @@ class PgSessionInterface(SessionInterface):
             if not session._failed:
                 self._save(app, session)
         except SessionConflict as error:
-            _become(response, app.make_response(app.handle_user_exception(error)))
+            answer = app.make_response(app.handle_user_exception(error))
+            become(response, answer, answer.get_data())
             return
         finally:
             session._end_turn()
@@ -107,11 +111,10 @@ class PgSessionInterface(SessionInterface):
         return end_of(session)
 
     def _save(self, app: Flask, session: FlaskSession) -> None:
-        if not session._accessed:
-            if app.config["SESSION_REFRESH_EACH_REQUEST"]:
-                session._peek(self._state(app).process.opened)
-            if session._max_age() is None and not session.modified:
-                return
+        if app.config["SESSION_REFRESH_EACH_REQUEST"] and not session._accessed:
+            session._peek(self._state(app).process.opened)
+        if not is_to_be_looked_at(app, session):
+            return
         was_modified = session.modified
         session._save(refresh=self.should_set_cookie(app, session))
         if was_modified and session._is_empty():
@@ -205,12 +208,3 @@ def _end_request(error: BaseException | None) -> None:
             "a session was changed after its response had begun, and the change is lost: "
             "call `session.save()` after it"
         )
-
-
-def _become(response: Response, other: Response) -> None:
-    """Turn a response into another one."""
-    close = getattr(response.response, "close", None)
-    if close is not None:
-        close()
-    response.status, response.headers, response.response = other.status, other.headers, other.response
-    response.direct_passthrough = other.direct_passthrough

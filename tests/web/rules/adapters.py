@@ -20,7 +20,9 @@ def asgi() -> Adapter:
 
 def asgi_on(server: str, site: str) -> Adapter:
     for name in (
-        {"aiohttp_site": "aiohttp_session", "litestar_site": "litestar"}.get(site, "starlette"),
+        {"aiohttp_site": "aiohttp_session", "litestar_site": "litestar", "quart_site": "quart"}.get(
+            site, "starlette"
+        ),
         "starlette",
         "trio",
         "uvicorn_worker" if server == "gunicorn uvicorn" else server.split()[0],
@@ -68,11 +70,20 @@ def litestar() -> Adapter:
     return litestar
 
 
+def quart() -> Adapter:
+    for name in ("quart", "starlette", "uvicorn"):
+        pytest.importorskip(name)
+    from tests.web.rules.quart_site import quart
+
+    return quart
+
+
 ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "asgi": asgi,
     "django": django,
     "wsgi": wsgi,
     "flask": flask,
+    "quart": quart,
     "aiohttp": aiohttp,
     "litestar": litestar,
 }
@@ -102,8 +113,13 @@ MATRIX: dict[str, Callable[[], Adapter]] = (
         )
     }
     | {
-        f"wsgi on {server}": partial(wsgi, server)
+        f"{name} on {server}": partial(adapter, server)
+        for name, adapter in (("wsgi", wsgi), ("flask", flask))
         for server in ("sync", "sync preload", "gthread preload", "gevent", "gevent preload")
+    }
+    | {
+        f"quart on {server}": partial(asgi_on, server, "quart_site")
+        for server in ("uvicorn workers", "hypercorn asyncio", "gunicorn asgi", "gunicorn uvicorn")
     }
     | {"aiohttp on gunicorn": partial(asgi_on, "gunicorn aiohttp", "aiohttp_site")}
 )

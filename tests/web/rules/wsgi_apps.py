@@ -48,12 +48,8 @@ def make_simple(place: Place, setting: str) -> WsgiApp:
     )
 
 
-def make_flask(place: Place, setting: str) -> WsgiApp:
-    from flask import Flask, Response, jsonify, request, session
-
-    from pgsession.contrib.flask import PgSession
-
-    app = Flask(__name__)
+def configure(app: Any, place: Place, setting: str) -> bool:
+    """Give an application of Flask or Quart its settings; return True where its sessions are permanent."""
     options = dict(SETTINGS[setting])
     max_age = options.pop("max_age", None)
     app.config.update(
@@ -67,12 +63,24 @@ def make_flask(place: Place, setting: str) -> WsgiApp:
         PGSESSION_POOL_MAX_SIZE=POOL,
         **{f"PGSESSION_{name.upper()}": value for name, value in options.items()},
     )
+    if max_age is not None:
+        app.permanent_session_lifetime = max_age
+    return max_age is not None
+
+
+def make_flask(place: Place, setting: str) -> WsgiApp:
+    from flask import Flask, Response, jsonify, request, session
+
+    from pgsession.contrib.flask import PgSession
+
+    app = Flask(__name__)
+    is_lasting = configure(app, place, setting)
     PgSession(app)
 
     @app.post("/do")
     def do() -> Any:
         actions = request.get_json()
-        if max_age is not None and actions:
+        if is_lasting and actions:
             session.permanent = True
         return jsonify(perform_all(session, actions))
 
@@ -88,8 +96,6 @@ def make_flask(place: Place, setting: str) -> WsgiApp:
 
         return Response(lines())
 
-    if max_age is not None:
-        app.permanent_session_lifetime = max_age
     _ = do, stream  # Flask has them
     return app
 
