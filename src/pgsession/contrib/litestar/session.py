@@ -119,7 +119,7 @@ class PgSessionBackend(BaseSessionBackend["PgSessionConfig"]):
         session._become_what(value, connection.scope)
         await session.save()
         headers = MutableScopeHeaders.from_message(message)
-        for name, value in self._asgi._rules.headers(session, headers.getall("Vary", [])):
+        for name, value in self._asgi._rules.headers(session, headers.getall("Vary", [""])):
             headers.add(name, value)
 
     async def _load(self, connection: ASGIConnection[Any, Any, Any, Any]) -> LitestarSession:
