@@ -142,8 +142,10 @@ def test_a_previous_token_saves_and_leaves_the_cookie_alone(browser: NewBrowser,
     for node in (0, 1):
         assert not late.do(["set", f"m{node}", node], node=node).set_cookie
         assert not late.do(["rotate"], node=node).set_cookie
+    _heard(visitor)  # its cookie does not ask for what the late one has saved
     assert visitor.do(["all"]).results == [{"n": 1, "m0": 0, "m1": 1}]
     assert not late.do(["log_out"]).set_cookie
+    _heard(visitor)
     assert visitor.do(["all"], node=1).results == [{}], "it has ended on the server"
 
 
