@@ -73,19 +73,22 @@ def test_a_lifetime_is_renewed_after_half_of_it(browser: NewBrowser, tables: Tab
     assert visitor.do(["set", "n", 1]).max_age == pytest.approx(HOUR, abs=PATIENCE)
     assert not visitor.do(["read", "n"]).set_cookie
     tables.run("UPDATE {sessions} SET expires_at = expires_at - interval '31 minutes'")
-    visitor.cookie = _heard(visitor)
+    visitor.cookie = _heard(visitor, tables)
     assert not visitor.do().set_cookie, "only what is used is renewed"
     assert visitor.do(["read", "n"]).max_age == pytest.approx(HOUR, abs=PATIENCE)
     assert not visitor.do(["read", "n"]).set_cookie
 
 
-def _heard(visitor: Browser) -> str | None:
-    """Both nodes have heard of what SQL has changed, for they have heard of something later from each other."""
+def _heard(visitor: Browser, tables: Tables) -> str | None:
+    """Both nodes have heard of what SQL has changed, for they have heard of something that it has changed later."""
     marker = visitor.tab()
     marker.cookie = None
+    marker.do(["set", "marker", "before"])
     for node in (0, 1):
-        marker.do(["set", "marker", node], node=node)
-        marker.do(["read", "marker"], node=1 - node)
+        marker.do(["read", "marker"], node=node)  # from now on it is in memory
+    tables.run("UPDATE {session_attributes} SET value = '\"after\"' WHERE key = 'marker'")
+    for node in (0, 1):
+        _soon(lambda: marker.do(["read", "marker"], node=node).results == ["after"])  # noqa: B023
     return visitor.cookie
 
 
@@ -125,7 +128,7 @@ def test_an_older_token_counts_as_none_once_the_grace_is_over(
     late = visitor.tab()
     visitor.do(["log_in", "alice", False])
     tables.run("UPDATE {sessions} SET rotated_at = rotated_at - interval '1 minute'")
-    _heard(visitor)
+    _heard(visitor, tables)
     assert not late.do(["read", "cart"]).set_cookie
     assert late.do(["set", "cart", ["pen"]]).set_cookie
     assert late.do(["read", "cart"], ["user"], node=1).results == [["pen"], None]
