@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import anyio
 
-from pgsession import AsyncSessionManager, Config, ConfigError, SessionManager, Signer
+from pgsession import AsyncSessionManager, Config, ConfigError, Opened, Session, SessionManager, Signer
 from pgsession.contrib._managers import Managers
 from pgsession.web import (
     CookiePolicy,
@@ -33,6 +33,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _FAILED = 500  # from this status on a response is about a failure, and saves nothing
 _ENDINGS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+_FIELDS = {"Set-Cookie": b"set-cookie", "Vary": b"vary"}
 _logger = logging.getLogger("pgsession")
 
 
@@ -111,6 +112,7 @@ class SessionMiddleware:
         self._key = scope_key
         made = None if database is None else (database, config, Signer(keys))
         self._managers = Managers(made, manager)
+        self._token = self._managers.token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -118,13 +120,19 @@ class SessionMiddleware:
         if kind not in ("http", "websocket"):
             await (self._live(scope, receive, send) if kind == "lifespan" else self.app(scope, receive, send))
             return
-        try:
-            session = self._from_memory(scope)
-            if session is None:
-                session = await self._load(scope)
-        except SessionConflict:
-            await _refuse(kind, send)
-            return
+        opened: Session | Opened | None = None
+        release = None
+        tokens = self._rules.tokens(scope["headers"])
+        if tokens:
+            manager = self._managers.here()
+            opened = None if manager is None else self._rules.from_memory(manager, tokens)
+            if opened is None:
+                try:
+                    opened, release = await self._load(tokens)
+                except SessionConflict:
+                    await _refuse(kind, send)
+                    return
+        session = self._kind(self._rules.cookie, self._token, opened, release)
         session._middleware = self
         scope[self._key] = session
         response = _Response(session, send)
@@ -181,29 +189,9 @@ class SessionMiddleware:
                 with anyio.CancelScope(shield=True):
                     await session.save()
 
-    def _tokens(self, scope: Scope) -> list[str]:
-        cookies = b""
-        for name, value in scope["headers"]:
-            if name == b"cookie":
-                cookies = b"%b; %b" % (cookies, value) if cookies else value
-        return self._rules.tokens(cookies.decode("latin-1")) if cookies else []
-
-    def _from_memory(self, scope: Scope) -> AsgiSession | None:
-        """Return the session of a request if that takes no query."""
-        tokens = self._tokens(scope)
-        stored = None
-        if tokens:
-            manager = self._managers.here()
-            stored = None if manager is None else self._rules.from_memory(manager, tokens)
-            if stored is None:
-                return None
-        return self._kind(self._rules.cookie, self._managers.token, stored)
-
-    async def _load(self, scope: Scope) -> AsgiSession:
+    async def _load(self, tokens: list[str]) -> tuple[Opened | None, Callable[[], object] | None]:
         waits = self._rules.on_conflict == "serial"
-        opening = self._rules.opening(self._tokens(scope))
-        opened, release = await self._managers.run(opening, waits=waits)
-        return self._kind(self._rules.cookie, self._managers.token, opened, release)
+        return await self._managers.run(self._rules.opening(tokens), waits=waits)
 
     async def _save(self, session: AsgiSession) -> None:
         await self._managers.run(self._rules.saving(session))
@@ -259,9 +247,12 @@ class _Response:
         """Send a message of the application."""
         if self.started:
             return self._send(message)
+        session = self.session
+        if not session._accessed and session._release is None and message["type"] in _BEGINNINGS:
+            self.started = session._started = True
+            return self._send(message)
         if self.refused:
             return _nothing()
-        session = self.session
         if message["type"] not in _BEGINNINGS:
             if message["type"] == "websocket.close":  # refused: no cookie can be set
                 session._middleware._rules.headers(session)
@@ -301,9 +292,12 @@ class _Response:
             session._started = True
             return message
         headers = [*message.get("headers", ())]
-        vary = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
-        for name, value in session._middleware._rules.headers(session, vary):
-            headers.append((name.lower().encode(), value.encode("latin-1")))
+        vary = []
+        for name, value in headers:
+            if name.lower() == b"vary":
+                vary.append(value.decode("latin-1"))
+        for field, text in session._middleware._rules.headers(session, vary):
+            headers.append((_FIELDS[field], text.encode("latin-1")))
         return {**message, "headers": headers}
 
 
