@@ -41,6 +41,9 @@ class AsgiSession(WebSession):
     """The session of a request or WebSocket, as `scope["session"]` has it: see `pgsession.web.WebSession`."""
 
     _middleware: SessionMiddleware
+    _send: Send
+    _answered: bool  # the response has begun
+    _refused = False  # the response is 409, and what the application sends is not
     _saving: anyio.Lock | None = None
     _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
 
@@ -64,6 +67,62 @@ class AsgiSession(WebSession):
                 self._conflicted = True
                 raise
             self._failed = False
+
+    # The response: before its first byte the session is saved, and its headers are added
+
+    def _respond(self, message: Message) -> Awaitable[None]:
+        """Send a message of the application."""
+        if self._answered:
+            return self._send(message)
+        if not self._accessed and self._release is None and message["type"] in _BEGINNINGS:
+            self._answered = self._started = True
+            return self._send(message)
+        if self._refused:
+            return _nothing()
+        if message["type"] not in _BEGINNINGS:
+            if message["type"] == "websocket.close":  # refused: no cookie can be set
+                self._middleware._rules.headers(self)
+            return self._send(message)
+        if message.get("status", 200) >= _FAILED:
+            if self._conflicted:
+                return self._refuse(message)
+            self._failed = True
+        if self._release is not None or (
+            self._accessed and not self._failed and self._middleware._rules.is_due(self)
+        ):
+            return self._save_and_begin(message)
+        return self._send(self._with_headers(message))
+
+    async def _refuse(self, message: Message) -> None:
+        self._refused = True
+        await _refuse(message["type"], self._send)
+
+    async def _save_and_begin(self, message: Message) -> None:
+        try:
+            if not self._failed:
+                await self.save()
+        except SessionConflict:
+            # Not raised: frameworks take a response that they begin to send for begun.
+            await self._refuse(message)
+            return
+        if self._release is not None:
+            await self._middleware._release(self)
+        await self._send(self._with_headers(message))
+
+    def _with_headers(self, message: Message) -> Message:
+        """Return the first message, with the headers that the session adds."""
+        self._answered = True
+        if not self._accessed:
+            self._started = True
+            return message
+        headers = [*message.get("headers", ())]
+        vary = []
+        for name, value in headers:
+            if name.lower() == b"vary":
+                vary.append(value.decode("latin-1"))
+        for field, text in self._middleware._rules.headers(self, vary):
+            headers.append((_FIELDS[field], text.encode("latin-1")))
+        return {**message, "headers": headers}
 
 
 class SessionMiddleware:
@@ -133,24 +192,23 @@ class SessionMiddleware:
                     await _refuse(kind, send)
                     return
         session = self._kind(self._rules.cookie, self._token, opened, release)
-        session._middleware = self
+        session._middleware, session._send, session._answered = self, send, False
         scope[self._key] = session
-        response = _Response(session, send)
         try:
             if kind == "http":
-                await self.app(scope, receive, response.send)
+                await self.app(scope, receive, session._respond)
             else:
-                await self._serve_websocket(scope, receive, response)
+                await self._serve_websocket(scope, receive, session)
         except SessionConflict:
-            if response.started:
+            if session._answered:
                 raise
-            if not response.refused:
+            if not session._refused:
                 await _refuse(kind, send)
             return
         finally:
             if session._release is not None:
                 await self._release(session)
-        if session._accessed and response.started and not session._failed and session.modified:
+        if session._accessed and session._answered and not session._failed and session.modified:
             _logger.warning(
                 "a session was changed after its response had begun, and the change is lost: "
                 "call `await session.save()` after it"
@@ -158,13 +216,13 @@ class SessionMiddleware:
 
     # One request or WebSocket
 
-    async def _serve_websocket(self, scope: Scope, receive: Receive, response: _Response) -> None:
+    async def _serve_websocket(self, scope: Scope, receive: Receive, session: AsgiSession) -> None:
         """Serve a WebSocket, and save its session at its end.
 
         It ends as its client goes. Frameworks tell their application so by an exception, and some servers cancel it;
         what fails while the client is there saves nothing.
         """
-        session, over = response.session, False
+        over = False
 
         async def receive_until_over() -> Message:
             nonlocal over
@@ -175,7 +233,7 @@ class SessionMiddleware:
         async def send_until_over(message: Message) -> None:
             nonlocal over
             try:
-                await response.send(message)
+                await session._respond(message)
             except OSError:  # so servers say that the client has gone
                 over = True
                 raise
@@ -185,7 +243,7 @@ class SessionMiddleware:
             over = True
         finally:
             ends = session._accessed and session._ending is not None
-            if over and not response.refused and (ends or (session.modified and not session.new)):
+            if over and not session._refused and (ends or (session.modified and not session.new)):
                 with anyio.CancelScope(shield=True):
                     await session.save()
 
@@ -231,74 +289,6 @@ class SessionMiddleware:
             await self.app(scope, receive_open, send_closed)
         finally:
             await self._managers.close()
-
-
-class _Response:
-    """Sends a response: before its first byte the session is saved, and its headers are added."""
-
-    __slots__ = ("_send", "refused", "session", "started")
-
-    def __init__(self, session: AsgiSession, send: Send) -> None:
-        self.session = session
-        self._send = send
-        self.started = self.refused = False
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Send a message of the application."""
-        if self.started:
-            return self._send(message)
-        session = self.session
-        if not session._accessed and session._release is None and message["type"] in _BEGINNINGS:
-            self.started = session._started = True
-            return self._send(message)
-        if self.refused:
-            return _nothing()
-        if message["type"] not in _BEGINNINGS:
-            if message["type"] == "websocket.close":  # refused: no cookie can be set
-                session._middleware._rules.headers(session)
-            return self._send(message)
-        if message.get("status", 200) >= _FAILED:
-            if session._conflicted:
-                return self._refuse(message)
-            session._failed = True
-        if session._release is not None or (
-            session._accessed and not session._failed and session._middleware._rules.is_due(session)
-        ):
-            return self._save_and_begin(message)
-        return self._send(self._begun(message))
-
-    async def _refuse(self, message: Message) -> None:
-        self.refused = True
-        await _refuse(message["type"], self._send)
-
-    async def _save_and_begin(self, message: Message) -> None:
-        session = self.session
-        try:
-            if not session._failed:
-                await session.save()
-        except SessionConflict:
-            # Not raised: frameworks take a response that they begin to send for begun.
-            await self._refuse(message)
-            return
-        if session._release is not None:
-            await session._middleware._release(session)
-        await self._send(self._begun(message))
-
-    def _begun(self, message: Message) -> Message:
-        """Return the first message, with the headers that the session adds."""
-        self.started = True
-        session = self.session
-        if not session._accessed:
-            session._started = True
-            return message
-        headers = [*message.get("headers", ())]
-        vary = []
-        for name, value in headers:
-            if name.lower() == b"vary":
-                vary.append(value.decode("latin-1"))
-        for field, text in session._middleware._rules.headers(session, vary):
-            headers.append((_FIELDS[field], text.encode("latin-1")))
-        return {**message, "headers": headers}
 
 
 async def _nothing() -> None: ...
