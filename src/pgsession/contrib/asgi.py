@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import anyio
 
-from pgsession import AsyncSessionManager, Config, ConfigError, Opened, Session, SessionManager, Signer
+from pgsession import AsyncSessionManager, Config, ConfigError, SessionManager, Signer
 from pgsession.contrib._managers import Managers
 from pgsession.web import (
     CookiePolicy,
@@ -179,19 +179,18 @@ class SessionMiddleware:
         if kind not in ("http", "websocket"):
             await (self._live(scope, receive, send) if kind == "lifespan" else self.app(scope, receive, send))
             return
-        opened: Session | Opened | None = None
-        release = None
+        stored = None
         tokens = self._rules.tokens(scope["headers"])
-        if tokens:
-            manager = self._managers.here()
-            opened = None if manager is None else self._rules.from_memory(manager, tokens)
-            if opened is None:
-                try:
-                    opened, release = await self._load(tokens)
-                except SessionConflict:
-                    await _refuse(kind, send)
-                    return
-        session = self._kind(self._rules.cookie, self._token, opened, release)
+        if tokens and (manager := self._managers.here()) is not None:
+            stored = self._rules.from_memory(manager, tokens)
+        if stored is not None or not tokens:
+            session = self._kind(self._rules.cookie, self._token, stored)
+        else:
+            try:
+                session = await self._load(tokens)
+            except SessionConflict:
+                await _refuse(kind, send)
+                return
         session._middleware, session._send, session._answered = self, send, False
         scope[self._key] = session
         try:
@@ -247,9 +246,10 @@ class SessionMiddleware:
                 with anyio.CancelScope(shield=True):
                     await session.save()
 
-    async def _load(self, tokens: list[str]) -> tuple[Opened | None, Callable[[], object] | None]:
+    async def _load(self, tokens: list[str]) -> AsgiSession:
         waits = self._rules.on_conflict == "serial"
-        return await self._managers.run(self._rules.opening(tokens), waits=waits)
+        opened, release = await self._managers.run(self._rules.opening(tokens), waits=waits)
+        return self._kind(self._rules.cookie, self._token, opened, release)
 
     async def _save(self, session: AsgiSession) -> None:
         await self._managers.run(self._rules.saving(session))

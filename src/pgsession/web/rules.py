@@ -153,7 +153,7 @@ class SessionRules:
             return False
         if session.modified:
             return True
-        if session._told and not session._started and (session._given is not None or session._is_exchanged):
+        if session._asked and not session._started and (session._given is not None or session._is_exchanged):
             return True
         stored = session._stored
         if stored is None:
@@ -303,7 +303,7 @@ class SessionRules:
             age = session._max_age()
             # A clock that is ahead of the database's must not delete the cookie of a session that lives.
             left = None if age is None else max(1, min(math.ceil(_seconds_left(stored)), _LONGEST))
-            session._told = True
+            session._asked = True
             session._set_cookie, session._given = self.cookie.set_cookie(token, left), token
 
     def headers(self, session: WebSession, vary: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -315,7 +315,7 @@ class SessionRules:
         """
         session._start()
         headers = []
-        if session._told:
+        if session._asked:
             if session._set_cookie is not None:
                 headers.append(("Set-Cookie", session._set_cookie))
             for name in self.old_cookies_to_delete(session):
@@ -351,7 +351,7 @@ class SessionRules:
         if session._started or session._late:
             return
         if found:
-            session._told = True
+            session._asked = True
             session._set_cookie, session._given = self.cookie.delete_cookie(), None
             # Until then the browser keeps it, for nodes that still know it; but it is logged out of all.
             session._forgets_old_cookie = self.cookie.moved_from not in (None, self.cookie.name)
@@ -384,7 +384,7 @@ def replace(before: WebSession, session: WebSession) -> None:
     """
     before.log_out()
     session._late, session._ending, before._ending = before._late, before._ending, None
-    session._told = True
+    session._asked = True
     session._release, before._release = before._release, None
     if session._late and session._user is not UNSET:
         raise session._conflict("log_in: the request came with a token of before the last rotation")

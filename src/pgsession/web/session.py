@@ -78,7 +78,7 @@ class WebSession(MutableMapping[str, Any]):
         self._stored: Session | None = None
         self._values: dict[str, Any] = {}  # while nothing is stored
         self._accessed = False
-        self._told = False  # something of the above, so that only then they are looked at
+        self._asked = False  # for something of the above: only then those are looked at
         self._started = False  # the response has begun: no cookie can be set any more
         if isinstance(opened, Session):
             self._stored = opened
@@ -91,7 +91,7 @@ class WebSession(MutableMapping[str, Any]):
         self._stored = None if opened is None else opened.session
         self._late = opened is not None and opened.state in ("superseded", "previous")
         if isinstance(opened, Exchanged):
-            self._is_exchanged = self._told = self._accessed = True
+            self._is_exchanged = self._asked = self._accessed = True
 
     def _look(self) -> Session | dict[str, Any]:
         """Return where the values are; this is an access."""
@@ -221,7 +221,7 @@ class WebSession(MutableMapping[str, Any]):
     def modified(self) -> bool:
         """Return True while there is something to save; nested changes are found too."""
         stored = self._stored
-        if self._told:
+        if self._asked:
             if self._ending is not None or self._user is not UNSET:
                 return True
             if stored is not None and (self._rotating is not None or self._lifetime is not UNSET):
@@ -268,7 +268,7 @@ class WebSession(MutableMapping[str, Any]):
             )
         if others:
             self.log_out()
-        self._told = True
+        self._asked = True
         self._user = user_id
         self._live_for(after)
 
@@ -277,7 +277,7 @@ class WebSession(MutableMapping[str, Any]):
         self._look()
         if self._stored is not None:
             self._late = self._is_late()
-            self._told = True
+            self._asked = True
             self._ending = self._stored.id
             self._stored = None
         self._drop()
@@ -294,7 +294,7 @@ class WebSession(MutableMapping[str, Any]):
         """
         self._refuse_started("rotate")
         self._look()
-        self._told = True
+        self._asked = True
         self._rotating = (grace,)
 
     def expire(self, after: timedelta | float | None) -> None:
@@ -313,7 +313,7 @@ class WebSession(MutableMapping[str, Any]):
         self._live_for(None if after is None else seconds(lifetime("after", after)))
 
     def _live_for(self, seconds: int | None) -> None:
-        self._told = True
+        self._asked = True
         self._lifetime = seconds
 
     def _refuse_started(self, name: str) -> None:
@@ -335,7 +335,7 @@ class WebSession(MutableMapping[str, Any]):
 
     def _max_age(self) -> int | None:
         """Return for how many seconds the session lasts; None: its browser and `Config` decide."""
-        if self._told and self._lifetime is not UNSET:
+        if self._asked and self._lifetime is not UNSET:
             return self._lifetime
         stored = self._stored
         if stored is not None and MAX_AGE in stored:
@@ -363,7 +363,7 @@ class WebSession(MutableMapping[str, Any]):
     def _start(self) -> None:
         """Note that no cookie can be set any more: what needs one, and was not saved, is forgotten."""
         self._started = True
-        if self._told:
+        if self._asked:
             self._user = self._lifetime = UNSET
             self._rotating = None
 
