@@ -13,6 +13,7 @@ from .race import Contender, Race, Round, Sample
 from .stage import Stage
 
 REQUESTS = 1000
+FEW = 20  # are made at a time, so that their headers are as near to the processor as where a server has just read them
 VISITORS = 100
 KEY = b"benchmark" * 4
 NONE = "no session"
@@ -97,15 +98,18 @@ def _contender(
     def contender(stage: Stage) -> Iterator[Round]:
         app = make(stage)
 
-        async def walk(scopes: list[dict[str, Any]]) -> float:
-            began = clock()
-            for scope in scopes:
-                await app(scope, _receive, _ignore)
-            return clock() - began
+        async def walk() -> float:
+            spent = 0.0
+            for group in range(0, requests, FEW):
+                scopes = [_scope(path, cookies[number % VISITORS]) for number in range(group, group + FEW)]
+                began = clock()
+                for scope in scopes:
+                    await app(scope, _receive, _ignore)
+                spent += clock() - began
+            return spent
 
         def take_turn() -> Sample:
-            scopes = [_scope(path, cookies[n % VISITORS]) for n in range(requests)]
-            return Sample(stage.loop.run(walk(scopes)) / requests)
+            return Sample(stage.loop.run(walk()) / requests)
 
         with _living(stage, app):
             cookies = stage.loop.run(_visitors(app))
