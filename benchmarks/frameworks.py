@@ -90,7 +90,7 @@ def django(stage: Stage, backend: str = "cached_db") -> Iterator[Service]:
 
     One caller at a time: it has a connection for each thread.
     """
-    store = _configured_django(stage)(backend)
+    store = configured_django(stage)(backend)
 
     def change(session_id: str) -> None:
         session = store(session_id)
@@ -111,26 +111,31 @@ def django(stage: Stage, backend: str = "cached_db") -> Iterator[Service]:
     connections.close_all()
 
 
-def _configured_django(stage: Stage) -> Any:
+def configured_django(stage: Stage) -> Any:
+    """Configures Django, once for the process; returns what gives a backend's class."""
     import django as package
     from django.conf import settings
     from psycopg.conninfo import conninfo_to_dict
 
     if not settings.configured:
-        given = conninfo_to_dict(stage.new_database())
+        database_of_all = stage.new_database()
+        given = conninfo_to_dict(database_of_all)
         parts = {
             "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port",
         }  # fmt: skip
         database = {ours: str(given.get(theirs, "")) for ours, theirs in parts.items()}
         settings.configure(
-            DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", **database}},
-            CACHES={
+            DATABASES={
                 "default": {
-                    "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
-                    "OPTIONS": {"MAX_ENTRIES": 100_000},
+                    "ENGINE": "django.db.backends.postgresql",
+                    "CONN_MAX_AGE": None,
+                    **database,
                 }
             },
-            INSTALLED_APPS=["django.contrib.sessions"],
+            CACHES=_caches(stage),
+            INSTALLED_APPS=["django.contrib.sessions", "pgsession.contrib.django"],
+            PGSESSION={"database": database_of_all},
+            ALLOWED_HOSTS=["*"],
             SECRET_KEY="benchmark" * 5,
             USE_TZ=True,
         )
@@ -139,6 +144,17 @@ def _configured_django(stage: Stage) -> Any:
 
         call_command("migrate", verbosity=0)
     return _django_store
+
+
+def _caches(stage: Stage) -> dict[str, Any]:
+    in_process = {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000},
+    }  # fmt: skip
+    try:
+        in_redis = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": stage.redis}
+    except Missing:
+        return {"default": in_process}
+    return {"default": in_process, "redis": in_redis}
 
 
 def _django_store(backend: str) -> Any:

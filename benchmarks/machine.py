@@ -14,8 +14,8 @@ from pathlib import Path
 from time import perf_counter
 
 _PACKAGES = (
-    "pgsession", "psycopg", "msgspec", "uvloop", "redis", "hiredis", "starsessions", "Django", "Flask-Session",
-    "PyJWT", "itsdangerous", "cachebox", "cachetools", "lru-dict",
+    "pgsession", "psycopg", "msgspec", "uvloop", "redis", "hiredis", "starsessions", "Starlette", "Flask", "Django",
+    "Flask-Session", "PyJWT", "itsdangerous", "cachebox", "cachetools", "lru-dict",
 )  # fmt: skip
 
 

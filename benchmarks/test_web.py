@@ -2,120 +2,195 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Iterator
-from time import thread_time
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from time import perf_counter, thread_time
 from typing import Any
 
-from .race import Race, Round, Sample
+from .race import Contender, Race, Round, Sample
 from .stage import Stage
-from .test_get import async_node
 
 REQUESTS = 1000
+FEW = 20  # are made at a time, so that their headers are as near to the processor as where a server has just read them
+VISITORS = 100
 KEY = b"benchmark" * 4
 NONE = "no session"
 UNTOUCHED = "pgsession, the session left alone"
 READ = "pgsession, one value read"
 SIGNED = "Starlette's signed cookie, one value read"
+CHANGED = "pgsession, one value changed"
 VALUES = {"user": "alice", "role": "admin", "theme": "dark", "cart": ["book", "pen"]}
 
-race = Race("web", "A request of an ASGI application", baseline=NONE)
+race = Race("web", "A request of an ASGI application (Starlette), computing", baseline=NONE)
+stores = Race(
+    "web-stores", "A request of an ASGI application (Starlette), with all that it waits for", baseline=READ
+)
+
+App = Any
+_numbers = itertools.count()
 
 
-async def _alone(_: Any) -> Any:
-    return _answer()
-
-
-async def _reading(request: Any) -> Any:
-    assert request.scope["session"]["role"] == "admin"
-    return _answer()
-
-
-def _answer() -> Any:
-    from starlette.responses import PlainTextResponse
-
-    return PlainTextResponse("done")
-
-
-def _starlette(endpoint: Any) -> Any:
+def _starlette() -> App:
+    """An application that leaves its session alone, reads one value of it, changes one, or fills it."""
     from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
-    return Starlette(routes=[Route("/", endpoint)])
+    async def alone(_: Any) -> Any:
+        return PlainTextResponse("done")
+
+    async def read(request: Any) -> Any:
+        assert request.scope["session"]["role"] == "admin"
+        return PlainTextResponse("done")
+
+    async def change(request: Any) -> Any:
+        request.scope["session"]["visits"] = next(_numbers)
+        return PlainTextResponse("done")
+
+    async def fill(request: Any) -> Any:
+        request.scope["session"].update(VALUES)
+        return PlainTextResponse("done")
+
+    return Starlette(routes=[Route(f"/{each.__name__}", each) for each in (alone, read, change, fill)])
 
 
-def _requests(stage: Stage, app: Any, cookies: Callable[[], list[str]]) -> Round:
-    """Rounds of requests, one after the other, each with a cookie that is a fresh object."""
+def _pgsession(stage: Stage) -> App:
+    from pgsession import Config
+    from pgsession.contrib.asgi import SessionMiddleware
 
-    async def walk(scopes: list[dict[str, Any]]) -> float:
-        async def receive() -> Any:
-            return {"type": "http.request"}
-
-        async def send(_: Any) -> None:
-            pass
-
-        began = thread_time()
-        for scope in scopes:
-            await app(scope, receive, send)
-        return thread_time() - began
-
-    def take_turn() -> Sample:
-        scopes = [_scope(cookie) for cookie in cookies()]
-        return Sample(stage.loop.run(walk(scopes)) / len(scopes))
-
-    return take_turn
+    app = _starlette()
+    app.add_middleware(
+        SessionMiddleware,
+        database=stage.new_database(),
+        keys=[KEY],
+        config=Config(create_schema_if_missing=True),
+    )
+    return app
 
 
-def _scope(cookie: str) -> dict[str, Any]:
-    headers = [
-        (b"host", b"example.org"), (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64)"), (b"accept", b"text/html"),
-        (b"accept-language", b"en"), (b"accept-encoding", b"gzip"), (b"cookie", f"theme=dark; {cookie}".encode()),
-    ]  # fmt: skip
-    return {
-        "type": "http", "method": "GET", "path": "/", "raw_path": b"/", "root_path": "", "query_string": b"",
-        "scheme": "https", "http_version": "1.1", "headers": headers, "client": ("::1", 1), "server": ("::1", 443),
-    }  # fmt: skip
+def _signed(_: Stage) -> App:
+    from starlette.middleware.sessions import SessionMiddleware
+
+    app = _starlette()
+    app.add_middleware(SessionMiddleware, secret_key=KEY.decode())
+    return app
 
 
-def _ours(endpoint: Any) -> Callable[[Stage], Iterator[Round]]:
+def _starsessions(stage: Stage) -> App:
+    import redis.asyncio
+    from starsessions import SessionAutoloadMiddleware, SessionMiddleware
+    from starsessions.stores.redis import RedisStore
+
+    app = _starlette()
+    store = RedisStore(connection=redis.asyncio.Redis.from_url(stage.redis))
+    app.add_middleware(SessionAutoloadMiddleware)
+    app.add_middleware(SessionMiddleware, store=store, lifetime=30 * 86400)
+    return app
+
+
+def _contender(
+    make: Callable[[Stage], App], path: str, clock: Callable[[], float], requests: int = REQUESTS
+) -> Contender:
+    """Rounds of requests, one after the other, each with headers that are fresh objects."""
+
     def contender(stage: Stage) -> Iterator[Round]:
-        from pgsession.contrib.asgi import SessionMiddleware
+        app = make(stage)
 
-        manager = stage.once(async_node)
+        async def walk() -> float:
+            spent = 0.0
+            for group in range(0, requests, FEW):
+                scopes = [_scope(path, cookies[number % VISITORS]) for number in range(group, group + FEW)]
+                began = clock()
+                for scope in scopes:
+                    await app(scope, _receive, _ignore)
+                spent += clock() - began
+            return spent
 
-        async def tokens() -> list[str]:
-            found = [await manager.create_session(f"web {number}", VALUES) for number in range(100)]
-            return [manager.token(session) or "" for session in found]
+        def take_turn() -> Sample:
+            return Sample(stage.loop.run(walk()) / requests)
 
-        given = stage.loop.run(tokens())
-        app = _starlette(endpoint)
-        app.add_middleware(SessionMiddleware, manager=manager)
-        yield _requests(
-            stage, app, lambda: [f"__Host-session={given[n % len(given)]}" for n in range(REQUESTS)]
-        )
+        with _living(stage, app):
+            cookies = stage.loop.run(_visitors(app))
+            yield take_turn
 
     return contender
 
 
-race.contender(UNTOUCHED)(_ours(_alone))
-race.contender(READ)(_ours(_reading))
+async def _visitors(app: App) -> list[bytes]:
+    """The cookies of visitors whose sessions were filled; without sessions, any."""
+    found = []
+    for number in range(VISITORS):
+        sent: list[Any] = []
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        if app.user_middleware:
+            await app(_scope("/fill", b"theme=dark"), _receive, send)
+        given = dict(sent[0]["headers"]).get(b"set-cookie") if sent else b"other=%d" % number
+        found.append(b"theme=dark; " + given.partition(b";")[0])
+    return found
 
 
-@race.contender(NONE)
-def _none(stage: Stage) -> Iterator[Round]:
-    yield _requests(stage, _starlette(_alone), lambda: ["other=1"] * REQUESTS)
+async def _receive() -> Any:
+    return {"type": "http.request"}
 
 
-@race.contender(SIGNED)
-def _signed(stage: Stage) -> Iterator[Round]:
-    from itsdangerous import TimestampSigner
-    from starlette.middleware.sessions import SessionMiddleware
+async def _ignore(_: Any) -> None:
+    pass
 
-    app = _starlette(_reading)
-    app.add_middleware(SessionMiddleware, secret_key=KEY.decode())
-    value = TimestampSigner(KEY.decode()).sign(base64.b64encode(json.dumps(VALUES).encode())).decode()
-    yield _requests(stage, app, lambda: [f"session={value}"] * REQUESTS)
 
+def _scope(path: str, cookies: bytes) -> dict[str, Any]:
+    headers = [
+        (b"host", b"example.org"), (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64)"), (b"accept", b"text/html"),
+        (b"accept-language", b"en"), (b"accept-encoding", b"gzip"), (b"cookie", bytes(bytearray(cookies))),
+    ]  # fmt: skip
+    return {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"",
+        "scheme": "https", "http_version": "1.1", "headers": headers, "client": ("::1", 1), "server": ("::1", 443),
+    }  # fmt: skip
+
+
+@contextmanager
+def _living(stage: Stage, app: App) -> Iterator[None]:
+    """The application between its start and its stop, as servers tell them."""
+    life = _lifespan(app)
+    stage.loop.run(life.__aenter__())
+    try:
+        yield
+    finally:
+        stage.loop.run(life.__aexit__(None, None, None))
+
+
+@asynccontextmanager
+async def _lifespan(app: App) -> AsyncIterator[None]:
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    done: asyncio.Queue[Any] = asyncio.Queue()
+    life = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}}, told.get, done.put))
+    await told.put({"type": "lifespan.startup"})
+    assert (await done.get())["type"] == "lifespan.startup.complete"
+    yield
+    await told.put({"type": "lifespan.shutdown"})
+    await life
+
+
+race.contender(NONE)(_contender(lambda _: _starlette(), "/alone", thread_time))
+race.contender(UNTOUCHED)(_contender(_pgsession, "/alone", thread_time))
+race.contender(READ)(_contender(_pgsession, "/read", thread_time))
+race.contender(SIGNED)(_contender(_signed, "/read", thread_time))
+
+for name, make, path in (
+    (READ, _pgsession, "/read"),
+    (CHANGED, _pgsession, "/change"),
+    (SIGNED, _signed, "/read"),
+    ("Starlette's signed cookie, one value changed", _signed, "/change"),
+    ("starsessions (Redis), the session left alone", _starsessions, "/alone"),
+    ("starsessions (Redis), one value read", _starsessions, "/read"),
+    ("starsessions (Redis), one value changed", _starsessions, "/change"),
+):
+    stores.contender(name)(_contender(make, path, perf_counter, 200))
 
 test_web = race.test()
+test_stores = stores.test()

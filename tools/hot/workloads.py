@@ -12,7 +12,9 @@ import random
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
@@ -27,6 +29,7 @@ from pgsession._core.reader import AsyncReader, Reader  # noqa: E402
 from pgsession._core.record import Record  # noqa: E402
 from pgsession._core.session import Session  # noqa: E402
 from pgsession._core.token import open_session_token  # noqa: E402
+from pgsession.contrib.asgi import SessionMiddleware  # noqa: E402
 from pgsession.tokens import Signer  # noqa: E402
 
 HOUR = 3_600_000_000
@@ -134,6 +137,46 @@ def get_by_token(count: int) -> Work:
     return calling(reader.get_session_by_token, tokens)
 
 
+class WebReader(AsyncReader):
+    """A manager as far as a request that changes nothing needs one."""
+
+    def _verify_token(self, token: str) -> tuple[bytes, int, int] | None:
+        return open_session_token(SIGNER._session_keys, token)
+
+
+def request(count: int, *, reading: bool) -> Work:
+    """Requests of an ASGI application, each with the cookie of a visitor who was here before."""
+    cache, keys = filled(64)
+    tokens = [SIGNER._session_token(key, 0, 0) for key in keys[:16]]
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
+    body = {"type": "http.response.body", "body": b"done"}
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if reading:
+            scope["session"]["attribute3"]
+        await send(start)
+        await send(body)
+
+    async def ignore(message: Any) -> None:
+        pass
+
+    manager: Any = WebReader(cache)
+    app: Any = SessionMiddleware(application, manager=manager)
+
+    def answer(number: int) -> None:
+        headers = [(b"host", b"example.org"), (b"accept", b"text/html")]
+        headers.append((b"cookie", f"theme=dark; __Host-session={tokens[number % 16]}".encode()))
+        try:
+            app({"type": "http", "headers": headers}, ignore, ignore).send(None)
+        except StopIteration:
+            return
+        raise AssertionError("a hit does not wait")
+
+    for number in range(64):
+        answer(number)
+    return calling(answer, range(count))
+
+
 def first_id(count: int) -> Work:
     return calling(attrgetter("id"), sessions(count))
 
@@ -227,6 +270,8 @@ WORKLOADS: dict[str, Callable[[int], Work]] = {
     "get_cached_session(UUID)": get_cached,
     "await get_session(UUID)": awaited,
     "get_session_by_token, seen before": get_by_token,
+    "ASGI, the session left alone": partial(request, reading=False),
+    "ASGI, one value read": partial(request, reading=True),
     "session.id, the first of its record": first_id,
     "session.id": id_again,
     "session[key], decoded before": read_again,

@@ -129,7 +129,7 @@ cdef class Session(SessionState):
     @property
     def is_modified(self):
         """Return True while `update_session` has something to write; nested changes are found too."""
-        return changes_of(self) is not None
+        return self.tracked and changes_of(self) is not None
 
     @property
     def is_invalidated(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+from asyncio import _get_running_loop as _running_loop  # None where there is none, without an exception
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -147,10 +148,3 @@ async def _call_in_thread(function: Callable[[], _T], waits: bool) -> _T:
         limits = {wait: anyio.CapacityLimiter(_THREADS) for wait in (False, True)}
         _limits.set(limits)
     return await anyio.to_thread.run_sync(function, limiter=limits[waits])
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

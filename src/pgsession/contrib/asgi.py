@@ -33,6 +33,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _BEGINNINGS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _FAILED = 500  # from this status on a response is about a failure, and saves nothing
 _ENDINGS = ("lifespan.startup.failed", "lifespan.shutdown.complete", "lifespan.shutdown.failed")
+_FIELDS = {"Set-Cookie": b"set-cookie", "Vary": b"vary"}
 _logger = logging.getLogger("pgsession")
 
 
@@ -40,6 +41,9 @@ class AsgiSession(WebSession):
     """The session of a request or WebSocket, as `scope["session"]` has it: see `pgsession.web.WebSession`."""
 
     _middleware: SessionMiddleware
+    _send: Send
+    _answered: bool  # the response has begun
+    _refused = False  # the response is 409, and what the application sends is not
     _saving: anyio.Lock | None = None
     _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
 
@@ -63,6 +67,62 @@ class AsgiSession(WebSession):
                 self._conflicted = True
                 raise
             self._failed = False
+
+    # The response: before its first byte the session is saved, and its headers are added
+
+    def _respond(self, message: Message) -> Awaitable[None]:
+        """Send a message of the application."""
+        if self._answered:
+            return self._send(message)
+        if not self._accessed and self._release is None and message["type"] in _BEGINNINGS:
+            self._answered = self._started = True
+            return self._send(message)
+        if self._refused:
+            return _nothing()
+        if message["type"] not in _BEGINNINGS:
+            if message["type"] == "websocket.close":  # refused: no cookie can be set
+                self._middleware._rules.headers(self)
+            return self._send(message)
+        if message.get("status", 200) >= _FAILED:
+            if self._conflicted:
+                return self._refuse(message)
+            self._failed = True
+        if self._release is not None or (
+            self._accessed and not self._failed and self._middleware._rules.is_due(self)
+        ):
+            return self._save_and_begin(message)
+        return self._send(self._with_headers(message))
+
+    async def _refuse(self, message: Message) -> None:
+        self._refused = True
+        await _refuse(message["type"], self._send)
+
+    async def _save_and_begin(self, message: Message) -> None:
+        try:
+            if not self._failed:
+                await self.save()
+        except SessionConflict:
+            # Not raised: frameworks take a response that they begin to send for begun.
+            await self._refuse(message)
+            return
+        if self._release is not None:
+            await self._middleware._release(self)
+        await self._send(self._with_headers(message))
+
+    def _with_headers(self, message: Message) -> Message:
+        """Return the first message, with the headers that the session adds."""
+        self._answered = True
+        if not self._accessed:
+            self._started = True
+            return message
+        headers = [*message.get("headers", ())]
+        vary = []
+        for name, value in headers:
+            if name.lower() == b"vary":
+                vary.append(value.decode("latin-1"))
+        for field, text in self._middleware._rules.headers(self, vary):
+            headers.append((_FIELDS[field], text.encode("latin-1")))
+        return {**message, "headers": headers}
 
 
 class SessionMiddleware:
@@ -111,6 +171,7 @@ class SessionMiddleware:
         self._key = scope_key
         made = None if database is None else (database, config, Signer(keys))
         self._managers = Managers(made, manager)
+        self._token = self._managers.token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
@@ -118,31 +179,35 @@ class SessionMiddleware:
         if kind not in ("http", "websocket"):
             await (self._live(scope, receive, send) if kind == "lifespan" else self.app(scope, receive, send))
             return
-        try:
-            session = self._from_memory(scope)
-            if session is None:
-                session = await self._load(scope)
-        except SessionConflict:
-            await _refuse(kind, send)
-            return
-        session._middleware = self
+        stored = None
+        tokens = self._rules.tokens(scope["headers"])
+        if tokens and (manager := self._managers.here()) is not None:
+            stored = self._rules.from_memory(manager, tokens)
+        if stored is not None or not tokens:
+            session = self._kind(self._rules.cookie, self._token, stored)
+        else:
+            try:
+                session = await self._load(tokens)
+            except SessionConflict:
+                await _refuse(kind, send)
+                return
+        session._middleware, session._send, session._answered = self, send, False
         scope[self._key] = session
-        response = _Response(session, send)
         try:
             if kind == "http":
-                await self.app(scope, receive, response.send)
+                await self.app(scope, receive, session._respond)
             else:
-                await self._serve_websocket(scope, receive, response)
+                await self._serve_websocket(scope, receive, session)
         except SessionConflict:
-            if response.started:
+            if session._answered:
                 raise
-            if not response.refused:
+            if not session._refused:
                 await _refuse(kind, send)
             return
         finally:
             if session._release is not None:
                 await self._release(session)
-        if session._accessed and response.started and not session._failed and session.modified:
+        if session._accessed and session._answered and not session._failed and session.modified:
             _logger.warning(
                 "a session was changed after its response had begun, and the change is lost: "
                 "call `await session.save()` after it"
@@ -150,13 +215,13 @@ class SessionMiddleware:
 
     # One request or WebSocket
 
-    async def _serve_websocket(self, scope: Scope, receive: Receive, response: _Response) -> None:
+    async def _serve_websocket(self, scope: Scope, receive: Receive, session: AsgiSession) -> None:
         """Serve a WebSocket, and save its session at its end.
 
         It ends as its client goes. Frameworks tell their application so by an exception, and some servers cancel it;
         what fails while the client is there saves nothing.
         """
-        session, over = response.session, False
+        over = False
 
         async def receive_until_over() -> Message:
             nonlocal over
@@ -167,7 +232,7 @@ class SessionMiddleware:
         async def send_until_over(message: Message) -> None:
             nonlocal over
             try:
-                await response.send(message)
+                await session._respond(message)
             except OSError:  # so servers say that the client has gone
                 over = True
                 raise
@@ -177,33 +242,14 @@ class SessionMiddleware:
             over = True
         finally:
             ends = session._accessed and session._ending is not None
-            if over and not response.refused and (ends or (session.modified and not session.new)):
+            if over and not session._refused and (ends or (session.modified and not session.new)):
                 with anyio.CancelScope(shield=True):
                     await session.save()
 
-    def _tokens(self, scope: Scope) -> list[str]:
-        cookies = b""
-        for name, value in scope["headers"]:
-            if name == b"cookie":
-                cookies = b"%b; %b" % (cookies, value) if cookies else value
-        return self._rules.tokens(cookies.decode("latin-1")) if cookies else []
-
-    def _from_memory(self, scope: Scope) -> AsgiSession | None:
-        """Return the session of a request if that takes no query."""
-        tokens = self._tokens(scope)
-        stored = None
-        if tokens:
-            manager = self._managers.here()
-            stored = None if manager is None else self._rules.from_memory(manager, tokens)
-            if stored is None:
-                return None
-        return self._kind(self._rules.cookie, self._managers.token, stored)
-
-    async def _load(self, scope: Scope) -> AsgiSession:
+    async def _load(self, tokens: list[str]) -> AsgiSession:
         waits = self._rules.on_conflict == "serial"
-        opening = self._rules.opening(self._tokens(scope))
-        opened, release = await self._managers.run(opening, waits=waits)
-        return self._kind(self._rules.cookie, self._managers.token, opened, release)
+        opened, release = await self._managers.run(self._rules.opening(tokens), waits=waits)
+        return self._kind(self._rules.cookie, self._token, opened, release)
 
     async def _save(self, session: AsgiSession) -> None:
         await self._managers.run(self._rules.saving(session))
@@ -243,68 +289,6 @@ class SessionMiddleware:
             await self.app(scope, receive_open, send_closed)
         finally:
             await self._managers.close()
-
-
-class _Response:
-    """Sends a response: before its first byte the session is saved, and its headers are added."""
-
-    __slots__ = ("_send", "refused", "session", "started")
-
-    def __init__(self, session: AsgiSession, send: Send) -> None:
-        self.session = session
-        self._send = send
-        self.started = self.refused = False
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Send a message of the application."""
-        if self.started:
-            return self._send(message)
-        if self.refused:
-            return _nothing()
-        session = self.session
-        if message["type"] not in _BEGINNINGS:
-            if message["type"] == "websocket.close":  # refused: no cookie can be set
-                session._middleware._rules.headers(session)
-            return self._send(message)
-        if message.get("status", 200) >= _FAILED:
-            if session._conflicted:
-                return self._refuse(message)
-            session._failed = True
-        if session._release is not None or (
-            session._accessed and not session._failed and session._middleware._rules.is_due(session)
-        ):
-            return self._save_and_begin(message)
-        return self._send(self._begun(message))
-
-    async def _refuse(self, message: Message) -> None:
-        self.refused = True
-        await _refuse(message["type"], self._send)
-
-    async def _save_and_begin(self, message: Message) -> None:
-        session = self.session
-        try:
-            if not session._failed:
-                await session.save()
-        except SessionConflict:
-            # Not raised: frameworks take a response that they begin to send for begun.
-            await self._refuse(message)
-            return
-        if session._release is not None:
-            await session._middleware._release(session)
-        await self._send(self._begun(message))
-
-    def _begun(self, message: Message) -> Message:
-        """Return the first message, with the headers that the session adds."""
-        self.started = True
-        session = self.session
-        if not session._accessed:
-            session._started = True
-            return message
-        headers = [*message.get("headers", ())]
-        vary = [value.decode("latin-1") for name, value in headers if name.lower() == b"vary"]
-        for name, value in session._middleware._rules.headers(session, vary):
-            headers.append((name.lower().encode(), value.encode("latin-1")))
-        return {**message, "headers": headers}
 
 
 async def _nothing() -> None: ...

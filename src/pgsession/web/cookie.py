@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import cached_property
 from typing import Literal, TypedDict
@@ -22,8 +22,6 @@ _DOMAIN = re.compile(r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")
 _SAME_SITE = ("lax", "strict", "none")
 _GONE = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
-_BEHIND = ' \t"'  # a value
-_MOST_VALUES = 4  # of one name in a request; each unknown one may cost a query
 
 
 class CookiePolicy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -150,30 +148,6 @@ class CookieSettings(TypedDict, total=False):
     remember_for: timedelta | float
     renew: bool
     moved_from: str | None
-
-
-def finder(name: str) -> Callable[[str], list[str]]:
-    """Return a function that finds the values of a name in a Cookie header, no blanks or quote in front of them.
-
-    A name begins the header or stands behind `;` and one blank at most, as browsers write it. Behind anything else it
-    is in another cookie's value or name, which may have blanks, and which any host of the domain can set.
-    """
-    name = re.escape(name)  # it comes first, for that is what is searched for fast
-    # One character that a value has not is looked for faster than several: `distinct` leaves out what is behind it.
-    find: Callable[[str], list[str]] = re.compile(
-        rf'{name}(?<![^; ]{name})(?<![^;] {name})[ \t]*=[ \t]*"?([^;]*)'
-    ).findall
-    return find
-
-
-def distinct(values: list[str]) -> list[str]:
-    """Return the values that a `finder` has found, each once, in their order, the first four.
-
-    A browser sends several where other hosts of the domain, or other paths, have set some.
-    """
-    if len(values) == 1:
-        return [values[0].rstrip(_BEHIND)]
-    return list(dict.fromkeys(value.rstrip(_BEHIND) for value in values))[:_MOST_VALUES]
 
 
 def varies_on_cookie(values: Iterable[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Literal
@@ -24,7 +24,8 @@ from pgsession import (
     SessionNotFoundError,
     SessionVersionConflict,
 )
-from pgsession.web.cookie import LONGEST, CookiePolicy, distinct, finder, lifetime, varies_on_cookie
+from pgsession._core.cookie import cookie_values
+from pgsession.web.cookie import LONGEST, CookiePolicy, lifetime, varies_on_cookie
 from pgsession.web.moving import OldKey, exchange, key_in
 from pgsession.web.session import MAX_AGE, SessionConflict, WebSession
 from pgsession.web.steps import Steps
@@ -67,21 +68,24 @@ class SessionRules:
         self.on_conflict = on_conflict
         self.serial_timeout = lifetime("serial_timeout", serial_timeout)
         assert self.cookie.name is not None
-        self._find = finder(self.cookie.name)
-        self._find_old = None if self.cookie.moved_from is None else finder(self.cookie.moved_from)
+        self._name = self.cookie.name.encode("ascii")
+        self._old_name = None if self.cookie.moved_from is None else self.cookie.moved_from.encode("ascii")
 
     # At the beginning of a request
 
-    def tokens(self, cookie_header: str) -> list[str]:
-        """Return the tokens that a request may have come with.
+    def tokens(self, cookies: str | Iterable[tuple[bytes, bytes]]) -> list[str]:
+        """Return the tokens that a request may have come with, the first four.
+
+        A browser sends several where other hosts of the domain, or other paths, have set some.
 
         Args:
-            cookie_header: The value of its Cookie header; of several, joined by `"; "`.
+            cookies: The value of its Cookie header; of several, joined by `"; "`. Or all its headers, as ASGI has them:
+                pairs of bytes, the names in lower case.
         """
-        found = distinct(self._find(cookie_header))
-        if self._find_old is None:
+        found = cookie_values(self._name, cookies)
+        if self._old_name is None:
             return found
-        old = [key_in(value) for value in distinct(self._find_old(cookie_header))]
+        old = [key_in(value) for value in cookie_values(self._old_name, cookies)]
         return [*found, *(key for key in old if key is not None)]
 
     def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Session | None:
@@ -147,12 +151,15 @@ class SessionRules:
         """
         if not session._accessed:
             return False
+        if session.modified:
+            return True
+        if session._asked and not session._started and (session._given is not None or session._is_exchanged):
+            return True
         stored = session._stored
-        return (
-            session.modified
-            or ((session._given is not None or session._is_exchanged) and not session._started)
-            or (stored is not None and self._is_to_be_renewed(session, stored, session._max_age()))
-        )
+        if stored is None:
+            return False
+        age = session._max_age()
+        return age is not None and self._is_to_be_renewed(session, stored, age)
 
     def saving(self, session: WebSession, *, refresh: bool = False) -> Steps[None]:
         """Save what a request did to its session, if anything; `headers` has the outcome.
@@ -296,6 +303,7 @@ class SessionRules:
             age = session._max_age()
             # A clock that is ahead of the database's must not delete the cookie of a session that lives.
             left = None if age is None else max(1, min(math.ceil(_seconds_left(stored)), _LONGEST))
+            session._asked = True
             session._set_cookie, session._given = self.cookie.set_cookie(token, left), token
 
     def headers(self, session: WebSession, vary: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -306,12 +314,13 @@ class SessionRules:
             vary: The values of the Vary headers that the response has.
         """
         session._start()
-        cookie = session._set_cookie
-        headers = [] if cookie is None else [("Set-Cookie", cookie)]
-        headers += [
-            ("Set-Cookie", self.cookie.delete_cookie(name)) for name in self.old_cookies_to_delete(session)
-        ]
-        if (cookie is not None or session._accessed) and not (vary and varies_on_cookie(vary)):
+        headers = []
+        if session._asked:
+            if session._set_cookie is not None:
+                headers.append(("Set-Cookie", session._set_cookie))
+            for name in self.old_cookies_to_delete(session):
+                headers.append(("Set-Cookie", self.cookie.delete_cookie(name)))
+        if (headers or session._accessed) and not (vary and varies_on_cookie(vary)):
             headers.append(("Vary", "Cookie"))
         return headers
 
@@ -342,6 +351,7 @@ class SessionRules:
         if session._started or session._late:
             return
         if found:
+            session._asked = True
             session._set_cookie, session._given = self.cookie.delete_cookie(), None
             # Until then the browser keeps it, for nodes that still know it; but it is logged out of all.
             session._forgets_old_cookie = self.cookie.moved_from not in (None, self.cookie.name)
@@ -374,6 +384,7 @@ def replace(before: WebSession, session: WebSession) -> None:
     """
     before.log_out()
     session._late, session._ending, before._ending = before._late, before._ending, None
+    session._asked = True
     session._release, before._release = before._release, None
     if session._late and session._user is not UNSET:
         raise session._conflict("log_in: the request came with a token of before the last rotation")

@@ -51,14 +51,10 @@ class WebSession(MutableMapping[str, Any]):
     """
 
     _conflict: type[SessionConflict] = SessionConflict  # an adapter's may be its framework's, too
-    _load: Callable[[], Opened | None] | None = None
-    _stored: Session | None = None
     # It came with an older token, or ended meanwhile: its cookie is left alone, and what is not stored is dropped.
     _late = False
-    _accessed = False
     _is_exchanged = False  # by an old key: its browser is to get the token
     _forgets_old_cookie = False
-    _started = False  # the response has begun: no cookie can be set any more
     _conflicted = False  # another request was faster: an answer that something failed is about that
     _ending: UUID | None = None
     _chosen: UUID | None = None  # the id that a new one gets; None: a random one
@@ -78,7 +74,12 @@ class WebSession(MutableMapping[str, Any]):
         self._policy = cookie
         self._token = token
         self._release = release
+        self._load: Callable[[], Opened | None] | None = None
+        self._stored: Session | None = None
         self._values: dict[str, Any] = {}  # while nothing is stored
+        self._accessed = False
+        self._asked = False  # for something of the above: only then those are looked at
+        self._started = False  # the response has begun: no cookie can be set any more
         if isinstance(opened, Session):
             self._stored = opened
         elif callable(opened):
@@ -90,7 +91,7 @@ class WebSession(MutableMapping[str, Any]):
         self._stored = None if opened is None else opened.session
         self._late = opened is not None and opened.state in ("superseded", "previous")
         if isinstance(opened, Exchanged):
-            self._is_exchanged = self._accessed = True
+            self._is_exchanged = self._asked = self._accessed = True
 
     def _look(self) -> Session | dict[str, Any]:
         """Return where the values are; this is an access."""
@@ -219,12 +220,13 @@ class WebSession(MutableMapping[str, Any]):
     @property
     def modified(self) -> bool:
         """Return True while there is something to save; nested changes are found too."""
-        if self._ending is not None or self._user is not UNSET:
-            return True
         stored = self._stored
-        if stored is None:
-            return bool(self._values)
-        return self._rotating is not None or self._lifetime is not UNSET or stored.is_modified
+        if self._asked:
+            if self._ending is not None or self._user is not UNSET:
+                return True
+            if stored is not None and (self._rotating is not None or self._lifetime is not UNSET):
+                return True
+        return bool(self._values) if stored is None else stored.is_modified
 
     @property
     def has_turn(self) -> bool:
@@ -266,6 +268,7 @@ class WebSession(MutableMapping[str, Any]):
             )
         if others:
             self.log_out()
+        self._asked = True
         self._user = user_id
         self._live_for(after)
 
@@ -274,6 +277,7 @@ class WebSession(MutableMapping[str, Any]):
         self._look()
         if self._stored is not None:
             self._late = self._is_late()
+            self._asked = True
             self._ending = self._stored.id
             self._stored = None
         self._drop()
@@ -290,6 +294,7 @@ class WebSession(MutableMapping[str, Any]):
         """
         self._refuse_started("rotate")
         self._look()
+        self._asked = True
         self._rotating = (grace,)
 
     def expire(self, after: timedelta | float | None) -> None:
@@ -308,6 +313,7 @@ class WebSession(MutableMapping[str, Any]):
         self._live_for(None if after is None else seconds(lifetime("after", after)))
 
     def _live_for(self, seconds: int | None) -> None:
+        self._asked = True
         self._lifetime = seconds
 
     def _refuse_started(self, name: str) -> None:
@@ -329,10 +335,14 @@ class WebSession(MutableMapping[str, Any]):
 
     def _max_age(self) -> int | None:
         """Return for how many seconds the session lasts; None: its browser and `Config` decide."""
-        if self._lifetime is not UNSET:
+        if self._asked and self._lifetime is not UNSET:
             return self._lifetime
-        stored = self._stored.get(MAX_AGE) if self._stored is not None else None
-        return (stored or None) if isinstance(stored, int) else self._policy.max_age_seconds
+        stored = self._stored
+        if stored is not None and MAX_AGE in stored:
+            kept = stored[MAX_AGE]
+            if isinstance(kept, int):
+                return kept or None
+        return self._policy.max_age_seconds
 
     def _become(self, stored: Session) -> None:
         """Be the session that was saved, with nothing left to do."""
@@ -353,8 +363,9 @@ class WebSession(MutableMapping[str, Any]):
     def _start(self) -> None:
         """Note that no cookie can be set any more: what needs one, and was not saved, is forgotten."""
         self._started = True
-        self._user = self._lifetime = UNSET
-        self._rotating = None
+        if self._asked:
+            self._user = self._lifetime = UNSET
+            self._rotating = None
 
     def _drop(self) -> None:
         """Forget what was to be done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -58,11 +59,14 @@ class SessionStore(SessionBase):
         self.is_old_key_ended = False
         self._is_exchanged = False
         super().__init__(session_key)
-        self._values = Values(self.serializer)
 
     if TYPE_CHECKING:  # what the base class has besides
 
         def _get_session(self, no_load: bool = False) -> dict[str, object]: ...
+
+    @cached_property
+    def _values(self) -> Values:
+        return Values(self.serializer)
 
     # ---- facts ----
 

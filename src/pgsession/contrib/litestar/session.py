@@ -125,7 +125,7 @@ class PgSessionBackend(BaseSessionBackend["PgSessionConfig"]):
     async def _load(self, connection: ASGIConnection[Any, Any, Any, Any]) -> LitestarSession:
         cookie = connection.cookies.get(self.config.key)
         headers = [] if cookie is None else [(b"cookie", f"{self.config.key}={cookie}".encode("latin-1"))]
-        session = await self._asgi._load({"headers": headers})
+        session = await self._asgi._load(self._asgi._rules.tokens(headers))
         session._middleware = self._asgi
         return cast("LitestarSession", session)
 

@@ -1,0 +1,3 @@
+from collections.abc import Iterable
+
+def cookie_values(name: bytes, cookies: str | Iterable[tuple[bytes, bytes]]) -> list[str]: ...
