@@ -522,6 +522,24 @@ def test_a_conflict_is_answered_409(make: Make, manager: SessionManager) -> None
         assert browser.get("/get").json() == {"n": 3}
 
 
+def test_a_conflict_keeps_the_cookie_of_what_was_saved_before(make: Make, manager: SessionManager) -> None:
+    """Else its browser would have the token that this login has ended."""
+
+    async def log_in(request: Request) -> Response:
+        request.session.log_in("ann")
+        await request.session.save()
+        return overtaken(manager)(request)
+
+    app = make([Route("/in", log_in), *ROUTES], on_conflict="fail")
+    with client(app) as browser:
+        browser.get("/put?n=1")
+        before = browser.cookies["__Host-session"]
+        answer = browser.get("/in")
+        assert answer.status_code == 409 and "cookie" in answer.headers["vary"].lower()
+        assert browser.cookies["__Host-session"] != before
+        assert browser.get("/get").json() == {"n": 3}
+
+
 def test_a_conflict_in_a_sub_application_is_answered_409(make: Make, tables: Tables) -> None:
     """Which has answered 500 by itself when the error is seen outside of it."""
 

@@ -375,6 +375,19 @@ def test_a_conflict_is_409_as_the_application_answers_it(make: Make, handled: bo
         ours(session).log_in("alice")
         return "yes"
 
+    @app.get("/log-in-late")
+    def log_in_late() -> Any:
+        ours(session).log_in("alice")
+        ours(session).save()
+        session["n"] = 8
+        session_manager().modify_session(ours(session).session_id, lambda session: session.update(n=9))
+        return "no"
+
+    client = app.test_client()
+    client.get("/put?n=1")
+    answer = client.get("/log-in-late")
+    assert answer.status_code == 409 and cookie_of(answer) is not None, "what was saved before is kept"
+    assert "Cookie" in answer.vary and client.get("/get").json == {"n": 9}
     client = app.test_client()
     client.get("/put?n=1")
     old = client.get_cookie("session")

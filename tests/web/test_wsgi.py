@@ -23,7 +23,7 @@ import pgsession
 from pgsession import Config, ConfigError, SessionManager
 from pgsession.contrib._process import OncePerProcess
 from pgsession.contrib.wsgi import SessionMiddleware, WsgiSession
-from pgsession.web import SessionConflict
+from pgsession.web import SessionConflict, SessionRules
 from tests.tables import Tables
 
 KEY = b"k" * 32
@@ -336,6 +336,95 @@ def test_a_save_that_fails_is_not_tried_again_for_the_page_about_it(
     assert client.get("/save")[0] == "299 Later" and tries == [1]
     with pytest.raises(ZeroDivisionError):
         client.get("/")
+
+
+def test_what_cannot_be_loaded_is_not_replaced(
+    make: Callable[..., Client], manager: SessionManager, monkeypatch: pytest.MonkeyPatch, tables: Tables
+) -> None:
+    """By one that the application begins in its stead, having caught the error; nor is its cookie."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise pgsession.DatabaseUnavailable("down")
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        session = session_of(environ)
+        with pytest.raises(pgsession.DatabaseUnavailable):
+            session.get("n")
+        session["n"] = 10
+        session.flash("sorry")
+        with pytest.raises(SessionConflict):
+            session.log_in("ann")
+        start_response("200 OK", HEADERS)
+        return [b"sorry"]
+
+    browser = make(counting)
+    browser.get("/add")
+    other = make(app)
+    other.cookie = browser.cookie
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, "open_token", fail)
+        patch.setattr(SessionRules, "from_memory", lambda *_: None)
+        assert other.get("/")[0] == "200 OK" and "Set-Cookie" not in dict(other.headers)
+    assert browser.get("/add")[1] == "2" and tables.count() == 1
+
+
+def test_threads_of_a_request_load_its_session_once(
+    make: Callable[..., Client], manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, go_on = threading.Event(), threading.Event()
+    open_token, loads = manager.open_token, []
+
+    def slow(token: str, **options: Any) -> Any:
+        loads.append(1)
+        loading.set()
+        assert go_on.wait(PATIENCE)
+        return open_token(token, **options)
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        session, seen = session_of(environ), []
+        first = threading.Thread(target=lambda: seen.append(session.get("n")))
+        first.start()
+        assert loading.wait(PATIENCE)
+        second = threading.Thread(target=lambda: seen.append(session.get("n")))
+        second.start()
+        second.join(0.05)  # it would be over
+        go_on.set()
+        first.join(PATIENCE)
+        second.join(PATIENCE)
+        start_response("200 OK", HEADERS)
+        return [repr(seen).encode()]
+
+    client = make(counting)
+    client.get("/add")
+    other = make(app)
+    other.cookie = client.cookie
+    monkeypatch.setattr(manager, "open_token", slow)
+    monkeypatch.setattr(SessionRules, "from_memory", lambda *_: None)
+    assert other.get("/")[1] == "[1, 1]" and loads == [1]
+
+
+def test_a_conflict_keeps_the_cookie_of_what_was_saved_before(
+    make: Callable[..., Client], tables: Tables
+) -> None:
+    """Else its browser would have the token that this login has ended."""
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        session = session_of(environ)
+        session.log_in("ann")
+        session.save()
+        session["n"] = 2
+        tables.run("UPDATE {session_attributes} SET value = '7', version = version + 1")
+        tables.run("UPDATE {sessions} SET version = version + 1")
+        start_response("200 OK", HEADERS)
+        return []
+
+    client, before = make(app, on_conflict="fail"), make(counting)
+    before.get("/add")
+    client.cookie = before.cookie
+    assert client.get("/")[0] == "409 Conflict" and client.cookie != before.cookie
+    assert ("Vary", "Cookie") in client.headers
+    before.cookie = client.cookie
+    assert before.get("/")[1] in ("7", "1"), "who is logged in"
 
 
 # ---- processes ----

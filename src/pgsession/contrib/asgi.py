@@ -95,7 +95,7 @@ class AsgiSession(WebSession):
 
     async def _refuse(self, message: Message) -> None:
         self._refused = True
-        await _refuse(message["type"], self._send)
+        await _refuse(message["type"], self._send, self._middleware._rules.headers(self))
 
     async def _save_and_begin(self, message: Message) -> None:
         try:
@@ -120,8 +120,7 @@ class AsgiSession(WebSession):
         for name, value in headers:
             if name.lower() == b"vary":
                 vary.append(value.decode("latin-1"))
-        for field, text in self._middleware._rules.headers(self, vary):
-            headers.append((_FIELDS[field], text.encode("latin-1")))
+        headers += _encoded(self._middleware._rules.headers(self, vary))
         return {**message, "headers": headers}
 
 
@@ -189,7 +188,7 @@ class SessionMiddleware:
             try:
                 session = await self._load(tokens)
             except SessionConflict:
-                await _refuse(kind, send)
+                await _refuse(kind, send, [("Vary", "Cookie")])
                 return
         session._middleware, session._send, session._answered = self, send, False
         scope[self._key] = session
@@ -202,7 +201,7 @@ class SessionMiddleware:
             if session._answered:
                 raise
             if not session._refused:
-                await _refuse(kind, send)
+                await _refuse(kind, send, self._rules.headers(session))
             return
         finally:
             if session._release is not None:
@@ -294,15 +293,19 @@ class SessionMiddleware:
 async def _nothing() -> None: ...
 
 
-async def _refuse(kind: str, send: Send) -> None:
-    """Answer 409; a WebSocket that was not accepted yet is refused."""
+def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(_FIELDS[name], value.encode("latin-1")) for name, value in headers]
+
+
+async def _refuse(kind: str, send: Send, added: list[tuple[str, str]]) -> None:
+    """Answer 409, with the cookie of what was saved before; a WebSocket that was not accepted yet is refused."""
     if kind.startswith("websocket"):
         await send({"type": "websocket.close", "code": 1013})
         return
     body = b"The session was changed by another request: repeat this one."
     headers: Iterable[tuple[bytes, bytes]] = [
         (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
-        (b"vary", b"Cookie"),
+        *_encoded(added),
     ]  # fmt: skip
     await send({"type": "http.response.start", "status": 409, "headers": headers})
     await send({"type": "http.response.body", "body": body})

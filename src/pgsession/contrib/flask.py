@@ -101,7 +101,6 @@ class PgSessionInterface(SessionInterface):
         except SessionConflict as error:
             answer = app.make_response(app.handle_user_exception(error))
             become(response, answer, answer.get_data())
-            return
         finally:
             session._end_turn()
         set_cookie(self, app, session, response)

@@ -161,7 +161,6 @@ class PgSessionInterface(SessionInterface):
             answer = await app.make_response(await app.handle_user_exception(error))
             body = answer.get_data() if isinstance(answer, WerkzeugResponse) else await answer.get_data()
             become(response, answer, body if isinstance(body, bytes) else body.encode())
-            return
         finally:
             await session._end_turn()
         if not session._started:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
@@ -47,6 +48,7 @@ class WsgiSession(WebSession):
         self._rules = rules
         self._manager = manager
         self._tokens = rules.tokens(cookies) if cookies else []
+        self._loading = threading.Lock()  # a request may have threads
         super().__init__(rules.cookie, self._token_of, self._open if self._tokens else None)
 
     def save(self) -> None:
@@ -66,6 +68,11 @@ class WsgiSession(WebSession):
             self._failed = True
             run(self._manager(), self._rules.saving(self, refresh=refresh))
         self._failed = False
+
+    def _find_out(self) -> None:
+        with self._loading:
+            if self._load is not None:
+                super()._find_out()
 
     def _open(self) -> Opened | None:
         manager = self._manager()
@@ -236,9 +243,10 @@ class _Response:
             self._asked, exc_info = (status, headers, None), None
 
     def refuse(self) -> list[bytes]:
-        """Answer 409; return the body."""
+        """Answer 409, with the cookie of what was saved before; return the body."""
         length = str(len(_CONFLICT))
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", length)]
+        headers += self._rules.headers(self._session)
         self._write = self._start("409 Conflict", headers)
         return [_CONFLICT]
 

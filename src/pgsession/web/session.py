@@ -97,9 +97,17 @@ class WebSession(MutableMapping[str, Any]):
         """Return where the values are; this is an access."""
         self._accessed = True
         if self._load is not None:
-            load, self._load = self._load, None
-            self._take(load())
+            self._find_out()
         return self._values if self._stored is None else self._stored
+
+    def _find_out(self) -> None:
+        """Load what the request's token opens. Where that fails, what is put in is no new one, to take its place."""
+        load, self._late = self._load, True
+        assert load is not None
+        try:
+            self._take(load())
+        finally:
+            self._load = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'new' if self._stored is None else 'stored'}>"
