@@ -118,6 +118,31 @@ def test_a_layer_of_the_application_may_have_it(make: Make, tables: Tables) -> N
         assert browser.get("/").json() is True and tables.count() == 2
 
 
+@pytest.mark.parametrize("change", ["set", "clear"])
+def test_a_layer_with_another_configuration_has_a_session_of_its_own(make: Make, change: str) -> None:
+    """What it does to that is not done to the one of the layer around it, in whose tables it may not be."""
+
+    @get("/admin")
+    async def admin(request: AnyRequest) -> dict[str, Any]:
+        what = request.query_params["do"]
+        if what == "set":
+            request.set_session({"secret": 1})
+        elif what == "clear":
+            request.clear_session()
+            return {}
+        return dict(request.session)
+
+    inner, outer = make(name="admin"), make(name="visitor")
+    layer = Router("/", route_handlers=[admin], middleware=[inner.middleware])
+    with client(put, read, layer, plugins=[outer]) as browser:
+        browser.get("/put?n=1")
+        if change == "clear":
+            browser.get("/admin?do=set")
+        browser.get(f"/admin?do={change}")
+        assert browser.get("/admin?do=read").json() == ({"secret": 1} if change == "set" else {})
+        assert browser.get("/read").json() == {"n": "1"}
+
+
 def test_paths_handlers_and_kinds_of_connections_can_be_left_out(make: Make) -> None:
     @get(["/a", "/b"])
     async def has(request: AnyRequest) -> bool:

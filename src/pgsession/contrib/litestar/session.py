@@ -53,8 +53,9 @@ class LitestarSession(asgi.AsgiSession):
 
     def _become_what(self, value: object, scope: Scope) -> None:
         """Do what has put a value in the place of `scope["session"]`: `set_session` or `clear_session`."""
-        if value is self:
+        if isinstance(value, LitestarSession):  # this one, or that of another configuration in a layer within
             return
+        scope["session"] = cast("ScopeSession", self)
         if value is Empty or value is None:
             self.log_out()
             return
