@@ -185,6 +185,23 @@ async def test_a_session_is_what_aiohttp_session_says(serve: Serve, tables: Tabl
         assert await what(client, "/get") == {"cart": ["book"]}
 
 
+async def test_tasks_of_a_request_have_the_same_session(serve: Serve) -> None:
+    """Loaded once: by `"serial"` the second one would wait for the turn of the first."""
+
+    async def two(request: web.Request) -> web.Response:
+        first, second = await asyncio.gather(get_session(request), get_session(request))
+        first["a"], second["b"] = 1, 2
+        return web.Response()
+
+    async with serve(
+        {"/put": put, "/get": get, "/two": two}, on_conflict="serial", serial_timeout=1
+    ) as client:
+        await what(client, "/put?n=0")
+        async with client.get("/two") as response:
+            assert response.status == 200
+        assert await what(client, "/get") == {"n": "0", "a": 1, "b": 2}
+
+
 async def test_an_id_can_be_chosen_by_the_application(serve: Serve, tables: Tables) -> None:
     chosen = UUID("11111111-2222-3333-4444-555555555555")
 

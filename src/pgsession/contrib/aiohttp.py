@@ -33,6 +33,7 @@ __all__ = ["AiohttpSession", "PgSessionStorage", "get_session", "new_session", "
 # Older versions of aiohttp have no such keys.
 _key: Callable[[str, type], Any] = getattr(web, "RequestKey", lambda name, _: name)
 _LOADED = _key("pgsession.loaded", object)  # the session that the request came with
+_LOADING = _key("pgsession.loading", asyncio.Lock)  # a request may have tasks, which get the same one
 # The response, once it has begun, else None; without `setup` there is no such key.
 _BEGUN = _key("pgsession.begun", object)
 _FAILED = 500  # from this status on a response is about a failure, and saves nothing
@@ -189,6 +190,13 @@ class PgSessionStorage(AbstractStorage):
         Args:
             request: The request.
         """
+        async with request.setdefault(_LOADING, asyncio.Lock()):
+            loaded: AiohttpSession | None = request.get(_LOADED)
+            if loaded is None or loaded._storage is not self:
+                request[_LOADED] = loaded = await self._load(request)
+            return loaded
+
+    async def _load(self, request: web.Request) -> AiohttpSession:
         serial = self._rules.on_conflict == "serial"
         if serial and _BEGUN not in request:
             raise RuntimeError("on_conflict: 'serial' needs pgsession.contrib.aiohttp.setup")
@@ -204,7 +212,6 @@ class PgSessionStorage(AbstractStorage):
         session = AiohttpSession(self._rules.cookie, self._managers.token, opened, release)
         session._storage = self
         session._started = request.get(_BEGUN) is not None
-        request[_LOADED] = session
         return session
 
     async def new_session(self) -> AiohttpSession:
