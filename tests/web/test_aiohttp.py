@@ -293,6 +293,21 @@ async def test_a_new_session_that_stays_empty_changes_nothing(serve: Serve, tabl
         assert await what(client, "/get") == {"n": "1"} and tables.count() == 1
 
 
+async def test_a_new_session_that_is_invalidated_ends_that_of_before(serve: Serve, tables: Tables) -> None:
+    """Whoever does so means the user."""
+
+    async def handler(request: web.Request) -> web.Response:
+        session = await new_session(request)
+        session["n"] = 2
+        session.invalidate()
+        return web.json_response(OK)
+
+    async with serve({"/put": put, "/get": get, "/out": handler}) as client:
+        await what(client, "/put?n=1")
+        await what(client, "/out")
+        assert not cookies_of(client) and tables.count() == 0
+
+
 async def test_a_late_login_by_a_new_session_is_refused(serve: Serve, tables: Tables) -> None:
     async def log_in(request: web.Request) -> web.Response:
         (await new_session(request)).log_in(request.query["user"])

@@ -135,6 +135,7 @@ def test_nothing_is_opened_before_a_session_needs_it(make: Make) -> None:
     ("settings", "message"),
     [
         ({"PGSESSION_DATABASE": None}, "PGSESSION_DATABASE: a conninfo"),
+        ({"SECRET_KEY_FALLBACKS": "an older one"}, "SECRET_KEY_FALLBACKS: a list"),
         ({"PGSESSION_MAX_SESIONS": 1}, "PGSESSION_MAX_SESIONS: there is no such"),
         ({"PGSESSION_MAX_SESSIONS": -1}, "PGSESSION_MAX_SESSIONS: must be"),
         ({"PGSESSION_ON_CONFLICT": "win"}, "PGSESSION_ON_CONFLICT: must be"),

@@ -188,9 +188,15 @@ def read_settings(given: Mapping[str, Any], serializer: TaggedJSONSerializer) ->
 
 
 def secrets_of(app: App) -> tuple[str | bytes, ...]:
-    """Return the application's secret, and those of before; none, where it has no secret."""
-    secret = app.secret_key
-    return (secret, *(app.config.get("SECRET_KEY_FALLBACKS") or ())) if secret else ()
+    """Return the application's secret, and those of before; none, where it has no secret.
+
+    Raises:
+        ConfigError: Those of before are no list.
+    """
+    secret, before = app.secret_key, app.config.get("SECRET_KEY_FALLBACKS") or ()
+    if isinstance(before, str | bytes):  # each of its characters would be a secret
+        raise ConfigError("SECRET_KEY_FALLBACKS: a list of secrets is needed, not one")
+    return (secret, *before) if secret else ()
 
 
 def signer(secrets: tuple[str | bytes, ...]) -> Signer:

@@ -57,7 +57,7 @@ class AiohttpSession(WebSession, aiohttp_session.Session):  # type: ignore[misc]
     _storage: PgSessionStorage
     _request: web.Request | None = None  # of one that begins in place of the request's
     _fresh = False  # it does
-    _told = False  # by `changed`
+    _told = False  # by `changed` or `invalidate`
     _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
 
     @property
@@ -104,7 +104,8 @@ class AiohttpSession(WebSession, aiohttp_session.Session):  # type: ignore[misc]
             self._live_for(self._max_age())
 
     def invalidate(self) -> None:
-        """End the session, on the server too, as `log_out` does."""
+        """End the session, on the server too, as `log_out` does; also that in whose place this one was to begin."""
+        self._told = True
         self.log_out()
 
     async def save(self) -> None:
@@ -252,7 +253,7 @@ class PgSessionStorage(AbstractStorage):
         session._started = False  # another middleware may do something to it still
 
     async def _save(self, session: AiohttpSession) -> None:
-        if session._fresh and session.modified:
+        if session._fresh and (session.modified or session._told):
             request = session._request
             if request is None:
                 raise RuntimeError(
