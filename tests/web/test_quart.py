@@ -19,7 +19,7 @@ from quart.testing import WebsocketResponseError
 from quart.testing.connections import WebsocketDisconnectError
 
 import pgsession
-from pgsession import Config, ConfigError
+from pgsession import Config, ConfigError, SessionManager
 from pgsession.contrib.quart import PgSession, PgSessionInterface, QuartSession
 from tests.tables import Tables
 
@@ -163,6 +163,65 @@ async def test_a_conflict_is_409_as_the_application_answers_it(make: Make, handl
     answer = await client.get("/late")
     assert answer.status_code == 409 and "X-Late" not in answer.headers and "Set-Cookie" not in answer.headers
     assert ((await answer.get_data()) == b"once more") is handled
+
+
+async def test_a_conflict_keeps_the_cookie_of_what_was_saved_before(
+    make: Make, manager: SessionManager
+) -> None:
+    app = make(PGSESSION_ON_CONFLICT="fail")
+
+    @app.get("/log-in")
+    async def log_in() -> str:
+        session.log_in("alice")
+        await session.save()
+        session["n"] = "2"
+        assert session.session_id is not None
+        manager.modify_session(session.session_id, lambda session: session.update(n="3"))
+        return "no"
+
+    client = app.test_client()
+    await client.get("/put?n=1")
+    answer = await client.get("/log-in")
+    assert answer.status_code == 409 and "Set-Cookie" in answer.headers
+    assert await (await client.get("/get")).get_json() == {"n": "3"}
+
+
+async def test_a_page_about_a_turn_that_does_not_come_begins_no_other_session(make: Make) -> None:
+    app = make(PGSESSION_ON_CONFLICT="serial", PGSESSION_SERIAL_TIMEOUT=1)
+
+    @app.errorhandler(409)
+    async def sorry(_: Exception) -> Any:
+        await quart.flash("sorry")
+        return "once more", 409
+
+    @app.get("/nested")
+    async def nested() -> str:
+        cookie = {"Cookie": quart.request.headers["Cookie"]}
+        return str((await app.test_client(use_cookies=False).get("/put?a=1", headers=cookie)).headers)
+
+    client = app.test_client()
+    await client.get("/put?n=1")
+    body = await (await client.get("/nested")).get_data()
+    assert b"vary" in body.lower() and b"set-cookie" not in body.lower()
+    assert await (await client.get("/get")).get_json() == {"n": "1"}
+
+
+async def test_a_session_that_cannot_be_loaded_fails_who_looks_at_it(make: Make) -> None:
+    """As the application answers errors; others are answered as ever."""
+    client = make().test_client()
+    await client.get("/put?n=1")
+    app = make(PGSESSION_DATABASE="host=/nowhere dbname=none")
+
+    @app.errorhandler(Exception)
+    async def sorry(_: Exception) -> Any:
+        await quart.flash("sorry")
+        return "sorry", 503
+
+    [cookie] = client.cookie_jar
+    other, headers = app.test_client(use_cookies=False), {"Cookie": f"session={cookie.value}"}
+    assert (await other.get("/nothing", headers=headers)).status_code == 200
+    answer = await other.get("/get", headers=headers)
+    assert answer.status_code == 503 and "Set-Cookie" not in answer.headers
 
 
 async def test_a_turn_that_does_not_come_is_409_and_one_that_raises_ends(make: Make) -> None:

@@ -55,20 +55,20 @@ class QuartSession(PalletsSession):
     Args:
         rules: The rules.
         managers: What makes the calls.
-        opened: What the request's token opens.
+        opened: What the request's token opens, or the error of who looks at it.
     """
 
     _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
 
     def __init__(
-        self, rules: SessionRules, managers: Managers, opened: Session | Opened | RequestConflict | None
+        self, rules: SessionRules, managers: Managers, opened: Session | Opened | Exception | None
     ) -> None:
         self._rules = rules
         self._managers = managers
         super().__init__(
             rules.cookie,
             managers.token,
-            partial(_refuse, opened) if isinstance(opened, RequestConflict) else opened,
+            partial(_fail, opened) if isinstance(opened, Exception) else opened,
         )
 
     async def save(self) -> None:
@@ -117,7 +117,7 @@ class PgSessionInterface(SessionInterface):
         rules, managers = state.rules.of(self.get_cookie_name(app)), state.managers(app)
         tokens = rules.tokens("; ".join(request.headers.getlist("Cookie")))
         manager = managers.here() if tokens else None
-        opened: Session | Opened | RequestConflict | None = None
+        opened: Session | Opened | Exception | None = None
         release = None
         if manager is not None:
             opened = rules.from_memory(manager, tokens)
@@ -126,8 +126,8 @@ class PgSessionInterface(SessionInterface):
                 opened, release = await managers.run(
                     rules.opening(tokens), waits=rules.on_conflict == "serial"
                 )
-            except SessionConflict as error:  # of who looks at it, for here nobody would answer it
-                opened = RequestConflict(str(error))
+            except Exception as error:  # of who looks at it, for here no handler of errors would be asked
+                opened = RequestConflict(str(error)) if isinstance(error, SessionConflict) else error
         session = self.session_class(rules, managers, opened)
         session._release = release
         session._lasts = lambda: app.permanent_session_lifetime
@@ -292,7 +292,7 @@ def _extras(request: BaseRequestWebsocket) -> dict[str, object]:
     return cast("dict[str, object]", request.scope)
 
 
-def _refuse(error: RequestConflict) -> Opened:
+def _fail(error: Exception) -> Opened:
     raise error
 
 
