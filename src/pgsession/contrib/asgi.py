@@ -120,7 +120,8 @@ class AsgiSession(WebSession):
         for name, value in headers:
             if name.lower() == b"vary":
                 vary.append(value.decode("latin-1"))
-        headers += _encoded(self._middleware._rules.headers(self, vary))
+        for field, text in self._middleware._rules.headers(self, vary):
+            headers.append((_FIELDS[field], text.encode("latin-1")))
         return {**message, "headers": headers}
 
 
@@ -293,10 +294,6 @@ class SessionMiddleware:
 async def _nothing() -> None: ...
 
 
-def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(_FIELDS[name], value.encode("latin-1")) for name, value in headers]
-
-
 async def _refuse(kind: str, send: Send, added: list[tuple[str, str]]) -> None:
     """Answer 409, with the cookie of what was saved before; a WebSocket that was not accepted yet is refused."""
     if kind.startswith("websocket"):
@@ -305,7 +302,7 @@ async def _refuse(kind: str, send: Send, added: list[tuple[str, str]]) -> None:
     body = b"The session was changed by another request: repeat this one."
     headers: Iterable[tuple[bytes, bytes]] = [
         (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
-        *_encoded(added),
+        *((_FIELDS[name], value.encode("latin-1")) for name, value in added),
     ]  # fmt: skip
     await send({"type": "http.response.start", "status": 409, "headers": headers})
     await send({"type": "http.response.body", "body": body})
