@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pgsession.testing import Clock, Outage
 
 _ISOLATION = ("rows", "schema")
+_TABLES = ("schema_name", "table_prefix")
 _Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
 
 
@@ -96,7 +97,8 @@ def _pgsession_schema_of_the_test(pgsession_conninfo: str) -> Iterator[str]:
 def pgsession_config(request: pytest.FixtureRequest) -> Config:
     """Return the configuration of this test's managers: its tables are empty when the test begins.
 
-    Its other fields are those of the marker: `@pytest.mark.pgsession(max_sessions=1)`.
+    Its other fields are those of the marker: `@pytest.mark.pgsession(max_sessions=1)`; a test's go before those of its
+    class, and these before those of its module.
     """
     from pgsession import Config
     from pgsession.testing._database import delete_rows
@@ -111,8 +113,15 @@ def pgsession_config(request: pytest.FixtureRequest) -> Config:
         raise pytest.UsageError(
             f"pgsession_isolation: must be one of {', '.join(_ISOLATION)}, not {isolation!r}"
         )
-    marker = request.node.get_closest_marker("pgsession")
-    return Config(schema_name=schema, **(marker.kwargs if marker else {}))
+    markers = [*request.node.iter_markers("pgsession")]  # the nearest first
+    for marker in markers:
+        if marker.args or not marker.kwargs.keys().isdisjoint(_TABLES):
+            raise pytest.UsageError(
+                "pgsession(...): takes fields of pgsession.Config by their names, but not "
+                f"{' and '.join(_TABLES)}: a test has tables of its own"
+            )
+    fields = {key: value for marker in reversed(markers) for key, value in marker.kwargs.items()}
+    return Config(schema_name=schema, **fields)
 
 
 @pytest.fixture

@@ -92,3 +92,18 @@ def test_a_node_that_is_closed_meanwhile_is_not_waited_for(
         manager.close(1)
     with pgsession.SessionManager(pgsession_conninfo, pgsession_config) as another:
         assert another.check_health().healthy
+
+
+def test_an_outage_within_an_outage_ends_with_the_outer_one(
+    manager: pgsession.SessionManager, pgsession_conninfo: str, pgsession_outage: Outage
+) -> None:
+    with pgsession_outage.listener():
+        with pgsession_outage.listener(manager):
+            assert not manager.check_health().in_sync
+        assert not manager.check_health().in_sync
+        with pgsession_outage.database():
+            with pgsession_outage.database(), pgsession_outage.listener():
+                pass
+            with pytest.raises(psycopg.OperationalError):
+                psycopg.connect(pgsession_conninfo)
+    assert manager.check_health().healthy

@@ -216,3 +216,48 @@ def test_neither_costs_the_other_an_import() -> None:
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert not foreign & set(done.stdout.split()), module
+
+
+MARKED = """
+import pytest
+
+@pytest.mark.pgsession(max_sessions=3, max_attributes=7)
+class TestMarks:
+    @pytest.mark.pgsession(max_sessions=1)
+    def test_nearest_first(self, pgsession_config):
+        assert (pgsession_config.max_sessions, pgsession_config.max_attributes) == (1, 7)
+"""
+
+
+def test_the_fields_of_a_class_hold_for_its_tests(run: Run) -> None:
+    run(MARKED).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("given", ["schema_name='public'", "table_prefix='x_'", "1"])
+def test_a_marker_names_no_tables(run: Run, given: str) -> None:
+    done = run(f"import pytest\n@pytest.mark.pgsession({given})\ndef test_it(pgsession_config):\n    pass")
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*takes fields of pgsession.Config by their names*"])
+
+
+LEFT_OPEN = """
+import psycopg
+
+def test_one(pgsession_manager, pgsession_conninfo, pgsession_config):
+    global left
+    left = psycopg.connect(pgsession_conninfo)
+    left.execute(f"LOCK TABLE {pgsession_config.schema_name}.sessions")
+
+def test_next(pgsession_manager):
+    pass
+
+def test_end():
+    left.close()
+"""
+
+
+def test_a_transaction_that_was_left_open_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgsession.testing._database._PATIENCE", "SET lock_timeout = '10 ms'")
+    done = run(LEFT_OPEN)
+    done.assert_outcomes(passed=2, errors=1)
+    done.stdout.fnmatch_lines(["*A test before has left a transaction open*"])

@@ -49,7 +49,8 @@ def schema_with_tables(conninfo: str) -> Iterator[str]:
     finally:
         with psycopg.connect(conninfo, autocommit=True) as connection:
             connection.execute(f"SET client_min_messages = warning; {_PATIENCE}")
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+            with _saying_who_waits():
+                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
 
 
 def delete_rows(conninfo: str, schema_name: str) -> None:
@@ -57,4 +58,14 @@ def delete_rows(conninfo: str, schema_name: str) -> None:
     with psycopg.connect(conninfo) as connection:
         connection.execute(_PATIENCE)
         for table in ("sessions", "session_locks"):
-            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(schema_name, table)))
+            with _saying_who_waits():
+                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(schema_name, table)))
+
+
+@contextmanager
+def _saying_who_waits() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        error.add_note("A test before has left a transaction open that has used the tables of pgsession.")
+        raise

@@ -70,7 +70,7 @@ class Clock:
             TypeError, ValueError: It is no duration, not more than 0, or more than 36,500 days.
             RuntimeError: No manager is open in this process; or the event loop of one runs in this thread (see
                 `async_advance`).
-            TimeoutError: The database is not reached.
+            TimeoutError, psycopg.OperationalError: The database is not reached.
         """
         micros = _nodes.microseconds("duration", duration)
         nodes = _nodes.some_nodes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -57,11 +57,16 @@ class Outage:
 
     It is the fixture `pgsession_outage`. Each outage is the block of a `with`; in a test that runs in an event loop, of
     an `async with`. It ends with the block, whatever happens there, and then every node is in sync again.
+
+    Within another's block an outage only adds to that one, which goes on: of what is away already it takes nothing. But
+    listeners that were taken before the database was are back with that.
     """
 
     def __init__(self, server: Callable[[], EmbeddedServer | None]) -> None:
         self._server = server
         self._ends = ExitStack()
+        self._deaf: set[str] = set()  # the nodes without a listener
+        self._is_down = False
 
     def __enter__(self) -> Self:
         return self
@@ -91,43 +96,60 @@ class Outage:
             import pytest
 
             pytest.skip("stops the database, which has to be that of a server that the run has started")
-        return Block(lambda: _without_database(server), self._ends)
+        return Block(lambda: self._without_database(server), self._ends)
 
     def _without_listeners(
         self, managers: tuple[SessionManager | AsyncSessionManager, ...]
     ) -> Iterator[None]:
-        nodes = [node for node in _nodes.some_nodes() if not managers or node.manager in managers]
+        nodes = [
+            node
+            for node in ([] if self._is_down else _nodes.some_nodes())
+            if (not managers or node.manager in managers) and node.id not in self._deaf
+        ]
+        ids = {node.id for node in nodes}
         with ExitStack() as held:
             for node in nodes:
                 held.enter_context(_without_listener(node))
+            self._deaf |= ids
+            try:
+                yield
+            finally:
+                self._deaf -= ids
+        _recovered(nodes)
+
+    def _without_database(self, server: EmbeddedServer) -> Iterator[None]:
+        if self._is_down:
             yield
+            return
+        nodes = _nodes.open_nodes()
+        try:
+            server.run("pg_ctl", "-D", server.folder, "-m", "fast", "-w", "stop")
+            self._is_down = True
+            _nodes.wait_until(
+                lambda: not any(node.in_sync and node.goes_on for node in nodes),
+                "the nodes to miss the database",
+            )
+            yield
+        finally:
+            server.restart()
+            self._is_down = False
         _recovered(nodes)
 
 
 @contextmanager
 def _without_listener(node: Node) -> Iterator[None]:
-    with psycopg.connect(node.tables.conninfo) as holding, psycopg.connect(node.tables.conninfo) as other:
+    with psycopg.connect(node.tables.conninfo) as holding:
+        holding.execute("SET LOCAL lock_timeout = '10 s'")
         holding.execute(node.tables.render(_HOLD), (node.id,))
         pid = node.listener_pid
-        other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        with psycopg.connect(node.tables.conninfo) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (pid,))
         _nodes.wait_until(
             lambda: node.listener_pid != pid and not node.in_sync, "a node to miss its listener"
         )
         yield
-        holding.rollback()
-
-
-def _without_database(server: EmbeddedServer) -> Iterator[None]:
-    nodes = _nodes.open_nodes()
-    try:
-        server.run("pg_ctl", "-D", server.folder, "-m", "fast", "-w", "stop")
-        _nodes.wait_until(
-            lambda: not any(node.in_sync and node.goes_on for node in nodes), "the nodes to miss the database"
-        )
-        yield
-    finally:
-        server.restart()
-    _recovered(nodes)
+        with suppress(psycopg.OperationalError):  # the database was away meanwhile
+            holding.rollback()
 
 
 def _recovered(nodes: list[Node]) -> None:

@@ -236,6 +236,28 @@ def test_a_session_stays_behind_with_a_value_that_would_be_another(
     assert Browser(manager, key).begin().user_id == "alice"
 
 
+def test_a_session_that_can_not_be_brought_any_more_does_not_stay_as_it_was(
+    move: Run, manager: SessionManager, store: Notes
+) -> None:
+    """As after a logout there that leaves the session: here its user would be logged in still."""
+    key, other = store.begin(user="alice"), store.begin(user="bob")
+    move()
+    browser = Browser(manager, other)
+    browser.end(browser.begin())
+    for each in (key, other):
+        store.write(each, v=Decimal(1))
+    assert counts(move(dry_run=True))["left"]
+    assert found(manager, key) is not None
+    for _ in range(2):
+        report = counts(move())
+        assert report == {"seen": 2, "taken": 1, "left": {"'v' would not be what it was: Decimal": 1}}
+        assert found(manager, key) is None and Browser(manager, key).begin().new
+    assert browser.begin().user_id == "bob"
+    store.write(key, n=1)
+    assert counts(move()) == {"seen": 2, "taken": 1, "new": 1}
+    assert Browser(manager, key).begin()["n"] == 1
+
+
 def test_other_reasons(move: Run, store: Notes) -> None:
     store.begin(broken=True)
     store.write("short", n=1)
@@ -262,3 +284,29 @@ def test_an_error_is_told_once_all_of_the_batch_has_ended() -> None:
     with pytest.raises(LeftBehind, match="one"):
         asyncio.run(mover._all(work(number) for number in range(4)))
     assert ended == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ["logged out", "revoked", "in use"])
+def test_a_session_that_lives_longer_there_is_still_left_alone(
+    move: Run, manager: SessionManager, store: Notes, tables: Tables, how: str
+) -> None:
+    """Its browser goes on visiting nodes of before: what says that it has come over lives as long as that."""
+    key = store.begin(DAY, user="alice", n=1)
+    move()
+    browser = Browser(manager, key)
+    session = browser.begin()
+    session["n"] = 2
+    session.expire(9 * DAY)
+    browser.end(session)
+    if how == "logged out":
+        session = browser.begin()
+        session.log_out()
+        browser.end(session)
+    elif how == "revoked":
+        manager.delete_user_sessions("alice")
+    store.write(key, 3 * DAY, user="alice", n=1)
+    assert move(dry_run=True).taken == move().taken == 1
+    tables.run("UPDATE {sessions} SET expires_at = expires_at - interval '2 days'")
+    assert counts(move()) == {"seen": 1, "taken": 1}
+    assert Browser(manager, key).begin().new
+    assert (found(manager, key) is None) == (how != "in use")

@@ -197,7 +197,7 @@ class Mover:
                 continue
             self._found.add(name.bytes)
             self._report.seen += 1
-            if key_in(old.key) is None:
+            if key_in(old.key) != old.key:
                 self._report.left[_NOT_A_KEY] += 1
             else:
                 named[name] = old
@@ -206,6 +206,7 @@ class Mover:
 
     async def _bring_one(self, name: UUID, old: OldSession, entry: Session | None) -> None:
         if entry is not None and entry.get(OPEN) != 0:
+            await self._keep(entry, old)
             self._report.taken += 1
             return
         if entry is not None and entry[_SEEN] == _digest(old) and not _is_moved(entry, old.expires_at):
@@ -220,6 +221,16 @@ class Mover:
                 await self._update(name, old, contents)
         except LeftBehind as reason:
             self._report.left[str(reason)] += 1
+            if entry is not None and not self._dry_run:
+                await self._forget(entry)
+
+    async def _keep(self, entry: Session, old: OldSession) -> None:
+        """Have an entry live for as long as its session does there, or a later run would take that for a new one."""
+        if not self._dry_run and old.expires_at is not None and old.expires_at - entry.expires_at > _SOON:
+            try:
+                await self._manager.update_session(entry, expires_at=old.expires_at)
+            except (SessionNotFoundError, ValueError):  # one of both has just ended
+                pass
 
     def _checked(self, contents: Contents) -> Contents:
         """Return what can be stored, and is then what it was."""
@@ -232,6 +243,16 @@ class Mover:
         if contents.max_age is not None:
             attributes[MAX_AGE] = min(contents.max_age, int(LONGEST.total_seconds()))
         return contents._replace(attributes=attributes)
+
+    async def _forget(self, entry: Session) -> None:
+        """End a session that cannot become what it is there by now, such as one that is logged out."""
+        entry.pop(OPEN)
+        try:
+            await self._manager.update_session(entry, check="session")
+        except (ConflictError, SessionNotFoundError):  # its browser has come over meanwhile
+            return
+        await self._manager.delete_session(moved_id(entry.id))
+        await self._manager.delete_session(entry.id)  # so that a later run may bring it
 
     async def _create(self, name: UUID, old: OldSession, contents: Contents) -> None:
         if self._dry_run:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 import redis
@@ -25,9 +26,11 @@ else:
 
 __all__ = ["RedisStore", "of_flask_session", "of_starsessions"]
 
+_T = TypeVar("_T")
 Decoded = tuple[Values, int | None]
 
 _BATCH = 500
+_ENDLESS = 36_500 * 24 * 3_600_000  # milliseconds; what lasts for longer has no end
 _PERMANENT = "_permanent"  # what Flask-Session does
 _METADATA = "__metadata__"  # what starsessions keeps beside the values
 
@@ -67,10 +70,10 @@ class RedisStore:
             answers = pipeline.execute(raise_on_error=False)
         now = datetime.now(UTC)
         found = []
-        for name, raw, left in zip(names, answers[::2], answers[1::2], strict=True):
+        for name, raw, left in zip(names, map(_read, answers[::2]), map(_read, answers[1::2]), strict=True):
             if isinstance(raw, bytes):  # else it has ended meanwhile, or is something else than a session
                 key = name.decode(errors="replace").removeprefix(self._prefix)
-                ends = now + timedelta(milliseconds=left) if left >= 0 else None
+                ends = now + timedelta(milliseconds=left) if 0 <= left <= _ENDLESS else None
                 found.append(OldSession(key, raw, ends))
         return found
 
@@ -85,6 +88,13 @@ class RedisStore:
     def close(self) -> None:
         """Disconnect."""
         self._client.close()
+
+
+def _read(answer: _T) -> _T:
+    """Return an answer of Redis; raise what it could not answer: that is not a session that has ended."""
+    if isinstance(answer, Exception) and not str(answer).startswith("WRONGTYPE"):
+        raise answer
+    return answer
 
 
 def of_flask_session(raw: bytes, *, unpickle: bool, max_age: int) -> Decoded:
@@ -107,7 +117,11 @@ def of_flask_session(raw: bytes, *, unpickle: bool, max_age: int) -> Decoded:
     else:
         values = _as_values(json.loads if raw[:1] == b"{" else msgspec.msgpack.decode, raw)
     is_permanent = values.pop(_PERMANENT, False)
-    return {key: _tag(value) for key, value in values.items()}, max_age if is_permanent else 0
+    return _as_values(_tagged, values), max_age if is_permanent else 0
+
+
+def _tagged(values: Values) -> Values:
+    return {key: _tag(value) for key, value in values.items()}
 
 
 def of_starsessions(raw: bytes) -> Decoded:
@@ -118,7 +132,7 @@ def of_starsessions(raw: bytes) -> Decoded:
     return values, lifetime if isinstance(lifetime, int) and lifetime >= 0 else None
 
 
-def _as_values(decode: Callable[[bytes], object], raw: bytes) -> Values:
+def _as_values(decode: Callable[[_T], object], raw: _T) -> Values:
     try:
         values = decode(raw)
     except Exception as error:
