@@ -204,6 +204,9 @@ class Server:
         if "json_build_array" in statement and "string_agg" not in statement:
             session = self.sessions.get(parameters[0] or "")
             return self._stamped(TEXT, session.snapshot() if session else None)
+        if "WITH ORDINALITY" in statement:
+            asked = [self.sessions[key] for key in _elements(parameters[0]) if key in self.sessions]
+            return self._stamped(TEXT, f"[{','.join(session.snapshot() for session in asked)}]")
         if "json_build_array" in statement:
             mine = [session.snapshot() for session in self.sessions.values() if session.user == parameters[0]]
             return self._stamped(TEXT, f"[{','.join(mine)}]")
