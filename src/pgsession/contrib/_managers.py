@@ -54,12 +54,9 @@ class Managers:
 
     def here(self) -> SessionManager | AsyncSessionManager | None:
         """Return the manager that serves the running loop; None where there is none yet."""
-        return (
-            self._given
-            or self._opened.get(_running_loop())
-            or self._opened.get(None)
-            or self._at_first_use.made
-        )
+        if self._given is not None:
+            return self._given
+        return self._opened.get(_running_loop()) or self._opened.get(None) or self._at_first_use.made
 
     async def run(self, steps: Steps[_T], *, waits: bool = False) -> _T:
         """Make the steps: in place, or in a thread by a manager for threads.

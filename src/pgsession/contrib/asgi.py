@@ -42,7 +42,7 @@ class AsgiSession(WebSession):
 
     _middleware: SessionMiddleware
     _send: Send
-    _answered: bool  # the response has begun
+    _answered = False  # the response has begun
     _refused = False  # the response is 409, and what the application sends is not
     _saving: anyio.Lock | None = None
     _failed = False  # the last attempt to save it: the response, which is about that, does not try it again
@@ -191,7 +191,8 @@ class SessionMiddleware:
             except SessionConflict:
                 await _refuse(kind, send, [("Vary", "Cookie")])
                 return
-        session._middleware, session._send, session._answered = self, send, False
+        session._middleware = self
+        session._send = send
         scope[self._key] = session
         try:
             if kind == "http":

@@ -66,6 +66,7 @@ class SessionRules:
             raise ConfigError(f"on_conflict: must be 'merge', 'fail' or 'serial', not {on_conflict!r}")
         self.cookie = CookiePolicy() if cookie is None else cookie
         self.on_conflict = on_conflict
+        self._waits = on_conflict == "serial"
         self.serial_timeout = lifetime("serial_timeout", serial_timeout)
         assert self.cookie.name is not None
         self._name = self.cookie.name.encode("ascii")
@@ -95,9 +96,7 @@ class SessionRules:
             manager: The manager, open.
             tokens: What `tokens` has found, at least one.
         """
-        if self.on_conflict == "serial" or type(tokens[0]) is OldKey:
-            return None
-        if len(tokens) > 1 and type(tokens[1]) is not OldKey:
+        if self._waits or type(tokens[0]) is OldKey or (len(tokens) > 1 and type(tokens[1]) is not OldKey):
             return None
         return manager.get_cached_session_by_token(tokens[0])
 

@@ -63,6 +63,13 @@ class WebSession(MutableMapping[str, Any]):
     _lifetime: int | UnsetType | None = UNSET
     _set_cookie: str | None = None
     _given: str | None = None  # the token in that
+    _asked = False  # for something of the above: only then those are looked at
+    _accessed = False
+    _started = False  # the response has begun: no cookie can be set any more
+    _release: Callable[[], object] | None = None
+    _load: Callable[[], Opened | None] | None = None
+    _stored: Session | None = None
+    _values: dict[str, Any]  # while nothing is stored
 
     def __init__(
         self,
@@ -73,16 +80,13 @@ class WebSession(MutableMapping[str, Any]):
     ) -> None:
         self._policy = cookie
         self._token = token
-        self._release = release
-        self._load: Callable[[], Opened | None] | None = None
-        self._stored: Session | None = None
-        self._values: dict[str, Any] = {}  # while nothing is stored
-        self._accessed = False
-        self._asked = False  # for something of the above: only then those are looked at
-        self._started = False  # the response has begun: no cookie can be set any more
+        if release is not None:
+            self._release = release
         if isinstance(opened, Session):
             self._stored = opened
-        elif callable(opened):
+            return
+        self._values = {}
+        if callable(opened):
             self._load = opened
         elif opened is not None:
             self._take(opened)
