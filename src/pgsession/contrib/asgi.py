@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import anyio
 
-from pgsession import AsyncSessionManager, Config, ConfigError, SessionManager, Signer
+from pgsession import AsyncSessionManager, Config, ConfigError, Session, SessionManager, Signer
 from pgsession.contrib._managers import Managers
 from pgsession.web import (
     CookiePolicy,
@@ -118,7 +118,7 @@ class AsgiSession(WebSession):
         headers = [*message.get("headers", ())]
         vary = []
         for name, value in headers:
-            if name.lower() == b"vary":
+            if len(name) == 4 and name.lower() == b"vary":
                 vary.append(value.decode("latin-1"))
         for field, text in self._middleware._rules.headers(self, vary):
             headers.append((_FIELDS[field], text.encode("latin-1")))
@@ -176,18 +176,17 @@ class SessionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         kind = scope["type"]
-        if kind not in ("http", "websocket"):
+        if kind != "http" and kind != "websocket":
             await (self._live(scope, receive, send) if kind == "lifespan" else self.app(scope, receive, send))
             return
-        stored = None
-        tokens = self._rules.tokens(scope["headers"])
-        if tokens and (manager := self._managers.here()) is not None:
-            stored = self._rules.from_memory(manager, tokens)
-        if stored is not None or not tokens:
-            session = self._kind(self._rules.cookie, self._token, stored)
+        found = self._rules.find(self._managers.here(), scope["headers"])
+        if type(found) is Session:
+            session = self._kind(self._rules.cookie, self._token, found)
+        elif not found:
+            session = self._kind(self._rules.cookie, self._token)
         else:
             try:
-                session = await self._load(tokens)
+                session = await self._load(found)
             except SessionConflict:
                 await _refuse(kind, send, [("Vary", "Cookie")])
                 return

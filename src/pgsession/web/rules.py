@@ -89,6 +89,25 @@ class SessionRules:
         old = [key_in(value) for value in cookie_values(self._old_name, cookies)]
         return [*found, *(key for key in old if key is not None)]
 
+    def find(
+        self, manager: SessionManager | AsyncSessionManager | None, headers: Iterable[tuple[bytes, bytes]]
+    ) -> Session | list[str]:
+        """Return the session of a request if this node may answer it from memory, else its tokens, for `opening`.
+
+        It is `tokens` and `from_memory` in one, for adapters that look at every request.
+
+        Args:
+            manager: The manager, open; None: there is none yet.
+            headers: All headers of the request, as for `tokens`.
+        """
+        if self._old_name is not None or self._waits or manager is None:
+            tokens = self.tokens(headers)
+            stored = self.from_memory(manager, tokens) if tokens and manager is not None else None
+        else:
+            tokens = cookie_values(self._name, headers)
+            stored = manager.get_cached_session_by_token(tokens[0]) if len(tokens) == 1 else None
+        return tokens if stored is None else stored
+
     def from_memory(self, manager: SessionManager | AsyncSessionManager, tokens: list[str]) -> Session | None:
         """Return the session of a token if this node may answer it from memory; else make the steps of `opening`.
 
