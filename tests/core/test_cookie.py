@@ -76,3 +76,9 @@ def plain(value: str) -> str:
 def test_a_value_is_found_whatever_stands_around_it(before: str, after: str) -> None:
     found = cookie_values(b"session", f"{before.replace('session', '')};session=token; {after}")
     assert found[0] == "token"
+
+
+@pytest.mark.parametrize("value", [None, "session=token", 1, memoryview(b"session=token")])
+def test_a_header_that_is_no_bytes_is_refused(value: object) -> None:
+    with pytest.raises(TypeError):
+        cookie_values(b"session", [(b"cookie", value)])  # type: ignore[list-item]

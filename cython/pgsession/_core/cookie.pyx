@@ -39,6 +39,8 @@ def cookie_values(bytes name not None, cookies):
 
 
 cdef int collect_from_bytes(list found, bytes name, bytes header) except -1:
+    if header is None:
+        raise TypeError("a header's value is bytes, not None")
     return collect(found, name, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header))
 
 

@@ -132,7 +132,7 @@ class SessionRules:
             SessionConflict: Its turn did not come in time.
         """
         opened = yield from _open(tokens, refresh=False)
-        if opened is None or opened.session is None or self.on_conflict != "serial":
+        if opened is None or opened.session is None or not self._waits:
             return opened, None
         identity = opened.session.id
         lock = yield lambda manager: manager.lock(
