@@ -242,15 +242,17 @@ async def test_what_nobody_can_read_fails_alone(
     assert found[1] is poison and isinstance(found[0], Record) and isinstance(found[2], Record)
 
 
-async def test_a_lost_connection_fails_them_together(node: Node) -> None:
+@pytest.mark.parametrize("error", [psycopg.OperationalError, psycopg.errors.LockNotAvailable])
+async def test_what_is_nobodys_own_fails_them_together(node: Node, error: type[psycopg.Error]) -> None:
+    """A lost connection, or a table that somebody has locked: one by one they would wait for it in turn."""
     under_way = await two_under_way(node)
     rest = [node.read(n) for n in range(3)]
     await begun()
     under_way[0].end()
     (together,) = await node.store.statements(1)
-    together.fail(psycopg.OperationalError("the connection is lost"))
+    together.fail(error("not now"))
     found = await asyncio.gather(*rest, return_exceptions=True)
-    assert {type(of) for of in found} == {psycopg.OperationalError} and not node.store.sent
+    assert {type(of) for of in found} == {error} and not node.store.sent
 
 
 async def test_a_statement_has_the_time_of_the_most_patient(node: Node) -> None:

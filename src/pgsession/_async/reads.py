@@ -275,7 +275,10 @@ class AsyncReads:
             while len(asked) > 1:
                 asked = await self._read_together(asked)
         except (psycopg.Error, msgspec.DecodeError) as error:
-            if isinstance(error, psycopg.Error) and not may_be_one_members(error):
+            # Reads lock no rows: a lock that is not to be had is the table's, and one by one they would wait for it.
+            if isinstance(error, psycopg.Error) and (
+                not may_be_one_members(error) or isinstance(error, psycopg.errors.LockNotAvailable)
+            ):
                 self._give_up(asked, error)
                 return
             # Of one of them, that plain SQL has stored: it must not fail the others.
