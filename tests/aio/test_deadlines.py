@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pgsession._concurrency import AsyncDeadlines, AsyncEvent
+from pgsession._concurrency import AsyncDeadlines, AsyncEvent, AsyncSharedFuture, async_pause
 
 from .helpers import AsyncCrew
 
@@ -84,6 +84,53 @@ async def test_many_at_once_each_by_its_own_time(deadlines: AsyncDeadlines) -> N
         for number in range(40):
             crew.start(one, number)
         assert await crew.join() == [True] * 40
+
+
+async def test_waits_end_at_their_own_times(deadlines: AsyncDeadlines) -> None:
+    never: AsyncSharedFuture[int] = AsyncSharedFuture()
+
+    async def wait(seconds: float) -> float:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await deadlines.wait(never, began + seconds)
+        return time.monotonic() - began
+
+    async with AsyncCrew() as crew:
+        crew.start(wait, 0.03)
+        for seconds in (0.02, 0, -1):  # the earliest comes last
+            crew.start(wait, seconds)
+        for waited, seconds in zip(await crew.join(), (0.03, 0.02, 0, 0), strict=True):
+            assert seconds <= waited < PATIENCE
+
+
+async def test_whoever_is_answered_hears_of_no_limit(deadlines: AsyncDeadlines) -> None:
+    future: AsyncSharedFuture[str] = AsyncSharedFuture()
+    over = AsyncEvent()
+
+    async def wait() -> str:
+        return await deadlines.wait(future, time.monotonic() + PATIENCE)
+
+    async with AsyncCrew() as crew:
+        for _ in range(5):
+            crew.start(wait)
+        with deadlines.within(0.01, over.set):
+            assert await over.wait(PATIENCE)
+        future.set_result("done")
+        assert await crew.join() == ["done"] * 5
+    assert await deadlines.wait(future, 0) == "done"
+
+
+async def test_a_wait_ends_in_time_also_after_close(deadlines: AsyncDeadlines) -> None:
+    future: AsyncSharedFuture[int] = AsyncSharedFuture()
+
+    async def wait() -> None:
+        with pytest.raises(TimeoutError):
+            await deadlines.wait(future, time.monotonic() + 0.05)
+
+    async with AsyncCrew() as crew:
+        crew.start(wait)
+        await async_pause()
+        await deadlines.close()
 
 
 async def test_nothing_is_left_after_close() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgsession._concurrency import Deadlines, Event
+from pgsession._concurrency import Deadlines, Event, SharedFuture, pause
 
 from .helpers import Crew
 
@@ -84,6 +84,53 @@ def test_many_at_once_each_by_its_own_time(deadlines: Deadlines) -> None:
         for number in range(40):
             crew.start(one, number)
         assert crew.join() == [True] * 40
+
+
+def test_waits_end_at_their_own_times(deadlines: Deadlines) -> None:
+    never: SharedFuture[int] = SharedFuture()
+
+    def wait(seconds: float) -> float:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            deadlines.wait(never, began + seconds)
+        return time.monotonic() - began
+
+    with Crew() as crew:
+        crew.start(wait, 0.03)
+        for seconds in (0.02, 0, -1):  # the earliest comes last
+            crew.start(wait, seconds)
+        for waited, seconds in zip(crew.join(), (0.03, 0.02, 0, 0), strict=True):
+            assert seconds <= waited < PATIENCE
+
+
+def test_whoever_is_answered_hears_of_no_limit(deadlines: Deadlines) -> None:
+    future: SharedFuture[str] = SharedFuture()
+    over = Event()
+
+    def wait() -> str:
+        return deadlines.wait(future, time.monotonic() + PATIENCE)
+
+    with Crew() as crew:
+        for _ in range(5):
+            crew.start(wait)
+        with deadlines.within(0.01, over.set):
+            assert over.wait(PATIENCE)
+        future.set_result("done")
+        assert crew.join() == ["done"] * 5
+    assert deadlines.wait(future, 0) == "done"
+
+
+def test_a_wait_ends_in_time_also_after_close(deadlines: Deadlines) -> None:
+    future: SharedFuture[int] = SharedFuture()
+
+    def wait() -> None:
+        with pytest.raises(TimeoutError):
+            deadlines.wait(future, time.monotonic() + 0.05)
+
+    with Crew() as crew:
+        crew.start(wait)
+        pause()
+        deadlines.close()
 
 
 def test_nothing_is_left_after_close() -> None:

@@ -16,6 +16,7 @@ from psycopg import errors as pg
 import pgsession
 from pgsession._async import group_commit as group_commit_module
 from pgsession._async.group_commit import CROWD, AsyncGroupCommit
+from pgsession._concurrency import AsyncDeadlines
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -59,8 +60,8 @@ class Store:
     def deadline(self) -> float:
         return time.monotonic() + self.patience
 
-    def left(self, deadline: float) -> float:
-        return deadline - time.monotonic()
+    def waits_until(self, deadline: float) -> float:
+        return deadline
 
     async def write(
         self, batch: Batch, end: float, *, begin: Callable[[Batch], bool], wait: bool = False
@@ -122,6 +123,7 @@ def group_commit(store: Store, coherence: Coherence, wrong_servers: list[str]) -
         coherence,
         on_wrong,
         LOG,
+        deadlines=AsyncDeadlines(),
         most_stragglers=2,
         audit=AuditLog("n", lambda: 0, active=False),
     )

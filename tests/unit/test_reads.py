@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import pgsession
 from pgsession._async import reads as reads_module
 from pgsession._async.reads import LEAST_TOGETHER, SLOW, TOGETHER, AsyncReads
+from pgsession._concurrency import AsyncDeadlines
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -61,8 +63,8 @@ class Store:
     def deadline(self) -> float:
         return LIMIT
 
-    def left(self, deadline: float) -> float:
-        return deadline
+    def waits_until(self, deadline: float) -> float:
+        return time.monotonic() + deadline
 
     def is_late(self, deadline: float) -> bool:
         return False
@@ -106,8 +108,9 @@ class Node:
         self.tasks: list[asyncio.Task[Record | None]] = []
         store: Any = self.store
         self.reads = AsyncReads(
-            store, self.coherence, self.cache, most_statements=4, on_wrong_server=self._reconnect,
-            on_evicted_accesses=lambda: None, logger=logging.getLogger("pgsession.test"),
+            store, self.coherence, self.cache, deadlines=AsyncDeadlines(), most_statements=4,
+            on_wrong_server=self._reconnect, on_evicted_accesses=lambda: None,
+            logger=logging.getLogger("pgsession.test"),
         )  # fmt: skip
 
     def _reconnect(self) -> None:

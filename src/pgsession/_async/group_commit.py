@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
-from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture, left_until
+from pgsession._concurrency import AsyncCombiner, AsyncDeadlines, AsyncSharedFuture, left_until
 from pgsession._core.record import Record
 from pgsession._counted import counted
 from pgsession._database.connections import may_be_one_members
@@ -65,10 +65,12 @@ class AsyncGroupCommit:
         on_wrong_server: Callable[[], None],
         logger: logging.Logger,
         *,
+        deadlines: AsyncDeadlines,
         most_stragglers: int,
         audit: AuditLog,
     ) -> None:
         self._store = store
+        self._deadlines = deadlines
         self._coherence = coherence
         self._on_wrong_server = on_wrong_server
         self._logger = logger
@@ -129,7 +131,7 @@ class AsyncGroupCommit:
             self._wake()
             if self._ended:
                 self._refuse_rest()
-            return await future.wait(self._store.left(operation.deadline))
+            return await self._deadlines.wait(future, self._store.waits_until(operation.deadline))
         except TimeoutError:
             if future.done:  # it is the answer that is such an error
                 raise

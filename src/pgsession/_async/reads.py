@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 import psycopg
 
-from pgsession._concurrency import AsyncCombiner, AsyncSharedFuture, left_until
+from pgsession._concurrency import AsyncCombiner, AsyncDeadlines, AsyncSharedFuture, left_until
 from pgsession._core.cache import Cache
 from pgsession._core.record import Record
 from pgsession._database.connections import may_be_one_members
@@ -74,6 +74,7 @@ class AsyncReads:
         store: Where to read.
         coherence: Decides what enters the cache.
         cache: Says whether evicted sessions' accesses have to be written.
+        deadlines: Limits the time for which callers wait.
         most_statements: How many may be under way at once.
         on_wrong_server: Called where another server has answered than the one that is listened to.
         on_evicted_accesses: Called where there are many of these.
@@ -86,6 +87,7 @@ class AsyncReads:
         coherence: Coherence,
         cache: Cache,
         *,
+        deadlines: AsyncDeadlines,
         most_statements: int,
         on_wrong_server: Callable[[], object],
         on_evicted_accesses: Callable[[], object],
@@ -94,6 +96,7 @@ class AsyncReads:
         self._store = store
         self._coherence = coherence
         self._cache = cache
+        self._deadlines = deadlines
         self._on_wrong_server = on_wrong_server
         self._on_evicted_accesses = on_evicted_accesses
         self._asked: deque[_Asked] = deque()
@@ -231,7 +234,8 @@ class AsyncReads:
 
     async def _wait(self, fill: Fill, leads: bool, deadline: float) -> _Result:
         try:
-            return await fill.future.wait(self._store.left(deadline))
+            result: _Result = await self._deadlines.wait(fill.future, self._store.waits_until(deadline))
+            return result
         except TimeoutError:
             if not fill.future.done:
                 raise OperationTimeout("the database did not answer in time") from None

@@ -178,6 +178,7 @@ class AsyncRuntime:
             coherence,
             self.synchronizer.reconnect,
             logger,
+            deadlines=self._deadlines,
             most_stragglers=most_connections // 2,
             audit=self.audit,
         )
@@ -185,6 +186,7 @@ class AsyncRuntime:
             self.store,
             coherence,
             cache,
+            deadlines=self._deadlines,
             most_statements=most_connections,
             on_wrong_server=self.synchronizer.reconnect,
             on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),

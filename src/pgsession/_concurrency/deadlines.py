@@ -8,8 +8,14 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Final, TypeVar
 
+from .shared_future import AsyncSharedFuture, SharedFuture, wake
 from .types import LOGGER
+
+T = TypeVar("T")
+
+_BETWEEN_TWO: Final = 0.01  # seconds, at least, where many who wait are late one after the other
 
 
 def deadline_in(seconds: float | None) -> float:
@@ -26,41 +32,88 @@ class AsyncDeadlines:
     """Gives time limits: `with deadlines.within(seconds, action) as limit:` calls `action` if the block takes longer.
 
     `limit.passed` is True afterwards if it did. An action is short, and uses no deadline itself.
+
+    One timer serves all limits. It is set for the earliest that it knows of: a limit that is kept, as nearly all are,
+    costs a dictionary's insertion and removal, and sets no timer.
     """
 
     def __init__(self, logger: logging.Logger = LOGGER) -> None:
         self._logger = logger
+        self._due: dict[AsyncLimit | asyncio.Future[None], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
 
     def within(self, seconds: float | None, action: Callable[[], object]) -> AsyncLimit:
         """Return a limit of so many seconds; None: no limit."""
-        return AsyncLimit(seconds, action, self._logger)
+        return AsyncLimit(self, seconds, action)
+
+    async def wait(self, future: AsyncSharedFuture[T], until: float) -> T:
+        """Return the result of a shared future, or raise its error.
+
+        Raises:
+            TimeoutError: There is neither at the moment `until` of `time.monotonic`.
+        """
+        if not future.done:
+            waiter = future.enter()
+            self._add(waiter, until)
+            try:
+                await waiter
+            finally:
+                self._due.pop(waiter, None)
+                future.leave(waiter)
+        return future.answer()
 
     async def close(self) -> None:
         """End what watches over the limits; those of blocks that still run are not watched any more."""
+        for waits in [waits for waits in self._due if isinstance(waits, AsyncLimit)]:
+            del self._due[waits]
+        if self._timer is not None and not self._due:
+            self._timer.cancel()
+            self._timer, self._rings_at = None, math.inf
+
+    def _add(self, waits: AsyncLimit | asyncio.Future[None], until: float) -> None:
+        self._due[waits] = until
+        if until < self._rings_at:
+            self._set_timer(until)
+
+    def _set_timer(self, moment: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_at = moment
+        self._timer = asyncio.get_running_loop().call_later(moment - time.monotonic(), self._ring)
+
+    def _ring(self) -> None:
+        now = time.monotonic()
+        for waits in [waits for waits, until in self._due.items() if until <= now]:
+            del self._due[waits]
+            if isinstance(waits, AsyncLimit):
+                waits.passed = True
+                _act(waits.action, self._logger)
+            else:
+                wake(waits)
+        self._timer, self._rings_at = None, math.inf
+        if self._due:
+            self._set_timer(max(min(self._due.values()), now + _BETWEEN_TWO))
 
 
 class AsyncLimit:
     """Limits the time of one block."""
 
-    def __init__(self, seconds: float | None, action: Callable[[], object], logger: logging.Logger) -> None:
+    def __init__(
+        self, deadlines: AsyncDeadlines, seconds: float | None, action: Callable[[], object]
+    ) -> None:
         self.passed = False
+        self.action = action
         self._seconds = seconds
-        self._action = action
-        self._logger = logger
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = deadlines
 
     def __enter__(self) -> AsyncLimit:
         if self._seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._pass)
+            self._deadlines._add(self, time.monotonic() + self._seconds)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _pass(self) -> None:
-        self.passed = True
-        _act(self._action, self._logger)
+        self._deadlines._due.pop(self, None)
 
 
 class Deadlines:
@@ -83,6 +136,14 @@ class Deadlines:
     def within(self, seconds: float | None, action: Callable[[], object]) -> Limit:
         """Return a limit of so many seconds; None: no limit."""
         return Limit(self, seconds, action)
+
+    def wait(self, future: SharedFuture[T], until: float) -> T:
+        """Return the result of a shared future, or raise its error.
+
+        Raises:
+            TimeoutError: There is neither at the moment `until` of `time.monotonic`.
+        """
+        return future.wait(until - time.monotonic())
 
     def close(self) -> None:
         """End what watches over the limits; those of blocks that still run are not watched any more."""

@@ -60,7 +60,7 @@ class AsyncSharedFuture(Generic[T]):
         self._done = True
         if self._waiters is not None:
             for waiter in self._waiters:
-                _wake(waiter)
+                wake(waiter)
             self._waiters = None
         return True
 
@@ -71,21 +71,37 @@ class AsyncSharedFuture(Generic[T]):
             TimeoutError: There is neither within `timeout` seconds.
         """
         if not self._done:
-            loop = asyncio.get_running_loop()
-            waiter: asyncio.Future[None] = loop.create_future()
-            if self._waiters is None:
-                self._waiters = {}
-            self._waiters[waiter] = None
-            timer = None if timeout is None else loop.call_later(timeout, _wake, waiter)
+            waiter = self.enter()
+            timer = None if timeout is None else waiter.get_loop().call_later(timeout, wake, waiter)
             try:
                 await waiter
             finally:
                 if timer is not None:
                     timer.cancel()
-                if self._waiters is not None:
-                    del self._waiters[waiter]
-            if not self._done:
-                raise TimeoutError
+                self.leave(waiter)
+        return self.answer()
+
+    def enter(self) -> asyncio.Future[None]:
+        """Return what is awaited by one who waits until there is a result or an error, or until he is woken."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = {}
+        self._waiters[waiter] = None
+        return waiter
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """End the wait of one who has entered."""
+        if self._waiters is not None:
+            del self._waiters[waiter]
+
+    def answer(self) -> T:
+        """Return the result, or raise the error.
+
+        Raises:
+            TimeoutError: There is neither.
+        """
+        if not self._done:
+            raise TimeoutError
         return _answer(self)
 
 
@@ -189,7 +205,8 @@ class SharedFuture(Generic[T]):
             pass  # the setter has it
 
 
-def _wake(waiter: asyncio.Future[None]) -> None:
+def wake(waiter: asyncio.Future[None]) -> None:
+    """Let one go on who has entered a shared future; he may have gone already."""
     if not waiter.done():
         waiter.set_result(None)
 

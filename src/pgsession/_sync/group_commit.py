@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
-from pgsession._concurrency import Combiner, SharedFuture, left_until
+from pgsession._concurrency import Combiner, Deadlines, SharedFuture, left_until
 from pgsession._core.record import Record
 from pgsession._counted import counted
 from pgsession._database.connections import may_be_one_members
@@ -67,10 +67,12 @@ class GroupCommit:
         on_wrong_server: Callable[[], None],
         logger: logging.Logger,
         *,
+        deadlines: Deadlines,
         most_stragglers: int,
         audit: AuditLog,
     ) -> None:
         self._store = store
+        self._deadlines = deadlines
         self._coherence = coherence
         self._on_wrong_server = on_wrong_server
         self._logger = logger
@@ -131,7 +133,7 @@ class GroupCommit:
             self._wake()
             if self._ended:
                 self._refuse_rest()
-            return future.wait(self._store.left(operation.deadline))
+            return self._deadlines.wait(future, self._store.waits_until(operation.deadline))
         except TimeoutError:
             if future.done:  # it is the answer that is such an error
                 raise

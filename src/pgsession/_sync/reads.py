@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 import psycopg
 
-from pgsession._concurrency import Combiner, SharedFuture, left_until
+from pgsession._concurrency import Combiner, Deadlines, SharedFuture, left_until
 from pgsession._core.cache import Cache
 from pgsession._core.record import Record
 from pgsession._database.connections import may_be_one_members
@@ -76,6 +76,7 @@ class Reads:
         store: Where to read.
         coherence: Decides what enters the cache.
         cache: Says whether evicted sessions' accesses have to be written.
+        deadlines: Limits the time for which callers wait.
         most_statements: How many may be under way at once.
         on_wrong_server: Called where another server has answered than the one that is listened to.
         on_evicted_accesses: Called where there are many of these.
@@ -88,6 +89,7 @@ class Reads:
         coherence: Coherence,
         cache: Cache,
         *,
+        deadlines: Deadlines,
         most_statements: int,
         on_wrong_server: Callable[[], object],
         on_evicted_accesses: Callable[[], object],
@@ -96,6 +98,7 @@ class Reads:
         self._store = store
         self._coherence = coherence
         self._cache = cache
+        self._deadlines = deadlines
         self._on_wrong_server = on_wrong_server
         self._on_evicted_accesses = on_evicted_accesses
         self._asked: deque[_Asked] = deque()
@@ -233,7 +236,8 @@ class Reads:
 
     def _wait(self, fill: Fill, leads: bool, deadline: float) -> _Result:
         try:
-            return fill.future.wait(self._store.left(deadline))
+            result: _Result = self._deadlines.wait(fill.future, self._store.waits_until(deadline))
+            return result
         except TimeoutError:
             if not fill.future.done:
                 raise OperationTimeout("the database did not answer in time") from None

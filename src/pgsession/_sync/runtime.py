@@ -180,6 +180,7 @@ class Runtime:
             coherence,
             self.synchronizer.reconnect,
             logger,
+            deadlines=self._deadlines,
             most_stragglers=most_connections // 2,
             audit=self.audit,
         )
@@ -187,6 +188,7 @@ class Runtime:
             self.store,
             coherence,
             cache,
+            deadlines=self._deadlines,
             most_statements=most_connections,
             on_wrong_server=self.synchronizer.reconnect,
             on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),

@@ -156,9 +156,13 @@ class Store:
         """
         return time.monotonic() + (1 - CALLERS_PART) * self.timeout
 
+    def waits_until(self, deadline: float) -> float:
+        """Return the moment of `time.monotonic` until which the caller of an operation with this deadline waits."""
+        return deadline + CALLERS_PART * self.timeout
+
     def left(self, deadline: float) -> float:
         """Return the seconds for which the caller of an operation with this deadline waits from now on."""
-        return deadline + CALLERS_PART * self.timeout - time.monotonic()
+        return self.waits_until(deadline) - time.monotonic()
 
     def read(self, key: bytes, deadline: float) -> tuple[Record | None, str | None, int, int, bool]:
         """Return one live session, or None, as one snapshot (C4); what the server says of itself; True: it is absent.
