@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ class Connection:
         self._answer_unit = answer_unit
         self._out = bytearray()
         self._prepared: dict[str, str] = {}
+        self._parsed: deque[int] = deque()  # before each step of the unit, and after the last
         self._extended = False
         self._busy = False
         self._notifications = bytearray()
@@ -71,7 +73,8 @@ class Connection:
     def row_answer(self, answer: Rows) -> None:
         """The answer of one step."""
         if self._extended:
-            self._out += _message(b"1", b"") + _message(b"2", b"")
+            self._parse_answers()
+            self._out += _message(b"2", b"")
         if answer.types:
             columns = b"".join(b"c\0" + struct.pack("!ihihih", 0, 0, oid, -1, -1, 0) for oid in answer.types)
             self._out += _message(b"T", struct.pack("!h", len(answer.types)) + columns)
@@ -84,9 +87,15 @@ class Connection:
 
     def error_answer(self, failure: Failure) -> None:
         """The error of one step; the rest of the unit is skipped."""
+        self._parse_answers()
+        self._parsed.clear()
         fields = {"S": "ERROR", "V": "ERROR", "C": failure.sqlstate, "M": str(failure)}
         body = b"".join(name.encode() + text.encode() + b"\0" for name, text in fields.items())
         self._out += _message(b"E", body + b"\0")
+
+    def _parse_answers(self) -> None:
+        if self._parsed:
+            self._out += _message(b"1", b"") * self._parsed.popleft()
 
     def notify(self, channel: str, payload: str) -> None:
         """A notification, at once or after the unit that is being answered."""
@@ -110,6 +119,7 @@ class Connection:
                 self._busy = True
                 self.units = steps
                 await self._answer_unit(self, steps)
+                self._parse_answers()
                 status = b"E" if self.failed else b"T" if self.in_transaction else b"I"
                 self._out += self._notifications + _message(b"Z", status)
                 self._notifications.clear()
@@ -137,6 +147,7 @@ class Connection:
 
     async def _unit(self) -> list[Step]:
         steps: list[Step] = []
+        self._parsed = deque([0])
         while True:
             kind, body = await self._message()
             if kind == b"Q":
@@ -148,8 +159,10 @@ class Connection:
             if kind == b"P":
                 name, statement, _ = body.split(b"\0", 2)
                 self._prepared[name.decode()] = statement.decode()
+                self._parsed[-1] += 1
             elif kind == b"B":
                 steps.append(self._bound(body))
+                self._parsed.append(0)
             elif kind == b"X":
                 raise Cut
 

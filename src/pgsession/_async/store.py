@@ -576,8 +576,7 @@ class AsyncStore:
 
             connection.add_notice_handler(notice)
             try:
-                async with connection.lock:
-                    row = await connection.wait(self._bounded(script, end).run(connection.pgconn))
+                row = await self._answer_of(self._bounded(script, end), connection)
             except CommitFailed as failure:
                 await self._check_outcome(connection, failure.error, mark)
                 raise failure.error from None
@@ -599,6 +598,24 @@ class AsyncStore:
                     f"committed, but perhaps not where it was to be replicated: {doubts[0]}"
                 )
             return row
+
+    async def _answer_of(self, script: Script, connection: AsyncConnection[Any]) -> Row | None:
+        """Run a script with prepared statements; or without, from when a connection comes back that has lost its own.
+
+        So it does from a pooler, or from a caller's pool that has `DISCARD ALL` done in between. That of psycopg's pool
+        whose `prepare_threshold` is None wants none.
+        """
+        prepares = self._prepare is not False and connection.prepare_threshold is not None
+        try:
+            async with connection.lock:
+                return await connection.wait(script.run(connection.pgconn, prepares=prepares))
+        except (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement):
+            if not prepares:
+                raise
+        self._prepare = False
+        await _roll_back(connection)
+        async with connection.lock:
+            return await connection.wait(script.run(connection.pgconn))
 
     def _bounded(self, script: Script, end: float) -> Script:
         """Return the script with a limit for the server, unless the connection's own is about the same."""

@@ -3,13 +3,20 @@
 They go through the extended protocol as a pipeline with one synchronization point at its end: what they are called with
 is in no statement's text, so it is in no log and no view of the server's activity. After an error the server skips the
 rest. Needs a libpq of version 14 or later.
+
+To parse, analyse and plan a write's statements costs the server half of what it computes for one update. So they are
+prepared, once for each connection, at their first use on it. A name says which text it stands for: whatever shares
+server connections between clients, none is ever called that is another text.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
+from functools import cache
 from typing import Any, Final, NamedTuple
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import generators, pq
@@ -21,12 +28,22 @@ Row = tuple[Any, ...]
 _ROWS: Final = ExecStatus.TUPLES_OK
 _FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 
+# The names of the statements that are prepared on a connection.
+_PREPARED: Final[WeakKeyDictionary[pq.abc.PGconn, set[bytes]]] = WeakKeyDictionary()
+
 
 class Step(NamedTuple):
-    """Holds one statement of a script, with its parameters."""
+    """Holds one statement of a script, with its parameters.
+
+    Attributes:
+        statement: Its text.
+        parameters: What it is called with.
+        name: What it is prepared as; None where its text is of this call alone.
+    """
 
     statement: bytes
     parameters: tuple[bytes | None, ...] = ()
+    name: bytes | None = None
 
 
 class CommitFailed(Exception):
@@ -53,10 +70,14 @@ class Script(NamedTuple):
         begin, *rest = self.steps
         return Script((begin, limit, *rest), self.answer + 1)
 
-    def run(self, connection: pq.abc.PGconn) -> Generator[Any, Any, Row | None]:
+    def run(self, connection: pq.abc.PGconn, *, prepares: bool = False) -> Generator[Any, Any, Row | None]:
         """Send everything, and read all of the results.
 
         This is for `Connection.wait` and its asynchronous twin, under the connection's lock.
+
+        Args:
+            connection: The connection.
+            prepares: True where what was prepared on it is still there when it is used again.
 
         Returns:
             The one row of the answer, or None if it has none; that is known only once the last statement has succeeded.
@@ -66,10 +87,18 @@ class Script(NamedTuple):
                 connection was lost, and is closed.
             CommitFailed: The first error is of a later statement.
         """
+        prepared = _PREPARED.setdefault(connection, set()) if prepares else set()
+        new = [(name, text) for text, _, name in self.steps if prepares and name and name not in prepared]
         try:
             connection.enter_pipeline_mode()
-            for statement, parameters in self.steps:
-                connection.send_query_params(statement, parameters)
+            for number, (statement, parameters, name) in enumerate(self.steps):
+                if number == 1:  # in the transaction that has begun; an error comes before anything is done
+                    for missing, text in new:
+                        connection.send_prepare(missing, text)
+                if prepares and name:
+                    connection.send_query_prepared(name, parameters)
+                else:
+                    connection.send_query_params(statement, parameters)
             connection.pipeline_sync()
             yield from generators.send(connection)
             results = yield from _results(connection)
@@ -77,16 +106,31 @@ class Script(NamedTuple):
         except BaseException:
             connection.finish()  # nobody knows what it would answer next
             raise
+        last = self.answer + len(new)
         for number, result in enumerate(results):
             if result.status in _FAILED:
                 error = _without_details(psycopg.errors.error_from_result(result))
-                raise error if number <= self.answer else CommitFailed(error)
-        return _row(results[self.answer])
+                raise error if number <= last else CommitFailed(error)
+            if 1 <= number <= len(new):  # that stays, whatever becomes of the transaction
+                prepared.add(new[number - 1][0])
+        return _row(results[last])
 
 
 def step(statement: str, *parameters: Parameter) -> Step:
     """Return a statement with `$1`, `$2`, ... for its parameters."""
     return Step(statement.encode(), tuple(map(_bound, parameters)))
+
+
+def prepared_step(statement: str, *parameters: Parameter) -> Step:
+    """Return the same for a statement whose text is the same in many scripts; it cannot be the first of one."""
+    text, name = _named(statement)
+    return Step(text, tuple(map(_bound, parameters)), name)
+
+
+@cache
+def _named(statement: str) -> tuple[bytes, bytes]:
+    text = statement.encode()
+    return text, b"pgsession_" + hashlib.sha256(text).hexdigest()[:32].encode()
 
 
 def _bound(parameter: Parameter) -> bytes | None:

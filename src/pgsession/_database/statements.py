@@ -153,7 +153,7 @@ _DURABLY = (
     " ELSE pg_catalog.current_setting('synchronous_commit') END, true),"
     " pg_catalog.set_config('client_min_messages', 'warning', true)"
 )
-_DURABLE = script.step(
+_DURABLE = script.prepared_step(
     f"SELECT pg_catalog.pg_logical_emit_message(true, 'pgsession', ''::pg_catalog.text), {_DURABLY}"
 )
 
@@ -389,7 +389,9 @@ class Statements:
             self._calls[function, commit == "plain", form] = statement
         bound = (script.step(f"SET LOCAL lock_timeout = {int(lock_timeout)}"),) if lock_timeout else ()
         durable = (_COMMIT_AND_BEGIN, _DURABLE) if commit == "split" else ()
-        return Script((_BEGIN, *bound, script.step(statement, *arguments), *durable, _COMMIT), 1 + len(bound))
+        return Script(
+            (_BEGIN, *bound, script.prepared_step(statement, *arguments), *durable, _COMMIT), 1 + len(bound)
+        )
 
     def _render(self, template: str) -> str:
         # The driver takes a single % for a parameter.
