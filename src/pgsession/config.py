@@ -114,6 +114,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             the long run; `close` gives it 5 seconds for what waits. What is lost is counted in
             `Stats.lost_audit_events`, and told by a warning at the close. An error that it raises is logged, once a
             minute at most.
+        warm (str, default None): The path of a file in which `close` leaves the ids of the cached sessions, 16 bytes
+            each, for the `open` that comes next to read these sessions into memory; also a path object. None: there is
+            no such file, and each session is read when it is asked for first. It belongs to one service on one host,
+            whose processes may share it. A file that cannot be read or written is a warning, and no more.
+        warm_mode (str, default "before_ready"): When `open` reads those sessions: `"before_ready"` before it returns,
+            `"background"` while the manager serves already. Where a child of a fork opens by itself it is always the
+            latter.
         codec (Codec, default None): What attribute values go through on their way to the database and back, for
             types that JSON has not, and for encryption. All nodes need one that understands the others'.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
@@ -150,6 +157,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     pool_max_size: int = 8
     listener_conninfo: str | Callable[[], str | Awaitable[str]] | None = None
     on_audit_event: Callable[[AuditEvent], object] | None = None
+    warm: str | os.PathLike[str] | None = None
+    warm_mode: Literal["before_ready", "background"] = "before_ready"
     codec: Codec | None = None
     logger: logging.Logger | None = None
 
@@ -217,6 +226,17 @@ def _audit_function(name: str, value: object) -> object:
     return value
 
 
+def _path(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return rules.path(name, path)
+
+
+def _warm_mode(name: str, value: object) -> object:
+    return rules.choice(name, value, ("before_ready", "background"))
+
+
 def _codec(name: str, value: object) -> Codec | None:
     if value is None:
         return None
@@ -258,6 +278,8 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "pool_max_size": partial(rules.count, least=1, most=10_000),
     "listener_conninfo": _conninfo,
     "on_audit_event": _audit_function,
+    "warm": _path,
+    "warm_mode": _warm_mode,
     "codec": _codec,
     "logger": _logger,
 }

@@ -40,6 +40,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         resyncs (counter): Times the cache was compared with the database after the listener was back.
         refused_tokens (counter): Tokens that opened nothing: forged, superseded by a rotation, or of a session that has
             ended.
+        warmed_sessions (counter): Sessions that were read into memory because a former process had them there
+            (`Config.warm`), before anybody asked for them.
         pending_accesses (gauge): Noted accesses not yet written.
         written_accesses (counter): Noted accesses that were written.
         lost_accesses (counter): Noted accesses given up, since too many of sessions that had left memory waited to
@@ -80,6 +82,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     listener_losses: int
     resyncs: int
     refused_tokens: int
+    warmed_sessions: int
     pending_accesses: int
     written_accesses: int
     lost_accesses: int

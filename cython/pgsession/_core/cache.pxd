@@ -39,6 +39,7 @@ cdef extern from "table.h" nogil:
     uint32_t pgs_find_tag(const pgs_table *t, uint32_t tag, uint64_t high, uint64_t low)
     uint32_t pgs_find(const pgs_table *t, uint64_t high, uint64_t low)
     void pgs_use(pgs_table *t, uint32_t slot)
+    void pgs_use_last(pgs_table *t, uint32_t slot)
     void pgs_access_add(pgs_table *t, uint32_t slot)
     void pgs_access_add_first(pgs_table *t, uint32_t slot)
     void pgs_access_remove(pgs_table *t, uint32_t slot)

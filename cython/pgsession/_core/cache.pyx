@@ -18,12 +18,13 @@ free-threaded builds have (locking.h).
 
 cimport cython
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from pgsession._core.arguments cimport checked_count
 from pgsession._core.clock cimport exact, recent
-from pgsession._core.key cimport key_bytes, parse
+from pgsession._core.key cimport key_bytes, parse, pgs_store_big
 from pgsession._core.lock cimport pgs_lock, pgs_take_and_unlock, pgs_unlock
 from pgsession._core.record cimport CURRENT, PREVIOUS, Span, owner_of, standing_of
 from pgsession._core.reference cimport pgs_give
@@ -139,21 +140,40 @@ cdef class Cache:
             pgs_unlock(&self.mutex)
         return keys, versions, generations
 
+    def keys_by_use(self):
+        """Return the keys of everything that is cached, 16 bytes each, the last used first."""
+        cdef bytes keys
+        cdef unsigned char *at
+        cdef uint32_t slot
+        pgs_lock(&self.mutex)
+        try:
+            keys = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> self.table.count * 16)
+            at = <unsigned char *> PyBytes_AS_STRING(keys)
+            slot = self.table.hot[0].older
+            while slot:
+                pgs_store_big(at, self.table.hot[slot].high)
+                pgs_store_big(at + 8, self.table.hot[slot].low)
+                at += 16
+                slot = self.table.hot[slot].older
+        finally:
+            pgs_unlock(&self.mutex)
+        return keys
+
     # ---- entering and leaving ----
 
-    def put(self, Record record not None):
-        """Cache a record.
+    def put(self, Record record not None, bint behind=False):
+        """Cache a record; with `behind` it is the first to leave, and only enters where nothing has to leave for it.
 
         Returns:
             False where the cache keeps something newer (it never goes back, C2), or where the record may have
-            expired; then nothing is cached for it.
+            expired; then nothing is cached for it. With `behind` also where the session is cached, or there is no room.
         """
         cdef Entered entered = REFUSED
         cdef int64_t now = exact(self.clock) + self.clock.offset + self.clock.lag
         released = None
         pgs_lock(&self.mutex)
         try:
-            released = enter(self, record, now, &entered)
+            released = enter(self, record, now, behind, &entered)
         finally:
             pgs_unlock(&self.mutex)
         if entered == NO_MEMORY:
@@ -672,8 +692,8 @@ cdef enum Entered:
     REFUSED, ENTERED, NO_MEMORY
 
 
-cdef object enter(Cache cache, Record record, int64_t now, Entered *entered):
-    """Put a record in; return what left the table for it. The caller has the lock.
+cdef object enter(Cache cache, Record record, int64_t now, bint behind, Entered *entered):
+    """Put a record in, as put() says; return what left the table for it. The caller has the lock.
 
     Once something has left, nothing raises.
     """
@@ -685,6 +705,8 @@ cdef object enter(Cache cache, Record record, int64_t now, Entered *entered):
         return None
     if record.expires_at <= now:
         return take_out(cache, slot) if slot else None
+    if behind and (slot or cache.table.count >= cache.capacity):
+        return None
     if slot == 0:
         accessed = cache.evicted_accesses.pop(key_bytes(record.id))
         while cache.table.count >= cache.capacity:
@@ -695,6 +717,8 @@ cdef object enter(Cache cache, Record record, int64_t now, Entered *entered):
         return released
     entered[0] = ENTERED
     replaced = place(cache, record, accessed)
+    if behind:
+        pgs_use_last(&cache.table, pgs_find(&cache.table, record.id.high, record.id.low))
     return released if replaced is None else replaced
 
 

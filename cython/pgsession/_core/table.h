@@ -282,6 +282,18 @@ static inline void pgs_use_first(pgs_hot *hot, uint32_t slot) {
     hot[0].older = slot;
 }
 
+/* Used before all others: the first to leave. */
+static inline void pgs_use_last(pgs_table *t, uint32_t slot) {
+    pgs_hot *hot = t->hot;
+    uint32_t last;
+    pgs_use_unlink(hot, slot);
+    last = hot[0].newer;
+    hot[slot].older = 0;
+    hot[slot].newer = last;
+    hot[last].older = slot;
+    hot[0].newer = slot;
+}
+
 static inline void pgs_use(pgs_table *t, uint32_t slot) {
     if (t->hot[0].older != slot) {
         pgs_use_unlink(t->hot, slot);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -48,6 +49,7 @@ from .prober import CAN_WRITE, AsyncProber
 from .reads import AsyncReads
 from .store import CALLERS_PART, AsyncStore, servers_limit
 from .synchronizer import AsyncSynchronizer
+from .warm_start import AsyncWarmStart
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 OPENING = 6  # operation timeouts for creating the schema
@@ -71,6 +73,7 @@ class RuntimeCounters(TypedDict):
     held_locks: int
     audit_events: int
     lost_audit_events: int
+    warmed_sessions: int
     notification_queue_usage: float
     oldest_write: float
     nodes: int
@@ -78,8 +81,8 @@ class RuntimeCounters(TypedDict):
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
-    cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, notification_queue_usage=0.0,
-    oldest_write=0.0, nodes=0,
+    cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, warmed_sessions=0,
+    notification_queue_usage=0.0, oldest_write=0.0, nodes=0,
 )  # fmt: skip
 
 
@@ -192,6 +195,9 @@ class AsyncRuntime:
             on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),
             logger=logger,
         )
+        self.warm_start = AsyncWarmStart(
+            None if config.warm is None else os.fspath(config.warm), self.store, self.reads, cache, logger
+        )
         self.maintenance = AsyncMaintenance(
             self.store,
             cache,
@@ -202,8 +208,11 @@ class AsyncRuntime:
             logger=logger,
         )
 
-    async def open(self) -> None:
-        """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed."""
+    async def open(self, *, warm_up_first: bool) -> None:
+        """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed.
+
+        With `warm_up_first` it waits for the warm start; otherwise that goes on afterwards.
+        """
         # The listener first: where nobody answers, it says so and within its time; a pool would try on.
         if self._owns_listener:
             await self.listener.open()
@@ -214,6 +223,10 @@ class AsyncRuntime:
         await self.synchronizer.start()
         self._audit_thread.start()
         self.maintenance.start()
+        if warm_up_first:
+            await self.warm_start.run()
+        else:
+            self.warm_start.start()
 
     async def _open_pool(self) -> None:
         end = time.monotonic() + 2 * CONNECT_TIMEOUT
@@ -231,12 +244,14 @@ class AsyncRuntime:
 
     async def close(self, deadline: float) -> None:
         """Finish what was accepted by the deadline, and cut what has not ended by then; nothing is left."""
+        self.warm_start.leave()
         cutter = AsyncBackgroundTasks(self._logger, most=1)
         with self._deadlines.within(left_until(deadline), lambda: cutter.run(self.cut, "pgsession cut")):
             await self._end(deadline + GRACE)
         await self.cut()
         await cutter.drain()
         await self._deadlines.close()
+        await self.warm_start.wait_until_left(deadline)
         await self._report_rest(deadline)
 
     async def _report_rest(self, deadline: float) -> None:
@@ -259,6 +274,7 @@ class AsyncRuntime:
         self._was_cut = True
         self._first_attempt.set_error(_closed_meanwhile())
         self._prober.give_up()
+        self.warm_start.give_up()
         self.synchronizer.give_up()
         self.connections.cut()
         await self.connections.close()
@@ -309,6 +325,7 @@ class AsyncRuntime:
     async def _end(self, deadline: float) -> None:
         """End all that runs: the writes first, while there is still a database. Cancel what is late."""
         await self.group_commit.close(deadline)
+        await self.warm_start.stop(deadline)
         await self.reads.close(deadline)
         await self._prober.close(left_until(deadline))
         await self.lock_renewal.close(deadline)
@@ -383,6 +400,7 @@ class AsyncRuntime:
             "held_locks": len(self.lock_renewal),
             "audit_events": self._audit_thread.reported,
             "lost_audit_events": self.audit.lost,
+            "warmed_sessions": self.warm_start.sessions,
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
             "nodes": self.synchronizer.nodes,

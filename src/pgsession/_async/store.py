@@ -228,6 +228,11 @@ class AsyncStore:
             found += _unpacked(differing)
         return found
 
+    async def identity(self) -> str:
+        """Return what tells these tables from all others, and stays what it is through restarts and failovers."""
+        row = await self.query(self._sql.identity, ())
+        return " ".join(map(str, row))
+
     async def look(self) -> tuple[int, float]:
         """Read nothing but what every answer says; return the database's time, and how full its queue is."""
         _, now, usage = await self._compared(self._sql.look)

@@ -15,6 +15,7 @@ from .background import GRACE, AsyncBackgroundLoop, AsyncBackgroundTasks, Backgr
 from .combiner import AsyncCombiner, Combiner
 from .connecting import async_connections_until, connections_until, until
 from .deadlines import AsyncDeadlines, Deadlines, deadline_in, left_until
+from .own_thread import async_in_own_thread, in_own_thread
 from .shared_future import AsyncSharedFuture, SharedFuture
 from .sockets import AsyncSocketWaiter, SocketWaiter
 from .sync import (
@@ -69,11 +70,13 @@ __all__ = [
     "Unclosed",
     "async_call",
     "async_connections_until",
+    "async_in_own_thread",
     "async_pause",
     "async_sleep",
     "call",
     "connections_until",
     "deadline_in",
+    "in_own_thread",
     "left_until",
     "pause",
     "sleep",

@@ -235,6 +235,11 @@ _RESYNC = (
     " LEFT JOIN {sessions} s ON s.id OPERATOR(pg_catalog.=) c.id"
     " WHERE (s.version OPERATOR(pg_catalog.=) c.version AND s.generation OPERATOR(pg_catalog.=) c.generation) IS NOT TRUE), {xmax}"
 )
+_IDENTITY = (
+    "SELECT c.system_identifier, d.oid, {sessions_oid}::pg_catalog.oid"
+    " FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d"
+    " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+)
 _LOOK = f"SELECT {{current_incarnation}}, {{us({_NOW})}}, pg_catalog.pg_notification_queue_usage(), {{xmax}}"
 
 
@@ -252,6 +257,7 @@ class Statements:
         self.list_user = self._render(_LIST.replace("@column", "user_id"))
         self.list_group = self._render(_LIST.replace("@column", "group_id"))
         self.resync = self._render(_RESYNC)
+        self.identity = self._render(_IDENTITY)
         self.look = self._render(_LOOK)
         self.where = self._render("SELECT {current_incarnation}")
         self.notify = self._render("SELECT f.* FROM {send}(%s::pg_catalog.text, %s::pg_catalog.text) f")

@@ -266,9 +266,30 @@ class Coherence:
             fill = None if refresh else self._leases.joinable(key, now - self._max_staleness)
             if fill is not None:
                 self._counters.joined_fills += 1
+                fill.early = False
                 return fill, False
             self._counters.fills += 1
             return self._leases.open_fill(key, now, new_future()), True
+
+    def open_early_fills(self, keys: Iterable[bytes], new_future: Callable[[], object]) -> list[Fill]:
+        """Lead fills for which nobody has asked, of those sessions that are neither cached nor being read.
+
+        As long as nobody joins one, its record is the first to leave the cache again, nothing has to leave for it, and
+        that there is no session is not remembered.
+        """
+        fills = []
+        with self._lock:
+            now = self._clock.now()
+            for key in keys:
+                if (
+                    self._cache.version(key) == 0
+                    and self._leases.joinable(key, now - self._max_staleness) is None
+                ):
+                    fill = self._leases.open_fill(key, now, new_future())
+                    fill.early = True
+                    fills.append(fill)
+            self._counters.fills += len(fills)
+        return fills
 
     def close_fill(
         self,
@@ -351,7 +372,7 @@ class Coherence:
             else:
                 self._gone(fill.key)
             return Verdict.NOT_CACHED
-        verdict = self._keep(fill, record, incarnation)
+        verdict = self._keep(fill, record, incarnation, fill.early)
         if verdict is Verdict.CACHED and min_version > record.version:
             # The server has lost that version. Without a floor such a token would make every read a miss.
             self._cache.set_floor(fill.key, min_version)
@@ -359,7 +380,7 @@ class Coherence:
 
     def _may_be_absent(self, fill: Fill) -> bool:
         """Return True where memory may say for a while what a fill has found: that there is no session."""
-        return self._leases.undisturbed(fill) and self._cache.version(fill.key) == 0
+        return not fill.early and self._leases.undisturbed(fill) and self._cache.version(fill.key) == 0
 
     def _is_perhaps_over(
         self, record: Record, fill: Fill, incarnation: str | None, database_time: int, now: int
@@ -749,12 +770,12 @@ class Coherence:
     def _warn(self, text: str, *values: object) -> None:
         self._warnings.append((text, *values))
 
-    def _keep(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
+    def _keep(self, lease: Lease, record: Record, incarnation: str | None, behind: bool = False) -> Verdict:
         """Put a record into the cache, or make sure that nothing older is served after its callers got it (C2, C3)."""
         self._outdate(lease.key, record.version, incarnation)
         if self._state is _State.LOST or not self._leases.allow(lease, record.version):
             return Verdict.NOT_CACHED
-        return Verdict.CACHED if self._cache.put(record) else Verdict.NOT_CACHED
+        return Verdict.CACHED if self._cache.put(record, behind) else Verdict.NOT_CACHED
 
     def _outdate(self, key: bytes, version: int, incarnation: str | None) -> None:
         if incarnation == self._incarnation:

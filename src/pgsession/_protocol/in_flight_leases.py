@@ -41,12 +41,16 @@ class Lease:
 
 
 class Fill(Lease):
-    """A fill is the lease of a database read. Its callers wait for `future`; only the shell knows what that is."""
+    """A fill is the lease of a database read. Its callers wait for `future`; only the shell knows what that is.
 
-    __slots__ = ("future",)
+    It is `early` as long as nobody has asked for the session.
+    """
+
+    __slots__ = ("early", "future")
 
     def __init__(self, key: bytes, opened: int, epoch: int, wide: int, future: Any) -> None:
         super().__init__(key, opened, epoch, wide)
+        self.early = False
         self.future = future
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "optional_microseconds",
     "optional_seconds",
     "optional_session_id",
+    "path",
     "payload",
     "role_names",
     "schema_name",
@@ -53,6 +54,7 @@ MAX_ID_BYTES = 512  # an index row must hold it
 MAX_NAME_BYTES = 63  # of a name or channel: PostgreSQL cuts what is longer, without an error
 LONGEST_NAME = "session_attributes_expires_at_idx"  # of all that stands behind a table prefix
 MAX_PREFIX_BYTES = MAX_NAME_BYTES - len(LONGEST_NAME)
+LONGEST_PATH = 4096  # bytes; systems take no more
 LONGEST_TEXT = 1_000_000  # bytes, where nothing else bounds it
 LEAST_IDLE_TIMEOUT = 1_000_000  # microseconds
 _QUOTE = "$pgsession$"  # around the bodies of our functions
@@ -215,6 +217,11 @@ def conninfo(name: str, value: str | Callable[[], _T]) -> str | Callable[[], _T]
 def conninfo_text(name: str, value: object, least: int = 0) -> str:
     """Return the text of a conninfo; libpq takes an empty one for its own defaults."""
     return check_text(name, value, least, LONGEST_TEXT)
+
+
+def path(name: str, value: object) -> str:
+    """Return the path of a file."""
+    return check_text(name, value, 1, LONGEST_PATH)
 
 
 def instance(name: str, value: object, kind: type[_T], words: str) -> _T:

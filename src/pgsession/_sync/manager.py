@@ -231,7 +231,8 @@ class SessionManager(Reader):
             self._starting = runtime
             try:
                 self._refuse_closed()  # `close` sees `_starting`, or is seen here
-                runtime.open()
+                warm_up_first = self._config.warm_mode == "before_ready" and self._state == "new"
+                runtime.open(warm_up_first=warm_up_first)
                 self._refuse_closed()
             except BaseException as error:
                 self._closer.complete(partial(runtime.close, deadline_in(GRACE)), "pgsession close")

@@ -18,7 +18,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.record import Record
 from pgsession._database.connections import may_be_one_members
 from pgsession._protocol.coherence import Answered, Coherence, Fill, satisfies
-from pgsession.errors import DatabaseUnavailable, ManagerClosedError, OperationTimeout
+from pgsession.errors import DatabaseUnavailable, ListenerError, ManagerClosedError, OperationTimeout
 
 from .pool import MOST_WAITING
 from .store import Store
@@ -172,6 +172,25 @@ class Reads:
             found |= {result.key: result for result in results if isinstance(result, Record)}
             keys = [fill.key for fill, result in zip(fills, results, strict=True) if result is _AGAIN]
         return found
+
+    def read_early(self, keys: Sequence[bytes]) -> int:
+        """Read sessions that nobody has asked for into the cache, by one statement; return how many entered it.
+
+        Raises:
+            ListenerError: Nothing can enter the cache now.
+            OperationTimeout, DatabaseUnavailable, psycopg.Error: The database did not answer.
+        """
+        if not self._coherence.listening:
+            raise ListenerError("the listener is lost")
+        deadline = self._store.deadline()
+        fills = self._coherence.open_early_fills(keys, _begun_future)
+        self.fill([_Asked(fill, 0, deadline) for fill in fills])
+        for fill in fills:
+            try:
+                fill.future.wait()
+            except msgspec.DecodeError:
+                pass  # of this one
+        return sum(self._cache.version(fill.key) > 0 for fill in fills)
 
     def close(self, deadline: float) -> None:
         """Wait until what was asked for is read, and end what is not by the deadline."""
@@ -343,3 +362,10 @@ class Reads:
             )
         if not isinstance(error, Exception):
             raise error
+
+
+def _begun_future() -> SharedFuture[_Result]:
+    """Return the future of a fill that no lane takes."""
+    future: SharedFuture[_Result] = SharedFuture()
+    future.handed_over = True
+    return future

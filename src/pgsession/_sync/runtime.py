@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -50,6 +51,7 @@ from .prober import CAN_WRITE, Prober
 from .reads import Reads
 from .store import CALLERS_PART, Store, servers_limit
 from .synchronizer import Synchronizer
+from .warm_start import WarmStart
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 OPENING = 6  # operation timeouts for creating the schema
@@ -73,6 +75,7 @@ class RuntimeCounters(TypedDict):
     held_locks: int
     audit_events: int
     lost_audit_events: int
+    warmed_sessions: int
     notification_queue_usage: float
     oldest_write: float
     nodes: int
@@ -80,8 +83,8 @@ class RuntimeCounters(TypedDict):
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
-    cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, notification_queue_usage=0.0,
-    oldest_write=0.0, nodes=0,
+    cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, warmed_sessions=0,
+    notification_queue_usage=0.0, oldest_write=0.0, nodes=0,
 )  # fmt: skip
 
 
@@ -194,6 +197,9 @@ class Runtime:
             on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),
             logger=logger,
         )
+        self.warm_start = WarmStart(
+            None if config.warm is None else os.fspath(config.warm), self.store, self.reads, cache, logger
+        )
         self.maintenance = Maintenance(
             self.store,
             cache,
@@ -204,8 +210,11 @@ class Runtime:
             logger=logger,
         )
 
-    def open(self) -> None:
-        """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed."""
+    def open(self, *, warm_up_first: bool) -> None:
+        """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed.
+
+        With `warm_up_first` it waits for the warm start; otherwise that goes on afterwards.
+        """
         # The listener first: where nobody answers, it says so and within its time; a pool would try on.
         if self._owns_listener:
             self.listener.open()
@@ -216,6 +225,10 @@ class Runtime:
         self.synchronizer.start()
         self._audit_thread.start()
         self.maintenance.start()
+        if warm_up_first:
+            self.warm_start.run()
+        else:
+            self.warm_start.start()
 
     def _open_pool(self) -> None:
         end = time.monotonic() + 2 * CONNECT_TIMEOUT
@@ -233,12 +246,14 @@ class Runtime:
 
     def close(self, deadline: float) -> None:
         """Finish what was accepted by the deadline, and cut what has not ended by then; nothing is left."""
+        self.warm_start.leave()
         cutter = BackgroundTasks(self._logger, most=1)
         with self._deadlines.within(left_until(deadline), lambda: cutter.run(self.cut, "pgsession cut")):
             self._end(deadline + GRACE)
         self.cut()
         cutter.drain()
         self._deadlines.close()
+        self.warm_start.wait_until_left(deadline)
         self._report_rest(deadline)
 
     def _report_rest(self, deadline: float) -> None:
@@ -261,6 +276,7 @@ class Runtime:
         self._was_cut = True
         self._first_attempt.set_error(_closed_meanwhile())
         self._prober.give_up()
+        self.warm_start.give_up()
         self.synchronizer.give_up()
         self.connections.cut()
         self.connections.close()
@@ -311,6 +327,7 @@ class Runtime:
     def _end(self, deadline: float) -> None:
         """End all that runs: the writes first, while there is still a database. Cancel what is late."""
         self.group_commit.close(deadline)
+        self.warm_start.stop(deadline)
         self.reads.close(deadline)
         self._prober.close(left_until(deadline))
         self.lock_renewal.close(deadline)
@@ -385,6 +402,7 @@ class Runtime:
             "held_locks": len(self.lock_renewal),
             "audit_events": self._audit_thread.reported,
             "lost_audit_events": self.audit.lost,
+            "warmed_sessions": self.warm_start.sessions,
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
             "nodes": self.synchronizer.nodes,

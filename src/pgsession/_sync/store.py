@@ -228,6 +228,11 @@ class Store:
             found += _unpacked(differing)
         return found
 
+    def identity(self) -> str:
+        """Return what tells these tables from all others, and stays what it is through restarts and failovers."""
+        row = self.query(self._sql.identity, ())
+        return " ".join(map(str, row))
+
     def look(self) -> tuple[int, float]:
         """Read nothing but what every answer says; return the database's time, and how full its queue is."""
         _, now, usage = self._compared(self._sql.look)
