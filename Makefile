@@ -47,8 +47,8 @@ check-hot: build ## instructions and Python calls of the hot path, with valgrind
 docs: $(DONE)/docs build ## the site of docs/, in build/site; a broken link or docstring is an error
 	$(PY) tools/docs.py
 
-bench: $(DONE)/bench build ## compare with what else a service would use, as a table
-	$(PY) -m pytest -q -W default benchmarks --benchmark-columns=median,min,max,rounds $(ARGS)
+bench: $(DONE)/bench build ## compare with what else a service would use, and with the recorded run; ARGS="-k get" for a part
+	$(PY) -m pytest -q -W default benchmarks $(ARGS)
 
 chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server
 	$(PY) -m tests.simulation --seeds $(SEEDS)
@@ -85,7 +85,7 @@ sync: build ## generate the sync shells and tests from the async ones
 	$(PY) tools/async_to_sync.py
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) .venv[0-9]* .cache .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf $(VENV) .venv[0-9]* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
 	rm -rf src/pgsession.egg-info src/pgsession/_core/*.so src/pgsession/_core/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

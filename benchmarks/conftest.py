@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from . import budgets, records, report
+from . import budgets, comparison, records, report
 from .race import Outcome, Race
+from .records import Recorded
 from .stage import Stage
+
+BEFORE: dict[str, Recorded] = records.load()
+NOW: dict[str, Recorded] = {}
 
 
 @pytest.fixture(scope="session")
@@ -17,27 +21,31 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def races(stage: Stage) -> Callable[[Race], Outcome]:
-    """Runs a race, or returns what it gave before in this run."""
-    done: dict[str, Outcome] = {}
+    """Runs a race, and records what it gave."""
 
     def outcome(race: Race) -> Outcome:
-        if race.name not in done:
-            done[race.name] = race.run(stage)
-            records.save(race, done[race.name])
-        return done[race.name]
+        outcome = race.run(stage)
+        if outcome.results:
+            NOW[race.name] = records.save(race, outcome)
+        return outcome
 
     return outcome
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The budgets, and where the tables are."""
-    recorded = records.load()
-    if not recorded:
+    """What this run gave, what has changed since the one before, and the budgets."""
+    if not NOW:
         return
-    terminalreporter.section("budgets")
-    for line in budgets.lines(recorded):
-        terminalreporter.write_line(line)
-    for path in report.write(recorded):
+    all_races = {**BEFORE, **NOW}
+    for title, show in (
+        ("measured", report.show(NOW)),
+        ("before and now", comparison.show(BEFORE, NOW)),
+        ("budgets", budgets.show(all_races)),
+    ):
+        terminalreporter.section(title)
+        for line in show:
+            terminalreporter.write_line(line)
+    for path in report.write(all_races):
         terminalreporter.write_line(f"written: {path.relative_to(terminalreporter.config.rootpath)}")

@@ -48,6 +48,11 @@ _READ = (
     "SELECT user_id, version, created_at, updated_at, last_accessed, expires_at FROM sessions"
     " WHERE id = %s AND expires_at > now()"
 )
+_READ_TOGETHER = (
+    "SELECT user_id, version, created_at, updated_at, last_accessed, expires_at,"
+    " (SELECT json_object_agg(key, value::json)::text FROM attributes WHERE session_id = sessions.id)"
+    " FROM sessions WHERE id = %s AND expires_at > now()"
+)
 _READ_ATTRIBUTES = "SELECT key, value, version, expires_at FROM attributes WHERE session_id = %s"
 
 
@@ -87,8 +92,8 @@ def threads(stage: Stage) -> Iterator[Service]:
 
 
 @contextmanager
-def tasks(stage: Stage) -> Iterator[Service]:
-    """Callers are tasks of one event loop."""
+def tasks(stage: Stage, *, read_together: bool = False) -> Iterator[Service]:
+    """Callers are tasks of one event loop; they read by two statements, or by one."""
     database = stage.new_database()
     ids = _populate(database)
 
@@ -106,6 +111,12 @@ def tasks(stage: Stage) -> Iterator[Service]:
             row = await (await connection.execute(_READ, (session_id,))).fetchone()
             rows = await (await connection.execute(_READ_ATTRIBUTES, (session_id,))).fetchall()
             return row, _decoded(rows)
+
+    async def read_at_once(session_id: uuid.UUID) -> tuple[Any, dict[str, Any]]:
+        async with pool.connection() as connection:
+            row = await (await connection.execute(_READ_TOGETHER, (session_id,))).fetchone()
+            assert row is not None
+            return row, msgspec.json.decode(row[-1])
 
     async def change(session_id: uuid.UUID) -> None:
         async with pool.connection() as connection:
@@ -125,7 +136,7 @@ def tasks(stage: Stage) -> Iterator[Service]:
             await connection.execute("COMMIT")
 
     try:
-        yield Service(ids, read, change, create)
+        yield Service(ids, read_at_once if read_together else read, change, create)
     finally:
         stage.loop.run(pool.close())
 

@@ -1,4 +1,4 @@
-"""What cached sessions weigh, in a process of its own: `python -m benchmarks.footprint HOLDER COUNT ATTRIBUTES`.
+"""What cached sessions weigh, in a process of its own: `python -m benchmarks.footprint HOLDER COUNT ATTRIBUTES SIZE`.
 
 Prints {"bytes": resident memory a session, "empty": [seconds of gc.collect() before], "full": [and with them]}.
 """
@@ -16,14 +16,13 @@ from typing import Any
 
 import msgspec
 
-VALUE = "x" * 98  # 100 bytes as JSON
-KEYS = tuple(f"key_{letter}" for letter in "abcde")
+Attributes = dict[str, bytes]
+"""Their JSON, by name."""
+Holder = Callable[[int, Attributes], object]
+"""Makes so many sessions with such attributes."""
 
-Holder = Callable[[int, int], object]
-"""Makes so many sessions of so many attributes."""
 
-
-def records(count: int, attributes: int, *, read: bool = False) -> object:
+def records(count: int, attributes: Attributes, *, read: bool = False) -> object:
     """pgsession's cache, filled as reads of the database fill it."""
     from pgsession._core.cache import Cache
     from pgsession._core.clock import Clock
@@ -41,8 +40,7 @@ def records(count: int, attributes: int, *, read: bool = False) -> object:
     )
     now = clock.database_now()
     for number in range(count):
-        text = msgspec.json.encode(VALUE)
-        values = [(key, 1, None, bytes(bytearray(text))) for key in KEYS[:attributes]]
+        values = [(key, 1, None, bytes(bytearray(text))) for key, text in attributes.items()]
         record = Record(os.urandom(16), 1, f"user {number}", None, now, now, now, now + day, 2 * day, values)
         cache.put(record)
         cache.restore_accesses([(record.key, now)])
@@ -53,17 +51,17 @@ def records(count: int, attributes: int, *, read: bool = False) -> object:
     return cache
 
 
-def read_records(count: int, attributes: int) -> object:
+def read_records(count: int, attributes: Attributes) -> object:
     """The same after somebody has read every attribute."""
     return records(count, attributes, read=True)
 
 
-def dicts(count: int, attributes: int) -> dict[bytes, Any]:
+def dicts(count: int, attributes: Attributes) -> dict[bytes, Any]:
     """A plain dict of its attributes for each session, by 16 bytes."""
     return {os.urandom(16): _decoded(attributes) for _ in range(count)}
 
 
-def nested_dicts(count: int, attributes: int) -> object:
+def nested_dicts(count: int, attributes: Attributes) -> object:
     """A dict for each session with a dict of its attributes in it."""
     return {
         os.urandom(16): {"user_id": f"user {number}", "attributes": _decoded(attributes)}
@@ -71,16 +69,15 @@ def nested_dicts(count: int, attributes: int) -> object:
     }
 
 
-def cachebox_dicts(count: int, attributes: int) -> object:
+def cachebox_dicts(count: int, attributes: Attributes) -> object:
     """Plain dicts in a compiled cache."""
     import cachebox
 
     return cachebox.LRUCache(count, dicts(count, attributes))
 
 
-def _decoded(attributes: int) -> dict[str, str]:
-    text = msgspec.json.encode(VALUE)
-    return {key: msgspec.json.decode(text) for key in KEYS[:attributes]}
+def _decoded(attributes: Attributes) -> dict[str, str]:
+    return {key: msgspec.json.decode(text) for key, text in attributes.items()}
 
 
 HOLDERS: dict[str, Holder] = {
@@ -88,8 +85,10 @@ HOLDERS: dict[str, Holder] = {
 }
 
 
-def main(holder: str, count: int, attributes: int) -> None:
+def main(holder: str, count: int, number: int, size: int) -> None:
     hold = HOLDERS[holder]
+    value = msgspec.json.encode("x" * (size - 2))
+    attributes = {f"key_{place}": value for place in range(number)}
     hold(10, attributes)  # what is loaded once
     empty, before = _collections(), _resident()
     held = hold(count, attributes)
@@ -115,4 +114,4 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -113,37 +113,42 @@ def django(stage: Stage, backend: str = "cached_db") -> Iterator[Service]:
 
 def configured_django(stage: Stage) -> Any:
     """Configures Django, once for the process; returns what gives a backend's class."""
+    stage.once(_configured)
+    return _django_store
+
+
+@contextmanager
+def _configured(stage: Stage) -> Iterator[None]:
     import django as package
     from django.conf import settings
     from psycopg.conninfo import conninfo_to_dict
 
-    if not settings.configured:
-        database_of_all = stage.new_database()
-        given = conninfo_to_dict(database_of_all)
-        parts = {
-            "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port",
-        }  # fmt: skip
-        database = {ours: str(given.get(theirs, "")) for ours, theirs in parts.items()}
-        settings.configure(
-            DATABASES={
-                "default": {
-                    "ENGINE": "django.db.backends.postgresql",
-                    "CONN_MAX_AGE": None,
-                    **database,
-                }
-            },
-            CACHES=_caches(stage),
-            INSTALLED_APPS=["django.contrib.sessions", "pgsession.contrib.django"],
-            PGSESSION={"database": database_of_all},
-            ALLOWED_HOSTS=["*"],
-            SECRET_KEY="benchmark" * 5,
-            USE_TZ=True,
-        )
-        package.setup()
-        from django.core.management import call_command
+    database_of_all = stage.new_database()
+    given = conninfo_to_dict(database_of_all)
+    parts = {
+        "NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port",
+    }  # fmt: skip
+    database = {ours: str(given.get(theirs, "")) for ours, theirs in parts.items()}
+    settings.configure(
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.postgresql",
+                "CONN_MAX_AGE": None,
+                **database,
+            }
+        },
+        CACHES=_caches(stage),
+        INSTALLED_APPS=["django.contrib.sessions", "pgsession.contrib.django"],
+        PGSESSION={"database": database_of_all},
+        ALLOWED_HOSTS=["*"],
+        SECRET_KEY="benchmark" * 5,
+        USE_TZ=True,
+    )
+    package.setup()
+    from django.core.management import call_command
 
-        call_command("migrate", verbosity=0)
-    return _django_store
+    call_command("migrate", verbosity=0)
+    yield
 
 
 def _caches(stage: Stage) -> dict[str, Any]:

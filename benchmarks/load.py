@@ -72,4 +72,4 @@ def _sample(elapsed: float, latencies: list[list[float]], failures: list[BaseExc
     if failures:
         raise failures[0]
     waits = [wait for own in latencies for wait in own]
-    return Sample(elapsed / len(waits), waits)
+    return Sample(elapsed / len(waits), waits, len(waits))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from time import thread_time
+from time import perf_counter, thread_time
 from typing import Any
 
 from .race import Round, Sample
@@ -13,21 +13,22 @@ from .stage import LoopThread
 random = Random(20)
 
 
-Clock = Callable[[], float]
-"""`thread_time` for what only computes: what other processes take from the processor meanwhile is not counted."""
-
-
 def loop(
-    operation: Callable[[Any], object], items: Callable[[], Sequence[Any]], clock: Clock = thread_time
+    operation: Callable[[Any], object], items: Callable[[], Sequence[Any]], *, waits: bool = False
 ) -> Round:
-    """Each round does the operation once for each of `items()`, which are made anew, outside the measured time."""
+    """Each round does the operation once for each of `items()`, which are made anew, outside the measured time.
+
+    waits: it talks to a server. Else it only computes, and what other processes take from the processor meanwhile is
+    not counted.
+    """
+    clock = perf_counter if waits else thread_time
 
     def take_turn() -> Sample:
         fresh = items()
         started = clock()
         for item in fresh:
             operation(item)
-        return Sample((clock() - started) / len(fresh))
+        return _sample(clock() - started, len(fresh), waits)
 
     return take_turn
 
@@ -48,9 +49,11 @@ def awaiting_loop(
     thread: LoopThread,
     operation: Callable[[Any], Awaitable[object]],
     items: Callable[[], Sequence[Any]],
-    clock: Clock = thread_time,
+    *,
+    waits: bool = False,
 ) -> Round:
     """The same with every operation awaited."""
+    clock = perf_counter if waits else thread_time
 
     async def walk(fresh: Sequence[Any]) -> float:
         started = clock()
@@ -60,9 +63,13 @@ def awaiting_loop(
 
     def take_turn() -> Sample:
         fresh = items()
-        return Sample(thread.run(walk(fresh)) / len(fresh))
+        return _sample(thread.run(walk(fresh)), len(fresh), waits)
 
     return take_turn
+
+
+def _sample(elapsed: float, operations: int, waits: bool) -> Sample:
+    return Sample(elapsed / operations, operations=operations if waits else 0)
 
 
 def shuffled(ids: Sequence[bytes], make: Callable[[bytes], Any], most: int = 20_000) -> list[Any]:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from .records import Recorded
+from .tables import quantity
 
 WIDTH, LABEL, ROW, TOP = 760, 300, 26, 44
 PICTURES = (
@@ -76,6 +77,4 @@ def _direction(race: Recorded, crowd: bool) -> str:
 
 
 def _label(race: Recorded, value: float, crowd: bool) -> str:
-    from .report import quantity
-
     return f"{value:,.0f}" if crowd else quantity(value, race.unit)

@@ -7,9 +7,12 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+from .processor import Server, Spent, accounted
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -20,10 +23,16 @@ class Missing(Exception):
 
 
 class Sample(NamedTuple):
-    """What one round gave: seconds an operation (all callers together), and how long single callers waited."""
+    """What one round gave: seconds an operation (all callers together), and how long single callers waited.
+
+    Where a round waits for servers it says how many operations it was, so that the race knows what one of them took of
+    the processor; `helpers` is what other processes of the client took of it.
+    """
 
     seconds: float
     latencies: Sequence[float] = ()
+    operations: int = 0
+    helpers: float = 0.0
 
 
 Round = Callable[[], Sample]
@@ -37,6 +46,17 @@ class Result:
 
     seconds: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    client: list[float] = field(default_factory=list)
+    """Seconds of the processor an operation, as far as they are known."""
+    server: list[float] = field(default_factory=list)
+
+    def add(self, sample: Sample, spent: Spent) -> None:
+        self.seconds.append(sample.seconds)
+        self.latencies.extend(sample.latencies)
+        if sample.operations:
+            self.client.append((spent.client + sample.helpers) / sample.operations)
+            if spent.server is not None:
+                self.server.append(spent.server / sample.operations)
 
     @property
     def median(self) -> float:
@@ -55,6 +75,8 @@ class Outcome:
 
     results: dict[str, Result] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    took: float = 0.0
+    """Seconds, with getting ready and tidying up."""
 
 
 class Race:
@@ -93,56 +115,38 @@ class Race:
 
     def run(self, stage: Stage) -> Outcome:
         """Every contender gets ready; then they take turns, each round begun by another one."""
-        outcome = Outcome()
+        outcome, began = Outcome(), perf_counter()
         with ExitStack() as ready:
-            rounds: list[tuple[str, Round]] = []
+            turns: list[tuple[str, Round, frozenset[Server]]] = []
             for name, contender in self._contenders.items():
                 try:
-                    rounds.append((name, ready.enter_context(contextmanager(contender)(stage))))
+                    with stage.noting() as used:
+                        take_turn = ready.enter_context(contextmanager(contender)(stage))
                 except (Missing, ImportError) as error:
                     outcome.missing[name] = str(error)
-            outcome.results = {name: Result() for name, _ in rounds}
+                else:
+                    turns.append((name, take_turn, frozenset(used)))
+            outcome.results = {name: Result() for name, *_ in turns}
             with _settled():
                 for number in range(self._first, self.rounds):
-                    for name, take_turn in rounds[number % len(rounds) :] + rounds[: number % len(rounds)]:
-                        sample = take_turn()
+                    for name, take_turn, servers in (
+                        turns[number % len(turns) :] + turns[: number % len(turns)]
+                    ):
+                        sample, spent = accounted(take_turn, servers)
                         if number >= 0:
-                            outcome.results[name].seconds.append(sample.seconds)
-                            outcome.results[name].latencies.extend(sample.latencies)
+                            outcome.results[name].add(sample, spent)
+        outcome.took = perf_counter() - began
         return outcome
 
     def test(self) -> Any:
-        """A pytest-benchmark test for each contender. Whichever comes first runs the race for all."""
+        """A test that runs the race."""
 
-        @pytest.mark.benchmark(group=self.title, timer=_replay)
-        @pytest.mark.parametrize("contender", list(self._contenders))
-        def test(contender: str, request: pytest.FixtureRequest, races: Callable[[Race], Outcome]) -> None:
+        def test(races: Callable[[Race], Outcome]) -> None:
             outcome = races(self)
-            if contender in outcome.missing:
-                pytest.skip(outcome.missing[contender])
-            if self.unit == "s":
-                _replay.load(outcome.results[contender].seconds)
-                benchmark = request.getfixturevalue("benchmark")
-                benchmark.pedantic(lambda: None, rounds=len(outcome.results[contender].seconds))
+            if not outcome.results:
+                pytest.skip("; ".join(outcome.missing.values()))
 
         return test
-
-
-class _Replay:
-    """pytest-benchmark runs one test to its end before the next. The rounds were taken in turns before; to it they are
-    shown by a clock that tells their durations again."""
-
-    def __init__(self) -> None:
-        self._readings: list[float] = []
-
-    def load(self, durations: Sequence[float]) -> None:
-        self._readings = [reading for duration in durations for reading in (0.0, duration)]
-
-    def __call__(self) -> float:
-        return self._readings.pop(0) if self._readings else 0.0
-
-
-_replay = _Replay()
 
 
 @contextmanager

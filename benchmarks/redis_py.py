@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import msgspec
 
@@ -76,6 +77,38 @@ def tasks(stage: Stage, url: str | None = None, *, blob: bool = False) -> Iterat
 
     yield Service(ids, read_blob if blob else read, change_blob if blob else change, create)
     stage.loop.run(client.aclose())
+
+
+@contextmanager
+def caching(stage: Stage, count: int) -> Iterator[tuple[list[bytes], Callable[[bytes], dict[bytes, bytes]]]]:
+    """The keys of hashes that redis-py's client-side cache holds (Redis tells of changes: RESP3), and what reads one.
+
+    redis-py asks for Redis 7.4; since 6.0 it tracks keys as well, and what a hit takes does not depend on the server.
+    """
+    import redis
+    from redis.cache import CacheConfig
+    from redis.connection import CacheProxyConnection
+
+    with (
+        _answering(redis.Redis.from_url(stage.redis)) as plain,
+        mock.patch.object(CacheProxyConnection, "MIN_ALLOWED_VERSION", "6.0.0"),
+        redis.Redis.from_url(stage.redis, protocol=3, cache_config=CacheConfig(max_size=count)) as client,
+    ):
+        get: Any = client.hgetall
+        ids = [key for _ in range(0, count, SESSIONS) for key in _populate(plain)][:count]
+        for key in ids:
+            get(key)
+        asked = _calls(plain)
+        for key in ids:
+            get(key)
+        assert _calls(plain) == asked, "it reads from this process's memory"
+        yield ids, get
+
+
+def _calls(client: Any) -> int:
+    """How many HGETALL Redis has answered."""
+    calls: int = client.info("commandstats")["cmdstat_hgetall"]["calls"]
+    return calls
 
 
 def durable(opener: Callable[..., Any], **options: Any) -> Callable[[Stage], Any]:

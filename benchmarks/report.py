@@ -1,13 +1,15 @@
-"""Puts the results into docs/performance.md, between its markers, and the pictures beside it."""
+"""Shows the results: to whoever runs `make bench`, and in docs/performance.md, between its markers, with pictures."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import budgets, picture
-from .records import Line, Recorded
+from .records import Recorded
+from .tables import Row, columns, quantity, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
@@ -15,7 +17,7 @@ _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOT
 
 
 def write(races: Mapping[str, Recorded]) -> list[Path]:
-    """Renews every block of the page whose race was run; returns what was written."""
+    """Renews every block of the page whose race is recorded; returns what was written."""
 
     def renew(block: re.Match[str]) -> str:
         name = block[2]
@@ -29,50 +31,70 @@ def write(races: Mapping[str, Recorded]) -> list[Path]:
 
 def _section(name: str, races: Mapping[str, Recorded]) -> Iterator[str]:
     if name == "budgets":
-        yield from _table(("what", "budget", "measured", ""), budgets.rows(races))
+        yield from table(budgets.HEADS, budgets.rows(races))
     elif name == "machine":
         yield from _machine(races)
     else:
-        yield from _race(races[name])
+        yield from table(_heads(races[name]), _rows(races[name]))
+        yield from _missing(races[name])
 
 
-def _race(race: Recorded) -> Iterator[str]:
-    waits = any(line.p50 is not None for line in race.lines.values())
-    heads = [race.title, "median", *([] if race.unit == "B" else ["per second"]), "ratio"]
-    yield from _table((*heads, *(["p50", "p99"] if waits else [])), _rows(race, waits))
+def show(races: Mapping[str, Recorded]) -> Iterator[str]:
+    """The same for a terminal, with the time that each race took."""
+    for race in races.values():
+        yield f"{race.name}: {race.took:.0f} s"
+        yield from columns(_heads(race), _rows(race))
+        yield from _missing(race)
+        yield ""
+    yield f"{len(races)} races: {sum(race.took for race in races.values()):.0f} s"
+
+
+def _heads(race: Recorded) -> Row:
+    return (
+        race.title,
+        "median",
+        *(["per second"] if race.unit == "s" else []),
+        "ratio",
+        *(["CPU client", "CPU servers"] if _spends(race) else []),
+        *(["p50", "p99"] if _waits(race) else []),
+    )
+
+
+def _rows(race: Recorded) -> Iterator[Row]:
+    for name, line in race.lines.items():
+        yield (
+            name,
+            quantity(line.median, race.unit),
+            *([f"{1 / line.median:,.0f}"] if race.unit == "s" else []),
+            _times(race.ratio(name, race.baseline)),
+            *([_median(line.client), _median(line.server)] if _spends(race) else []),
+            *([_wait(line.p50), _wait(line.p99)] if _waits(race) else []),
+        )
+
+
+def _spends(race: Recorded) -> bool:
+    return any(line.client for line in race.lines.values())
+
+
+def _waits(race: Recorded) -> bool:
+    return any(line.p50 is not None for line in race.lines.values())
+
+
+def _missing(race: Recorded) -> Iterator[str]:
     for name, reason in race.missing.items():
         yield f"\nNot measured: {name} ({reason})."
 
 
-def _rows(race: Recorded, waits: bool) -> Iterator[tuple[str, ...]]:
-    for name, line in race.lines.items():
-        ratio = race.ratio(name, race.baseline)
-        cells = [name, quantity(line.median, race.unit)]
-        if race.unit == "s":
-            cells.append(f"{1 / line.median:,.0f}")
-        cells.append("" if ratio is None else f"{ratio:.2f}x" if ratio < 100 else f"{ratio:,.0f}x")
-        yield (*cells, *(_waits(line) if waits else ()))
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x" if ratio < 100 else f"{ratio:,.0f}x"
 
 
-def _waits(line: Line) -> tuple[str, str]:
-    return tuple("" if wait is None else quantity(wait) for wait in (line.p50, line.p99))  # type: ignore[return-value]
+def _median(seconds: Sequence[float]) -> str:
+    return quantity(statistics.median(seconds)) if seconds else ""
 
 
-def quantity(value: float, unit: str = "s") -> str:
-    """A time or a size with three digits."""
-    if unit == "B":
-        return f"{value:,.0f} B"
-    for factor, name in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
-        if value * factor < 1000:
-            return f"{value * factor:.3g} {name}"
-    return f"{value:.3g} s"
-
-
-def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    yield "| " + " | ".join(heads) + " |"
-    yield "|---" + "|---:" * (len(heads) - 1) + "|" if len(heads) != 4 or heads[-1] else "|---|---|---:|---|"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
+def _wait(seconds: float | None) -> str:
+    return "" if seconds is None else quantity(seconds)
 
 
 def _machine(races: Mapping[str, Recorded]) -> Iterator[str]:

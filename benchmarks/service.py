@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from . import load, loops
@@ -46,12 +45,25 @@ Opener = Callable[["Stage"], AbstractContextManager[Service]]
 
 def changing(opener: Opener, callers: int, *, awaited: bool) -> Contender:
     """A contender that changes sessions, no two callers the same one."""
-    lanes = SESSIONS // callers
 
     def operation(service: Service) -> Callable[[int], Any]:
-        return lambda caller: service.change(service.ids[_random.randrange(lanes) * callers + caller])
+        return lambda caller: service.change(_one_of(service, caller, callers))
 
     return _loaded(opener, operation, callers, awaited)
+
+
+def reading_at_once(opener: Opener, callers: int, *, awaited: bool) -> Contender:
+    """A contender that reads sessions, no two callers the same one."""
+
+    def operation(service: Service) -> Callable[[int], Any]:
+        return lambda caller: service.read(_one_of(service, caller, callers))
+
+    return _loaded(opener, operation, callers, awaited)
+
+
+def _one_of(service: Service, caller: int, callers: int) -> Any:
+    """The id of a session that is this caller's."""
+    return service.ids[_random.randrange(SESSIONS // callers) * callers + caller]
 
 
 def creating(opener: Opener, callers: int, *, awaited: bool) -> Contender:
@@ -69,9 +81,9 @@ def reading(opener: Opener, *, awaited: bool, count: int = 300) -> Contender:
                 return _random.sample(service.ids, count)
 
             if awaited:
-                yield loops.awaiting_loop(stage.loop, service.read, items, perf_counter)
+                yield loops.awaiting_loop(stage.loop, service.read, items, waits=True)
             else:
-                yield loops.loop(service.read, items, perf_counter)
+                yield loops.loop(service.read, items, waits=True)
 
     return contender
 

@@ -12,13 +12,16 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, LiteralString, TypeVar
 
+import psutil
+
 from tests.redis_server import redis_server
 
+from .processor import Server
 from .race import Missing
 
 T = TypeVar("T")
@@ -29,17 +32,56 @@ class Stage(ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._opened: dict[Any, Any] = {}
+        self._opened: dict[Any, tuple[Any, set[Server]]] = {}
+        self._used: set[Server] = set()
 
-    @cached_property
+    @contextmanager
+    def noting(self) -> Iterator[set[Server]]:
+        """Notes which servers are asked for inside of the block."""
+        before, self._used = self._used, set()
+        try:
+            yield self._used
+        finally:
+            before |= self._used
+            self._used = before
+
+    @property
     def postgres(self) -> str:
         """A conninfo; the server has its default settings, but for more connections."""
+        return self._use(self._postgres)
+
+    @property
+    def redis(self) -> str:
+        """The URL of a Redis that keeps nothing on disk (or of the one that the user names)."""
+        return self._use(self._redis)
+
+    @property
+    def durable_redis(self) -> str:
+        """The URL of a private Redis that flushes each write to disk before it answers, as PostgreSQL does."""
+        return self._use(self._durable_redis)
+
+    def _use(self, server: Server) -> str:
+        self._used.add(server)
+        return server.address
+
+    @cached_property
+    def _postgres(self) -> Server:
         given = os.environ.get("PGSESSION_TEST_DSN")
         if given:
-            return given
+            return Server(given, None)
         from pgsession.embedded import EmbeddedServer
 
-        return self.enter_context(EmbeddedServer(tcp=True, settings={"max_connections": 300})).conninfo
+        server = self.enter_context(EmbeddedServer(tcp=True, settings={"max_connections": 300}))
+        return Server(server.conninfo, psutil.Process(server.pid))
+
+    @cached_property
+    def _redis(self) -> Server:
+        given = os.environ.get("REDIS_URL")
+        return Server(given, None) if given else self._own_redis()
+
+    @cached_property
+    def _durable_redis(self) -> Server:
+        return self._own_redis("--appendonly", "yes", "--appendfsync", "always")
 
     def new_database(self) -> str:
         """A conninfo of an empty database on that server: notifications do not cross databases."""
@@ -58,16 +100,6 @@ class Stage(ExitStack):
         return make_conninfo(self.postgres, dbname=name)
 
     @cached_property
-    def redis(self) -> str:
-        """The URL of a Redis that keeps nothing on disk (or of the one that the user names)."""
-        return os.environ.get("REDIS_URL") or self._own_redis()
-
-    @cached_property
-    def durable_redis(self) -> str:
-        """The URL of a private Redis that flushes each write to disk before it answers, as PostgreSQL does."""
-        return self._own_redis("--appendonly", "yes", "--appendfsync", "always")
-
-    @cached_property
     def loop(self) -> LoopThread:
         """An event loop (uvloop where it is installed) that runs as long as the stage stands."""
         return self.enter_context(LoopThread())
@@ -75,15 +107,23 @@ class Stage(ExitStack):
     def once(self, opener: Callable[[Stage], AbstractContextManager[T]]) -> T:
         """Opens something that several contenders use, and keeps it open to the end."""
         if opener not in self._opened:
-            self._opened[opener] = self.enter_context(opener(self))
-        opened: T = self._opened[opener]
+            with self.noting() as used:
+                self._opened[opener] = self.enter_context(opener(self)), used
+        opened: T
+        opened, used = self._opened[opener]
+        self._used |= used
         return opened
 
-    def _own_redis(self, *options: str) -> str:
+    def _own_redis(self, *options: str) -> Server:
+        import redis
+
         program = shutil.which("redis-server")
         if program is None:
             raise Missing("no redis-server on the PATH, and no REDIS_URL")
-        return self.enter_context(redis_server(program, *options))
+        url = self.enter_context(redis_server(program, *options))
+        with redis.Redis.from_url(url) as client:
+            info: Any = client.info("server")
+        return Server(url, psutil.Process(info["process_id"]))
 
 
 class LoopThread:

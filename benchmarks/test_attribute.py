@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from os import urandom
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 
 from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 
-from . import ours
+from . import ours, redis_py
 from .loops import fresh_bytes, keeping_loop, loop, random, shuffled
 from .race import Race, Round
 from .service import ATTRIBUTES
@@ -32,7 +32,9 @@ both = Race(
     "Get a session from memory and read a text, 10,000 of them, random order",
     baseline="dicts",
 )
+identity = Race("id", "Read the id of a session at hand", baseline="get_session(UUID), a hit")
 READS = 20_000
+REDIS_CACHE = "redis-py with its client-side cache"
 
 
 class Preferences(msgspec.Struct, frozen=True):
@@ -111,6 +113,25 @@ def _first_struct(stage: Stage) -> Iterator[Round]:
     yield keeping_loop(lambda session: session.get("preferences", type=Preferences), sessions)
 
 
+@identity.contender("get_session(UUID), a hit")
+def _hit(stage: Stage) -> Iterator[Round]:
+    manager = stage.once(node)
+    ids = ours.cached_ids(manager)[:COUNT]
+    yield loop(manager.get_session, lambda: [UUID(bytes=key) for key in random.choices(ids, k=READS)])
+
+
+@identity.contender("session.id")
+def _id(stage: Stage) -> Iterator[Round]:
+    manager = stage.once(node)
+    sessions = [manager.get_session(key) for key in ours.cached_ids(manager)[:COUNT]]
+    yield loop(lambda session: session.id, lambda: random.choices(sessions, k=READS))
+
+
+@identity.contender("session.id, for the first time")
+def _first_id(stage: Stage) -> Iterator[Round]:
+    yield loop(lambda session: session.id, _fresh_sessions(stage.once(node)))
+
+
 @both.contender("dicts")
 def _dicts(stage: Stage) -> Iterator[Round]:
     sessions = {urandom(16): dict(ATTRIBUTES) for _ in range(10_000)}
@@ -125,6 +146,14 @@ def _pgsession(stage: Stage) -> Iterator[Round]:
     yield loop(lambda key: manager.get_session(key)["role"], lambda: shuffled(ids, fresh_bytes))
 
 
+@both.contender(REDIS_CACHE)
+def _redis(stage: Stage) -> Iterator[Round]:
+    decode = msgspec.json.decode
+    with redis_py.caching(stage, 10_000) as (ids, get):
+        yield loop(lambda key: decode(get(key)[b"role"]), lambda: shuffled(ids, fresh_bytes, 2000))
+
+
 test_attribute = decoded.test()
 test_decode = first.test()
+test_id = identity.test()
 test_get_attribute = both.test()

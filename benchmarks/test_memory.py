@@ -22,6 +22,8 @@ NAMES = {
     "cachebox_dicts": "cachebox of dicts",
 }
 
+MANY = "pgsession, 50 attributes of 20 B"
+
 memory = Race(
     "memory",
     "Memory of a cached session, 5 attributes of 100 B",
@@ -36,11 +38,11 @@ collect = Race(
 
 
 @cache
-def _measured(holder: str, count: int, attributes: int) -> dict[str, Any]:
+def _measured(holder: str, count: int, attributes: int, size: int = 100) -> dict[str, Any]:
     if not Path("/proc/self/statm").exists():
         raise Missing("resident memory is read from /proc")
     output = subprocess.run(
-        [sys.executable, "-m", "benchmarks.footprint", holder, str(count), str(attributes)],
+        [sys.executable, "-m", "benchmarks.footprint", holder, str(count), str(attributes), str(size)],
         cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         check=True,
@@ -49,9 +51,9 @@ def _measured(holder: str, count: int, attributes: int) -> dict[str, Any]:
     return measured
 
 
-def _weighing(holder: str) -> Contender:
+def _weighing(holder: str, attributes: int = 5, size: int = 100) -> Contender:
     def contender(stage: Stage) -> Iterator[Round]:
-        yield lambda: Sample(_measured(holder, HUNDRED_THOUSAND, 5)["bytes"])
+        yield lambda: Sample(_measured(holder, HUNDRED_THOUSAND, attributes, size)["bytes"])
 
     return contender
 
@@ -66,6 +68,7 @@ def _collecting(holder: str, state: str) -> Contender:
 
 for _holder, _name in NAMES.items():
     memory.contender(_name)(_weighing(_holder))
+memory.contender(MANY)(_weighing("records", 50, 20))
 collect.contender("empty process")(_collecting("records", "empty"))
 for _holder in ("records", "read_records", "nested_dicts"):
     collect.contender(NAMES[_holder])(_collecting(_holder, "full"))

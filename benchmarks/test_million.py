@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from os import urandom
 from uuid import UUID
 
@@ -40,10 +41,15 @@ def _filled(stage: Stage, count: int) -> Iterator[tuple[SessionManager, list[byt
         yield sessions, ids
 
 
-def _ours(count: int) -> Contender:
+_OPENERS = {count: partial(_filled, count=count) for count in (1_000, 1_000_000)}
+
+
+def _ours(count: int, make_id: Callable[[bytes], object]) -> Contender:
+    opener = _OPENERS[count]
+
     def contender(stage: Stage) -> Iterator[Round]:
-        with _filled(stage, count) as (sessions, ids):
-            yield loop(sessions.get_session, lambda: _lookups(ids, lambda key: UUID(bytes=key)))
+        sessions, ids = stage.once(opener)
+        yield loop(sessions.get_session, lambda: _lookups(ids, make_id))
 
     return contender
 
@@ -64,8 +70,9 @@ def _lookups(ids: list[bytes], make: Callable[[bytes], object]) -> list[object]:
     return found
 
 
-for _count in (1_000, 1_000_000):
-    race.contender(f"pgsession, {_count:,}")(_ours(_count))
+for _count in _OPENERS:
+    race.contender(f"pgsession, UUID, {_count:,}")(_ours(_count, lambda key: UUID(bytes=key)))
+    race.contender(f"pgsession, 16 bytes, {_count:,}")(_ours(_count, fresh_bytes))
     race.contender(f"dict.get(bytes), {_count:,}")(_dict(_count))
 
 test_million = race.test()

@@ -9,7 +9,8 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from time import perf_counter
+from operator import truediv
+from time import perf_counter, process_time
 from typing import Any, Literal
 
 import psycopg
@@ -35,12 +36,13 @@ def _write_for_ever(control: Connection, database: str, key: bytes) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         while (form := control.recv()) is not None:
             script, done = scripts[form], 0
-            started = now = perf_counter()
+            began, started = process_time(), perf_counter()
+            now = started
             while now < started + SECONDS:
                 with connection.lock:
                     connection.wait(script.run(connection.pgconn))
                 done, now = done + 1, perf_counter()
-            control.send((done, now - started))
+            control.send((done, now - started, process_time() - began))
 
 
 class _Writers:
@@ -70,8 +72,9 @@ class _Writers:
     def take_turn(self, form: str) -> Sample:
         for control in self._controls:
             control.send(form)
-        answers = [control.recv() for control in self._controls]
-        return Sample(1 / sum(done / elapsed for done, elapsed in answers))
+        done, elapsed, spent = zip(*(control.recv() for control in self._controls), strict=True)
+        seconds = 1 / sum(map(truediv, done, elapsed))
+        return Sample(seconds, operations=sum(done), helpers=sum(spent))
 
 
 def _race(writers: int) -> Race:

@@ -109,7 +109,9 @@ def _contender(
             return spent
 
         def take_turn() -> Sample:
-            return Sample(stage.loop.run(walk()) / requests)
+            return Sample(
+                stage.loop.run(walk()) / requests, operations=requests if clock is perf_counter else 0
+            )
 
         with _living(stage, app):
             cookies = stage.loop.run(_visitors(app))
