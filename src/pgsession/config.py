@@ -114,6 +114,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             the long run; `close` gives it 5 seconds for what waits. What is lost is counted in
             `Stats.lost_audit_events`, and told by a warning at the close. An error that it raises is logged, once a
             minute at most.
+        audit_sample (int, default 0): Cached sessions, taken at random, that are compared with the database once a
+            minute; then it is also looked whether tables, triggers and rights still are as `open()` requires. What
+            differs is logged as an error, counted in `Stats.failed_audits`, and an audit event. 0: there is no auditor.
         codec (Codec, default None): What attribute values go through on their way to the database and back, for
             types that JSON has not, and for encryption. All nodes need one that understands the others'.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
@@ -150,6 +153,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     pool_max_size: int = 8
     listener_conninfo: str | Callable[[], str | Awaitable[str]] | None = None
     on_audit_event: Callable[[AuditEvent], object] | None = None
+    audit_sample: int = 0
     codec: Codec | None = None
     logger: logging.Logger | None = None
 
@@ -258,6 +262,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "pool_max_size": partial(rules.count, least=1, most=10_000),
     "listener_conninfo": _conninfo,
     "on_audit_event": _audit_function,
+    "audit_sample": partial(rules.count, least=0, most=10_000),
     "codec": _codec,
     "logger": _logger,
 }
