@@ -19,6 +19,7 @@ AuditKind = Literal[
     "session_token_forged",
     "session_update_conflict",
     "session_lock_lost",
+    "session_audit_failed",
 ]
 
 
@@ -44,6 +45,9 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     | `session_update_conflict` | `session`, `attributes` | an update was refused: another one came before it |
     | `session_lock_lost` | `ended` | a lock that was held here was ended by somebody else |
     | | `expired` | it was not renewed in time |
+    | `session_audit_failed` | `contents`, `version` | memory differed from the database in that version |
+    | | `outdated`, `ended` | memory had one that others had changed or ended unheard |
+    | | `schema` | tables, triggers or rights are not as they must be: `resource` says which |
 
     Attributes:
         kind (str): What happened, as above.
@@ -53,7 +57,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
         user_id (str | None): The user; None where there is none, there are many, or it is not known.
         group_id (str | None): The group, likewise.
         reason (str | None): Why, as above.
-        resource (str | None): What the lock was on.
+        resource (str | None): What the lock was on, or what is wrong with the tables.
         count (int, default 1): How many sessions it is about.
     """
 

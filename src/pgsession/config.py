@@ -121,6 +121,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         warm_mode (str, default "before_ready"): When `open` reads those sessions: `"before_ready"` before it returns,
             `"background"` while the manager serves already. Where a child of a fork opens by itself it is always the
             latter.
+        audit_sample (int, default 0): Cached sessions, taken at random, that are compared with the database once a
+            minute; then it is also looked whether tables, triggers and rights still are as `open()` requires. What
+            differs is logged as an error, counted in `Stats.failed_audits`, and an audit event. 0: there is no auditor.
         codec (Codec, default None): What attribute values go through on their way to the database and back, for
             types that JSON has not, and for encryption. All nodes need one that understands the others'.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
@@ -159,6 +162,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     on_audit_event: Callable[[AuditEvent], object] | None = None
     warm: str | os.PathLike[str] | None = None
     warm_mode: Literal["before_ready", "background"] = "before_ready"
+    audit_sample: int = 0
     codec: Codec | None = None
     logger: logging.Logger | None = None
 
@@ -280,6 +284,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "on_audit_event": _audit_function,
     "warm": _path,
     "warm_mode": _warm_mode,
+    "audit_sample": partial(rules.count, least=0, most=10_000),
     "codec": _codec,
     "logger": _logger,
 }

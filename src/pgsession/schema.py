@@ -240,8 +240,10 @@ def _faults(found: Inspection, *, same_version: bool) -> list[str]:
         faults.append(
             f"disabled, or not enabled ALWAYS, so that nodes would not hear of changes: trigger {', '.join(triggers)}"
         )
-    if found.public_functions():
-        faults.append("everybody may call functions of pgsession, and could forge what nodes tell each other")
+    if functions := found.public_functions():
+        faults.append(
+            f"everybody may call functions of pgsession, and could forge what nodes tell each other: {functions}"
+        )
     return faults
 
 

@@ -18,6 +18,12 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         misses (counter): All other such reads: the session is not in memory, may be over or is older than asked for,
             the node is not in sync, the token is bad, `refresh=True`; whatever came of it, an error too. So hits and
             misses are all reads, but for calls that are refused for their arguments.
+        misses_out_of_sync (counter): Misses for which the node could not prove to be in sync.
+        misses_not_cached (counter): Misses whose session was not in memory.
+        misses_over (counter): Misses whose session may have expired, may be inactive, or was there for too long.
+        misses_outdated (counter): Misses whose session was older than `min_version`, or the token, asks for.
+        misses_refreshed (counter): Misses that `refresh=True` asked for.
+        misses_refused (counter): Misses whose token was bad, as far as memory could tell. These six are all misses.
         negative_hits (counter): Misses that were no query: memory knew that no session of this id is there.
         evictions (counter): Sessions that left memory because the cache was full.
         expirations (counter): Sessions that left memory because they had expired or were there for too long.
@@ -40,6 +46,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         resyncs (counter): Times the cache was compared with the database after the listener was back.
         refused_tokens (counter): Tokens that opened nothing: forged, superseded by a rotation, or of a session that has
             ended.
+        forged_tokens (counter): Of these, what no key of the signer has signed.
+        superseded_tokens (counter): Of these, those of before a rotation a moment ago.
+        ended_tokens (counter): Of these, those of a session that has ended, or whose token has long been another.
         warmed_sessions (counter): Sessions that were read into memory because a former process had them there
             (`Config.warm`), before anybody asked for them.
         pending_accesses (gauge): Noted accesses not yet written.
@@ -58,12 +67,28 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         nodes (gauge): Nodes that are registered with the database, this one included; counted once a minute.
         oldest_write (gauge): Seconds that the oldest of the writes whose callers wait has taken so far, 0 where none
             waits.
+        audited_sessions (counter): Cached sessions that were compared with the database (`Config.audit_sample`).
+        failed_audits (counter): Of these, those that differed; and the times that tables, triggers or rights were found
+            to be not as they must be.
+        in_sync (gauge): True while reads are answered from memory.
+        proof_age (gauge): Seconds since the newest read that is proved was sent, None before the first.
+        clock_error (gauge): Seconds by which what is believed of the database's clock may be wrong at the most, None
+            where nothing is known.
+        queued_writes (gauge): Writes waiting for their batch.
+        pool_size (gauge): Connections in the pool.
+        pool_waiting (gauge): Callers waiting for a connection.
     """
 
     cached_sessions: int
     cache_capacity: int
     hits: int
     misses: int
+    misses_out_of_sync: int
+    misses_not_cached: int
+    misses_over: int
+    misses_outdated: int
+    misses_refreshed: int
+    misses_refused: int
     negative_hits: int
     evictions: int
     expirations: int
@@ -82,6 +107,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     listener_losses: int
     resyncs: int
     refused_tokens: int
+    forged_tokens: int
+    superseded_tokens: int
+    ended_tokens: int
     warmed_sessions: int
     pending_accesses: int
     written_accesses: int
@@ -95,6 +123,14 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     notification_queue_usage: float
     nodes: int
     oldest_write: float
+    audited_sessions: int
+    failed_audits: int
+    in_sync: bool
+    proof_age: float | None
+    clock_error: float | None
+    queued_writes: int
+    pool_size: int
+    pool_waiting: int
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,7 +40,8 @@ async def moved(manager: pgsession.AsyncSessionManager, before: pgsession.Stats,
 
 async def test_a_new_manager_has_done_next_to_nothing(manager: pgsession.AsyncSessionManager) -> None:
     stats = manager.stats()
-    started = {"cache_capacity": 10_000, "proofs": stats.proofs, "resyncs": 1, "nodes": 1}
+    started = {"cache_capacity": 10_000, "proofs": stats.proofs, "resyncs": 1, "nodes": 1, "in_sync": True}
+    started |= {name: getattr(stats, name) for name in ("proof_age", "clock_error", "pool_size")}
     expected = dict.fromkeys(pgsession.Stats.__struct_fields__, 0) | started
     assert msgspec.to_builtins(stats) == expected and stats.proofs >= 1
 
@@ -473,7 +474,68 @@ async def test_a_check_takes_no_longer_than_any_call(open_manager: OpenAsyncMana
         proxy.forward()
 
 
-async def test_refused_tokens(open_manager: OpenAsyncManager) -> None:
+async def test_misses_out_of_sync_misses_not_cached_misses_over_misses_outdated_misses_refreshed_misses_refused(
+    open_manager: OpenAsyncManager,
+) -> None:
+    manager = await open_manager(signer=pgsession.Signer(b"k" * 32))
+    session = await manager.create_session("u")
+    short = await manager.create_session("u", expires_in=0.05)
+    before = manager.stats()
+    await manager.get_session(uuid.uuid4())
+    await moved(manager, before, misses=1, misses_not_cached=1)
+    await manager.get_session(session.id, refresh=True)
+    await moved(manager, before, misses=2, misses_refreshed=1)
+    await manager.get_session(session.id, min_version=session.version + 1)
+    await moved(manager, before, misses=3, misses_outdated=1)
+    manager.get_cached_session_by_token("forged")
+    await moved(manager, before, misses=4, misses_refused=1)
+
+    async def is_over() -> bool:
+        return manager.get_cached_session(short.id) is None
+
+    await eventually(is_over)
+    await moved(manager, before, misses=5, misses_over=1)
+    manager._cache.in_sync_until = 0
+    manager.get_cached_session(session.id)
+    await moved(manager, before, misses=6, misses_out_of_sync=1, misses_not_cached=1)
+    manager._cache.get(uuid.uuid4(), False)  # as stale_if_error does, for a read that was counted
+    await moved(manager, before, misses=6, misses_not_cached=1)
+
+
+async def test_in_sync_proof_age_clock_error(open_manager: OpenAsyncManager) -> None:
+    manager = await open_manager()
+    stats = manager.stats()
+    assert stats.in_sync is True
+    assert stats.proof_age is not None and 0 <= stats.proof_age < 60
+    assert stats.clock_error is not None and 0 < stats.clock_error < 10
+    manager._coherence.on_lost()
+    stats = manager.stats()
+    assert stats.in_sync is False and stats.proof_age is None and stats.clock_error is not None
+
+
+async def test_queued_writes_pool_size_pool_waiting(manager: pgsession.AsyncSessionManager) -> None:
+    await manager.create_session("u")
+    stats = manager.stats()
+    assert stats.pool_size >= 1 and stats.pool_waiting == 0 and stats.queued_writes == 0
+    assert manager._runtime is not None
+    manager._runtime.group_commit._incoming.append(object())  # type: ignore[arg-type]
+    assert manager.stats().queued_writes == 1
+    manager._runtime.group_commit._incoming.clear()
+
+
+async def test_audited_sessions_failed_audits(open_manager: OpenAsyncManager) -> None:
+    """What fails is in test_auditor."""
+    manager = await open_manager(audit_sample=10)
+    await create_many(manager, 3)
+    before = manager.stats()
+    assert manager._runtime is not None
+    await manager._runtime.auditor.audit()
+    await moved(manager, before, audited_sessions=3, failed_audits=0)
+
+
+async def test_refused_tokens_forged_tokens_superseded_tokens_ended_tokens(
+    open_manager: OpenAsyncManager,
+) -> None:
     manager = await open_manager(signer=pgsession.Signer(b"k" * 32))
     session = await manager.create_session("u")
     good, before = manager.token(session), manager.stats()
@@ -482,4 +544,10 @@ async def test_refused_tokens(open_manager: OpenAsyncManager) -> None:
     assert (await manager.open_token("forged")).state == "forged"
     await manager.delete_session(session.id)
     assert await manager.get_session_by_token(good) is None
-    await moved(manager, before, refused_tokens=3)
+    await moved(manager, before, refused_tokens=3, forged_tokens=2, ended_tokens=1, superseded_tokens=0)
+    other = await manager.create_session("u")
+    old = manager.token(other)
+    assert old is not None
+    await manager.rotate_session(other, grace=0)
+    assert await manager.get_session_by_token(old) is None
+    await moved(manager, before, refused_tokens=4, superseded_tokens=1)

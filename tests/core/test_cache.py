@@ -106,7 +106,7 @@ def test_c6_nothing_is_served_without_the_proof(
     cache.in_sync_until = clock.now()
     assert manager.get_session(KEY) is None and manager.get_cached_session(KEY) is None
     assert manager.loads == [(KEY, True, False, 0)]
-    assert cache.stats()["stale"] == 2
+    assert cache.stats()["misses_out_of_sync"] == cache.stats()["misses"] == 2
     cache.in_sync_until = clock.now() + 1
     assert manager.get_session(KEY) is not None
     clock.advance(1)

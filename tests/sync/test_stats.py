@@ -42,7 +42,8 @@ def moved(manager: pgsession.SessionManager, before: pgsession.Stats, **expected
 
 def test_a_new_manager_has_done_next_to_nothing(manager: pgsession.SessionManager) -> None:
     stats = manager.stats()
-    started = {"cache_capacity": 10_000, "proofs": stats.proofs, "resyncs": 1, "nodes": 1}
+    started = {"cache_capacity": 10_000, "proofs": stats.proofs, "resyncs": 1, "nodes": 1, "in_sync": True}
+    started |= {name: getattr(stats, name) for name in ("proof_age", "clock_error", "pool_size")}
     expected = dict.fromkeys(pgsession.Stats.__struct_fields__, 0) | started
     assert msgspec.to_builtins(stats) == expected and stats.proofs >= 1
 
@@ -465,7 +466,68 @@ def test_a_check_takes_no_longer_than_any_call(open_manager: OpenAsyncManager, d
         proxy.forward()
 
 
-def test_refused_tokens(open_manager: OpenAsyncManager) -> None:
+def test_misses_out_of_sync_misses_not_cached_misses_over_misses_outdated_misses_refreshed_misses_refused(
+    open_manager: OpenAsyncManager,
+) -> None:
+    manager = open_manager(signer=pgsession.Signer(b"k" * 32))
+    session = manager.create_session("u")
+    short = manager.create_session("u", expires_in=0.05)
+    before = manager.stats()
+    manager.get_session(uuid.uuid4())
+    moved(manager, before, misses=1, misses_not_cached=1)
+    manager.get_session(session.id, refresh=True)
+    moved(manager, before, misses=2, misses_refreshed=1)
+    manager.get_session(session.id, min_version=session.version + 1)
+    moved(manager, before, misses=3, misses_outdated=1)
+    manager.get_cached_session_by_token("forged")
+    moved(manager, before, misses=4, misses_refused=1)
+
+    def is_over() -> bool:
+        return manager.get_cached_session(short.id) is None
+
+    eventually(is_over)
+    moved(manager, before, misses=5, misses_over=1)
+    manager._cache.in_sync_until = 0
+    manager.get_cached_session(session.id)
+    moved(manager, before, misses=6, misses_out_of_sync=1, misses_not_cached=1)
+    manager._cache.get(uuid.uuid4(), False)  # as stale_if_error does, for a read that was counted
+    moved(manager, before, misses=6, misses_not_cached=1)
+
+
+def test_in_sync_proof_age_clock_error(open_manager: OpenAsyncManager) -> None:
+    manager = open_manager()
+    stats = manager.stats()
+    assert stats.in_sync is True
+    assert stats.proof_age is not None and 0 <= stats.proof_age < 60
+    assert stats.clock_error is not None and 0 < stats.clock_error < 10
+    manager._coherence.on_lost()
+    stats = manager.stats()
+    assert stats.in_sync is False and stats.proof_age is None and stats.clock_error is not None
+
+
+def test_queued_writes_pool_size_pool_waiting(manager: pgsession.SessionManager) -> None:
+    manager.create_session("u")
+    stats = manager.stats()
+    assert stats.pool_size >= 1 and stats.pool_waiting == 0 and stats.queued_writes == 0
+    assert manager._runtime is not None
+    manager._runtime.group_commit._incoming.append(object())  # type: ignore[arg-type]
+    assert manager.stats().queued_writes == 1
+    manager._runtime.group_commit._incoming.clear()
+
+
+def test_audited_sessions_failed_audits(open_manager: OpenAsyncManager) -> None:
+    """What fails is in test_auditor."""
+    manager = open_manager(audit_sample=10)
+    create_many(manager, 3)
+    before = manager.stats()
+    assert manager._runtime is not None
+    manager._runtime.auditor.audit()
+    moved(manager, before, audited_sessions=3, failed_audits=0)
+
+
+def test_refused_tokens_forged_tokens_superseded_tokens_ended_tokens(
+    open_manager: OpenAsyncManager,
+) -> None:
     manager = open_manager(signer=pgsession.Signer(b"k" * 32))
     session = manager.create_session("u")
     good, before = manager.token(session), manager.stats()
@@ -474,4 +536,10 @@ def test_refused_tokens(open_manager: OpenAsyncManager) -> None:
     assert (manager.open_token("forged")).state == "forged"
     manager.delete_session(session.id)
     assert manager.get_session_by_token(good) is None
-    moved(manager, before, refused_tokens=3)
+    moved(manager, before, refused_tokens=3, forged_tokens=2, ended_tokens=1, superseded_tokens=0)
+    other = manager.create_session("u")
+    old = manager.token(other)
+    assert old is not None
+    manager.rotate_session(other, grace=0)
+    assert manager.get_session_by_token(old) is None
+    moved(manager, before, refused_tokens=4, superseded_tokens=1)

@@ -81,6 +81,7 @@ class WithCoroutine:
         ({"table_prefix": None}, "table_prefix: a str"),
         ({"synchronous_commit": 1}, "synchronous_commit: True or False"),
         ({"listener_conninfo": 7}, "listener_conninfo: a str, a function"),
+        ({"audit_sample": 10_001}, "audit_sample: must be from 0 to 10000, not 10001"),
         ({"logger": "pgsession"}, "logger: a logging.Logger"),
         ({"on_audit_event": "print"}, "on_audit_event: a function is needed, not str"),
         ({"on_audit_event": coroutine_function}, "on_audit_event: a plain function is needed"),

@@ -343,6 +343,7 @@ CONFIG: dict[str, Rule] = {
     "notify_before_flush": FLAG,
     "listener_conninfo": optional(conninfo("a str, a function that returns one, or None", "", print)),
     "on_audit_event": optional(FUNCTION),
+    "audit_sample": count(0, 10_000),
     "codec": optional(typed("a Codec or None", pgsession.Codec())),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }

@@ -60,6 +60,15 @@ cdef enum Answer:
     HIT_LATE = 2                # a hit whose access is to be asked for, see ask()
 
 
+cdef struct Misses:             # reads that memory did not answer, by what kept it from that
+    uint64_t out_of_sync
+    uint64_t not_cached
+    uint64_t over               # the entry is expired, inactive or here for too long
+    uint64_t outdated           # the entry is older than asked for
+    uint64_t refreshed          # memory was not to be asked
+    uint64_t refused            # the token is bad
+
+
 cdef struct Claim:
     int64_t generation          # of a token
     Standing standing           # and what the record says of it
@@ -84,7 +93,8 @@ cdef class Cache:
     cdef public int64_t in_sync_until
     cdef int64_t due            # when the first of the accesses that are asked for has to be written
     cdef int64_t planned        # and when the writer looks for it next
-    cdef uint64_t hits, misses, stale, evictions, expirations, inserts, discards, refused, negative_hits
+    cdef uint64_t hits, evictions, expirations, inserts, discards, refused, negative_hits
+    cdef Misses misses
     cdef uint32_t sweeper
     cdef pgs_mutex mutex        # guards all that changes; locking.h says how it may be held
 
@@ -101,11 +111,10 @@ cdef inline uint32_t find(Cache cache, Key key, bint in_sync, int64_t *now) noex
     cdef uint32_t slot = pgs_find(&cache.table, key.high, key.low)
     now[0] = recent(<Clock> clock)
     if in_sync and PGS_UNLIKELY(now[0] + cache.clock.slack >= cache.in_sync_until):
-        cache.stale += 1
-        cache.misses += 1
+        cache.misses.out_of_sync += 1
         return 0
     if PGS_UNLIKELY(slot == 0):
-        cache.misses += 1
+        cache.misses.not_cached += 1
         return 0
     now[0] += cache.clock.offset
     return slot
@@ -161,6 +170,7 @@ cdef bint ask(Cache cache, uint32_t slot) noexcept
 cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
                  int64_t *accessed, Claim *claim)
 cdef int drop(Cache cache, Key key) except -1
-cdef void count_miss(Cache cache) noexcept
+cdef void count_refresh(Cache cache) noexcept
+cdef void count_bad_token(Cache cache) noexcept
 cdef bint is_absent(Cache cache, Key key, int64_t min_version) noexcept
 

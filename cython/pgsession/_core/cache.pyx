@@ -159,6 +159,21 @@ cdef class Cache:
             pgs_unlock(&self.mutex)
         return keys
 
+    def sample(self, most):
+        """Return up to so many of the records that are cached, expired or not, at random. This is no access."""
+        cdef int64_t wanted = checked_count("most", most, 0, LARGEST)
+        cdef list records = []
+        cdef uint32_t slot
+        cdef uint64_t start = randbits(64)
+        pgs_lock(&self.mutex)
+        try:
+            # One run of slots: which slot a record has is chance, for those that leave are filled by the last.
+            for slot in range(<uint32_t> min(wanted, <int64_t> self.table.count)):
+                records.append(<Record> self.table.hot[1 + (start + slot) % self.table.count].record)
+        finally:
+            pgs_unlock(&self.mutex)
+        return records
+
     # ---- entering and leaving ----
 
     def put(self, Record record not None, bint behind=False):
@@ -412,7 +427,10 @@ cdef class Cache:
         pgs_lock(&self.mutex)
         try:
             return {
-                "hits": self.hits, "misses": self.misses, "stale": self.stale, "inserts": self.inserts,
+                "hits": self.hits, "misses": misses_of(self), "misses_out_of_sync": self.misses.out_of_sync,
+                "misses_not_cached": self.misses.not_cached, "misses_over": self.misses.over,
+                "misses_outdated": self.misses.outdated, "misses_refreshed": self.misses.refreshed,
+                "misses_refused": self.misses.refused, "inserts": self.inserts,
                 "evictions": self.evictions, "expirations": self.expirations, "discards": self.discards,
                 "refused": self.refused, "negative_hits": self.negative_hits, "size": self.table.count, "capacity": self.capacity,
                 "pending_accesses": self.table.access + len(self.evicted_accesses),
@@ -427,6 +445,11 @@ cdef class Cache:
 
 # ---- checking ----
 
+cdef uint64_t misses_of(Cache cache) noexcept:
+    cdef Misses *by = &cache.misses
+    return by.out_of_sync + by.not_cached + by.over + by.outdated + by.refreshed + by.refused
+
+
 cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_sync, Answer *answer,
                  int64_t *accessed, Claim *claim):
     """Return the record that look_up() finds, or None; this takes the lock.
@@ -435,14 +458,16 @@ cdef object held(Cache cache, Key key, bint touch, int64_t min_version, bint in_
     is null where no token is shown.
     """
     cdef pgs_hot *hot = NULL
+    cdef Misses before
     pgs_lock(&cache.mutex)
+    before = cache.misses
     if claim != NULL:
         answer[0] = look_up_by_token(cache, key, touch, min_version, claim, &hot)
     else:
         answer[0] = look_up(cache, key, touch, min_version, in_sync, &hot)
     if not in_sync:
         if answer[0] <= MISS:
-            cache.misses -= 1
+            cache.misses = before
         else:
             cache.hits -= 1
     if answer[0] <= MISS:
@@ -493,15 +518,15 @@ cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t
     cdef pgs_hot *hot = &cache.table.hot[slot]
     cdef pgs_cold *cold = &cache.table.cold[slot]
     if hot.version < min_version and cold.floor < min_version:
-        cache.misses += 1
+        cache.misses.outdated += 1
         return MISS
     if now < hot.deadline:
         return HIT
     if is_over(cache, slot, now):
-        cache.misses += 1
+        cache.misses.over += 1
         return OVER
     if is_inactive(cache, slot, now):
-        cache.misses += 1
+        cache.misses.over += 1
         return MISS
     hot.deadline = deadline_of(cache, slot)
     if touch and now >= hot.deadline and not hot.flags & PGS_ASKED and now - cache.clock.lag > hot.accessed:
@@ -518,10 +543,11 @@ cdef Answer check_claim(Cache cache, uint32_t slot, int64_t now, int64_t min_ver
     claim.standing = standing_of(<Record> hot.record, claim.generation, now - cache.clock.lag, cache.rotation_grace)
     if claim.standing == PREVIOUS:
         return HIT
-    cache.misses += 1
     if hot.version < min_version and cache.table.cold[slot].floor < min_version:
+        cache.misses.outdated += 1
         claim.standing = CURRENT
         return MISS
+    cache.misses.refused += 1
     return DENIED
 
 
@@ -670,10 +696,17 @@ cdef int drop(Cache cache, Key key) except -1:
     return 0
 
 
-cdef void count_miss(Cache cache) noexcept:
-    """Count a read that is not looked up in the table."""
+cdef void count_refresh(Cache cache) noexcept:
+    """Count a read that is not looked up in the table, for it asks for what the database says."""
     pgs_lock(&cache.mutex)
-    cache.misses += 1
+    cache.misses.refreshed += 1
+    pgs_unlock(&cache.mutex)
+
+
+cdef void count_bad_token(Cache cache) noexcept:
+    """Count a read that is not looked up in the table, for its token names nothing."""
+    pgs_lock(&cache.mutex)
+    cache.misses.refused += 1
     pgs_unlock(&cache.mutex)
 
 

@@ -7,7 +7,7 @@ from pgsession._core.token_cache cimport TokenCache
 cdef class Base:
     cdef readonly Cache _cache
     cdef TokenCache tokens
-    cdef uint64_t refused_tokens
+    cdef uint64_t forged_tokens, superseded_tokens, ended_tokens
 
 
 cdef class Reader(Base):

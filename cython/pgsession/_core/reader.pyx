@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t
 from cpython.object cimport PyObject, PyTypeObject
 
 from pgsession._core.arguments cimport checked_count, checked_flag
-from pgsession._core.cache cimport Cache, Claim, count_miss, is_absent
+from pgsession._core.cache cimport Cache, Claim, count_bad_token, count_refresh, is_absent
 from pgsession._core.clock cimport Clock
 from pgsession._core.completed cimport completed
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
@@ -114,13 +114,20 @@ cdef class Base:
 
         `key` is that of the session that it names, None where it is forged.
         """
-        self.refused_tokens += 1
+        self.forged_tokens += state == "forged"
+        self.superseded_tokens += state == "superseded"
+        self.ended_tokens += state == "ended"
         return self._opened(None, state)
 
     @property
     def _refused_tokens(self):
         """Return how many tokens were refused."""
-        return self.refused_tokens
+        return self.forged_tokens + self.superseded_tokens + self.ended_tokens
+
+    @property
+    def _refused_tokens_by_state(self):
+        """Return how many of these were forged, superseded, and of what has ended."""
+        return self.forged_tokens, self.superseded_tokens, self.ended_tokens
 
 
 cdef class Reader(Base):
@@ -284,7 +291,7 @@ cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_
     parse(session_id, &key)
     cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
     if refresh:
-        count_miss(<Cache> cache)
+        count_refresh(<Cache> cache)
     else:
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:
@@ -302,7 +309,7 @@ cdef object await_session(AsyncReader self, object session_id, bint touch, bint 
     parse(session_id, &key)
     cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
     if refresh:
-        count_miss(<Cache> cache)
+        count_refresh(<Cache> cache)
     else:
         session = hit(self, <Cache> cache, key, touch, min_version)
         if session != NULL:
@@ -327,7 +334,7 @@ cdef object refuse(Base self, const Verified *verified, Claim *claim):
 
 cdef object refuse_forged(Base self, object token):
     """Return what a token opens that nobody here has signed; who has none, as a new visitor, has forged nothing."""
-    count_miss(self._cache)
+    count_bad_token(self._cache)
     if isinstance(token, str):
         token = str.__str__(token)      # a subclass may compare in a way of its own
         if token:
@@ -363,7 +370,7 @@ cdef object get_by_token(Reader self, object token, bint touch, bint refresh, in
         return refuse_forged(self, token).session
     min_version = max(min_version, verified.version)
     if refresh:
-        count_miss(self._cache)
+        count_refresh(self._cache)
     else:
         session = remembered(self, &verified, touch, min_version, &claim)
         if session != NULL:
@@ -382,7 +389,7 @@ cdef object await_by_token(AsyncReader self, object token, bint touch, bint refr
         return completed(refuse_forged(self, token).session)
     min_version = max(min_version, verified.version)
     if refresh:
-        count_miss(self._cache)
+        count_refresh(self._cache)
     else:
         session = remembered(self, &verified, touch, min_version, &claim)
         if session != NULL:
@@ -399,7 +406,7 @@ cdef object open_by_token(Reader self, object token, bint touch, bint refresh, i
         return refuse_forged(self, token)
     min_version = max(min_version, verified.version)
     if refresh:
-        count_miss(self._cache)
+        count_refresh(self._cache)
     else:
         opened = opened_in_memory(self, &verified, touch, min_version)
         if opened is not None:
@@ -414,7 +421,7 @@ cdef object await_opened(AsyncReader self, object token, bint touch, bint refres
         return completed(refuse_forged(self, token))
     min_version = max(min_version, verified.version)
     if refresh:
-        count_miss(self._cache)
+        count_refresh(self._cache)
     else:
         opened = opened_in_memory(self, &verified, touch, min_version)
         if opened is not None:

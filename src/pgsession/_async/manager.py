@@ -1123,6 +1123,7 @@ class AsyncSessionManager(AsyncReader):
         """Return the counters since the manager was made, and gauges of this moment, without a query."""
         self._check_can_open()
         counters, cached = self._coherence.counters, self._cache.stats()
+        forged, superseded, ended = self._refused_tokens_by_state
         return Stats(
             cached_sessions=len(self._cache),
             cache_capacity=self._cache.capacity,
@@ -1141,7 +1142,16 @@ class AsyncSessionManager(AsyncReader):
             proofs=counters.proofs,
             listener_losses=counters.listener_losses,
             resyncs=counters.resyncs,
-            refused_tokens=self._refused_tokens,
+            misses_out_of_sync=cached["misses_out_of_sync"],
+            misses_not_cached=cached["misses_not_cached"],
+            misses_over=cached["misses_over"],
+            misses_outdated=cached["misses_outdated"],
+            misses_refreshed=cached["misses_refreshed"],
+            misses_refused=cached["misses_refused"],
+            refused_tokens=forged + superseded + ended,
+            forged_tokens=forged,
+            superseded_tokens=superseded,
+            ended_tokens=ended,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),

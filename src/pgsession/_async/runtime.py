@@ -38,6 +38,7 @@ from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout,
 from pgsession.schema import async_check, async_create
 from pgsession.stats import Health
 
+from .auditor import AsyncAuditor
 from .conninfo import AsyncConninfo
 from .group_commit import AsyncGroupCommit
 from .last_accesses import write_last_accesses
@@ -77,12 +78,21 @@ class RuntimeCounters(TypedDict):
     notification_queue_usage: float
     oldest_write: float
     nodes: int
+    audited_sessions: int
+    failed_audits: int
+    in_sync: bool
+    proof_age: float | None
+    clock_error: float | None
+    queued_writes: int
+    pool_size: int
+    pool_waiting: int
 
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
     cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, warmed_sessions=0,
-    notification_queue_usage=0.0, oldest_write=0.0, nodes=0,
+    notification_queue_usage=0.0, oldest_write=0.0, nodes=0, audited_sessions=0, failed_audits=0, in_sync=False,
+    proof_age=None, clock_error=None, queued_writes=0, pool_size=0, pool_waiting=0,
 )  # fmt: skip
 
 
@@ -207,6 +217,15 @@ class AsyncRuntime:
             audit=self.audit,
             logger=logger,
         )
+        self.auditor = AsyncAuditor(
+            self.store,
+            coherence,
+            cache,
+            sample=config.audit_sample,
+            check_schema=self._audit_schema,
+            audit=self.audit,
+            logger=logger,
+        )
 
     async def open(self, *, warm_up_first: bool) -> None:
         """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed.
@@ -223,6 +242,7 @@ class AsyncRuntime:
         await self.synchronizer.start()
         self._audit_thread.start()
         self.maintenance.start()
+        self.auditor.start()
         if warm_up_first:
             await self.warm_start.run()
         else:
@@ -329,6 +349,7 @@ class AsyncRuntime:
         await self.reads.close(deadline)
         await self._prober.close(left_until(deadline))
         await self.lock_renewal.close(deadline)
+        await self.auditor.stop(deadline)
         await self.maintenance.stop(deadline)
         await self.synchronizer.stop(deadline)
         if self._owns_listener:
@@ -388,6 +409,7 @@ class AsyncRuntime:
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
+        age, error, pool = self._coherence.proof_age, self._coherence.clock_error, self.pool.get_stats()
         return {
             "writes": self.group_commit.writes,
             "batches": self.group_commit.batches,
@@ -404,6 +426,14 @@ class AsyncRuntime:
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
             "nodes": self.synchronizer.nodes,
+            "audited_sessions": self.auditor.audited_sessions,
+            "failed_audits": self.auditor.failed_audits,
+            "in_sync": self._coherence.in_sync,
+            "proof_age": None if age is None else age / 1_000_000,
+            "clock_error": None if error is None else error / 1_000_000,
+            "queued_writes": len(self.group_commit),
+            "pool_size": pool.get("pool_size", 0),
+            "pool_waiting": pool.get("requests_waiting", 0),
         }
 
     def _completed(self, given: str | Callable[[], object]) -> AsyncConninfo:
@@ -439,6 +469,13 @@ class AsyncRuntime:
                     raise
                 await async_create(connection, config.schema_name, config.table_prefix)
                 await async_check(connection, self.statements)
+
+    async def _audit_schema(self) -> None:
+        await self._background.call(self._audit_schema_apart)
+
+    async def _audit_schema_apart(self) -> None:
+        async with self.connections.connection(self.store.deadline()) as connection:
+            await async_check(connection, self.statements)
 
 
 def _closed_meanwhile() -> psycopg.OperationalError:

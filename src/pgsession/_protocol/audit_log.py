@@ -104,6 +104,13 @@ class AuditLog:
         """Tell of a lock that was held here and was `ended`, or has `expired`."""
         self._put("session_lock_lost", session, None, None, reason, resource=resource)
 
+    def audit_failed(self, reason: str, record: Record | None = None, detail: str | None = None) -> None:
+        """Tell what the auditor has found, of a session or of the tables."""
+        if record is None:
+            self._put("session_audit_failed", None, None, None, reason, resource=detail)
+        else:
+            self._about(record, "session_audit_failed", reason)
+
     def settled(self, results: Sequence[tuple[Operation, Any]], evicted: Iterable[bytes]) -> None:
         """Tell what became of a batch of writes, and which sessions had to make room for others."""
         if not self.active:

@@ -686,6 +686,18 @@ class Coherence:
             self._sample(asked, answered, database_time)
         self._log()
 
+    def still_serves(self, record: Record, epoch: int, xmax: int) -> bool | None:
+        """Return True where memory has this very record, after all was heard that a read of the epoch has seen.
+
+        None: not all was heard yet, or an own write of the session is under way.
+        """
+        with self._lock:
+            if epoch != self._leases.epoch or self._cache.get(record.key, False) is not record:
+                return False
+            if not self._proofs.has_heard(xmax) or self._leases.any_of(record.key):
+                return None
+            return self._state is _State.SYNCED
+
     # The other nodes
 
     def registered(self, at: int) -> bool:
@@ -741,6 +753,13 @@ class Coherence:
         """Return the microseconds since the newest proved read of this epoch was sent, None before the first."""
         with self._lock:
             return self._proofs.age(self._clock.now())
+
+    @property
+    def clock_error(self) -> int | None:
+        """Return by how many microseconds the database's clock may differ from what is believed of it at the most."""
+        with self._lock:
+            bounds = self._offset.bounds(self._clock.now())
+        return None if bounds is None else (bounds[1] - bounds[0] + 1) // 2
 
     @property
     def counters(self) -> Counters:

@@ -101,6 +101,10 @@ class Leases:
                 return lease if self.undisturbed(lease) and lease.opened > opened_after else None
         return None
 
+    def any_of(self, key: bytes) -> bool:
+        """Return True while a lease of this session is open."""
+        return key in self._open
+
     @property
     def sessions(self) -> int:
         """Return of how many sessions there are open leases."""

@@ -116,6 +116,10 @@ class Proofs:
         del self._unproved[:count]
         return self._prove(newest)
 
+    def has_heard(self, xmax: int) -> bool:
+        """Return True where all that a read with this xmax has seen was heard, if the read is of this epoch."""
+        return xmax <= self._heard
+
     def _prove(self, at: int) -> bool:
         if at <= self._proved:
             return False

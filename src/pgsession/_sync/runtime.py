@@ -40,6 +40,7 @@ from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout,
 from pgsession.schema import check, create
 from pgsession.stats import Health
 
+from .auditor import Auditor
 from .conninfo import Conninfo
 from .group_commit import GroupCommit
 from .last_accesses import write_last_accesses
@@ -79,12 +80,21 @@ class RuntimeCounters(TypedDict):
     notification_queue_usage: float
     oldest_write: float
     nodes: int
+    audited_sessions: int
+    failed_audits: int
+    in_sync: bool
+    proof_age: float | None
+    clock_error: float | None
+    queued_writes: int
+    pool_size: int
+    pool_waiting: int
 
 
 NOTHING_COUNTED = RuntimeCounters(
     writes=0, batches=0, conflicts=0, failed_writes=0, written_accesses=0, failed_access_batches=0,
     cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, warmed_sessions=0,
-    notification_queue_usage=0.0, oldest_write=0.0, nodes=0,
+    notification_queue_usage=0.0, oldest_write=0.0, nodes=0, audited_sessions=0, failed_audits=0, in_sync=False,
+    proof_age=None, clock_error=None, queued_writes=0, pool_size=0, pool_waiting=0,
 )  # fmt: skip
 
 
@@ -209,6 +219,15 @@ class Runtime:
             audit=self.audit,
             logger=logger,
         )
+        self.auditor = Auditor(
+            self.store,
+            coherence,
+            cache,
+            sample=config.audit_sample,
+            check_schema=self._audit_schema,
+            audit=self.audit,
+            logger=logger,
+        )
 
     def open(self, *, warm_up_first: bool) -> None:
         """Connect everything. After an error, or a `cut` meanwhile, what was begun is there to be closed.
@@ -225,6 +244,7 @@ class Runtime:
         self.synchronizer.start()
         self._audit_thread.start()
         self.maintenance.start()
+        self.auditor.start()
         if warm_up_first:
             self.warm_start.run()
         else:
@@ -331,6 +351,7 @@ class Runtime:
         self.reads.close(deadline)
         self._prober.close(left_until(deadline))
         self.lock_renewal.close(deadline)
+        self.auditor.stop(deadline)
         self.maintenance.stop(deadline)
         self.synchronizer.stop(deadline)
         if self._owns_listener:
@@ -390,6 +411,7 @@ class Runtime:
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
+        age, error, pool = self._coherence.proof_age, self._coherence.clock_error, self.pool.get_stats()
         return {
             "writes": self.group_commit.writes,
             "batches": self.group_commit.batches,
@@ -406,6 +428,14 @@ class Runtime:
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
             "nodes": self.synchronizer.nodes,
+            "audited_sessions": self.auditor.audited_sessions,
+            "failed_audits": self.auditor.failed_audits,
+            "in_sync": self._coherence.in_sync,
+            "proof_age": None if age is None else age / 1_000_000,
+            "clock_error": None if error is None else error / 1_000_000,
+            "queued_writes": len(self.group_commit),
+            "pool_size": pool.get("pool_size", 0),
+            "pool_waiting": pool.get("requests_waiting", 0),
         }
 
     def _completed(self, given: str | Callable[[], object]) -> Conninfo:
@@ -441,6 +471,13 @@ class Runtime:
                     raise
                 create(connection, config.schema_name, config.table_prefix)
                 check(connection, self.statements)
+
+    def _audit_schema(self) -> None:
+        self._background.call(self._audit_schema_apart)
+
+    def _audit_schema_apart(self) -> None:
+        with self.connections.connection(self.store.deadline()) as connection:
+            check(connection, self.statements)
 
 
 def _closed_meanwhile() -> psycopg.OperationalError:
