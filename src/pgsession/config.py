@@ -22,11 +22,13 @@ __all__ = ["Config"]
 Duration = timedelta | float
 """A length of time: a `timedelta`, or a number of seconds."""
 
+_MICROSECOND = timedelta(microseconds=1)
+
 
 def microseconds_of(duration: Duration) -> int:
     """Return the microseconds of a field of a `Config`, where it is a timedelta since it was checked."""
     assert isinstance(duration, timedelta)
-    return duration // timedelta(microseconds=1)
+    return duration // _MICROSECOND
 
 
 class _CheckedMeta(msgspec.StructMeta):

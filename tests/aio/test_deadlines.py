@@ -92,7 +92,7 @@ async def test_waits_end_at_their_own_times(deadlines: AsyncDeadlines) -> None:
     async def wait(seconds: float) -> float:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            await deadlines.wait(never, began + seconds)
+            await never.wait_until(began + seconds, deadlines)
         return time.monotonic() - began
 
     async with AsyncCrew() as crew:
@@ -108,7 +108,7 @@ async def test_whoever_is_answered_hears_of_no_limit(deadlines: AsyncDeadlines) 
     over = AsyncEvent()
 
     async def wait() -> str:
-        return await deadlines.wait(future, time.monotonic() + PATIENCE)
+        return await future.wait_until(time.monotonic() + PATIENCE, deadlines)
 
     async with AsyncCrew() as crew:
         for _ in range(5):
@@ -117,7 +117,7 @@ async def test_whoever_is_answered_hears_of_no_limit(deadlines: AsyncDeadlines) 
             assert await over.wait(PATIENCE)
         future.set_result("done")
         assert await crew.join() == ["done"] * 5
-    assert await deadlines.wait(future, 0) == "done"
+    assert await future.wait_until(0, deadlines) == "done"
 
 
 async def test_a_wait_ends_in_time_also_after_close(deadlines: AsyncDeadlines) -> None:
@@ -125,7 +125,7 @@ async def test_a_wait_ends_in_time_also_after_close(deadlines: AsyncDeadlines) -
 
     async def wait() -> None:
         with pytest.raises(TimeoutError):
-            await deadlines.wait(future, time.monotonic() + 0.05)
+            await future.wait_until(time.monotonic() + 0.05, deadlines)
 
     async with AsyncCrew() as crew:
         crew.start(wait)

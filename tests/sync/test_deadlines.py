@@ -92,7 +92,7 @@ def test_waits_end_at_their_own_times(deadlines: Deadlines) -> None:
     def wait(seconds: float) -> float:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            deadlines.wait(never, began + seconds)
+            never.wait_until(began + seconds, deadlines)
         return time.monotonic() - began
 
     with Crew() as crew:
@@ -108,7 +108,7 @@ def test_whoever_is_answered_hears_of_no_limit(deadlines: Deadlines) -> None:
     over = Event()
 
     def wait() -> str:
-        return deadlines.wait(future, time.monotonic() + PATIENCE)
+        return future.wait_until(time.monotonic() + PATIENCE, deadlines)
 
     with Crew() as crew:
         for _ in range(5):
@@ -117,7 +117,7 @@ def test_whoever_is_answered_hears_of_no_limit(deadlines: Deadlines) -> None:
             assert over.wait(PATIENCE)
         future.set_result("done")
         assert crew.join() == ["done"] * 5
-    assert deadlines.wait(future, 0) == "done"
+    assert future.wait_until(0, deadlines) == "done"
 
 
 def test_a_wait_ends_in_time_also_after_close(deadlines: Deadlines) -> None:
@@ -125,7 +125,7 @@ def test_a_wait_ends_in_time_also_after_close(deadlines: Deadlines) -> None:
 
     def wait() -> None:
         with pytest.raises(TimeoutError):
-            deadlines.wait(future, time.monotonic() + 0.05)
+            future.wait_until(time.monotonic() + 0.05, deadlines)
 
     with Crew() as crew:
         crew.start(wait)

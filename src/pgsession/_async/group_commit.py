@@ -131,7 +131,7 @@ class AsyncGroupCommit:
             self._wake()
             if self._ended:
                 self._refuse_rest()
-            return await self._deadlines.wait(future, self._store.waits_until(operation.deadline))
+            return await future.wait_until(self._store.waits_until(operation.deadline), self._deadlines)
         except TimeoutError:
             if future.done:  # it is the answer that is such an error
                 raise
@@ -176,7 +176,7 @@ class AsyncGroupCommit:
     def _wake(self) -> None:
         first, second = self._lanes
         first.wake()
-        if len(self) > CROWD:
+        if len(self._incoming) > CROWD:
             second.wake()
 
     def _refuse_rest(self) -> None:

@@ -253,7 +253,7 @@ class AsyncReads:
 
     async def _wait(self, fill: Fill, leads: bool, deadline: float) -> _Result:
         try:
-            result: _Result = await self._deadlines.wait(fill.future, self._store.waits_until(deadline))
+            result: _Result = await fill.future.wait_until(self._store.waits_until(deadline), self._deadlines)
             return result
         except TimeoutError:
             if not fill.future.done:

@@ -8,12 +8,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
-from .shared_future import AsyncSharedFuture, SharedFuture, wake
 from .types import LOGGER
-
-T = TypeVar("T")
 
 _BETWEEN_TWO: Final = 0.01  # seconds, at least, where many who wait are late one after the other
 
@@ -47,22 +44,6 @@ class AsyncDeadlines:
         """Return a limit of so many seconds; None: no limit."""
         return AsyncLimit(self, seconds, action)
 
-    async def wait(self, future: AsyncSharedFuture[T], until: float) -> T:
-        """Return the result of a shared future, or raise its error.
-
-        Raises:
-            TimeoutError: There is neither at the moment `until` of `time.monotonic`.
-        """
-        if not future.done:
-            waiter = future.enter()
-            self._add(waiter, until)
-            try:
-                await waiter
-            finally:
-                self._due.pop(waiter, None)
-                future.leave(waiter)
-        return future.answer()
-
     async def close(self) -> None:
         """End what watches over the limits; those of blocks that still run are not watched any more."""
         for waits in [waits for waits in self._due if isinstance(waits, AsyncLimit)]:
@@ -71,10 +52,15 @@ class AsyncDeadlines:
             self._timer.cancel()
             self._timer, self._rings_at = None, math.inf
 
-    def _add(self, waits: AsyncLimit | asyncio.Future[None], until: float) -> None:
+    def watch(self, waits: AsyncLimit | asyncio.Future[None], until: float) -> None:
+        """Call the action of a limit, or set a future, at this moment of `time.monotonic`; or shortly after it."""
         self._due[waits] = until
         if until < self._rings_at:
             self._set_timer(until)
+
+    def unwatch(self, waits: AsyncLimit | asyncio.Future[None]) -> None:
+        """Let this limit, or future, be."""
+        self._due.pop(waits, None)
 
     def _set_timer(self, moment: float) -> None:
         if self._timer is not None:
@@ -89,8 +75,8 @@ class AsyncDeadlines:
             if isinstance(waits, AsyncLimit):
                 waits.passed = True
                 _act(waits.action, self._logger)
-            else:
-                wake(waits)
+            elif not waits.done():
+                waits.set_result(None)
         self._timer, self._rings_at = None, math.inf
         if self._due:
             self._set_timer(max(min(self._due.values()), now + _BETWEEN_TWO))
@@ -109,11 +95,11 @@ class AsyncLimit:
 
     def __enter__(self) -> AsyncLimit:
         if self._seconds is not None:
-            self._deadlines._add(self, time.monotonic() + self._seconds)
+            self._deadlines.watch(self, time.monotonic() + self._seconds)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._deadlines._due.pop(self, None)
+        self._deadlines.unwatch(self)
 
 
 class Deadlines:
@@ -136,14 +122,6 @@ class Deadlines:
     def within(self, seconds: float | None, action: Callable[[], object]) -> Limit:
         """Return a limit of so many seconds; None: no limit."""
         return Limit(self, seconds, action)
-
-    def wait(self, future: SharedFuture[T], until: float) -> T:
-        """Return the result of a shared future, or raise its error.
-
-        Raises:
-            TimeoutError: There is neither at the moment `until` of `time.monotonic`.
-        """
-        return future.wait(until - time.monotonic())
 
     def close(self) -> None:
         """End what watches over the limits; those of blocks that still run are not watched any more."""

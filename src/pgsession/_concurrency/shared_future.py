@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from .deadlines import AsyncDeadlines, Deadlines
 
 T = TypeVar("T")
 
@@ -60,7 +63,8 @@ class AsyncSharedFuture(Generic[T]):
         self._done = True
         if self._waiters is not None:
             for waiter in self._waiters:
-                wake(waiter)
+                if not waiter.done():
+                    waiter.set_result(None)
             self._waiters = None
         return True
 
@@ -71,38 +75,46 @@ class AsyncSharedFuture(Generic[T]):
             TimeoutError: There is neither within `timeout` seconds.
         """
         if not self._done:
-            waiter = self.enter()
-            timer = None if timeout is None else waiter.get_loop().call_later(timeout, wake, waiter)
+            waiter = self._waiter()
+            timer = None if timeout is None else waiter.get_loop().call_later(timeout, _wake, waiter)
             try:
                 await waiter
             finally:
                 if timer is not None:
                     timer.cancel()
-                self.leave(waiter)
-        return self.answer()
+                if self._waiters is not None:
+                    del self._waiters[waiter]
+            if not self._done:
+                raise TimeoutError
+        return _answer(self)
 
-    def enter(self) -> asyncio.Future[None]:
-        """Return what is awaited by one who waits until there is a result or an error, or until he is woken."""
+    async def wait_until(self, moment: float, deadlines: AsyncDeadlines) -> T:
+        """Wait until a moment of `time.monotonic` for the result and return it, or raise the error.
+
+        Many may do so: one timer of the `deadlines` is for all.
+
+        Raises:
+            TimeoutError: There is neither at that moment.
+        """
+        if not self._done:
+            waiter = self._waiter()
+            deadlines.watch(waiter, moment)
+            try:
+                await waiter
+            finally:
+                deadlines.unwatch(waiter)
+                if self._waiters is not None:
+                    del self._waiters[waiter]
+            if not self._done:
+                raise TimeoutError
+        return _answer(self)
+
+    def _waiter(self) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiters is None:
             self._waiters = {}
         self._waiters[waiter] = None
         return waiter
-
-    def leave(self, waiter: asyncio.Future[None]) -> None:
-        """End the wait of one who has entered."""
-        if self._waiters is not None:
-            del self._waiters[waiter]
-
-    def answer(self) -> T:
-        """Return the result, or raise the error.
-
-        Raises:
-            TimeoutError: There is neither.
-        """
-        if not self._done:
-            raise TimeoutError
-        return _answer(self)
 
 
 class SharedFuture(Generic[T]):
@@ -198,6 +210,14 @@ class SharedFuture(Generic[T]):
                 raise TimeoutError
         return _answer(self)
 
+    def wait_until(self, moment: float, deadlines: Deadlines) -> T:
+        """Wait until a moment of `time.monotonic` for the result and return it, or raise the error.
+
+        Raises:
+            TimeoutError: There is neither at that moment.
+        """
+        return self.wait(moment - time.monotonic())
+
     def _remove_gate(self, gate: Any) -> None:
         try:
             self._gates.remove(gate)
@@ -205,15 +225,14 @@ class SharedFuture(Generic[T]):
             pass  # the setter has it
 
 
-def wake(waiter: asyncio.Future[None]) -> None:
-    """Let one go on who has entered a shared future; he may have gone already."""
+def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 
 
 def _answer(future: AsyncSharedFuture[T] | SharedFuture[T]) -> T:
     if future._error is None:
-        return cast(T, future._result)
+        return future._result  # type: ignore[return-value]  # one that is done has one
     try:
         # Each waiter raises it: without going back to where it was, its traceback would grow with every one.
         raise future._error.with_traceback(future._traceback)

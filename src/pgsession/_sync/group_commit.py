@@ -133,7 +133,7 @@ class GroupCommit:
             self._wake()
             if self._ended:
                 self._refuse_rest()
-            return self._deadlines.wait(future, self._store.waits_until(operation.deadline))
+            return future.wait_until(self._store.waits_until(operation.deadline), self._deadlines)
         except TimeoutError:
             if future.done:  # it is the answer that is such an error
                 raise
@@ -178,7 +178,7 @@ class GroupCommit:
     def _wake(self) -> None:
         first, second = self._lanes
         first.wake()
-        if len(self) > CROWD:
+        if len(self._incoming) > CROWD:
             second.wake()
 
     def _refuse_rest(self) -> None:

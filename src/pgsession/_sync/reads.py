@@ -255,7 +255,7 @@ class Reads:
 
     def _wait(self, fill: Fill, leads: bool, deadline: float) -> _Result:
         try:
-            result: _Result = self._deadlines.wait(fill.future, self._store.waits_until(deadline))
+            result: _Result = fill.future.wait_until(self._store.waits_until(deadline), self._deadlines)
             return result
         except TimeoutError:
             if not fill.future.done:
