@@ -41,7 +41,7 @@ test: $(DONE)/django build ## every test; TESTS=tests/core ARGS="-x -k name" for
 check: $(DONE)/docs build ## lint, format, types, layers, generated code, documentation
 	$(PY) tools/check.py
 
-check-hot: build ## instructions and Python calls of the hot path, with valgrind; ARGS=--record to take them as they are
+check-hot: build ## instructions of reads and of writes in the client, Python calls of reads, with valgrind; ARGS=--record to take them as they are
 	$(PY) tools/check_hot.py $(ARGS)
 
 docs: $(DONE)/docs build ## the site of docs/, in build/site; a broken link or docstring is an error

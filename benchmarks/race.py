@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -26,13 +27,14 @@ class Sample(NamedTuple):
     """What one round gave: seconds an operation (all callers together), and how long single callers waited.
 
     Where a round waits for servers it says how many operations it was, so that the race knows what one of them took of
-    the processor; `helpers` is what other processes of the client took of it.
+    the processor; `helpers` is what other processes of the client took of it. `facts` are columns of their own.
     """
 
     seconds: float
     latencies: Sequence[float] = ()
     operations: int = 0
     helpers: float = 0.0
+    facts: Mapping[str, str] = MappingProxyType({})
 
 
 Round = Callable[[], Sample]
@@ -49,10 +51,13 @@ class Result:
     client: list[float] = field(default_factory=list)
     """Seconds of the processor an operation, as far as they are known."""
     server: list[float] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    """Those of the last round."""
 
     def add(self, sample: Sample, spent: Spent) -> None:
         self.seconds.append(sample.seconds)
         self.latencies.extend(sample.latencies)
+        self.facts = dict(sample.facts)
         if sample.operations:
             self.client.append((spent.client + sample.helpers) / sample.operations)
             if spent.server is not None:
@@ -83,7 +88,8 @@ class Race:
     """One kind of work and those who do it.
 
     baseline: the contender that the others are compared with.
-    unit: "s", or "B" where what is measured is memory.
+    unit: "s", "B" where what is measured is memory, or "" where requests come at a given pace: then only their waits
+        and the processor's time are results.
     """
 
     def __init__(

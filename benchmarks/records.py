@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ class Line:
     server: list[float]
     p50: float | None
     p99: float | None
+    facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -74,6 +75,7 @@ def save(race: Race, outcome: Outcome) -> Recorded:
         name: Line(
             *(_rounded(figures) for figures in (result.seconds, result.client, result.server)),
             *_rounded([result.percentile(50), result.percentile(99)]),
+            result.facts,
         )
         for name, result in outcome.results.items()
     }

@@ -52,11 +52,12 @@ def show(races: Mapping[str, Recorded]) -> Iterator[str]:
 def _heads(race: Recorded) -> Row:
     return (
         race.title,
-        "median",
+        *(["median"] if race.unit else []),
         *(["per second"] if race.unit == "s" else []),
-        "ratio",
+        *(["ratio"] if race.unit else []),
         *(["CPU client", "CPU servers"] if _spends(race) else []),
         *(["p50", "p99"] if _waits(race) else []),
+        *_facts(race),
     )
 
 
@@ -64,11 +65,12 @@ def _rows(race: Recorded) -> Iterator[Row]:
     for name, line in race.lines.items():
         yield (
             name,
-            quantity(line.median, race.unit),
+            *([quantity(line.median, race.unit)] if race.unit else []),
             *([f"{1 / line.median:,.0f}"] if race.unit == "s" else []),
-            _times(race.ratio(name, race.baseline)),
+            *([_times(race.ratio(name, race.baseline))] if race.unit else []),
             *([_median(line.client), _median(line.server)] if _spends(race) else []),
             *([_wait(line.p50), _wait(line.p99)] if _waits(race) else []),
+            *(line.facts.get(fact, "") for fact in _facts(race)),
         )
 
 
@@ -78,6 +80,10 @@ def _spends(race: Recorded) -> bool:
 
 def _waits(race: Recorded) -> bool:
     return any(line.p50 is not None for line in race.lines.values())
+
+
+def _facts(race: Recorded) -> list[str]:
+    return list(dict.fromkeys(fact for line in race.lines.values() for fact in line.facts))
 
 
 def _missing(race: Recorded) -> Iterator[str]:

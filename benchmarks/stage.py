@@ -21,7 +21,7 @@ import psutil
 
 from tests.redis_server import redis_server
 
-from .processor import Server
+from .processor import Server, Spent, accounted
 from .race import Missing
 
 T = TypeVar("T")
@@ -59,6 +59,10 @@ class Stage(ExitStack):
     def durable_redis(self) -> str:
         """The URL of a private Redis that flushes each write to disk before it answers, as PostgreSQL does."""
         return self._use(self._durable_redis)
+
+    def accounted(self, work: Callable[[], T]) -> tuple[T, Spent]:
+        """Does a part of a round; returns what it returned, and what this process and PostgreSQL spent on it."""
+        return accounted(work, {self._postgres})
 
     def _use(self, server: Server) -> str:
         self._used.add(server)

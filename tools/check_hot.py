@@ -1,7 +1,7 @@
-"""`make check-hot`: whether a read from memory is still as cheap as it was, found without timing.
+"""`make check-hot`: whether reads from memory, and writes in the client, are as cheap as they were, without timing.
 
-Counts the instructions of the hot path under callgrind and compares them with the recorded ones: none may grow by
-more than 10%. Then reads the generated C of that path: it may call nothing in Python but what is on the list.
+Counts the instructions of both under callgrind and compares them with the recorded ones: none may grow by more than
+10%. Then reads the generated C of the hot path, of the reads: it may call nothing in Python but what is on the list.
 
 `make check-hot ARGS=--record` takes the counts as they are now as those to compare with.
 """

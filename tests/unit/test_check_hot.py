@@ -162,6 +162,18 @@ def test_valgrind_is_named_where_there_is_none(
         instructions.count()
 
 
+def test_writes_are_counted_from_the_call_to_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = tool("writes", monkeypatch)
+    held = writes.Writes()
+    sessions = held.created(3)
+    versions = [session.version for session in sessions]
+    updated = held.run(writes.gathered([held.update(session) for session in sessions]))
+    assert [session.version for session in updated] == [version + 1 for version in versions]
+    stats = held.manager.stats()
+    assert (stats.writes, stats.batches) == (6, 2), "calls at the same moment share a batch"
+    held.close()
+
+
 def test_calls_on_the_list_are_fine(calls: ModuleType, tmp_path: Path) -> None:
     generate(tmp_path, "PyObject_Length(x);")
     assert calls.check() == []

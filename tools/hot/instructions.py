@@ -24,7 +24,7 @@ ALLOWED = 0.10
 LESS = "less: record it"  # else nobody would notice when it grows back
 UNKNOWN = "NOT RECORDED, or not any more"
 FEW, MANY = 100, 600  # calls in the two runs of each workload: the difference is free of what happens once
-OURS = re.compile(r"/pgsession/_core/\w+\.[^/]*so$")
+OURS = re.compile(r"/pgsession/_(core|protocol)/\w+\.[^/]*so$")
 
 
 class Counts(NamedTuple):

@@ -32,6 +32,8 @@ from pgsession._core.token import open_session_token  # noqa: E402
 from pgsession.contrib.asgi import SessionMiddleware  # noqa: E402
 from pgsession.tokens import Signer  # noqa: E402
 
+from .writes import Writes, gathered  # noqa: E402
+
 HOUR = 3_600_000_000
 NOW = 1_700_000_000_000_000
 CLOCK = Clock(manual=NOW)
@@ -263,6 +265,28 @@ def discard_user(count: int) -> Work:
     return calling(cache.discard_user, [key.hex() for key in keys])
 
 
+def create(count: int, *, callers: int) -> Work:
+    """Calls at the same moment, so many at a time: they share a batch."""
+    writes = Writes()
+    return in_groups(writes, callers, range(count), lambda _: writes.create())
+
+
+def update(count: int, *, callers: int) -> Work:
+    writes = Writes()
+    return in_groups(writes, callers, writes.created(count), writes.update)
+
+
+def in_groups(writes: Writes, callers: int, arguments: Sequence[Any], call: Callable[[Any], Any]) -> Work:
+    async def each() -> None:
+        for first in range(0, len(arguments), callers):
+            await gathered([call(argument) for argument in arguments[first : first + callers]])
+
+    def work() -> None:
+        writes.run(each())
+
+    return work
+
+
 WORKLOADS: dict[str, Callable[[int], Work]] = {
     "get_session(UUID)": get_by_uuid,
     "get_session(bytes)": get_by_bytes,
@@ -282,6 +306,9 @@ WORKLOADS: dict[str, Callable[[int], Work]] = {
     "put, evicting": put_and_evict,
     "discard": discard,
     "discard_user": discard_user,
+    "create_session, 64 in a batch": partial(create, callers=64),
+    "update_session, 64 in a batch": partial(update, callers=64),
+    "update_session, alone": partial(update, callers=1),
 }
 
 
