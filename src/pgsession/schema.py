@@ -160,6 +160,20 @@ async def async_check(connection: psycopg.AsyncConnection[Any], statements: Stat
         raise _explained(error, statements.schema, statements.prefix) from error
 
 
+def look(
+    connection: psycopg.Connection[Any], schema: str, prefix: str
+) -> tuple[Inspection, tuple[int, int] | None]:
+    """Return what there is, the schema's version and the oldest that it serves; None where that cannot be read."""
+    return _run(connection, _looking(schema, prefix))
+
+
+async def async_look(
+    connection: psycopg.AsyncConnection[Any], schema: str, prefix: str
+) -> tuple[Inspection, tuple[int, int] | None]:
+    """Do what `look` does, on an asynchronous connection."""
+    return await _async_run(connection, _looking(schema, prefix))
+
+
 def command(schema: str, prefix: str, options: str = "") -> str:
     """Return the command that creates or upgrades the schema, for messages."""
     options += f" --schema-name {schema}" * (schema != "public")
@@ -274,7 +288,7 @@ def _checking(schema: str, prefix: str) -> _Steps[None]:
     if found.owner is None or "versions" in found.missing("table"):
         raise SchemaError(_nothing_there(schema, prefix))
     if not found.trusted:
-        raise _untrusted(schema, prefix, found.owner)
+        raise untrusted(schema, prefix, found.owner)
     grants, version = found.grants(), latest_version()
     if not grants:
         version, serves_from = yield from _version(names_of(schema, prefix))
@@ -288,6 +302,15 @@ def _checking(schema: str, prefix: str) -> _Steps[None]:
     if grants:
         wrong.append(f"role {found.role} may not do what it must; that it may: `{'; '.join(grants)}`")
     raise SchemaError(f"{_tables(schema, prefix)} cannot be used: {'. '.join(wrong)}. For all of it {again}")
+
+
+def _looking(schema: str, prefix: str) -> _Steps[tuple[Inspection, tuple[int, int] | None]]:
+    yield _TRUST_NO_PATH
+    yield sql.SQL("SET LOCAL lock_timeout = 1000")  # who holds a lock is found by other means
+    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    if found.owner is None or "versions" in found.missing("table") or found.grants():
+        return found, None
+    return found, (yield from _version(names_of(schema, prefix)))
 
 
 def _faults(found: Inspection, *, same_version: bool) -> list[str]:
@@ -309,7 +332,8 @@ def _faults(found: Inspection, *, same_version: bool) -> list[str]:
     return faults
 
 
-def _untrusted(schema: str, prefix: str, owner: str) -> SchemaError:
+def untrusted(schema: str, prefix: str, owner: str) -> SchemaError:
+    """Return the error about tables that a stranger may have put there."""
     name = sql.Identifier(schema).as_string()
     return SchemaError(
         f"{_tables(schema, prefix)} belong to role {owner}, and may have been put there by a stranger: others may"
@@ -376,7 +400,7 @@ def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> 
         found = inspection.inspection_of((yield inspection.query(schema, prefix)))
         user = existing[0][-1]
         if owner != user and not found.trusted:
-            raise _untrusted(schema, prefix, owner)
+            raise untrusted(schema, prefix, owner)
         yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
         yield sql.SQL("LOCK TABLE {versions} IN SHARE ROW EXCLUSIVE MODE").format(**names)
         # Only what is locked stays whose it is.

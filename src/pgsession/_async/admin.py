@@ -23,8 +23,9 @@ from pgsession._protocol import rules
 from pgsession._protocol.breaker import Breaker
 from pgsession.config import Config
 from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
-from pgsession.infos import LockInfo, NodeInfo, SessionInfo
+from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
 
+from .diagnosis import AsyncDiagnosis
 from .lone_connections import AsyncLoneConnections
 from .prober import AsyncProber
 from .store import AsyncStore
@@ -58,7 +59,7 @@ class AsyncAdmin:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), or a pool (`AsyncConnectionPool`) that stays
             the caller's.
         config: As that of the managers; None: with the defaults of `Config`. Of use here are `schema_name`,
-            `table_prefix`, `operation_timeout` and `logger`.
+            `table_prefix`, `operation_timeout` and `logger`; for `diagnose` also `listener_conninfo` and `pool_max_size`.
 
     Raises:
         TypeError: An argument is of a wrong type.
@@ -73,6 +74,7 @@ class AsyncAdmin:
             )
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
         self._database = database
+        self._config = config
         self._timeout = rules.seconds("operation_timeout", config.operation_timeout)
         self._logger = config.logger or logging.getLogger("pgsession")
         self._sql = Administration(config.schema_name, config.table_prefix)
@@ -217,6 +219,18 @@ class AsyncAdmin:
             NodeInfo(node=node, registered_at=_at(registered), serves_for=timedelta(microseconds=serves_for))
             for node, registered, serves_for in rows
         ]
+
+    async def diagnose(self) -> list[Finding]:
+        """Look for each cause that can keep a node from working, or from answering from memory; change nothing.
+
+        Ask with what a node has: its role, for whose rights are looked at, its conninfo, and its `Config`, of which
+        `listener_conninfo` and `pool_max_size` count too. It takes at most three times `Config.operation_timeout`, and
+        raises nothing for a database that cannot be reached: that is a finding.
+
+        Returns:
+            What came of each cause, in the order in which they are best mended.
+        """
+        return await AsyncDiagnosis(self._database, self._config, self._logger).findings()
 
     async def rotate_secret(self) -> None:
         """Make another secret, from which the names of the nodes' channels follow, as after a leak.

@@ -13,6 +13,7 @@ import click
 
 from . import _failures
 from .check import check
+from .doctor import doctor
 from .drop import drop
 from .init import init
 from .locks import locks
@@ -49,7 +50,7 @@ def cli() -> None:
     """
 
 
-for _command in (init, check, drop, sessions, locks, nodes, stats, move):
+for _command in (init, check, doctor, drop, sessions, locks, nodes, stats, move):
     cli.add_command(_command)
 
 
