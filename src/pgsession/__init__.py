@@ -50,7 +50,7 @@ from pgsession.errors import (
     TooManySessionsError,
     WriteOutcomeUnknown,
 )
-from pgsession.infos import LockInfo, NodeInfo, SessionInfo
+from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
 from pgsession.opened import Opened
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
@@ -74,6 +74,7 @@ __all__ = [
     "ConflictError",
     "DatabaseUnavailable",
     "EventLoopError",
+    "Finding",
     "Health",
     "InvalidTokenError",
     "Listener",

@@ -20,6 +20,11 @@ def short_name(session_id: UUID) -> str:
     return hashlib.sha256(session_id.bytes).hexdigest()[:_DIGITS]
 
 
+def without_ids(text: str) -> str:
+    """Return the text with short names for the ids in it."""
+    return _ID.sub(lambda found: short_name(UUID(found[0])), text)
+
+
 def shown(resource: str) -> str:
     """Return the name of a lock's resource in quotes, with short names for the ids in it."""
-    return repr(_ID.sub(lambda found: short_name(UUID(found[0])), resource))
+    return repr(without_ids(resource))

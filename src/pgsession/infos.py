@@ -1,16 +1,16 @@
-"""These structs are what an `Admin` tells about sessions, locks and nodes."""
+"""These structs are what an `Admin` tells about sessions, locks, nodes, and what keeps these from memory."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
 from ._short_names import short_name, shown
 
-__all__ = ["LockInfo", "NodeInfo", "SessionInfo"]
+__all__ = ["Finding", "LockInfo", "NodeInfo", "SessionInfo"]
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,3 +79,20 @@ class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     registered_at: datetime
     serves_for: timedelta
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Tells what came of looking for one cause that can keep a node from working, or from answering from memory.
+
+    Attributes:
+        cause (str): Its name, such as `"pooler"`; [the command line's page](cli.md#doctor) has all of them.
+        level (str): `"well"`: it is not there. `"problem"`: it is, and nodes do not work or do not answer from memory.
+            `"warning"`: it is, and may become a problem. `"unknown"`: it could not be looked for.
+        message (str): A sentence: what was found.
+        remedy (str | None): A sentence: what mends it, None where nothing is to be mended.
+    """
+
+    cause: str
+    level: Literal["well", "problem", "warning", "unknown"]
+    message: str
+    remedy: str | None = None

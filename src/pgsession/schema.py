@@ -28,7 +28,7 @@ from pgsession.errors import SchemaError
 
 from ._counted import counted
 
-__all__ = ["async_check", "async_create", "check", "create"]
+__all__ = ["async_check", "async_create", "check", "create", "drop", "rehearse"]
 
 OLDEST_VERSION: Final = 1
 """The oldest schema version that this version of the library works with, where its functions are there."""
@@ -91,6 +91,56 @@ async def async_create(
         raise _explained(error, schema, prefix) from error
 
 
+def rehearse(
+    connection: psycopg.Connection[Any],
+    schema: str = "public",
+    prefix: str = "",
+    *,
+    grant_to: Iterable[str] = (),
+) -> tuple[list[str], str]:
+    """Do what `create` would do now, and roll it back; return that in words, and as a script for psql.
+
+    Args:
+        connection: As for `create`.
+        schema: As for `create`.
+        prefix: As for `create`.
+        grant_to: As for `create`.
+
+    Raises:
+        SchemaError: As for `create`.
+    """
+    steps = _creating(*_wanted(schema, prefix, grant_to))
+    statements: list[str] = []
+    try:
+        done = _run(connection, steps, statements, keep=False)
+    except psycopg.Error as error:
+        raise _explained(error, schema, prefix) from error
+    return done, ";\n\n".join(["BEGIN", *statements, "COMMIT;"])
+
+
+def drop(
+    connection: psycopg.Connection[Any], schema: str = "public", prefix: str = "", *, dry_run: bool = False
+) -> list[str]:
+    """Drop the tables and functions, of every version, in one transaction; return their names in SQL.
+
+    Args:
+        connection: A connection of the role that owns the tables, or of a member of it, which is in no transaction.
+        schema: The PostgreSQL schema of the tables, which stays.
+        prefix: What the names of tables and functions begin with.
+        dry_run: True: roll it back.
+
+    Raises:
+        SchemaError: Something that is not pgsession's depends on the tables or has their names, the role may not do it,
+            or somebody has locked the tables for too long; nothing was dropped.
+    """
+    schema, prefix, _ = _wanted(schema, prefix, ())
+    rules.boolean("dry_run", dry_run)
+    try:
+        return _run(connection, _dropping(schema, prefix), keep=not dry_run)
+    except psycopg.Error as error:
+        raise _explained(error, schema, prefix) from error
+
+
 def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
     """Raise `SchemaError` unless the schema serves this version of the library and the role may do all that it needs.
 
@@ -110,11 +160,25 @@ async def async_check(connection: psycopg.AsyncConnection[Any], statements: Stat
         raise _explained(error, statements.schema, statements.prefix) from error
 
 
+def look(
+    connection: psycopg.Connection[Any], schema: str, prefix: str
+) -> tuple[Inspection, tuple[int, int] | None]:
+    """Return what there is, the schema's version and the oldest that it serves; None where that cannot be read."""
+    return _run(connection, _looking(schema, prefix))
+
+
+async def async_look(
+    connection: psycopg.AsyncConnection[Any], schema: str, prefix: str
+) -> tuple[Inspection, tuple[int, int] | None]:
+    """Do what `look` does, on an asynchronous connection."""
+    return await _async_run(connection, _looking(schema, prefix))
+
+
 def command(schema: str, prefix: str, options: str = "") -> str:
     """Return the command that creates or upgrades the schema, for messages."""
     options += f" --schema-name {schema}" * (schema != "public")
     options += f" --table-prefix {prefix}" * (prefix != "")
-    return f"python -m pgsession init{options} DSN"
+    return f"python -m pgsession init{options} DATABASE"
 
 
 def latest_version() -> int:
@@ -125,11 +189,23 @@ def latest_version() -> int:
 # ---- running steps ----
 
 
-def _run(connection: psycopg.Connection[Any], steps: _Steps[_T]) -> _T:
-    with connection.transaction(), PlainCursor(connection, row_factory=tuple_row) as cursor:
+def _run(
+    connection: psycopg.Connection[Any],
+    steps: _Steps[_T],
+    statements: list[str] | None = None,
+    *,
+    keep: bool = True,
+) -> _T:
+    """Run the steps in a transaction, which is rolled back unless `keep`; note those that changed something."""
+    with (
+        connection.transaction(force_rollback=not keep),
+        PlainCursor(connection, row_factory=tuple_row) as cursor,
+    ):
         query = next(steps)
         while True:
             cursor.execute(query, prepare=False)  # several statements cannot be prepared
+            if statements is not None and cursor.description is None:
+                statements.append(query.as_string(connection).strip().removesuffix(";"))
             try:
                 query = steps.send(cursor.fetchall() if cursor.description else [])
             except StopIteration as done:
@@ -212,7 +288,7 @@ def _checking(schema: str, prefix: str) -> _Steps[None]:
     if found.owner is None or "versions" in found.missing("table"):
         raise SchemaError(_nothing_there(schema, prefix))
     if not found.trusted:
-        raise _untrusted(schema, prefix, found.owner)
+        raise untrusted(schema, prefix, found.owner)
     grants, version = found.grants(), latest_version()
     if not grants:
         version, serves_from = yield from _version(names_of(schema, prefix))
@@ -226,6 +302,15 @@ def _checking(schema: str, prefix: str) -> _Steps[None]:
     if grants:
         wrong.append(f"role {found.role} may not do what it must; that it may: `{'; '.join(grants)}`")
     raise SchemaError(f"{_tables(schema, prefix)} cannot be used: {'. '.join(wrong)}. For all of it {again}")
+
+
+def _looking(schema: str, prefix: str) -> _Steps[tuple[Inspection, tuple[int, int] | None]]:
+    yield _TRUST_NO_PATH
+    yield sql.SQL("SET LOCAL lock_timeout = 1000")  # who holds a lock is found by other means
+    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    if found.owner is None or "versions" in found.missing("table") or found.grants():
+        return found, None
+    return found, (yield from _version(names_of(schema, prefix)))
 
 
 def _faults(found: Inspection, *, same_version: bool) -> list[str]:
@@ -247,7 +332,8 @@ def _faults(found: Inspection, *, same_version: bool) -> list[str]:
     return faults
 
 
-def _untrusted(schema: str, prefix: str, owner: str) -> SchemaError:
+def untrusted(schema: str, prefix: str, owner: str) -> SchemaError:
+    """Return the error about tables that a stranger may have put there."""
     name = sql.Identifier(schema).as_string()
     return SchemaError(
         f"{_tables(schema, prefix)} belong to role {owner}, and may have been put there by a stranger: others may"
@@ -314,7 +400,7 @@ def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> 
         found = inspection.inspection_of((yield inspection.query(schema, prefix)))
         user = existing[0][-1]
         if owner != user and not found.trusted:
-            raise _untrusted(schema, prefix, owner)
+            raise untrusted(schema, prefix, owner)
         yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
         yield sql.SQL("LOCK TABLE {versions} IN SHARE ROW EXCLUSIVE MODE").format(**names)
         # Only what is locked stays whose it is.
@@ -393,6 +479,44 @@ def _granting(schema: str, prefix: str, role: str) -> _Steps[list[str]]:
     return [f"granted to {found.role} what a service needs"] if grants else []
 
 
+# ---- drop ----
+
+_NUMBER = re.compile(r"_\d+$")  # of a function's text
+_TAKEN = """SELECT p.oid::regprocedure::text FROM pg_proc p
+    WHERE p.pronamespace = {schema}::regnamespace AND p.proowner = {owner}::regrole AND p.prokind = 'f'
+    AND regexp_replace(p.proname, '_[0-9]+$', '') = ANY ({names}) ORDER BY 1"""
+
+
+def _dropping(schema: str, prefix: str) -> _Steps[list[str]]:
+    yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
+    yield _TRUST_NO_PATH
+    yield sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(1000 * _LOCK_TIMEOUT))
+    existing = yield _existing(schema, prefix)
+    owner = _owner(schema, prefix, existing)
+    if owner is None:
+        return []
+    names = names_of(schema, prefix)
+    there = {name for name, *_ in existing}
+    tables = [
+        names[short] for short, name in RELATIONS.items() if short != "fencing" and prefix + name in there
+    ]
+    query = sql.SQL(_TAKEN).format(
+        schema=sql.Literal(sql.Identifier(schema).as_string()),
+        owner=sql.Literal(sql.Identifier(owner).as_string()),
+        names=_array_of(prefix + _NUMBER.sub("", name) for name in FUNCTIONS.values()),
+    )
+    functions = [sql.SQL(label) for (label,) in (yield query)]
+    fencing = [names["fencing"]] if prefix + RELATIONS["fencing"] in there else []
+    yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
+    for kind, things in (("TABLE", tables), ("SEQUENCE", fencing), ("FUNCTION", functions)):
+        if things:
+            yield sql.SQL(f"DROP {kind} {{}}").format(sql.SQL(", ").join(things))
+    return [thing.as_string() for thing in (*tables, *fencing, *functions)]
+
+
+# ---- what there is ----
+
+
 def _existing(schema: str, prefix: str) -> sql.Composed:
     return sql.SQL(file("existing.sql")).format(
         schema=sql.Literal(schema),
@@ -464,6 +588,8 @@ def _explained(error: psycopg.Error, schema: str, prefix: str) -> Exception:
             f"somebody has locked {_tables(schema, prefix)} for more than {_LOCK_TIMEOUT} s ({reason}); nothing was"
             " changed. Run it again, or end the transaction that holds the lock"
         )
+    if isinstance(error, errors.DependentObjectsStillExist):
+        return SchemaError(f"{reason}: {error.diag.message_detail}; nothing was dropped. Drop that first")
     if isinstance(error, errors.UndefinedObject):
         return SchemaError(f"{reason}; nothing was changed")
     if isinstance(error, errors.ReadOnlySqlTransaction):

@@ -115,6 +115,9 @@ async def test_sessions_are_chosen_by_all_that_is_given(
         ({"active_within": 600}, {old, other}),
         ({"active_within": 600, "older_than": hour, "group_id": "g"}, {old}),
         ({"group_id": "nobody's"}, set()),
+        ({"session_id": idle}, {idle}),
+        ({"session_id": str(old), "user_id": "v"}, set()),
+        ({"session_id": ended}, set()),
     ]
     for choice, expected in wanted:
         assert {seen.id for seen in await admin.list_sessions(**choice)} == expected, choice
@@ -190,6 +193,7 @@ async def test_what_is_revoked_ends_on_every_node(
     assert await b.get_session(kept.id) is not None
     with pytest.raises(ValueError, match="one of them is needed"):
         await admin.revoke()
+    assert await admin.revoke(session_id=sessions[0].id) == 0
     assert await admin.revoke(older_than=timedelta(hours=1)) == 0
     assert await admin.revoke(older_than=0) == 1
 

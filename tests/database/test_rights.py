@@ -23,7 +23,9 @@ def init(roles: Roles, schema: str, capsys: pytest.CaptureFixture[str]) -> Calla
     """`init("--grant-to", "app")`, as the owner; what it says."""
 
     def run(*options: str, kind: str = "owner") -> str:
-        status = main(["init", "--schema-name", schema, *options, roles.dsn(kind)])
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("PGSESSION_DATABASE", roles.dsn(kind))
+            status = main(["init", "--schema-name", schema, *options])
         said = capsys.readouterr()
         assert status == 0, said.err
         return said.out

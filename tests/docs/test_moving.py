@@ -14,13 +14,13 @@ pytest.importorskip("redis")
 import redis
 
 import pgsession
-from pgsession.contrib.moving.command import move
+from pgsession.cli.move import move
 from tests.web.moving.command import call
 from tests.web.moving.page import PAGE, snippet
 
 
 def commands(script: str) -> list[list[str]]:
-    lines = re.findall(r"python -m pgsession move ([^;\n]*)", script)
+    lines = re.findall(r"(?:python -m )?pgsession move ([^;\n]*)", script)
     assert lines
     return [shlex.split(line) for line in lines]
 
@@ -28,7 +28,7 @@ def commands(script: str) -> list[list[str]]:
 def test_the_commands(dsn: str, schema: str, redis_url: str) -> None:
     script = snippet("The command", "sh")
     names = re.findall(r"(\w+)=", script)
-    assert names == ["PGSESSION_DSN", "PGSESSION_SCHEMA_NAME", "REDIS_URL"]
+    assert names == ["PGSESSION_DATABASE", "PGSESSION_SCHEMA_NAME", "REDIS_URL"]
     variables = dict(zip(names, (dsn, schema, f"{redis_url}/7"), strict=True))
     with pgsession.SessionManager(
         dsn, pgsession.Config(schema_name=schema, create_schema_if_missing=True)

@@ -115,6 +115,9 @@ def test_sessions_are_chosen_by_all_that_is_given(
         ({"active_within": 600}, {old, other}),
         ({"active_within": 600, "older_than": hour, "group_id": "g"}, {old}),
         ({"group_id": "nobody's"}, set()),
+        ({"session_id": idle}, {idle}),
+        ({"session_id": str(old), "user_id": "v"}, set()),
+        ({"session_id": ended}, set()),
     ]
     for choice, expected in wanted:
         assert {seen.id for seen in admin.list_sessions(**choice)} == expected, choice
@@ -186,6 +189,7 @@ def test_what_is_revoked_ends_on_every_node(open_manager: OpenAsyncManager, admi
     assert b.get_session(kept.id) is not None
     with pytest.raises(ValueError, match="one of them is needed"):
         admin.revoke()
+    assert admin.revoke(session_id=sessions[0].id) == 0
     assert admin.revoke(older_than=timedelta(hours=1)) == 0
     assert admin.revoke(older_than=0) == 1
 

@@ -23,7 +23,7 @@ import psycopg
 import pytest
 
 import pgsession
-from pgsession import __main__ as command
+from pgsession import cli as command
 from pgsession import schema
 from pgsession._async.held_lock import AsyncLost
 from pgsession._core.cache import Cache
@@ -207,6 +207,7 @@ TABLE: dict[str, Rule | Free] = {
     "connect_timeout": count(1, 2**31 - 1),
     "connection": DRIVER,
     "conninfo": Rule(rules.conninfo, [5, None, b"", [], object(), "host=a\0b", "\ud800"], ["", print]),
+    "dry_run": FLAG,
     "environ": optional(typed("a mapping", {})),
     "expires_at": EXPIRES_AT,
     "expires_in": EXPIRES_IN,
@@ -268,7 +269,7 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
     **{
         (f"*Admin.{method}", name): optional(rule)
         for method in ("list_sessions", "count")
-        for name, rule in (("user_id", IDENTIFIER), ("group_id", IDENTIFIER))
+        for name, rule in (("user_id", IDENTIFIER), ("group_id", IDENTIFIER), ("session_id", SESSION_ID))
     },
     **{  # nothing at all is refused, in words of its own
         ("*Admin.revoke", name): optional(rule)._replace(good=rule.good)
@@ -277,6 +278,7 @@ SPECIAL: dict[tuple[str, str], Rule | Free] = {
             ("group_id", IDENTIFIER),
             ("active_within", ZERO_OR_DURATION),
             ("older_than", ZERO_OR_DURATION),
+            ("session_id", SESSION_ID),
         )
     },
     ("*SessionManager.create_session", "group_id"): optional(IDENTIFIER),
@@ -347,13 +349,41 @@ CONFIG: dict[str, Rule] = {
     "codec": optional(typed("a Codec or None", pgsession.Codec())),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }
+CHOSEN = Free("a flag, or checked by click")
 COMMAND: dict[str, Rule | Free] = {
-    "dsn": DRIVER,
-    "conninfo": DRIVER,
-    "schema_name": SCHEMA,
-    "table_prefix": PREFIX,
+    "active_within": Free("tests/cli"),
+    "as_json": CHOSEN,
+    "as_sql": CHOSEN,
+    "database": DRIVER,
+    "dry_run": CHOSEN,
+    "everybodys": CHOSEN,
+    "full_ids": CHOSEN,
     "grant_to": ROLE,
+    "group_id": IDENTIFIER,
+    "key_prefix": CHOSEN,
+    "limit": CHOSEN,
+    "max_age": CHOSEN,
+    "older_than": Free("tests/cli"),
+    "resource": IDENTIFIER,
+    "schema_name": SCHEMA,
+    "session_id": CHOSEN,
+    "table_prefix": PREFIX,
+    "timeout": Free("tests/cli"),
+    "unpickle": CHOSEN,
+    "url": Free("tests/cli"),
+    "user_id": IDENTIFIER,
+    "user_key": CHOSEN,
+    "values": CHOSEN,
+    "without": CHOSEN,
+    "yes": CHOSEN,
 }
+COMMANDS_NEED = {
+    "show": [str(uuid.UUID(int=1))],
+    "break": ["resource"],
+    "flask-session": ["--redis=redis://nowhere"],
+    "starsessions": ["--redis=redis://nowhere"],
+}
+"""What a command takes besides."""
 
 # ---- the entry points ----
 
@@ -512,7 +542,7 @@ def test_every_public_parameter_has_a_row() -> None:
     ]
     assert not missing
     assert set(CONFIG) == set(pgsession.Config.__struct_fields__)
-    assert set(COMMAND) == {option.name for option in command_options()}
+    assert set(COMMAND) == {option.name for _, option in command_options()}
 
 
 def test_no_row_is_left_over() -> None:
@@ -600,13 +630,24 @@ def test_config_says_the_same_words_as_a_config_error(field: str) -> None:
         pgsession.Config(**(room | {field: value}))
 
 
-def command_options() -> list[click.Parameter]:
-    return [option for name in command.cli.commands for option in command.cli.commands[name].params]
+def commands(group: click.Group = command.cli, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, each in group.commands.items():
+        if isinstance(each, click.Group):
+            yield from commands(each, *path, name)
+        else:
+            yield (*path, name), each
 
 
-@pytest.mark.parametrize("option", command_options(), ids=lambda option: option.name)
+def command_options() -> list[tuple[tuple[str, ...], click.Parameter]]:
+    return [(path, option) for path, each in commands() for option in each.params]
+
+
+@pytest.mark.parametrize(
+    ("path", "option"),
+    [pytest.param(*each, id=f"{' '.join(each[0])} {each[1].name}") for each in command_options()],
+)
 def test_the_command_refuses_in_the_same_words(
-    option: click.Parameter, capsys: pytest.CaptureFixture[str]
+    path: tuple[str, ...], option: click.Parameter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rule = COMMAND[option.name or ""]
     if isinstance(rule, Free):
@@ -615,7 +656,11 @@ def test_the_command_refuses_in_the_same_words(
         if not isinstance(value, str):
             continue
         name = option.opts[0]
-        assert command.main(["init", f"{name}={value}", "host=/nowhere"]) == 2
+        needed = COMMANDS_NEED.get(path[-1], [])
+        if isinstance(option, click.Argument):
+            assert command.main([*path, "--", value]) == 2
+        else:
+            assert command.main([*path, *needed, f"{name}={value}", "host=/nowhere"]) == 2
         assert expected(rule, name, value)[1] in capsys.readouterr().err
 
 

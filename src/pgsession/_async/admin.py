@@ -23,8 +23,9 @@ from pgsession._protocol import rules
 from pgsession._protocol.breaker import Breaker
 from pgsession.config import Config
 from pgsession.errors import OperationTimeout, WriteOutcomeUnknown
-from pgsession.infos import LockInfo, NodeInfo, SessionInfo
+from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
 
+from .diagnosis import AsyncDiagnosis
 from .lone_connections import AsyncLoneConnections
 from .prober import AsyncProber
 from .store import AsyncStore
@@ -58,7 +59,7 @@ class AsyncAdmin:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), or a pool (`AsyncConnectionPool`) that stays
             the caller's.
         config: As that of the managers; None: with the defaults of `Config`. Of use here are `schema_name`,
-            `table_prefix`, `operation_timeout` and `logger`.
+            `table_prefix`, `operation_timeout` and `logger`; for `diagnose` also `listener_conninfo` and `pool_max_size`.
 
     Raises:
         TypeError: An argument is of a wrong type.
@@ -73,6 +74,7 @@ class AsyncAdmin:
             )
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
         self._database = database
+        self._config = config
         self._timeout = rules.seconds("operation_timeout", config.operation_timeout)
         self._logger = config.logger or logging.getLogger("pgsession")
         self._sql = Administration(config.schema_name, config.table_prefix)
@@ -90,6 +92,7 @@ class AsyncAdmin:
         group_id: str | int | UUID | None = None,
         active_within: timedelta | float | None = None,
         older_than: timedelta | float | None = None,
+        session_id: SessionId | None = None,
         after: SessionId | None = None,
         limit: int = 100,
         with_values: bool = False,
@@ -101,11 +104,12 @@ class AsyncAdmin:
             group_id: Those of this group.
             active_within: Those whose last access was written so many seconds (or a timedelta) ago or later.
             older_than: Those that were created so many seconds (or a timedelta) ago or earlier.
+            session_id: The one of this id.
             after: The id of the last session of the page before, which may be gone; None: the first page.
             limit: How many at most, from 1 to 1000.
             with_values: True: with their attributes.
         """
-        choice = _choice(user_id, group_id, active_within, older_than)
+        choice = _choice(user_id, group_id, active_within, older_than, session_id)
         key = rules.optional_session_id("after", after)
         limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
         rules.boolean("with_values", with_values)
@@ -129,6 +133,7 @@ class AsyncAdmin:
         group_id: str | int | UUID | None = None,
         active_within: timedelta | float | None = None,
         older_than: timedelta | float | None = None,
+        session_id: SessionId | None = None,
     ) -> int:
         """Return the number of live sessions that fit all that is given.
 
@@ -137,8 +142,9 @@ class AsyncAdmin:
             group_id: As for `list_sessions`.
             active_within: As for `list_sessions`.
             older_than: As for `list_sessions`.
+            session_id: As for `list_sessions`.
         """
-        choice = _choice(user_id, group_id, active_within, older_than)
+        choice = _choice(user_id, group_id, active_within, older_than, session_id)
         return int((await self._read(self._sql.count(choice)))[0])
 
     async def revoke(
@@ -148,6 +154,7 @@ class AsyncAdmin:
         group_id: str | int | UUID | None = None,
         active_within: timedelta | float | None = None,
         older_than: timedelta | float | None = None,
+        session_id: SessionId | None = None,
     ) -> int:
         """End the sessions that fit all that is given, on every node, and their locks with them; return how many.
 
@@ -159,14 +166,15 @@ class AsyncAdmin:
             group_id: As for `list_sessions`.
             active_within: As for `list_sessions`.
             older_than: As for `list_sessions`.
+            session_id: As for `list_sessions`.
 
         Raises:
             OperationTimeout: A step was not done in time; `done` sessions had ended before.
             ValueError: Nothing is given.
         """
-        choice = _choice(user_id, group_id, active_within, older_than)
-        if choice == Choice(None, None, None, None):
-            raise ValueError("user_id, group_id, active_within, older_than: one of them is needed, not none")
+        choice = _choice(user_id, group_id, active_within, older_than, session_id)
+        if choice == _ANY:
+            raise ValueError(f"{', '.join(Choice._fields)}: one of them is needed, not none")
         async with self._store() as store:
             return await store._walk(
                 lambda after, options: self._sql.revoke(choice, after), lambda ended: None
@@ -211,6 +219,18 @@ class AsyncAdmin:
             NodeInfo(node=node, registered_at=_at(registered), serves_for=timedelta(microseconds=serves_for))
             for node, registered, serves_for in rows
         ]
+
+    async def diagnose(self) -> list[Finding]:
+        """Look for each cause that can keep a node from working, or from answering from memory; change nothing.
+
+        Ask with what a node has: its role, for whose rights are looked at, its conninfo, and its `Config`, of which
+        `listener_conninfo` and `pool_max_size` count too. It takes at most three times `Config.operation_timeout`, and
+        raises nothing for a database that cannot be reached: that is a finding.
+
+        Returns:
+            What came of each cause, in the order in which they are best mended.
+        """
+        return await AsyncDiagnosis(self._database, self._config, self._logger).findings()
 
     async def rotate_secret(self) -> None:
         """Make another secret, from which the names of the nodes' channels follow, as after a leak.
@@ -259,12 +279,19 @@ class AsyncAdmin:
             await background.drain(GRACE)
 
 
-def _choice(user_id: object, group_id: object, active_within: object, older_than: object) -> Choice:
+_ANY = Choice(None, None, None, None, None)
+
+
+def _choice(
+    user_id: object, group_id: object, active_within: object, older_than: object, session_id: object
+) -> Choice:
+    key = rules.optional_session_id("session_id", session_id)
     return Choice(
         rules.optional_identifier("user_id", user_id),
         rules.optional_identifier("group_id", group_id),
         rules.optional_microseconds("active_within", active_within),
         rules.optional_microseconds("older_than", older_than),
+        None if key is None else key.hex(),
     )
 
 

@@ -28,6 +28,7 @@ _CHOSEN = (
     " AND ($2::pg_catalog.text IS NULL OR s.group_id OPERATOR(pg_catalog.=) $2::pg_catalog.text)"
     f" AND ($3::bigint IS NULL OR s.last_accessed OPERATOR(pg_catalog.>) {_SINCE % '$3'})"
     f" AND ($4::bigint IS NULL OR s.created_at OPERATOR(pg_catalog.<=) {_SINCE % '$4'})"
+    " AND ($5::pg_catalog.uuid IS NULL OR s.id OPERATOR(pg_catalog.=) $5::pg_catalog.uuid)"
 )
 _LIVE = f"{{live(s, {_NOW})}}"
 _VALUES = (
@@ -40,14 +41,14 @@ _SESSIONS = (
     " {us(s.created_at)}, {us(s.updated_at)}, {us(s.last_accessed)}, {us(s.expires_at)}, {us(s.inactivity)}, @values)"
     " ORDER BY s.id), '[]'::pg_catalog.json)::pg_catalog.text FROM (SELECT s.* FROM {sessions} s"
     f" WHERE {_CHOSEN} AND {_LIVE}"
-    " AND ($5::pg_catalog.uuid IS NULL OR s.id OPERATOR(pg_catalog.>) $5::pg_catalog.uuid)"
-    " ORDER BY s.id LIMIT $6::bigint) s"
+    " AND ($6::pg_catalog.uuid IS NULL OR s.id OPERATOR(pg_catalog.>) $6::pg_catalog.uuid)"
+    " ORDER BY s.id LIMIT $7::bigint) s"
 )
 _COUNT = f"SELECT pg_catalog.count(*) FROM {{sessions}} s WHERE {_CHOSEN} AND {_LIVE}"
 # The filters stand there twice: a row that somebody has changed meanwhile is looked at again once it is free.
 _REVOKE = (
     f"WITH page AS MATERIALIZED (SELECT s.id FROM {{sessions}} s WHERE {_CHOSEN}"
-    " AND s.id OPERATOR(pg_catalog.>) $5::pg_catalog.uuid ORDER BY s.id LIMIT $6::bigint), gone AS ("
+    " AND s.id OPERATOR(pg_catalog.>) $6::pg_catalog.uuid ORDER BY s.id LIMIT $7::bigint), gone AS ("
     f"DELETE FROM {{sessions}} s USING page p WHERE s.id OPERATOR(pg_catalog.=) p.id AND {_CHOSEN} RETURNING 1)"
     " SELECT (SELECT p.id FROM page p ORDER BY p.id DESC LIMIT 1), (SELECT pg_catalog.count(*) FROM gone), 0, NULL,"
     " @settings"
@@ -78,6 +79,7 @@ class Choice(NamedTuple):
     group_id: str | None
     active_within: int | None
     older_than: int | None
+    session_id: str | None
 
 
 class Administration:

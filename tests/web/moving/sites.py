@@ -239,7 +239,7 @@ def flask(dsn: str, schema: str, redis_url: str) -> Iterator[Service]:
         after = stack.enter_context(served_by_threads(app))
         move = call(
             "flask-session", "--key-prefix", f"{schema}:", "--user-key", USER,
-            PGSESSION_DSN=dsn, PGSESSION_SCHEMA_NAME=schema, REDIS_URL=redis_url,
+            PGSESSION_DATABASE=dsn, PGSESSION_SCHEMA_NAME=schema, REDIS_URL=redis_url,
         )  # fmt: skip
         yield Service(before, after, "session", "__Host-id", move)
 
@@ -253,6 +253,6 @@ def starlette(dsn: str, schema: str, redis_url: str) -> Iterator[Service]:
         after = stack.enter_context(served(starlette_after(dsn, schema)))
         move = call(
             "starsessions", "--key-prefix", f"{schema}:", "--user-key", USER,
-            PGSESSION_DSN=dsn, PGSESSION_SCHEMA_NAME=schema, REDIS_URL=redis_url,
+            PGSESSION_DATABASE=dsn, PGSESSION_SCHEMA_NAME=schema, REDIS_URL=redis_url,
         )  # fmt: skip
         yield Service(before, after, "session", "__Host-id", move)

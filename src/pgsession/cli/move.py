@@ -1,4 +1,4 @@
-"""`python -m pgsession move` brings live sessions from another store."""
+"""`pgsession move` brings live sessions from another store."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 import psycopg
+from click.core import ParameterSource
 
-from pgsession import AsyncSessionManager, Config, ConfigError, PgSessionError
+from pgsession import AsyncSessionManager, Config, PgSessionError
 from pgsession.contrib.moving.mover import MoveError, Mover, OldStore, Report, Values
+
+from ._failures import Status
+from ._parameters import DATABASE, SCHEMA_NAME, TABLE_PREFIX, configuration
 
 __all__ = ["move"]
 
 _EVERY = 2  # seconds, of progress
-_SOME_ARE_LEFT = 3
+_AGAIN = "what was brought already is known: run it again"
 
 
 @click.group()
@@ -33,13 +38,26 @@ def move() -> None:
     """
 
 
+def _url(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Refuse a URL in whose argument everybody on the machine could read a password."""
+    given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    if given and urlsplit(value).password:
+        raise click.UsageError("--redis: must have no password: put the URL into REDIS_URL", context)
+    return value
+
+
 _PLACES: list[click.Parameter] = [
-    click.Argument(["dsn"], envvar="PGSESSION_DSN", default=""),
-    click.Option(["--redis", "url"], envvar="REDIS_URL", required=True, metavar="URL", help="Or REDIS_URL."),
-    click.Option(["--schema-name"], metavar="NAME", help="The PostgreSQL schema of the tables."),
+    DATABASE,
     click.Option(
-        ["--table-prefix"], metavar="PREFIX", help="What the names of tables and functions begin with."
+        ["--redis", "url"],
+        envvar="REDIS_URL",
+        required=True,
+        metavar="URL",
+        callback=_url,
+        help="Or REDIS_URL, where it has a password.",
     ),
+    SCHEMA_NAME,
+    TABLE_PREFIX,
 ]
 _OPTIONS: list[click.Parameter] = [
     click.Option(["--dry-run"], is_flag=True, help="Write nothing; count what would be done."),
@@ -100,7 +118,7 @@ def django(dry_run: bool, without: tuple[str, ...], unpickle: bool) -> int:
     params=[*_PLACES, _key_prefix("session:"), _user_key("_user_id"), _MAX_AGE, *_OPTIONS, _UNPICKLE]
 )
 def flask_session(
-    dsn: str,
+    database: str,
     url: str,
     schema_name: str | None,
     table_prefix: str | None,
@@ -113,19 +131,19 @@ def flask_session(
 ) -> int:
     """Bring the sessions that Flask-Session keeps in Redis.
 
-    Who is logged in is by default what Flask-Login says. DSN says where they go, as for `init`.
+    Who is logged in is by default what Flask-Login says. DATABASE says where they go, as for `init`.
     """
     try:
         from pgsession.contrib.moving.redis_store import of_flask_session
     except ImportError as error:
         raise click.ClickException(f"needs pip install 'pgsession[moving]': {error}")
     store = _redis(url, key_prefix, partial(of_flask_session, unpickle=unpickle, max_age=max_age), user_key)
-    return _run(store, dsn, _config(schema_name, table_prefix), dry_run, without)
+    return _run(store, database, configuration(schema_name, table_prefix), dry_run, without)
 
 
 @move.command(params=[*_PLACES, _key_prefix("starsessions."), _user_key(None), *_OPTIONS])
 def starsessions(
-    dsn: str,
+    database: str,
     url: str,
     schema_name: str | None,
     table_prefix: str | None,
@@ -136,14 +154,14 @@ def starsessions(
 ) -> int:
     """Bring the sessions that starsessions keeps in Redis, by its serializer for JSON.
 
-    DSN says where they go, as for `init`.
+    DATABASE says where they go, as for `init`.
     """
     try:
         from pgsession.contrib.moving.redis_store import of_starsessions
     except ImportError as error:
         raise click.ClickException(f"needs pip install 'pgsession[moving]': {error}")
     store = _redis(url, key_prefix, of_starsessions, user_key)
-    return _run(store, dsn, _config(schema_name, table_prefix), dry_run, without)
+    return _run(store, database, configuration(schema_name, table_prefix), dry_run, without)
 
 
 def _redis(
@@ -155,16 +173,6 @@ def _redis(
         return RedisStore(url, prefix, decode, user_key)
     except ValueError as error:
         raise click.ClickException(f"--redis: {error}")
-
-
-def _config(schema_name: str | None, table_prefix: str | None) -> Config:
-    given = {"schema_name": schema_name, "table_prefix": table_prefix}
-    try:
-        return msgspec.structs.replace(
-            Config.from_env(), **{name: value for name, value in given.items() if value is not None}
-        )
-    except ConfigError as error:
-        raise click.ClickException(str(error))
 
 
 def _run(
@@ -184,14 +192,17 @@ def _run(
                 manager, store, without=frozenset(without), dry_run=dry_run, on_progress=_Progress()
             ).run()
 
-    failures: tuple[type[Exception], ...] = (MoveError, PgSessionError, psycopg.Error, *store.errors)
+    failures: tuple[type[Exception], ...] = (MoveError, *store.errors)
     try:
         with asyncio.Runner(loop_factory=loop) as runner:
             report = runner.run(bring())
     except failures as error:
-        raise click.ClickException(f"{error} (what was brought already is known: run it again)")
+        raise click.ClickException(f"{error} ({_AGAIN})")
+    except (PgSessionError, psycopg.Error):
+        click.echo(_AGAIN, err=True)
+        raise
     _tell(report, dry_run)
-    return _SOME_ARE_LEFT if report.left else 0
+    return Status.SOMETHING_LEFT if report.left else Status.WELL
 
 
 class _Progress:

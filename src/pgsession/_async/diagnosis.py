@@ -1,0 +1,240 @@
+"""A diagnosis sees what the database and a connection that listens are like, for `_protocol.diagnosis` to decide."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import secrets
+import time
+from functools import partial
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from pgsession import schema
+from pgsession._concurrency import async_sleep
+from pgsession._database import diagnosis as asked
+from pgsession._database.channels import for_each
+from pgsession._database.conninfo import listener_parameters, to_listen
+from pgsession._database.connections import AsyncPlainCursor, lost_durability
+from pgsession._database.statements import Statements
+from pgsession._protocol import rules
+from pgsession._protocol.diagnosis import LONG_TRANSACTION, Connection, Facts, Heard, Schema, Server, findings
+from pgsession.config import Config
+from pgsession.errors import ConfigError, OperationTimeout
+from pgsession.infos import Finding
+
+from .conninfo import AsyncConninfo
+from .listener_connection import AsyncListenerConnection, Row
+from .lone_connections import AsyncLoneConnections
+
+PATIENCE = 3.0  # seconds for a commit, and for a notification
+_LISTENER = 1  # connection of a node beside its pool's
+_FULL = ("too many clients", "too many connections", "connection slots are reserved")
+
+_server = msgspec.json.Decoder(Server)
+
+
+class AsyncDiagnosis:
+    """Looks once, on a connection as the pool's and on one as the listener's; both are gone afterwards."""
+
+    def __init__(
+        self, database: str | AsyncConnectionPool[Any], config: Config, logger: logging.Logger
+    ) -> None:
+        self._database = database
+        self._config = config
+        self._logger = logger
+        self._names = (config.schema_name, config.table_prefix)
+        self._timeout = rules.seconds("operation_timeout", config.operation_timeout)
+        self._facts = Facts(needed=config.pool_max_size + _LISTENER)
+
+    async def findings(self) -> list[Finding]:
+        """Return what came of each cause."""
+        facts = self._facts
+        for way in self._ways():
+            try:
+                async with AsyncLoneConnections(way, self._logger).connection(
+                    time.monotonic() + self._timeout
+                ) as connection:
+                    facts.failure = None
+                    await self._ask(connection)
+            except (psycopg.Error, OperationTimeout) as error:
+                facts.failure = _in_one_line(error)
+                facts.too_many = any(words in facts.failure for words in _FULL)
+            if facts.server is not None:
+                break
+        return findings(facts)
+
+    def _ways(self) -> list[str | AsyncConnectionPool[Any]]:
+        """Return how to connect: as the pool does; and, where that finds no primary, to what there is."""
+        if isinstance(self._database, str):
+            return [self._database, make_conninfo(self._database, target_session_attrs="any")]
+        return [self._database]
+
+    async def _ask(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        facts = self._facts
+        server = await self._look(connection)
+        facts.connection = _seen(connection)
+        facts.server = server
+        if server.standby:
+            facts.held = []
+            return
+        await self._look_at_schema(connection)
+        if server.synchronous_standbys:
+            facts.durable = await self._commit(connection)
+        await self._look_at_listener(connection)
+        facts.held = sorted({*server.locks} & {*(await self._look(connection)).locks})
+
+    async def _look(self, connection: psycopg.AsyncConnection[Any]) -> Server:
+        async with connection.transaction(), AsyncPlainCursor(connection) as cursor:
+            await cursor.execute(asked.TRUST_NO_PATH)
+            before = time.time_ns()
+            await cursor.execute(asked.query(*self._names, LONG_TRANSACTION))
+            after = time.time_ns()
+            ((text,),) = await cursor.fetchall()
+        self._facts.clock = (before + after) // 2000, (after - before) // 2000
+        return _server.decode(text)
+
+    # The tables
+
+    async def _look_at_schema(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        facts = self._facts
+        try:
+            found, version = await schema.async_look(connection, *self._names)
+            untrusted = None
+            if found.owner is not None and not found.trusted:
+                untrusted = str(schema.untrusted(*self._names, found.owner))
+            facts.schema = Schema(
+                owner=found.owner,
+                untrusted=untrusted,
+                version=version,
+                newest=schema.latest_version(),
+                missing=[name for kind in ("table", "function", "trigger") for name in found.missing(kind)],
+                silent_triggers=found.silent_triggers(),
+                public_functions=found.public_functions(),
+                grants=found.grants(),
+                init=schema.command(*self._names),
+            )
+            if version is not None and not found.missing("table") and untrusted is None:
+                facts.incarnation = await self._has_incarnation(connection)
+        except pg.LockNotAvailable:
+            facts.tables_locked = True
+
+    async def _has_incarnation(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        async with connection.transaction(), AsyncPlainCursor(connection) as cursor:
+            await cursor.execute("SET LOCAL lock_timeout = 1000")
+            await cursor.execute(Statements(*self._names).where)
+            ((incarnation,),) = await cursor.fetchall()
+        return incarnation is not None
+
+    async def _commit(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """Return False where a commit was not confirmed by a standby in time; nothing is changed by it."""
+        warned: list[bool] = []
+
+        def notice(diagnostic: pg.Diagnostic) -> None:
+            warned.append(lost_durability(diagnostic))
+
+        connection.add_notice_handler(notice)
+        try:
+            async with connection.transaction(), AsyncPlainCursor(connection) as cursor:
+                await cursor.execute(asked.limit(PATIENCE))
+                await cursor.execute("SET LOCAL client_min_messages = warning")
+                await cursor.execute(asked.WAIT)
+                await cursor.execute(asked.WRITE)
+        finally:
+            connection.remove_notice_handler(notice)
+        return not any(warned)
+
+    # The listener
+
+    async def _look_at_listener(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        facts = self._facts
+        try:
+            listener = await self._listener()
+        except (psycopg.Error, ConfigError) as error:
+            facts.listener_failure = _in_one_line(error)
+            return
+        try:
+            await self._ask_listener(connection, listener)
+        except (psycopg.Error, TimeoutError) as error:
+            facts.listener_failure = _in_one_line(error)
+        finally:
+            await listener.close()
+
+    async def _listener(self) -> AsyncListenerConnection:
+        end = time.monotonic() + self._timeout
+        complete = partial(listener_parameters, connect_timeout=max(math.ceil(self._timeout), 2))
+        conninfo: Any = to_listen(self._database, self._config.listener_conninfo)
+        ways = AsyncConninfo(conninfo, complete, patience=self._timeout)
+        return await AsyncListenerConnection.connect(ways.connections(lambda: time.monotonic() > end))
+
+    async def _ask_listener(
+        self, connection: psycopg.AsyncConnection[Any], listener: AsyncListenerConnection
+    ) -> None:
+        facts = self._facts
+        ((standby, pid, place),) = await listener.execute(asked.WHERE, None, self._timeout)
+        facts.listener_connection = _seen(listener._connection)
+        facts.listener_place = place
+        facts.listener_standby = standby
+        facts.listener_pooled = pid != listener.pid
+        server = facts.server
+        assert server is not None
+        if not (standby or facts.listener_pooled) and place == server.place and facts.durable is not False:
+            facts.heard = await self._notify(connection, listener)
+
+    async def _notify(
+        self, connection: psycopg.AsyncConnection[Any], listener: AsyncListenerConnection
+    ) -> Heard | None:
+        channel = f"pgsession_{secrets.token_hex(8)}"
+        end = time.monotonic() + PATIENCE
+        await listener.execute(for_each("LISTEN {}", [channel]), None, self._timeout)
+        try:
+            async with connection.transaction(), AsyncPlainCursor(connection) as cursor:
+                await cursor.execute(asked.limit(PATIENCE))
+                await cursor.execute(asked.HURRY)
+                await cursor.execute(asked.NOTIFY, [channel])
+        except pg.ProgramLimitExceeded:
+            return None  # the queue is full, which is found by looking at it
+        except pg.QueryCanceled:
+            return Heard(False, f"its commit had not ended after {PATIENCE:.0f} s", PATIENCE)
+        while True:
+            await listener.execute("SELECT", None, self._timeout)
+            while (notification := listener.take()) is not None:
+                if notification.channel == channel:
+                    return Heard(True, None, PATIENCE)
+            if time.monotonic() >= end:
+                return Heard(False, None, PATIENCE)
+            await async_sleep(0.02)
+
+
+def _seen(connection: psycopg.AsyncConnection[Row]) -> Connection:
+    return Connection(
+        local=_is_local(connection.info),
+        encrypted=bool(connection.pgconn.ssl_in_use),
+        sslmode=next(
+            (
+                option.val.decode()
+                for option in connection.pgconn.info
+                if option.keyword == b"sslmode" and option.val is not None
+            ),
+            "",
+        ),
+    )
+
+
+def _is_local(info: psycopg.ConnectionInfo) -> bool:
+    if not info.host or info.host.startswith(("/", "@")):
+        return True
+    try:
+        return ipaddress.ip_address(info.hostaddr).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_one_line(error: BaseException) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

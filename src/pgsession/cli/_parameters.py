@@ -1,0 +1,166 @@
+"""Declares the parameters that commands share, and finds what they lead to."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Concatenate, NamedTuple, ParamSpec
+
+import click
+import msgspec
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from pgsession import Admin, Config
+from pgsession._database.connections import ADAPTERS
+from pgsession._database.conninfo import pool_parameters
+from pgsession._protocol import rules
+
+from ._output import Output
+
+_P = ParamSpec("_P")
+_OLD = "PGSESSION_DSN"
+_SECRETS = ("password", "sslpassword")
+
+
+class Target(NamedTuple):
+    """Says which tables in which database a command is about."""
+
+    conninfo: str
+    config: Config
+
+    @property
+    def admin(self) -> Admin:
+        """Return the admin of these tables."""
+        return Admin(self.conninfo, self.config)
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Connect, as a manager would; in autocommit."""
+        limit = math.ceil(rules.seconds("operation_timeout", self.config.operation_timeout))
+        parameters = pool_parameters(self.conninfo, connect_timeout=max(limit, 2))
+        with psycopg.connect(self.conninfo, autocommit=True, context=ADAPTERS, **parameters) as connection:
+            yield connection
+
+    @property
+    def tables(self) -> str:
+        """Return what they are called in texts."""
+        schema, prefix = self.config.schema_name, self.config.table_prefix
+        return f"schema {schema!r}" + f", table prefix {prefix!r}" * bool(prefix)
+
+
+def checked(
+    rule: Callable[[str, Any], object],
+) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return a callback that checks an option, if it is given, by its rule."""
+
+    def check(context: click.Context, option: click.Parameter, value: object) -> object:
+        try:
+            return None if value is None else rule(option.opts[0], value)
+        except (TypeError, ValueError) as error:
+            raise click.UsageError(str(error), context)
+
+    return check
+
+
+def duration(name: str, value: str) -> float:
+    """Return the seconds that a text means, as in a variable for a field of `Config`."""
+    try:
+        iso = value.upper().startswith("P")
+        length = msgspec.convert(value, timedelta) if iso else float(value)
+    except (ValueError, msgspec.ValidationError):
+        raise ValueError(f"{name}: a duration (seconds, or ISO 8601 such as PT10M) is needed, not {value!r}")
+    return rules.seconds(name, length, 0)
+
+
+def without_password(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a conninfo that everybody on the machine could read a password in."""
+    name = "DATABASE" if isinstance(parameter, click.Argument) else parameter.opts[0]
+    if value is None:
+        return None
+    try:
+        given = conninfo_to_dict(rules.conninfo_text(name, value))
+    except (psycopg.ProgrammingError, ValueError):
+        raise click.UsageError(f"{name}: a connection string or URL is needed", context)
+    if any(given.get(secret) for secret in _SECRETS):
+        raise click.UsageError(
+            f"{name}: must have no password, which everybody on this machine could read in the list of processes:"
+            " put it into PGPASSWORD, a password file (~/.pgpass) or a service file, or all of it into"
+            " PGSESSION_DATABASE",
+            context,
+        )
+    return value
+
+
+def _database(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    given = without_password(context, parameter, value)
+    if given is not None:
+        return given
+    if (known := os.environ.get("PGSESSION_DATABASE")) is not None:
+        return known
+    if (old := os.environ.get(_OLD)) is not None:
+        click.echo(f"{_OLD} is the old name of PGSESSION_DATABASE: rename it", err=True)
+        return old
+    return ""
+
+
+SCHEMA_NAME = click.Option(
+    ["--schema-name"], envvar="PGSESSION_SCHEMA_NAME", show_envvar=True, metavar="NAME",
+    callback=checked(rules.schema_name), help="The PostgreSQL schema of the tables, else public.",
+)  # fmt: skip
+TABLE_PREFIX = click.Option(
+    ["--table-prefix"], envvar="PGSESSION_TABLE_PREFIX", show_envvar=True, metavar="PREFIX",
+    callback=checked(rules.table_prefix), help="What the names of tables and functions begin with.",
+)  # fmt: skip
+TIMEOUT = click.Option(
+    ["--timeout"], type=float, metavar="SECONDS", callback=checked(rules.seconds),
+    help="For how long the database may take, else PGSESSION_OPERATION_TIMEOUT, else 10.",
+)  # fmt: skip
+DATABASE = click.Argument(["database"], required=False, metavar="[DATABASE]", callback=_database)
+JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, errors too.")
+
+full_ids = click.option(
+    "--full-ids",
+    is_flag=True,
+    help="Show whole session ids: who has one can read the session from a service.",
+)
+
+
+def configuration(schema_name: str | None, table_prefix: str | None, timeout: float | None = None) -> Config:
+    """Return what the environment says, and the options, which come first."""
+    given = {
+        "schema_name": schema_name,
+        "table_prefix": table_prefix,
+        "operation_timeout": None if timeout is None else timedelta(seconds=timeout),
+    }
+    return msgspec.structs.replace(
+        Config.from_env(), **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def on_tables(
+    function: Callable[Concatenate[Target, Output, _P], int],
+) -> Callable[..., int]:
+    """Give a command what it is about and what it says it with, and the parameters for these.
+
+    It stands below all other decorators, for DATABASE is the last argument.
+    """
+
+    @functools.wraps(function)
+    def run(
+        database: str,
+        schema_name: str | None,
+        table_prefix: str | None,
+        timeout: float | None,
+        as_json: bool,
+        **options: Any,
+    ) -> int:
+        target = Target(database, configuration(schema_name, table_prefix, timeout))
+        return function(target, Output(as_json), **options)  # type: ignore[call-arg]
+
+    run.__click_params__ = [JSON, TIMEOUT, TABLE_PREFIX, SCHEMA_NAME, DATABASE]  # type: ignore[attr-defined]
+    return run
