@@ -601,10 +601,7 @@ class Coherence:
             if self._incarnation != incarnation:
                 self._offset.start(self._clock.now())
             if self._incarnation not in (None, incarnation):
-                self._warn(
-                    "server_replaced",
-                    "the database server has restarted or failed over: the cache is emptied",
-                )
+                self._warn("server_replaced", "the server has restarted or failed over: the cache is emptied")
                 self._cache.clear()
             self._incarnation = incarnation
             epoch = self._leases.epoch
