@@ -10,7 +10,6 @@ import pytest
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
-from pgsession._core.record import Record
 from pgsession._protocol.coherence import Answered, Coherence
 
 SECOND = 1_000_000
@@ -45,42 +44,18 @@ def restarted(coherence: Coherence) -> None:
     coherence.on_listening("two")
 
 
-def wrong_server(coherence: Coherence) -> None:
-    coherence.answered(coherence.asked(), "another", 7)
-
-
-def wrong_server_of_a_read(coherence: Coherence) -> None:
-    fill, _ = coherence.open_fill(KEY, new_future=object)
-    coherence.close_fill(fill, None, "another", NOW, 7)
-
-
-def wrong_server_of_many_reads(coherence: Coherence) -> None:
-    fill, _ = coherence.open_fill(KEY, new_future=object)
-    coherence.close_fills([Answered(fill, None)], "another", NOW, 7)
-
-
-def wrong_server_of_a_write(coherence: Coherence) -> None:
-    record = Record(KEY, 5, "u", None, NOW, NOW, NOW, NOW + 3600 * SECOND, 3600 * SECOND, [])
-    coherence.write_saved(coherence.open_write(KEY), record, "another")
-
-
 def clock_stepped(coherence: Coherence) -> None:
     coherence.clock_sample(NOW, NOW, NOW)
     coherence.clock_sample(NOW, NOW, NOW + 60 * SECOND)
 
 
-@pytest.mark.parametrize(
-    "happens",
-    [
-        unreadable,
-        restarted,
-        wrong_server,
-        wrong_server_of_a_read,
-        wrong_server_of_many_reads,
-        wrong_server_of_a_write,
-        clock_stepped,
-    ],
-)
+def clock_stepped_by_a_read(coherence: Coherence) -> None:
+    for database_time in (NOW, NOW + 60 * SECOND):
+        fill, _ = coherence.open_fill(KEY, new_future=object)
+        coherence.close_fills([Answered(fill, None)], "one", database_time, 7)
+
+
+@pytest.mark.parametrize("happens", [unreadable, restarted, clock_stepped, clock_stepped_by_a_read])
 def test_who_is_told_may_ask(happens: Callable[[Coherence], None]) -> None:
     handler = Asking()
     logger = logging.Logger("pgsession.test")  # of this test alone

@@ -287,6 +287,7 @@ async def test_a_sign_of_life_that_fails_is_given_again_and_is_no_loss_of_sync(
 ) -> None:
     server.register_fails = psycopg.errors.LockNotAvailable("locked")
     started._sign_due = 0
+    caplog.set_level("INFO")
     await started._step()
     assert coherence.in_sync and started._mute == "locked" and "that it is there" in caplog.text
     server.register_fails = None

@@ -14,6 +14,7 @@ from pgsession._core.clock import Clock
 from pgsession._counted import counted
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.coherence import LockChanges
+from pgsession._protocol.log_rate import Seldom
 from pgsession._short_names import shown
 from pgsession.errors import PgSessionError
 
@@ -30,6 +31,8 @@ class AsyncLockRenewal:
         self.clock = clock
         self.logger = logger
         self.background = AsyncBackgroundTasks(logger)
+        self._failures = Seldom()  # to renew a lock
+        self.kept = Seldom()  # locks that could not be given back
         self._held: set[AsyncHeldLock] = set()
         self._waiting: dict[str, set[AsyncEvent]] = {}
         self._loop = AsyncBackgroundLoop(logger)
@@ -121,6 +124,7 @@ class AsyncLockRenewal:
                 "%s could not be given back, and will end after the lease time: %s",
                 counted(len(kept), "lock"),
                 ", ".join(map(shown, kept[:10])),
+                extra={"pgsession_event": "lock_kept"},
             )
 
     async def _give_back(self, lock: AsyncHeldLock) -> None:
@@ -145,7 +149,12 @@ class AsyncLockRenewal:
             await lock.renew()
         except (psycopg.Error, PgSessionError) as error:
             lock.postpone()
-            self.logger.warning("the lock on %s could not be renewed yet: %s", shown(lock.resource), error)
+            others = self._failures.admit()
+            if others is not None:
+                self.logger.warning(
+                    "the lock on %s could not be renewed yet: %s%s", shown(lock.resource), error, others,
+                    extra={"pgsession_event": "lock_not_renewed"},
+                )  # fmt: skip
         if lock.lost.is_set():
             self._lose(lock, "expired")
 

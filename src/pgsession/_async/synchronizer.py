@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import cast
 
@@ -22,6 +23,7 @@ from pgsession._database.statements import Statements
 from pgsession._protocol import events
 from pgsession._protocol.acknowledgements import SIGN_OF_LIFE
 from pgsession._protocol.coherence import Coherence, LockChanges
+from pgsession._protocol.log_rate import Seldom, States, times
 from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import AsyncListener
@@ -62,6 +64,8 @@ class AsyncSynchronizer:
         max_staleness: Seconds after which a question to the listener's server, or a first proof, is given up.
         serves_for: Microseconds after its last proof for which the node may serve from memory, whatever happens.
         on_lock_changes: Called with what an event says about locks.
+        on_lost: Called when the listener is lost.
+        node: The id of the node, for the log.
         logger: Takes what an operator should know.
     """
 
@@ -77,6 +81,7 @@ class AsyncSynchronizer:
         serves_for: int,
         on_lock_changes: Callable[[LockChanges], None],
         on_lost: Callable[[], None],
+        node: str = "",
         logger: logging.Logger,
     ) -> None:
         self._listener = listener
@@ -88,7 +93,11 @@ class AsyncSynchronizer:
         self._serves_for = serves_for
         self._on_lock_changes = on_lock_changes
         self._tell_lost = on_lost
+        self._node = node
         self._logger = logger
+        self._states: States | None = None  # once it was in sync
+        self._telling = threading.Lock()
+        self._queue_warnings = Seldom()
         self._events = AsyncSubscription(
             "",
             self._on_event,
@@ -147,6 +156,8 @@ class AsyncSynchronizer:
                 "a notification sent through the pool did not reach the listener: they must be connected to the same "
                 "database" + _PAST_THE_POOLER
             )
+        self._states = States()
+        self._tell()
         self._loop.start(self._keep_in_step, "pgsession synchronizer")
 
     async def stop(self, deadline: float) -> None:
@@ -178,8 +189,7 @@ class AsyncSynchronizer:
         self.longest = max(self.longest, longest)
         self._sign_due = at + _SIGN_OF_LIFE
         if not self._coherence.registered(at):
-            self._logger.warning("this node was silent for too long, connecting its listener again")
-            self.reconnect()
+            self.reconnect("this node was silent for too long")
 
     async def _give_sign_of_life(self) -> None:
         """Say that this node is still there; where that fails, serving ends in good time by itself."""
@@ -189,8 +199,7 @@ class AsyncSynchronizer:
         except (psycopg.Error, PgSessionError) as error:
             self._sign_due = self._now() + self._serves_for // 4
             self._mute = _in_words(error)
-            level = logging.WARNING if self._connected else logging.INFO
-            self._logger.log(level, "this node could not say that it is there, trying again: %s", error)
+            self._logger.info("this node could not say that it is there, trying again: %s", error)
 
     async def _unregister(self, deadline: float) -> None:
         if self._registered:
@@ -199,11 +208,42 @@ class AsyncSynchronizer:
             except (psycopg.Error, PgSessionError) as error:
                 self._logger.info("this node stays registered until a cleanup: %s", error)
 
-    def reconnect(self) -> None:
-        """Connect the listener again: the server that is read is not the one that is listened to."""
+    def reconnect(self, why: str = _ELSEWHERE) -> None:
+        """Connect the listener again: the server that is read is not the one that is listened to, or as it says."""
         self._coherence.on_lost()
         self._connected = False
+        self.failure = why
+        self._tell()
         self._listener.reconnect()
+
+    @property
+    def why_out_of_sync(self) -> str | None:
+        """Return a sentence that says why reads are not answered from memory, None where they are."""
+        if not self._coherence.listening:
+            why = self.failure or "it is being connected"
+            return f"Reads go to the database, for the listener does not listen: {why}"
+        if not self._coherence.in_sync:
+            why = self.failure or "no notification has come in time"
+            return f"Reads go to the database, for this node cannot prove to be in sync: {why}"
+        return None
+
+    def _tell(self) -> None:
+        """Log that reads are not answered from memory any more, and why, or that they are again."""
+        if self._states is None or self._stopping.is_set():
+            return
+        with self._telling:  # so that what is noted last is how it is
+            why = self.why_out_of_sync
+            change = self._states.note(why is None)
+        if change is None:
+            return
+        extra = {
+            "pgsession_event": "in_sync" if change.well else "out_of_sync",
+            "pgsession_node": self._node,
+            "pgsession_reason": why,
+            "pgsession_seconds": round(change.seconds, 3),
+        }
+        again = f"Reads are answered from memory again, after {change.seconds:.1f} s"
+        self._logger.warning("%s%s", again if change.well else why, times(change.unheard), extra=extra)
 
     # What the listener tells
 
@@ -212,11 +252,13 @@ class AsyncSynchronizer:
         if heard.locks.released or heard.locks.ended:
             self._on_lock_changes(heard.locks)
         if heard.moved:
-            self.reconnect()
+            self.reconnect("the secret was rotated, and the channels have other names")
         if heard.asks:
             self._acknowledging.wake()
         if self._coherence.in_sync:
             self._proved.set()
+            if self._states is not None and not self._states.quiet:
+                self._tell()
 
     def _on_lost(self) -> None:
         self._connected = False
@@ -226,6 +268,7 @@ class AsyncSynchronizer:
 
     def _on_error(self, channel: str, error: Exception) -> None:
         self.failure = _in_words(error)
+        self._tell()
 
     def _on_connected(self, channel: str) -> None:
         """Begin a resync: LISTEN is active again, and no notification has been delivered yet."""
@@ -261,13 +304,12 @@ class AsyncSynchronizer:
                 if self._stopping.is_set():
                     return
                 self.failure = _in_words(error)
-                self._logger.warning("not in sync with the database, trying again: %s", error)
+                self._logger.info("a step of the synchronizer failed, trying again: %s", error)
                 pause, delay = delay, min(delay * 2, 1.0, self._patience)
             except TimeoutError:
-                self.failure = "the listener did not answer"
-                self._logger.warning("the listener did not answer, connecting it again")
-                self.reconnect()
+                self.reconnect("the listener did not answer")
                 pause = delay
+            self._tell()
 
     async def _step(self) -> None:
         if self._stopping.is_set():
@@ -363,11 +405,15 @@ class AsyncSynchronizer:
         return await self._listener._execute_unless(asking, query, self._patience)
 
     def _watch_queue(self) -> None:
-        if self.queue_usage > _QUEUE_WARNING:
+        if self.queue_usage <= _QUEUE_WARNING:
+            return
+        others = self._queue_warnings.admit()
+        if others is not None:
             self._logger.warning(
                 "PostgreSQL's notification queue is %d %% full; a session that listens inside a long transaction "
                 "holds it, and once it is full every write fails",
                 self.queue_usage * 100,
+                extra={"pgsession_event": "queue_filling", "pgsession_node": self._node},
             )
 
 
@@ -376,4 +422,4 @@ def _closed() -> ListenerError:
 
 
 def _in_words(error: Exception) -> str:
-    return str(error).strip() or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__  # libpq's take several lines

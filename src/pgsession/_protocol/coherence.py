@@ -45,6 +45,7 @@ from pgsession._protocol import events
 from pgsession._protocol.acknowledgements import SERVES_UNHEARD
 from pgsession._protocol.database_clock import Offset
 from pgsession._protocol.in_flight_leases import Fill, Lease, Leases
+from pgsession._protocol.log_rate import Seldom
 from pgsession._protocol.proofs_of_sync import Proofs, Wanted
 
 __all__ = [
@@ -184,7 +185,6 @@ class _State(enum.Enum):
 
 
 _NOTHING = LockChanges((), ())
-_SECONDS_A_COMPLAINT = 60
 _SECOND = 1_000_000
 _FOREVER = 2**62
 _WORTH_A_WARNING = _SECOND // 10  # of a step of the database's clock
@@ -234,7 +234,9 @@ class Coherence:
         self._stale_if_error = stale_if_error
         self._logger = logger
         self._lock = threading.Lock()
-        self._warnings: deque[tuple[object, ...]] = deque()  # to be logged once the lock is released
+        self._warnings: deque[tuple[str, str, tuple[object, ...]]] = (
+            deque()
+        )  # to be logged once the lock is released
         self._leases = Leases()
         self._state = _State.LOST
         self._incarnation: str | None = None
@@ -247,7 +249,11 @@ class Coherence:
         self._offset = Offset()
         self._registered_until = _FOREVER
         self._counters = Counters()
-        self._complained: int | None = None
+        self._malformed_lines = Seldom(self._seconds)
+        self._step_lines = Seldom(self._seconds)
+
+    def _seconds(self) -> float:
+        return self._clock.now() / _SECOND
 
     # Reads
 
@@ -450,9 +456,7 @@ class Coherence:
     def write_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
         """Close the lease of a write that is committed and durable; `record` is what the database now holds (C9)."""
         with self._lock:
-            verdict = self._close_saved(lease, record, incarnation)
-        self._log()
-        return verdict
+            return self._close_saved(lease, record, incarnation)
 
     def _close_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
         if not self._leases.close(lease):
@@ -541,10 +545,9 @@ class Coherence:
 
     def _complain(self) -> None:
         """Warn of unreadable events, now and then."""
-        now = self._clock.now()
-        if self._complained is None or now - self._complained >= _SECONDS_A_COMPLAINT * 1_000_000:
-            self._complained = now
+        if self._malformed_lines.admit() is not None:
             self._warn(
+                "events_unreadable",
                 "%s so far, from a newer version of pgsession perhaps: each empties the cache, but those about "
                 "locks",
                 counted(self._counters.malformed_events, "unreadable notification"),
@@ -598,7 +601,7 @@ class Coherence:
             if self._incarnation != incarnation:
                 self._offset.start(self._clock.now())
             if self._incarnation not in (None, incarnation):
-                self._warn("the database server has restarted or failed over: the cache is emptied")
+                self._warn("server_replaced", "the server has restarted or failed over: the cache is emptied")
                 self._cache.clear()
             self._incarnation = incarnation
             epoch = self._leases.epoch
@@ -653,9 +656,7 @@ class Coherence:
             None if it is the listener's server, as far as that is known, else the verdict on it.
         """
         with self._lock:
-            verdict = self._check_origin(asked, incarnation, xmax)
-        self._log()
-        return verdict
+            return self._check_origin(asked, incarnation, xmax)
 
     def wanted_beacon(self) -> Wanted | None:
         """Return what a beacon that is to be asked for now has to prove; None: none is wanted."""
@@ -779,15 +780,15 @@ class Coherence:
         """Log what was to be said; the lock is not held."""
         while self._warnings:
             try:
-                text, *values = self._warnings.popleft()
+                event, text, values = self._warnings.popleft()
             except IndexError:
                 return  # another thread was faster
-            self._logger.warning(text, *values)
+            self._logger.warning(text, *values, extra={"pgsession_event": event})
 
     # Below, the lock is held.
 
-    def _warn(self, text: str, *values: object) -> None:
-        self._warnings.append((text, *values))
+    def _warn(self, event: str, text: str, *values: object) -> None:
+        self._warnings.append((event, text, values))
 
     def _keep(self, lease: Lease, record: Record, incarnation: str | None, behind: bool = False) -> Verdict:
         """Put a record into the cache, or make sure that nothing older is served after its callers got it (C2, C3)."""
@@ -821,7 +822,6 @@ class Coherence:
             return None
         if not of_today:
             return Verdict.SERVER_REPLACED
-        self._warn("the pool and the listener are not connected to the same server any more")
         self._lose()
         return Verdict.WRONG_SERVER
 
@@ -851,8 +851,10 @@ class Coherence:
     def _sample(self, asked: int, answered: int, database_time: int) -> None:
         step = self._offset.sample(asked, answered, database_time)
         self._set_clock(max(answered, self._cache.in_sync_until))
-        if abs(step) >= _WORTH_A_WARNING:
-            self._warn("the database's clock was stepped by %+.1f s", step / _SECOND)
+        if abs(step) >= _WORTH_A_WARNING and (others := self._step_lines.admit()) is not None:
+            self._warn(
+                "clock_stepped", "the database's clock was stepped by %+.1f s%s", step / _SECOND, others
+            )
 
     def _set_clock(self, until: int) -> None:
         """Let memory be compared with the latest that it can be, until this moment, by the database's clock (C8)."""

@@ -402,8 +402,14 @@ class ListenerLoop:
             self._logger.info("the listener has given up its connection, and makes another")
         else:
             expected = isinstance(error, (psycopg.Error, TimeoutError))
-            self._logger.warning(
-                "the listener lost its connection: %s", error, exc_info=None if expected else error
+            # A node tells it in words of its own: what it means for reads.
+            level = logging.INFO if expected and self.lost_hooks else logging.WARNING
+            self._logger.log(
+                level,
+                "the listener lost its connection: %s",
+                error,
+                exc_info=None if expected else error,
+                extra={"pgsession_event": "listener_lost"},
             )
         self._part(connection)
         if connection is not None:

@@ -246,9 +246,12 @@ class Lock:
         try:
             self._renewal.store.release(self._resource, owner)
         except (psycopg.Error, PgSessionError) as error:
-            self._renewal.logger.warning(
-                "the lock on %s could not be given back: %s", shown(self._resource), error
-            )
+            others = self._renewal.kept.admit()
+            if others is not None:
+                self._renewal.logger.warning(
+                    "the lock on %s could not be given back: %s%s", shown(self._resource), error, others,
+                    extra={"pgsession_event": "lock_kept"},
+                )  # fmt: skip
 
     def release(self) -> None:
         """Give the lock back, and wake who waits for it.

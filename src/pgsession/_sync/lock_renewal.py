@@ -16,6 +16,7 @@ from pgsession._core.clock import Clock
 from pgsession._counted import counted
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.coherence import LockChanges
+from pgsession._protocol.log_rate import Seldom
 from pgsession._short_names import shown
 from pgsession.errors import PgSessionError
 
@@ -32,6 +33,8 @@ class LockRenewal:
         self.clock = clock
         self.logger = logger
         self.background = BackgroundTasks(logger)
+        self._failures = Seldom()  # to renew a lock
+        self.kept = Seldom()  # locks that could not be given back
         self._held: set[HeldLock] = set()
         self._waiting: dict[str, set[Event]] = {}
         self._loop = BackgroundLoop(logger)
@@ -123,6 +126,7 @@ class LockRenewal:
                 "%s could not be given back, and will end after the lease time: %s",
                 counted(len(kept), "lock"),
                 ", ".join(map(shown, kept[:10])),
+                extra={"pgsession_event": "lock_kept"},
             )
 
     def _give_back(self, lock: HeldLock) -> None:
@@ -147,7 +151,12 @@ class LockRenewal:
             lock.renew()
         except (psycopg.Error, PgSessionError) as error:
             lock.postpone()
-            self.logger.warning("the lock on %s could not be renewed yet: %s", shown(lock.resource), error)
+            others = self._failures.admit()
+            if others is not None:
+                self.logger.warning(
+                    "the lock on %s could not be renewed yet: %s%s", shown(lock.resource), error, others,
+                    extra={"pgsession_event": "lock_not_renewed"},
+                )  # fmt: skip
         if lock.lost.is_set():
             self._lose(lock, "expired")
 

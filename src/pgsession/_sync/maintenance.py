@@ -23,6 +23,7 @@ from pgsession._core.cache import Cache
 from pgsession._counted import counted
 from pgsession._database.statements import NIL
 from pgsession._protocol.audit_log import AuditLog
+from pgsession._protocol.log_rate import Seldom
 from pgsession.errors import OperationTimeout, PgSessionError
 
 from .store import STEP, Store
@@ -70,6 +71,7 @@ class Maintenance:
         self._flushing = Mutex()
         self._access_writer = BackgroundLoop(logger)
         self._cleaner = BackgroundLoop(logger)
+        self._failures = Seldom()
         self.written_accesses = 0
         self.failed_access_batches = 0
         self.cleanups = 0
@@ -129,11 +131,15 @@ class Maintenance:
                 except (psycopg.Error, PgSessionError) as error:
                     self._cache.restore_accesses(accesses)
                     self.failed_access_batches += 1
-                    self._logger.warning(
-                        "%s could not be written yet: %s",
-                        counted(len(accesses), "last access", "last accesses"),
-                        error,
-                    )
+                    others = self._failures.admit()
+                    if others is not None:
+                        self._logger.warning(
+                            "%s could not be written yet: %s%s",
+                            counted(len(accesses), "last access", "last accesses"),
+                            error,
+                            others,
+                            extra={"pgsession_event": "accesses_not_written"},
+                        )
                     return False
                 except BaseException:
                     self._cache.restore_accesses(accesses)
@@ -152,7 +158,11 @@ class Maintenance:
             try:
                 self.clean_up()
             except (psycopg.Error, PgSessionError) as error:
-                self._logger.warning("the cleanup failed and is tried again later: %s", error)
+                self._logger.warning(
+                    "the cleanup failed and is tried again later: %s",
+                    error,
+                    extra={"pgsession_event": "cleanup_failed"},
+                )
 
     def delete_expired(self) -> int:
         """Delete sessions that have ended, in bounded steps; return how many.

@@ -12,6 +12,7 @@ import psycopg
 
 from pgsession._concurrency import BackgroundTasks, Event, Thunk
 from pgsession._protocol.breaker import Breaker
+from pgsession._protocol.log_rate import States, times
 from pgsession.errors import OperationTimeout
 
 from .conninfo import Conninfo
@@ -29,6 +30,7 @@ class Prober:
         ask_idle: Returns what `CAN_WRITE` gives on an idle connection of the pool; raises at once where there is none.
         timeout: Seconds for a probe to connect to one host (libpq takes at least 2), and then to have an answer.
         on_down: Called once the database is known to be down.
+        node: The id of the node, for the log.
         logger: The logger.
     """
 
@@ -40,13 +42,16 @@ class Prober:
         ask_idle: Thunk[bool],
         timeout: float,
         on_down: Callable[[], None],
+        node: str = "",
         logger: logging.Logger,
     ) -> None:
         self.breaker = breaker
         self._ask_idle = ask_idle
         self._timeout = timeout
         self._on_down = on_down
+        self._node = node
         self._logger = logger
+        self._states = States()
         self._background = BackgroundTasks(logger, most=1)
         self._stopping = Event()
         self._connections = None if conninfo is None else conninfo.connections(self._stopping.is_set)
@@ -113,12 +118,29 @@ class Prober:
     def _note(self, error: Exception) -> float:
         was_open = self.breaker.is_open
         pause = self.breaker.failed(error)
-        if self.breaker.is_open and not was_open:
-            self._logger.warning("the database is down, calls are refused until it is back: %s", error)
-            self._on_down()
+        if self.breaker.is_open:
+            self._tell(" ".join(str(error).split()) or type(error).__name__)
+            if not was_open:
+                self._on_down()
         return pause
 
     def _found(self) -> None:
-        if self.breaker.is_open:
-            self._logger.warning("the database is back")
         self.breaker.found()
+        self._tell(None)
+
+    def _tell(self, why: str | None) -> None:
+        """Log that the database is down, and why, or that it is back."""
+        change = self._states.note(why is None)
+        if change is None:
+            return
+        if why is None:
+            text = f"The database is back, after {change.seconds:.1f} s"
+        else:
+            text = f"The database is down, and calls are refused until it is back: {why}"
+        extra = {
+            "pgsession_event": "database_down" if why else "database_back",
+            "pgsession_node": self._node,
+            "pgsession_reason": why,
+            "pgsession_seconds": round(change.seconds, 3),
+        }
+        self._logger.warning("%s%s", text, times(change.unheard), extra=extra)

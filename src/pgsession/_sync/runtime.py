@@ -31,6 +31,7 @@ from pgsession._concurrency import (
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
+from pgsession._database import pool_log
 from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
@@ -144,6 +145,7 @@ class Runtime:
             ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
+            node=node,
             logger=logger,
         )
         self.connections = Pool(
@@ -186,6 +188,7 @@ class Runtime:
             serves_for=microseconds_of(config.max_staleness) + microseconds_of(config.stale_if_error),
             on_lock_changes=self.lock_renewal.on_lock_changes,
             on_lost=self._prober.suspect,
+            node=node,
             logger=logger,
         )
         self.group_commit = GroupCommit(
@@ -401,13 +404,7 @@ class Runtime:
     def _why_not_healthy(self, failure: str | None) -> str | None:
         if failure is not None:
             return f"The database does not answer: {failure}"
-        if not self._coherence.listening:
-            why = self.synchronizer.failure or "it is being connected"
-            return f"Reads go to the database, for the listener does not listen: {why}"
-        if not self._coherence.in_sync:
-            why = self.synchronizer.failure or "no notification has come in time"
-            return f"Reads go to the database, for this node cannot prove to be in sync: {why}"
-        return None
+        return self.synchronizer.why_out_of_sync
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
@@ -444,13 +441,14 @@ class Runtime:
 
     def _pool(self, conninfo: Conninfo) -> ConnectionPool[Any]:
         config = self._config
+        pool_log.quiet()
         return ConnectionPool(
             connection_class=conninfo.connections(lambda: self._was_cut, self._first_attempt),
             kwargs={"autocommit": True},
             min_size=1,  # until it is known that one can be had
             max_size=1,  # who waits while it is opened makes it grow no further
             timeout=2 * CONNECT_TIMEOUT,
-            name="pgsession",
+            name=pool_log.NAME,
             reconnect_timeout=RECONNECT_DELAY,
             reconnect_failed=_reconnect,
             configure=partial(_limit_statements, servers_limit(_seconds(config.operation_timeout))),
