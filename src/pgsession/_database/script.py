@@ -130,7 +130,7 @@ def prepared_step(statement: str, *parameters: Parameter) -> Step:
 @cache
 def _named(statement: str) -> tuple[bytes, bytes]:
     text = statement.encode()
-    return text, b"pgsession_" + hashlib.sha256(text).hexdigest()[:32].encode()
+    return text, b"pgs_" + hashlib.sha256(text).hexdigest()[:32].encode()
 
 
 def _bound(parameter: Parameter) -> bytes | None:
