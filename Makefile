@@ -13,6 +13,7 @@ EXTRAS ?= binary,embedded
 SECONDS ?= 60
 
 CORE = $(wildcard cython/pgsession/_core/*.pyx cython/pgsession/_core/*.pxd cython/pgsession/_core/*.h)
+DECISIONS = $(wildcard src/pgsession/_protocol/*.pxd src/pgsession/_database/*.pxd)
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
@@ -21,7 +22,7 @@ DEMO = examples/demo.py
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-build: $(DONE)/core ## the virtual environment and the compiled core
+build: $(DONE)/core ## the virtual environment, and what is compiled
 
 demo: build ## the main job on two nodes, as a table
 	$(PY) $(DEMO)
@@ -86,7 +87,7 @@ sync: build ## generate the sync shells and tests from the async ones
 
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .venv[0-9]* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
-	rm -rf src/pgsession.egg-info src/pgsession/_core/*.so src/pgsession/_core/*.pyd
+	rm -rf src/pgsession.egg-info src/pgsession/_*/*.so src/pgsession/_*/*.pyd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps. An old pip knows no dependency groups, so it is brought up to date first.
@@ -101,7 +102,7 @@ $(DONE)/dependencies: pyproject.toml | $(PY)
 	$(PIP) install --no-build-isolation --editable '.[$(EXTRAS)]'
 	@mkdir -p $(@D) && touch $@
 
-$(DONE)/core: $(DONE)/dependencies setup.py $(CORE)
+$(DONE)/core: $(DONE)/dependencies setup.py $(CORE) $(DECISIONS) $(DECISIONS:.pxd=.py)
 	$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
 

@@ -1,4 +1,8 @@
-"""Compiles the core, cython/pgsession/_core/, into the package; everything else is declared in pyproject.toml."""
+"""Compiles the core, cython/pgsession/_core/, and decisions that every write goes through; pyproject.toml has the rest.
+
+A decision is compiled from the `.py` that can run as it is. The `.pxd` beside it says what is typed, and is what has it
+compiled: where that and the compiled module are missing, the `.py` runs.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +18,46 @@ CORE = Path("cython") / "pgsession" / "_core"
 # What leans on how CPython is made: cython/pgsession/_core/cpython_tricks.h
 MACROS = [("PGSESSION_PLAIN_CPYTHON", "1")] if os.environ.get("PGSESSION_PLAIN_CPYTHON") == "1" else []
 
-extensions = [
+HEADERS = sorted(str(CORE / header.name) for header in (ROOT / CORE).glob("*.[hp]*"))
+TYPES = sorted(path.relative_to(ROOT) for path in (ROOT / "src" / "pgsession").glob("**/*.pxd"))
+
+core = [
     Extension(
         f"pgsession._core.{source.stem}",
         [str(CORE / source.name)],
         include_dirs=[str(CORE)],
         define_macros=MACROS,
-        depends=sorted(str(CORE / header.name) for header in (ROOT / CORE).glob("*.[hp]*")),
+        depends=HEADERS,
     )
     for source in sorted((ROOT / CORE).glob("*.pyx"))
 ]
+decisions = [
+    Extension(
+        ".".join(types.relative_to("src").with_suffix("").parts),
+        [str(types.with_suffix(".py"))],
+        include_dirs=[str(CORE)],
+        define_macros=MACROS,
+        depends=[*map(str, TYPES), *HEADERS],
+    )
+    for types in TYPES
+]
 
-setup(
-    ext_modules=cythonize(
+
+def compiled(extensions: list[Extension], **directives: bool) -> list[Extension]:
+    """Return the modules, translated to C."""
+    return cythonize(
         extensions,
-        include_path=["cython"],
+        include_path=["cython", "src"],
         build_dir=os.path.join("build", "cython"),
         annotate=bool(os.environ.get("PGSESSION_ANNOTATE")),
-        compiler_directives={
-            "language_level": 3,
-            "binding": True,
-            "boundscheck": False,
-            "wraparound": False,
-            "initializedcheck": False,
-            "embedsignature": False,
-        },
+        compiler_directives={"language_level": 3, "binding": True, "embedsignature": False, **directives},
     )
+
+
+setup(
+    ext_modules=[
+        *compiled(core, boundscheck=False, wraparound=False, initializedcheck=False),
+        # As Python does it: whatever is None, out of bounds or of another type raises what it raises there.
+        *compiled(decisions, nonecheck=True, annotation_typing=False),
+    ]
 )

@@ -85,8 +85,9 @@ def sources(pages: Iterable[File], root: Path, config: MkDocsConfig) -> Iterator
 
 
 def folder(path: Path) -> str:
-    """Return the text of a folder's page."""
-    names = sorted(each.name for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+    """Return the text of a folder's page, which lists its sources."""
+    files = [each for each in path.iterdir() if each.is_file() and each.suffix not in (".so", ".pyd")]
+    names = sorted(each.name for each in files if not each.name.startswith("."))
     return "\n".join([front(path), *(f"- [{name}]({path.name}/{name})" for name in names)])
 
 

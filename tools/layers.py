@@ -2,7 +2,8 @@
 
 import-linter reads Python sources, and a compiled module has none where it is imported from. So it is given a copy of
 the package in which each module of the core stands as a `.py` file that has the imports of its Cython source, the
-cimports among them, and nothing else. What is allowed is in `pyproject.toml`.
+cimports among them, and nothing else. To a decision that is compiled the cimports of its types are added. What is
+allowed is in `pyproject.toml`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ def main() -> int:
     )
     for module, sources in compiled().items():
         (COPY / CORE / f"{module}.py").write_text("".join(f"import {name}\n" for name in imports(sources)))
+    for types in (COPY / "pgsession").glob("**/*.pxd"):
+        with types.with_suffix(".py").open("a") as source:
+            source.writelines(f"import {name}\n" for name in imports([types]))
     command = [str(Path(sys.executable).with_name("lint-imports")), str(ROOT / "pyproject.toml")]
     paths = {**os.environ, "PYTHONPATH": str(COPY)}
     return subprocess.run([*command, "--no-cache", *sys.argv[1:]], cwd=COPY, env=paths).returncode

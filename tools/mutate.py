@@ -89,12 +89,16 @@ def test_exists(test: str) -> bool:
 
 
 def copy_checkout() -> None:
-    """Make the copy anew: what git knows or would, and what was built."""
+    """Make the copy anew: what git knows or would, and what was built of the core.
+
+    What has no `.pxd` there is not compiled: of the decisions the sources run, as they are then.
+    """
     shutil.rmtree(COPY, ignore_errors=True)
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     paths = {ROOT / line for line in listed.stdout.splitlines()}
+    paths -= set((ROOT / "src").glob("**/*.pxd"))
     paths |= set((ROOT / CORE).glob("*.so"))
     for pattern in BUILT:
         paths |= {path for folder in ROOT.glob(pattern) for path in folder.rglob("*")}

@@ -1,4 +1,4 @@
-"""`make portability`: compiles the core, and our headers by the strictest rules, for systems that are not this one.
+"""`make portability`: compiles the core and the decisions, and our headers by the strictest rules, for other systems.
 
 The compiler is `zig cc`, which brings the C library of each system. Python's headers are this machine's, with a
 pyconfig.h that tells the truth of the other system: on the same Linux this one's own, for Windows and macOS ours. So a
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "cython" / "pgsession" / "_core"
 WORK = ROOT / ".cache" / "portability"
-GENERATED = ROOT / "build" / "cython" / "cython" / "pgsession" / "_core"
+GENERATED = ROOT / "build" / "cython"
 CONFIGURATIONS = ROOT / "tools" / "portability"
 
 # zig's name of the system, and what its pyconfig.h is like.
@@ -43,7 +43,8 @@ GENERATED_CODE = ["-O0", "-Werror=implicit-function-declaration", "-Werror=incom
 
 
 def main() -> int:
-    sources = sorted(GENERATED / f"{module.stem}.c" for module in CORE.glob("*.pyx"))
+    modules = [*CORE.glob("*.pyx"), *ROOT.glob("src/pgsession/**/*.pxd")]
+    sources = sorted(GENERATED / module.relative_to(ROOT).with_suffix(".c") for module in modules)
     missing = [source.name for source in sources if not source.exists()]
     if missing:
         raise SystemExit(f"not generated yet: {', '.join(missing)}; run `make build`")

@@ -152,13 +152,14 @@ def check_wheel(wheel: Path, source: Path) -> None:
     refuse(f"{wheel.name} holds", [name for name in ours if name.endswith(foreign) or "/tests/" in name])
     package = source / "src" / "pgsession"
     wanted = {
-        f"pgsession/{path.relative_to(package).as_posix()}" for path in package.rglob("*") if path.is_file()
+        f"pgsession/{path.relative_to(package).as_posix()}"
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".pxd"
     }
     refuse(f"{wheel.name} lacks", sorted((wanted | {PLUGIN}) - set(inside)))
     compiled = {name.rsplit("/", 1)[1].split(".")[0] for name in inside if name.endswith((".so", ".pyd"))}
-    refuse(
-        f"{wheel.name} lacks the compiled", {path.stem for path in source.glob("cython/**/*.pyx")} - compiled
-    )
+    sources = {path.stem for pattern in ("cython/**/*.pyx", "src/**/*.pxd") for path in source.glob(pattern)}
+    refuse(f"{wheel.name} lacks the compiled", sources - compiled)
     if wheel.stat().st_size > LARGEST_WHEEL:
         raise SystemExit(
             f"make wheel: {wheel.name} is {wheel.stat().st_size:,} bytes, more than {LARGEST_WHEEL:,}"

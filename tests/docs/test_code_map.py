@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
 import tomllib
 from typing import Any
 
 import pytest
 
+from tests import plain
 from tests.aio.conftest import OpenAsyncManager
-from tests.docs.code_map import ROOT, Step, Trace, first_calls, found, trips
-from tests.tables import Tables
+from tests.docs.code_map import ROOT, Step, first_calls, found, trips
 from tools.hot import calls
 
 TRIPS = trips()
-PATIENCE = 30
 QUIET: dict[str, Any] = {"max_staleness": 3600}  # no proofs meanwhile, which the listener would deliver too
-
-
-def names(trip: str) -> list[str]:
-    return [step.function for step in TRIPS[trip]]
-
-
-async def complete(trace: Trace, trip: str, function: str | None = None) -> None:
-    """Waits until a function, or the last one of the trip, was called."""
-    deadline = time.monotonic() + PATIENCE
-    while (function or names(trip)[-1]) not in trace.called:
-        assert time.monotonic() < deadline, f"only {trace.called} were called"
-        await asyncio.sleep(0.005)
 
 
 def test_there_are_five_trips_of_five_to_eight_functions() -> None:
@@ -89,44 +74,6 @@ async def test_a_hit_runs_no_python_of_ours(open_manager: OpenAsyncManager) -> N
     assert manager.stats().hits == hits + 1
 
 
-async def test_a_miss(open_manager: OpenAsyncManager) -> None:
-    session = await (await open_manager(**QUIET)).create_session("alice")
-    other = await open_manager(**QUIET)
-    session_id = session.id
-    with Trace(TRIPS["A miss"]) as trace:
-        assert await other.get_session(session_id) is not None
-    assert trace.called == names("A miss")
-
-
-async def test_a_write(open_manager: OpenAsyncManager) -> None:
-    manager = await open_manager(**QUIET)
-    session = await manager.create_session("alice")
-    session["role"] = "admin"
-    with Trace(TRIPS["A write"]) as trace:
-        await manager.update_session(session)
-    assert trace.called == names("A write")
-
-
-async def test_an_event(open_manager: OpenAsyncManager, tables: Tables) -> None:
-    manager = await open_manager(**QUIET)
-    session = await manager.create_session("alice")
-    for _ in range(5):  # it may also come along with the answer to a command of the node's own
-        assert await manager.get_session(session.id) is not None
-        with Trace(TRIPS["An event"]) as trace:
-            tables.run(
-                "UPDATE {sessions} SET expires_at = expires_at + interval '1 hour' WHERE id = %s", session.id
-            )
-            await complete(trace, "An event")
-        if trace.called == names("An event"):
-            break
-    assert trace.called == names("An event")
-
-
-async def test_a_lock(open_manager: OpenAsyncManager) -> None:
-    manager = await open_manager(**QUIET)
-    with Trace(TRIPS["A lock"]) as trace:
-        lock = manager.lock("rebuild-index", heartbeat_interval=0.02)
-        async with lock:
-            await complete(trace, "A lock", "AsyncHeldLock.renew")
-        await complete(trace, "A lock")
-    assert trace.called == names("A lock")
+def test_the_other_trips(dsn: str) -> None:
+    """The profiler sees no function that was compiled of Python."""
+    plain.passes("tests/docs/trips.py", dsn=dsn)

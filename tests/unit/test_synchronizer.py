@@ -88,6 +88,10 @@ class Server:
     synchronizer: AsyncSynchronizer
 
 
+class _Coherence(Coherence):
+    """One whose methods can be replaced, as those of a compiled class cannot."""
+
+
 class _Notification:
     def __init__(self, payload: str) -> None:
         self.payload = payload
@@ -97,7 +101,7 @@ class _Notification:
 def coherence() -> Coherence:
     clock = Clock(manual=1)
     cache = Cache(10, clock, access_interval=0, lifetime=0, max_attribute_length=10)
-    return Coherence(cache, clock, max_staleness=10_000_000, stale_if_error=0, logger=LOG)
+    return _Coherence(cache, clock, max_staleness=10_000_000, stale_if_error=0, logger=LOG)
 
 
 @pytest.fixture

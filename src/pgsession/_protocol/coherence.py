@@ -595,16 +595,7 @@ class Coherence:
             asked for, which another thread may have noticed.
         """
         with self._lock:
-            if since not in (None, self._losses):
-                return None
-            self._new_epoch(_State.LISTENING)
-            if self._incarnation != incarnation:
-                self._offset.start(self._clock.now())
-            if self._incarnation not in (None, incarnation):
-                self._warn("server_replaced", "the server has restarted or failed over: the cache is emptied")
-                self._cache.clear()
-            self._incarnation = incarnation
-            epoch = self._leases.epoch
+            epoch = self._begin_listening(incarnation, since)
         self._log()
         return epoch
 
@@ -789,6 +780,18 @@ class Coherence:
 
     def _warn(self, event: str, text: str, *values: object) -> None:
         self._warnings.append((event, text, values))
+
+    def _begin_listening(self, incarnation: str, since: int | None) -> int | None:
+        if since is not None and since != self._losses:
+            return None
+        self._new_epoch(_State.LISTENING)
+        if self._incarnation != incarnation:
+            self._offset.start(self._clock.now())
+            if self._incarnation is not None:
+                self._warn("server_replaced", "the server has restarted or failed over: the cache is emptied")
+                self._cache.clear()
+        self._incarnation = incarnation
+        return self._leases.epoch
 
     def _keep(self, lease: Lease, record: Record, incarnation: str | None, behind: bool = False) -> Verdict:
         """Put a record into the cache, or make sure that nothing older is served after its callers got it (C2, C3)."""

@@ -1,0 +1,3 @@
+cdef str _incarnations(object bases)
+cdef list _ends(object lists)
+cdef object _transposed(list rows, int width)
