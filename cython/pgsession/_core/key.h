@@ -54,11 +54,26 @@ static inline int pgs_parse_text(const unsigned char *s, uint64_t *high, uint64_
     return wrong == 0;
 }
 
-/* The text behind a str of 36 ASCII characters, or NULL. */
+/* 32 hexadecimal digits, as notifications have them. */
+static inline int pgs_parse_hex(const unsigned char *s, uint64_t *high, uint64_t *low) {
+    uint64_t wrong = 0;
+    uint64_t a = pgs_hex_8(pgs_load_4(s) | pgs_load_4(s + 4) << 32, &wrong);
+    uint64_t b = pgs_hex_8(pgs_load_4(s + 8) | pgs_load_4(s + 12) << 32, &wrong);
+    uint64_t c = pgs_hex_8(pgs_load_4(s + 16) | pgs_load_4(s + 20) << 32, &wrong);
+    uint64_t d = pgs_hex_8(pgs_load_4(s + 24) | pgs_load_4(s + 28) << 32, &wrong);
+    *high = a << 32 | b;
+    *low = c << 32 | d;
+    return wrong == 0;
+}
+
+/* The text behind a str of ASCII characters, or NULL. */
+static inline const unsigned char *pgs_text_ascii(PyObject *text) {
+    return PyUnicode_IS_COMPACT_ASCII(text) ? (const unsigned char *)PyUnicode_DATA(text) : NULL;
+}
+
+/* The same of 36 characters. */
 static inline const unsigned char *pgs_text_36(PyObject *text) {
-    if (PyUnicode_GET_LENGTH(text) != 36 || !PyUnicode_IS_COMPACT_ASCII(text))
-        return NULL;
-    return (const unsigned char *)PyUnicode_DATA(text);
+    return PyUnicode_GET_LENGTH(text) == 36 ? pgs_text_ascii(text) : NULL;
 }
 
 /* ---- a Python int of up to 128 bits ---- */

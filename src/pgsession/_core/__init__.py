@@ -13,6 +13,7 @@ The stubs (`.pyi`) are here; they say what each module gives to Python:
     accesses        accesses to be written whose session has left the cache
     clock           the node's clock, mapped to the database's; the rules for moments and durations
     key             the rule for session ids
+    changes         what a notification tells of changed sessions
     arguments       the rules for texts, flags and whole numbers
     token           opens a session token
     token_cache     tokens that were verified before

@@ -27,6 +27,8 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
+from pgsession._core.changes import changes_of
+
 MAX_PAYLOAD = 7999
 """The longest payload that PostgreSQL takes, in bytes: 8,000 are refused."""
 
@@ -153,13 +155,20 @@ def payload(origin: str, xid: int, items: str = "") -> str:
 
 def parse(payload: str) -> Event:
     """Read a payload; what cannot be read makes the event a malformed one, and nothing is raised."""
-    origin, xid, *texts = payload.split(" ") if " " in payload else ("", "")
+    origin, _, rest = payload.partition(" ")
+    xid, has_items, items = rest.partition(" ")
     try:
         if len(origin) != 16 or not _is_hex(origin):
             raise ValueError("not a node")
         sender = _number(" ", xid)
     except ValueError:
         return Event(PLAIN_SQL, 0, (Everything(),), malformed=True)
+    if not has_items:
+        return Event(origin, sender, ())
+    changes = changes_of(items, Changed)
+    if changes is not None:
+        return Event(origin, sender, tuple(changes))
+    texts = items.split(" ")
     try:
         return Event(origin, sender, tuple(map(_item, texts)))
     except ValueError:  # UnicodeDecodeError included
