@@ -326,19 +326,72 @@ async def test_a_call_gives_what_its_function_gives() -> None:
 # -- sockets -------------------------------------------------------------------------------------------------
 
 
+class Source:
+    """A socket of which a byte is read each time."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self.read: list[bytes] = []
+
+    @property
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def receive(self) -> None:
+        self.read.append(self._ours.recv(1))
+        if self.read[-1] == b"!":
+            raise OSError("gone")
+
+
 async def test_socket_waiter() -> None:
     ours, theirs = socket.socketpair()
     waiter = AsyncSocketWaiter()
     with ours, theirs:
-        assert not await waiter.wait(ours.fileno(), 0)
-        assert not await waiter.wait(ours.fileno(), 0.001)
-        theirs.send(b"x")
-        assert await waiter.wait(ours.fileno(), PATIENCE)
-        assert await waiter.wait(ours.fileno(), PATIENCE)  # there is still something to read
-        ours.recv(1)
-        assert not await waiter.wait(ours.fileno(), 0)
+        source = Source(ours)
+        assert not await waiter.wait(source, 0)
+        assert not await waiter.wait(source, 0.001)
+        theirs.send(b"xy")
+        assert await waiter.wait(source, PATIENCE)
+        assert await waiter.wait(source, PATIENCE)  # there is still something to read
+        assert not await waiter.wait(source, 0)
+        theirs.send(b"!")
+        with pytest.raises(OSError, match="gone"):
+            await waiter.wait(source, PATIENCE)
         theirs.close()
-        assert await waiter.wait(ours.fileno(), PATIENCE)  # the end is something to read too
+        assert await waiter.wait(source, PATIENCE)  # the end is something to read too
+        assert source.read == [b"x", b"y", b"!", b""]
+        waiter.leave()
+    waiter.close()
+
+
+async def test_socket_waiter_leaves_unread_what_comes_while_nobody_waits() -> None:
+    ours, theirs = socket.socketpair()
+    waiter = AsyncSocketWaiter()
+    with ours, theirs:
+        source = Source(ours)
+        for _ in range(2):
+            assert not await waiter.wait(source, 0)
+            theirs.send(b"x")
+            for _ in range(3):
+                await async_sleep(0)
+            assert source.read == []
+            assert await waiter.wait(source, PATIENCE)
+            source.read.clear()
+        waiter.leave()
+        theirs.send(b"x")
+        assert not await waiter.wait(None, 0.001)
+    waiter.close()
+
+
+async def test_socket_waiter_goes_from_source_to_source() -> None:
+    waiter = AsyncSocketWaiter()
+    for _ in range(3):  # the descriptors are the same ones each time
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.send(b"x")
+            assert await waiter.wait(Source(ours), PATIENCE)
+            assert not await waiter.wait(Source(ours), 0)
+            waiter.leave()
     waiter.close()
 
 
@@ -346,16 +399,17 @@ async def test_socket_waiter_is_woken() -> None:
     ours, theirs = socket.socketpair()
     waiter = AsyncSocketWaiter()
     with ours, theirs:
-        for fileno in (None, ours.fileno()):
+        for source in (None, Source(ours)):
             for _ in range(100_000):  # more than a pipe holds
                 waiter.wake()
-            assert not await waiter.wait(fileno, PATIENCE)
-            assert not await waiter.wait(fileno, 0)  # all those were one
+            assert not await waiter.wait(source, PATIENCE)
+            assert not await waiter.wait(source, 0)  # all those were one
             async with AsyncCrew() as crew:
-                crew.start(waiter.wait, fileno)
+                crew.start(waiter.wait, source)
                 await async_sleep(0.001)
                 waiter.wake()
                 assert await crew.join() == [False]
+        waiter.leave()
     waiter.close()
     waiter.wake()
 
@@ -370,5 +424,6 @@ async def test_socket_waiter_takes_high_descriptors() -> None:
         high = socket.socket(fileno=fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD, 2050))
         with high:
             theirs.send(b"x")
-            assert await waiter.wait(high.fileno(), PATIENCE)
+            assert await waiter.wait(Source(high), PATIENCE)
+            waiter.leave()
     waiter.close()

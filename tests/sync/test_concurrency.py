@@ -328,19 +328,72 @@ def test_a_call_gives_what_its_function_gives() -> None:
 # -- sockets -------------------------------------------------------------------------------------------------
 
 
+class Source:
+    """A socket of which a byte is read each time."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self.read: list[bytes] = []
+
+    @property
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def receive(self) -> None:
+        self.read.append(self._ours.recv(1))
+        if self.read[-1] == b"!":
+            raise OSError("gone")
+
+
 def test_socket_waiter() -> None:
     ours, theirs = socket.socketpair()
     waiter = SocketWaiter()
     with ours, theirs:
-        assert not waiter.wait(ours.fileno(), 0)
-        assert not waiter.wait(ours.fileno(), 0.001)
-        theirs.send(b"x")
-        assert waiter.wait(ours.fileno(), PATIENCE)
-        assert waiter.wait(ours.fileno(), PATIENCE)  # there is still something to read
-        ours.recv(1)
-        assert not waiter.wait(ours.fileno(), 0)
+        source = Source(ours)
+        assert not waiter.wait(source, 0)
+        assert not waiter.wait(source, 0.001)
+        theirs.send(b"xy")
+        assert waiter.wait(source, PATIENCE)
+        assert waiter.wait(source, PATIENCE)  # there is still something to read
+        assert not waiter.wait(source, 0)
+        theirs.send(b"!")
+        with pytest.raises(OSError, match="gone"):
+            waiter.wait(source, PATIENCE)
         theirs.close()
-        assert waiter.wait(ours.fileno(), PATIENCE)  # the end is something to read too
+        assert waiter.wait(source, PATIENCE)  # the end is something to read too
+        assert source.read == [b"x", b"y", b"!", b""]
+        waiter.leave()
+    waiter.close()
+
+
+def test_socket_waiter_leaves_unread_what_comes_while_nobody_waits() -> None:
+    ours, theirs = socket.socketpair()
+    waiter = SocketWaiter()
+    with ours, theirs:
+        source = Source(ours)
+        for _ in range(2):
+            assert not waiter.wait(source, 0)
+            theirs.send(b"x")
+            for _ in range(3):
+                sleep(0)
+            assert source.read == []
+            assert waiter.wait(source, PATIENCE)
+            source.read.clear()
+        waiter.leave()
+        theirs.send(b"x")
+        assert not waiter.wait(None, 0.001)
+    waiter.close()
+
+
+def test_socket_waiter_goes_from_source_to_source() -> None:
+    waiter = SocketWaiter()
+    for _ in range(3):  # the descriptors are the same ones each time
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.send(b"x")
+            assert waiter.wait(Source(ours), PATIENCE)
+            assert not waiter.wait(Source(ours), 0)
+            waiter.leave()
     waiter.close()
 
 
@@ -348,16 +401,17 @@ def test_socket_waiter_is_woken() -> None:
     ours, theirs = socket.socketpair()
     waiter = SocketWaiter()
     with ours, theirs:
-        for fileno in (None, ours.fileno()):
+        for source in (None, Source(ours)):
             for _ in range(100_000):  # more than a pipe holds
                 waiter.wake()
-            assert not waiter.wait(fileno, PATIENCE)
-            assert not waiter.wait(fileno, 0)  # all those were one
+            assert not waiter.wait(source, PATIENCE)
+            assert not waiter.wait(source, 0)  # all those were one
             with Crew() as crew:
-                crew.start(waiter.wait, fileno)
+                crew.start(waiter.wait, source)
                 sleep(0.001)
                 waiter.wake()
                 assert crew.join() == [False]
+        waiter.leave()
     waiter.close()
     waiter.wake()
 
@@ -372,5 +426,6 @@ def test_socket_waiter_takes_high_descriptors() -> None:
         high = socket.socket(fileno=fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD, 2050))
         with high:
             theirs.send(b"x")
-            assert waiter.wait(high.fileno(), PATIENCE)
+            assert waiter.wait(Source(high), PATIENCE)
+            waiter.leave()
     waiter.close()

@@ -318,9 +318,8 @@ class AsyncListenerLoop:
             await self._deliver(connection)
             if self._closing.is_set():
                 return
-            if await self._waiter.wait(connection.fileno, self._health_check_interval):
-                connection.receive()
-            elif not self._requests and not self._closing.is_set():
+            heard = await self._waiter.wait(connection, self._health_check_interval)
+            if not heard and not self._requests and not self._closing.is_set():
                 await connection.execute("SELECT", None, self._command_timeout)
 
     async def _deliver(self, connection: AsyncListenerConnection) -> None:
@@ -457,6 +456,7 @@ class AsyncListenerLoop:
 
     async def _part(self, connection: AsyncListenerConnection | None) -> None:
         if connection is not None:
+            self._waiter.leave()
             await connection.close()
 
     # -- callbacks -------------------------------------------------------------------------------------------

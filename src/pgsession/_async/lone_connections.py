@@ -9,18 +9,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from pgsession._concurrency import AsyncDeadlines, async_connections_until
+from pgsession._concurrency import AsyncDeadlines, Steps, async_connections_until
 from pgsession._database import conninfo as conninfos
 from pgsession._database.connections import shut
 from pgsession.errors import OperationTimeout
 
 from .pool import AsyncPool
+
+T = TypeVar("T")
 
 
 class AsyncLoneConnections:
@@ -51,6 +53,10 @@ class AsyncLoneConnections:
                     yield connection
         finally:
             await deadlines.close()
+
+    async def run(self, connection: AsyncConnection[Any], steps: Steps[T]) -> T:
+        """Return what one of psycopg's generators returns that uses a connection which is lent."""
+        return await connection.wait(steps)
 
     @asynccontextmanager
     async def _made(

@@ -12,14 +12,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pgsession._concurrency import AsyncBackgroundTasks, AsyncDeadlines, AsyncSharedFuture
+from pgsession._concurrency import (
+    AsyncBackgroundTasks,
+    AsyncDeadlines,
+    AsyncRoundTrips,
+    AsyncSharedFuture,
+    Steps,
+)
 from pgsession._database.connections import (
     AsyncPlainCursor,
     in_recovery,
@@ -28,6 +34,8 @@ from pgsession._database.connections import (
     shut,
 )
 from pgsession.errors import DatabaseUnavailable, OperationTimeout, PgSessionError
+
+T = TypeVar("T")
 
 # Seconds that a connection is kept; then the psycopg pool has it back: it replaces old ones, and closes idle ones.
 KEPT_FOR: Final = 60.0
@@ -44,10 +52,17 @@ class _Member(NamedTuple):
     Attributes:
         came: The time at which it came, by `time.monotonic`.
         handle: A second descriptor of its socket, so that `cut` never touches one that was closed and given to others.
+        round_trips: What sends and receives on it.
     """
 
     came: float
     handle: socket.socket
+    round_trips: AsyncRoundTrips
+
+    def part(self) -> None:
+        """Give back what is used for it here."""
+        self.round_trips.close()
+        self.handle.close()
 
 
 class _Kept(NamedTuple):
@@ -137,6 +152,10 @@ class AsyncPool:
             finally:
                 await self._give_back(connection)
 
+    async def run(self, connection: AsyncConnection[Any], steps: Steps[T]) -> T:
+        """Return what one of psycopg's generators returns that uses a connection which is lent."""
+        return await self._members[connection].round_trips.run(steps)
+
     async def close(self) -> None:
         """Give the psycopg pool back what is kept of it, and keep nothing any more."""
         with self._guard:
@@ -162,7 +181,7 @@ class AsyncPool:
             self._cut = True
             members, self._members = self._members, {}
         for connection, member in members.items():
-            member.handle.close()
+            member.part()
             connection.pgconn.finish()
 
     async def _take_fit(self, end: float, patience: float | None) -> AsyncConnection[Any]:
@@ -212,7 +231,7 @@ class AsyncPool:
     def _register(self, connection: AsyncConnection[Any], handle: socket.socket) -> bool:
         """Note what is known of a connection that has come; return False where it came too late."""
         with self._guard:
-            self._members[connection] = _Member(time.monotonic(), handle)
+            self._members[connection] = _Member(time.monotonic(), handle, AsyncRoundTrips(connection, handle))
             return not self._cut
 
     async def _get(self, timeout: float) -> AsyncConnection[Any]:
@@ -265,7 +284,7 @@ class AsyncPool:
 
     async def _return(self, connection: AsyncConnection[Any]) -> None:
         with self._guard:
-            self._members.pop(connection).handle.close()
+            self._members.pop(connection).part()
         await self._pool.putconn(connection)
 
 

@@ -479,9 +479,9 @@ class AsyncStore:
         await self._apart(self._unregister, min(deadline, self.deadline()))
 
     async def _unregister(self, end: float) -> None:
-        async with self._pool.connection(end) as connection, connection.lock:
+        async with self._pool.connection(end) as connection:
             try:
-                await connection.wait(self._sql.unregister(self._node).run(connection.pgconn))
+                await self._pool.run(connection, self._sql.unregister(self._node).run(connection.pgconn))
             except CommitFailed as failure:
                 raise failure.error from None
 
@@ -612,15 +612,13 @@ class AsyncStore:
         """
         prepares = self._prepare is not False and connection.prepare_threshold is not None
         try:
-            async with connection.lock:
-                return await connection.wait(script.run(connection.pgconn, prepares=prepares))
+            return await self._pool.run(connection, script.run(connection.pgconn, prepares=prepares))
         except (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement):
             if not prepares:
                 raise
         self._prepare = False
         await _roll_back(connection)
-        async with connection.lock:
-            return await connection.wait(script.run(connection.pgconn))
+        return await self._pool.run(connection, script.run(connection.pgconn))
 
     def _bounded(self, script: Script, end: float) -> Script:
         """Return the script with a limit for the server, unless the connection's own is about the same."""

@@ -16,6 +16,7 @@ from .combiner import AsyncCombiner, Combiner
 from .connecting import async_connections_until, connections_until, until
 from .deadlines import AsyncDeadlines, Deadlines, deadline_in, left_until
 from .own_thread import async_in_own_thread, in_own_thread
+from .round_trips import AsyncRoundTrips, RoundTrips
 from .shared_future import AsyncSharedFuture, SharedFuture
 from .sockets import AsyncSocketWaiter, SocketWaiter
 from .sync import (
@@ -34,7 +35,7 @@ from .sync import (
     pause,
     sleep,
 )
-from .types import LOGGER, AsyncConninfoFunction, AsyncThunk, ConninfoFunction, Thunk
+from .types import LOGGER, AsyncConninfoFunction, AsyncThunk, ConninfoFunction, Steps, Thunk
 from .unclosed import Unclosed
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "AsyncHome",
     "AsyncMutex",
     "AsyncQuestion",
+    "AsyncRoundTrips",
     "AsyncSharedFuture",
     "AsyncSocketWaiter",
     "AsyncThunk",
@@ -64,8 +66,10 @@ __all__ = [
     "Home",
     "Mutex",
     "Question",
+    "RoundTrips",
     "SharedFuture",
     "SocketWaiter",
+    "Steps",
     "Thunk",
     "Unclosed",
     "async_call",

@@ -7,15 +7,15 @@ waited for by the system, which nothing ends.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
-Steps = Generator[Any, Any, Any]
+from .types import Steps
 
 
-def until(ended: Callable[[], bool], steps: Steps) -> Steps:
+def until(ended: Callable[[], bool], steps: Steps[Any]) -> Steps[Any]:
     """Return the same steps, which end with an error once `ended` says so.
 
     Raises:
@@ -44,7 +44,7 @@ def async_connections_until(ended: Callable[[], bool]) -> type[psycopg.AsyncConn
 
     class Connection(psycopg.AsyncConnection[Any]):
         @classmethod
-        def _connect_gen(cls, *arguments: Any, **options: Any) -> Steps:
+        def _connect_gen(cls, *arguments: Any, **options: Any) -> Steps[Any]:
             return until(ended, super()._connect_gen(*arguments, **options))
 
     return Connection
@@ -55,7 +55,7 @@ def connections_until(ended: Callable[[], bool]) -> type[psycopg.Connection[Any]
 
     class Connection(psycopg.Connection[Any]):
         @classmethod
-        def _connect_gen(cls, *arguments: Any, **options: Any) -> Steps:
+        def _connect_gen(cls, *arguments: Any, **options: Any) -> Steps[Any]:
             return until(ended, super()._connect_gen(*arguments, **options))
 
     return Connection

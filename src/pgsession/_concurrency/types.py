@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 AsyncThunk: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 Thunk: TypeAlias = Callable[[], T]
+
+Steps: TypeAlias = Generator[Any, Any, T]
+"""What psycopg sends and receives: it yields what it waits for."""
 
 AsyncConninfoFunction: TypeAlias = Callable[[], str | Awaitable[str]]
 ConninfoFunction: TypeAlias = Callable[[], str]

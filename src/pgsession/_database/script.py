@@ -73,7 +73,7 @@ class Script(NamedTuple):
     def run(self, connection: pq.abc.PGconn, *, prepares: bool = False) -> Generator[Any, Any, Row | None]:
         """Send everything, and read all of the results.
 
-        This is for `Connection.wait` and its asynchronous twin, under the connection's lock.
+        This is for `RoundTrips`, or psycopg's `Connection.wait`, on a connection that nobody else uses meanwhile.
 
         Args:
             connection: The connection.

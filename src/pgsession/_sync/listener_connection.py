@@ -36,7 +36,8 @@ class ListenerConnection:
         self._libpq: PGconn = connection.pgconn
         self._arrived: deque[Any] = deque()
         self._libpq.notify_handler = self._arrived.append
-        # A second descriptor for the same socket, so that `abort` never touches one that psycopg has closed.
+        # A second descriptor for the same socket: psycopg neither closes it, which `abort` must never touch then, nor
+        # has it watched.
         self._handle = socket.fromfd(self._libpq.socket, socket.AF_INET, socket.SOCK_STREAM)
         self._guard = threading.Lock()
         self.busy = False
@@ -55,8 +56,8 @@ class ListenerConnection:
 
     @property
     def fileno(self) -> int:
-        """Return the descriptor of the connection's socket."""
-        return self._libpq.socket
+        """Return a descriptor of the connection's socket, to wait at."""
+        return self._handle.fileno()
 
     @property
     def pid(self) -> int:

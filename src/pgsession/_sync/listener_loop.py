@@ -318,9 +318,8 @@ class ListenerLoop:
             self._deliver(connection)
             if self._closing.is_set():
                 return
-            if self._waiter.wait(connection.fileno, self._health_check_interval):
-                connection.receive()
-            elif not self._requests and not self._closing.is_set():
+            heard = self._waiter.wait(connection, self._health_check_interval)
+            if not heard and not self._requests and not self._closing.is_set():
                 connection.execute("SELECT", None, self._command_timeout)
 
     def _deliver(self, connection: ListenerConnection) -> None:
@@ -455,6 +454,7 @@ class ListenerLoop:
 
     def _part(self, connection: ListenerConnection | None) -> None:
         if connection is not None:
+            self._waiter.leave()
             connection.close()
 
     # -- callbacks -------------------------------------------------------------------------------------------

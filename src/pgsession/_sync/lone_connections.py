@@ -11,18 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import Deadlines, connections_until
+from pgsession._concurrency import Deadlines, Steps, connections_until
 from pgsession._database import conninfo as conninfos
 from pgsession._database.connections import shut
 from pgsession.errors import OperationTimeout
 
 from .pool import Pool
+
+T = TypeVar("T")
 
 
 class LoneConnections:
@@ -53,6 +55,10 @@ class LoneConnections:
                     yield connection
         finally:
             deadlines.close()
+
+    def run(self, connection: Connection[Any], steps: Steps[T]) -> T:
+        """Return what one of psycopg's generators returns that uses a connection which is lent."""
+        return connection.wait(steps)
 
     @contextmanager
     def _made(self, conninfo: str, end: float, deadlines: Deadlines) -> Iterator[Connection[Any]]:

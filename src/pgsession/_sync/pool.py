@@ -14,14 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg import Connection, pq
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgsession._concurrency import BackgroundTasks, Deadlines, SharedFuture
+from pgsession._concurrency import (
+    BackgroundTasks,
+    Deadlines,
+    RoundTrips,
+    SharedFuture,
+    Steps,
+)
 from pgsession._database.connections import (
     PlainCursor,
     in_recovery,
@@ -30,6 +36,8 @@ from pgsession._database.connections import (
     shut,
 )
 from pgsession.errors import DatabaseUnavailable, OperationTimeout, PgSessionError
+
+T = TypeVar("T")
 
 # Seconds that a connection is kept; then the psycopg pool has it back: it replaces old ones, and closes idle ones.
 KEPT_FOR: Final = 60.0
@@ -46,10 +54,17 @@ class _Member(NamedTuple):
     Attributes:
         came: The time at which it came, by `time.monotonic`.
         handle: A second descriptor of its socket, so that `cut` never touches one that was closed and given to others.
+        round_trips: What sends and receives on it.
     """
 
     came: float
     handle: socket.socket
+    round_trips: RoundTrips
+
+    def part(self) -> None:
+        """Give back what is used for it here."""
+        self.round_trips.close()
+        self.handle.close()
 
 
 class _Kept(NamedTuple):
@@ -137,6 +152,10 @@ class Pool:
             finally:
                 self._give_back(connection)
 
+    def run(self, connection: Connection[Any], steps: Steps[T]) -> T:
+        """Return what one of psycopg's generators returns that uses a connection which is lent."""
+        return self._members[connection].round_trips.run(steps)
+
     def close(self) -> None:
         """Give the psycopg pool back what is kept of it, and keep nothing any more."""
         with self._guard:
@@ -162,7 +181,7 @@ class Pool:
             self._cut = True
             members, self._members = self._members, {}
         for connection, member in members.items():
-            member.handle.close()
+            member.part()
             connection.pgconn.finish()
 
     def _take_fit(self, end: float, patience: float | None) -> Connection[Any]:
@@ -212,7 +231,7 @@ class Pool:
     def _register(self, connection: Connection[Any], handle: socket.socket) -> bool:
         """Note what is known of a connection that has come; return False where it came too late."""
         with self._guard:
-            self._members[connection] = _Member(time.monotonic(), handle)
+            self._members[connection] = _Member(time.monotonic(), handle, RoundTrips(connection, handle))
             return not self._cut
 
     def _get(self, timeout: float) -> Connection[Any]:
@@ -265,7 +284,7 @@ class Pool:
 
     def _return(self, connection: Connection[Any]) -> None:
         with self._guard:
-            self._members.pop(connection).handle.close()
+            self._members.pop(connection).part()
         self._pool.putconn(connection)
 
 

@@ -475,9 +475,9 @@ class Store:
         self._apart(self._unregister, min(deadline, self.deadline()))
 
     def _unregister(self, end: float) -> None:
-        with self._pool.connection(end) as connection, connection.lock:
+        with self._pool.connection(end) as connection:
             try:
-                connection.wait(self._sql.unregister(self._node).run(connection.pgconn))
+                self._pool.run(connection, self._sql.unregister(self._node).run(connection.pgconn))
             except CommitFailed as failure:
                 raise failure.error from None
 
@@ -604,15 +604,13 @@ class Store:
         """
         prepares = self._prepare is not False and connection.prepare_threshold is not None
         try:
-            with connection.lock:
-                return connection.wait(script.run(connection.pgconn, prepares=prepares))
+            return self._pool.run(connection, script.run(connection.pgconn, prepares=prepares))
         except (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement):
             if not prepares:
                 raise
         self._prepare = False
         _roll_back(connection)
-        with connection.lock:
-            return connection.wait(script.run(connection.pgconn))
+        return self._pool.run(connection, script.run(connection.pgconn))
 
     def _bounded(self, script: Script, end: float) -> Script:
         """Return the script with a limit for the server, unless the connection's own is about the same."""
