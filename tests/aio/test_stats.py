@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -472,6 +473,15 @@ async def test_a_check_takes_no_longer_than_any_call(open_manager: OpenAsyncMana
         health = await manager.check_health(timeout=60)
         assert not health.ready and time.monotonic() - began < 3 * 0.5
         proxy.forward()
+
+
+async def test_warmed_sessions(open_manager: OpenAsyncManager, tmp_path: Path) -> None:
+    a = await open_manager(warm=tmp_path / "ids")
+    session = await a.create_session("u")
+    await a.close()
+    b = await open_manager(warm=tmp_path / "ids")
+    assert b.get_cached_session(session.id) is not None
+    assert b.stats().warmed_sessions == b.stats().fills == 1
 
 
 async def test_misses_out_of_sync_misses_not_cached_misses_over_misses_outdated_misses_refreshed_misses_refused(

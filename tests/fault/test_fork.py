@@ -149,11 +149,47 @@ assert heard[0].node == heard[1].node
 SCRIPTS = {"sync": SYNC, "async": ASYNC, "the caller's pool": CALLERS_POOL, "audit events": AUDIT}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
-def test_a_child_is_another_node(script: str, dsn: str, schema: str) -> None:
+WARM = """
+import threading
+from pgsession._sync.reads import Reads
+
+config = pgsession.Config(schema_name=schema, create_schema_if_missing=True, warm=f"{os.environ['TMP_PATH']}/ids")
+with pgsession.SessionManager(dsn, config) as sessions:
+    ids = [sessions.create_session(f"u{n}").id for n in range(10)]
+with pgsession.SessionManager(dsn, config) as sessions:
+    assert sessions.stats().warmed_sessions == 10
+    child = os.fork()
+    if child == 0:
+        answered, read_early = threading.Event(), Reads.read_early
+        def read_on(reads, keys):
+            assert answered.wait(20), "the first call of this process waits for the warm start"
+            return read_early(reads, keys)
+        Reads.read_early = read_on
+        assert not sessions.get_session(ids[0]).from_cache
+        answered.set()
+        while sessions.stats().cached_sessions < 10:
+            pass
+        assert sessions.stats().warmed_sessions == 9
+        sessions.close()
+        sys.exit(0)
+    wait(child)
+"""
+
+
+def run(script: str, dsn: str, schema: str, folder: Path = ROOT) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", COMMON + script, dsn, schema],
+        [sys.executable, "-c", COMMON + script, dsn, schema], env={**os.environ, "TMP_PATH": str(folder)},
         capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_a_child_is_another_node(script: str, dsn: str, schema: str) -> None:
+    run(script, dsn, schema)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_the_child_of_a_fork_is_warmed_while_it_serves(dsn: str, schema: str, tmp_path: Path) -> None:
+    run(WARM, dsn, schema, tmp_path)

@@ -177,6 +177,7 @@ VALUE = Rule(
     ["x" * 16382, None, [1, {"a": 1.5}]],
 )
 TEXT = typed("a str", "")
+PATH = Rule(rules.path, ["", "x" * 4097, *NO_TEXT], ["x", "é" * 2048])
 MESSAGE = Rule(
     rules.octets, ["\ud800", None, 5, [], object()], ["", "\0", b"", bytearray(b"x"), memoryview(b"x")]
 )
@@ -346,6 +347,8 @@ CONFIG: dict[str, Rule] = {
     "listener_conninfo": optional(conninfo("a str, a function that returns one, or None", "", print)),
     "on_audit_event": optional(FUNCTION),
     "audit_sample": count(0, 10_000),
+    "warm": optional(PATH),
+    "warm_mode": choice("before_ready", "background"),
     "codec": optional(typed("a Codec or None", pgsession.Codec())),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }

@@ -26,17 +26,19 @@ from pgsession.errors import PgSessionError
 from .reads import TOGETHER, AsyncReads
 from .store import AsyncStore
 
+PAUSE: Final = 0.5  # of the time that a statement took, of which the server works for about two thirds
 PATIENCE: Final = 5.0  # seconds for the file to be read, or written, whatever the disk does
+NO_ANSWER: Final = "the disk does not answer"
 LEAST_PATIENCE: Final = 0.01  # where a close has no time
 
 
 class AsyncWarmStart:
     """Has the sessions of a file of ids read into memory, and leaves those that are in memory there at the end.
 
-    One statement is under way at a time, and after each there is a pause as long as it took: so half of a core of the
-    server is the most that this takes, and a server that is slow is left in peace for longer. What is read is the first
-    to leave memory again, in the order of use of the former process, and nothing leaves for it. The file is read and
-    written in a thread of its own, since a disk may hang.
+    One statement is under way at a time, and after each there is a pause in proportion to the time that it took: so it
+    takes the server less than half of a core, and one that is slow is left in peace for longer. What is read is the
+    first to leave memory again, in the order of use of the former process, and nothing leaves for it. The file is read
+    and written in a thread of its own, since a disk may hang.
 
     Args:
         path: The file; None: nothing is read or left.
@@ -82,9 +84,9 @@ class AsyncWarmStart:
                 asked_at = time.monotonic()
                 self.sessions += await self._reads.read_early(some)
                 self._at += ID_BYTES * len(some)
-                await self._stopping.wait(time.monotonic() - asked_at)
+                await self._stopping.wait(PAUSE * (time.monotonic() - asked_at))
         except (OSError, RuntimeError, ValueError, psycopg.Error, PgSessionError) as error:
-            failure = str(error).strip() or type(error).__name__
+            failure = str(error).strip() or NO_ANSWER
         if self._stopping.is_set():
             failure = None  # it was cut
         self._logger.log(
@@ -146,7 +148,7 @@ class AsyncWarmStart:
             self._logger.warning(
                 "the ids of the sessions in memory could not be left in %s: %s",
                 self._path,
-                str(error) or "the disk does not answer",
+                str(error) or NO_ANSWER,
             )
 
 

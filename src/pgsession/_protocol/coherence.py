@@ -286,11 +286,9 @@ class Coherence:
         fills = []
         with self._lock:
             now = self._clock.now()
+            oldest = now - self._max_staleness
             for key in keys:
-                if (
-                    self._cache.version(key) == 0
-                    and self._leases.joinable(key, now - self._max_staleness) is None
-                ):
+                if self._cache.version(key) == 0 and self._leases.joinable(key, oldest) is None:
                     fill = self._leases.open_fill(key, now, new_future())
                     fill.early = True
                     fills.append(fill)
@@ -372,7 +370,7 @@ class Coherence:
         if elsewhere is not None:
             return elsewhere
         if record is None:
-            if absent and self._may_be_absent(fill):
+            if absent and not fill.early and self._may_be_absent(fill):
                 self._leases.void(fill.key)
                 self._cache.put_absence(fill.key, min_version, fill.opened + self._max_staleness)
             else:
@@ -386,7 +384,7 @@ class Coherence:
 
     def _may_be_absent(self, fill: Fill) -> bool:
         """Return True where memory may say for a while what a fill has found: that there is no session."""
-        return not fill.early and self._leases.undisturbed(fill) and self._cache.version(fill.key) == 0
+        return self._leases.undisturbed(fill) and self._cache.version(fill.key) == 0
 
     def _is_perhaps_over(
         self, record: Record, fill: Fill, incarnation: str | None, database_time: int, now: int

@@ -177,11 +177,9 @@ class Reads:
         """Read sessions that nobody has asked for into the cache, by one statement; return how many entered it.
 
         Raises:
-            ListenerError: Nothing can enter the cache now.
+            ListenerError: The listener is lost, so that nothing can enter.
             OperationTimeout, DatabaseUnavailable, psycopg.Error: The database did not answer.
         """
-        if not self._coherence.listening:
-            raise ListenerError("the listener is lost")
         deadline = self._store.deadline()
         fills = self._coherence.open_early_fills(keys, _begun_future)
         self.fill([_Asked(fill, 0, deadline) for fill in fills])
@@ -190,6 +188,8 @@ class Reads:
                 fill.future.wait()
             except msgspec.DecodeError:
                 pass  # of this one
+        if not self._coherence.listening:
+            raise ListenerError("the listener is lost")
         return sum(self._cache.version(fill.key) > 0 for fill in fills)
 
     def close(self, deadline: float) -> None:
