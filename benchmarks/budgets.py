@@ -14,6 +14,7 @@ from .test_lock import ROW
 from .test_lock import THREADS as THREAD_LOCK
 from .test_memory import MANY
 from .test_read import ONE_EACH, OURS_TOGETHER
+from .test_storm import CORES
 from .test_update import FIVE, FIVE_THREADS, OUR_THREADS, OURS, REDIS, REDIS_BLOB
 from .test_web import NONE, READ, SIGNED, UNTOUCHED
 from .test_web_wsgi import FLASK_SIGNED
@@ -130,6 +131,12 @@ def _redis_processor(race: str, field: str) -> Measure:
     return measure
 
 
+def _cores(races: Races) -> float | None:
+    lines = races["warm"].lines if "warm" in races else {}
+    cores = lines["asyncio"].facts.get(CORES) if "asyncio" in lines else None
+    return None if cores is None else float(cores)
+
+
 def _awaiting(races: Races) -> float | None:
     return _ratio("get-async", "await get_session", "empty coroutine")(races)
 
@@ -219,6 +226,10 @@ BUDGETS = (
         "an update alone, threads: p50", "<= 0.8x five round trips", 0.8,
         _wait("update-1", OUR_THREADS, "p50", FIVE_THREADS, "p50"), _times,
     ),
+    Budget(
+        "an update alone, 0.5 ms from the server: p50", "<= 0.35x five round trips", 0.35,
+        _wait("update-delayed", OURS, "p50", FIVE, "p50"), _times,
+    ),
     _faster("creating, 64 callers", 6, "create-64", OURS, FIVE, "five round trips"),
     Budget(
         "creating, 64 callers: CPU of the client", "<= 30 us", 30e-6, _of_line("create-64", OURS, "client"),
@@ -239,6 +250,10 @@ BUDGETS = (
         "update seen by another process, p99", "<= 5 ms", 5e-3, _of_line("invalidation", "pgsession", "p99"),
         _milliseconds,
     ),
+    Budget(
+        "a warm start, 100,000 sessions", "<= 6 s", 6, _of_line("warm", "asyncio", "median"), _seconds
+    ),
+    Budget("a warm start: the server", "<= 0.5 cores", 0.5, _cores, lambda cores: f"{cores:.2f}"),
     Budget("100,000 sessions of one user deleted", "<= 5 s", 5, _of_line("delete", "pgsession", "median"), _seconds),
     Budget(
         "meanwhile, other writers' p99", "<= 2x undisturbed", 2,

@@ -42,9 +42,17 @@ def accounted(work: Callable[[], T], servers: Collection[Server]) -> tuple[T, Sp
 
 def _of_tree(root: psutil.Process) -> float:
     """Of a process with all that it began, those included that have ended."""
-    ended = root.cpu_times()
-    living = [root, *root.children(recursive=True)]
-    return ended.children_user + ended.children_system + sum(map(_computed, living))
+    ended = _of_ended(root)
+    while True:
+        living = sum(map(_computed, [root, *root.children(recursive=True)]))
+        before, ended = ended, _of_ended(root)
+        if ended == before:  # else one of them has ended in between
+            return living + ended
+
+
+def _of_ended(root: psutil.Process) -> float:
+    times = root.cpu_times()
+    return times.children_user + times.children_system
 
 
 def _computed(process: psutil.Process) -> float:

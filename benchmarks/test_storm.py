@@ -21,12 +21,14 @@ from pgsession import schema
 from . import ours
 from .race import Contender, Race, Round, Sample
 from .stage import Stage
+from .tables import quantity
 
 COUNT = 100_000
 TICK = 0.001  # seconds: requests come in bunches of what is due then
 REACHED = 0.9  # of the requests of a second are hits
+CORES = "cores of the server"
 COLD, WARM = "cold", "warm (`Config.warm`)"
-SECONDS = {500: {COLD: 20, WARM: 8}, 5_000: {COLD: 55, WARM: 8}}
+SECONDS = {500: {COLD: 10, WARM: 5}, 5_000: {COLD: 50, WARM: 5}}
 
 _random = Random(22)
 # The setting keeps the triggers quiet that announce plain SQL.
@@ -71,7 +73,10 @@ def town(stage: Stage) -> Iterator[Town]:
 async def _arrivals(
     sessions: pgsession.AsyncSessionManager, ids: list[UUID], rate: int, seconds: int
 ) -> Sample:
-    """So many requests a second, whether those before were answered or not, each for a session at random."""
+    """So many requests a second, whether those before were answered or not, each for a session at random.
+
+    They are no accesses: to write these is the same work for a node that is cold and for one that is warm.
+    """
     hits: Counter[int] = Counter()
     errors: Counter[str] = Counter()
     waits: list[float] = []
@@ -79,7 +84,7 @@ async def _arrivals(
 
     async def request(due: float) -> None:
         try:
-            session = await sessions.get_session(_random.choice(ids))
+            session = await sessions.get_session(_random.choice(ids), touch=False)
         except pgsession.PgSessionError as error:
             errors[type(error).__name__] += 1
         else:
@@ -97,7 +102,7 @@ async def _arrivals(
     reached = next((second for second, share in enumerate(shares) if share >= REACHED), None)
     facts = {
         "hits in the 1st second": f"{shares[0]:.0%}",
-        "in the 8th": f"{shares[7]:.0%}",
+        "in the 5th": f"{shares[4]:.0%}",
         "in the last": f"{shares[-1]:.0%} ({seconds}th)",
         "90 % hits": f"not within {seconds} s" if reached is None else f"after {reached} s",
         "errors": ", ".join(f"{count} {name}" for name, count in errors.items()) or "0",
@@ -124,7 +129,7 @@ def _race(rate: int) -> Race:
 
 
 start = Race(
-    "warm", f"Open a node that reads {COUNT:,} sessions", baseline="asyncio", rounds=2, warm_up=False
+    "warm", f"Open a node that reads {COUNT:,} sessions", baseline="asyncio", rounds=1, warm_up=False
 )
 
 
@@ -135,8 +140,10 @@ def _opened(stage: Stage, opening: AbstractContextManager[Any]) -> Sample:
     held = len(ours.cached_ids(sessions))
     opening.__exit__(None, None, None)
     assert held == COUNT, held
-    cores = "" if spent.server is None else f"{spent.server / elapsed:.2f}"
-    return Sample(elapsed, operations=1, facts={"cores of the server": cores})
+    if spent.server is None:
+        return Sample(elapsed)
+    facts = {"CPU client": quantity(spent.client), "CPU servers": quantity(spent.server)}
+    return Sample(elapsed, facts={**facts, CORES: f"{spent.server / elapsed:.2f}"})
 
 
 @start.contender("asyncio")
