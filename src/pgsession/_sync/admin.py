@@ -61,7 +61,8 @@ class Admin:
         database: A conninfo ("postgresql://..." or "host=... dbname=..."), or a pool (`ConnectionPool`) that stays
             the caller's.
         config: As that of the managers; None: with the defaults of `Config`. Of use here are `schema_name`,
-            `table_prefix`, `operation_timeout` and `logger`; for `diagnose` also `listener_conninfo` and `pool_max_size`.
+            `table_prefix`, `operation_timeout` and `logger`; for `diagnose` also `listener_conninfo` and
+            `pool_max_size`.
 
     Raises:
         TypeError: An argument is of a wrong type.

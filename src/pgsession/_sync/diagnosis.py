@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from functools import partial
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
 import psycopg
@@ -19,14 +19,15 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 from pgsession import schema
-from pgsession._concurrency import sleep
+from pgsession._concurrency import Deadlines, sleep
 from pgsession._database import diagnosis as asked
 from pgsession._database.channels import for_each
 from pgsession._database.connections import PlainCursor, lost_durability
 from pgsession._database.conninfo import listener_parameters, to_listen
 from pgsession._database.statements import Statements
 from pgsession._protocol import rules
-from pgsession._protocol.diagnosis import LONG_TRANSACTION, Connection, Facts, Heard, Schema, Server, findings
+from pgsession._protocol.diagnosis import LONG_TRANSACTION, findings
+from pgsession._protocol.diagnosis_facts import Connection, Facts, Heard, Schema, Server
 from pgsession.config import Config
 from pgsession.errors import ConfigError, OperationTimeout
 from pgsession.infos import Finding
@@ -38,6 +39,8 @@ from .lone_connections import LoneConnections
 PATIENCE = 3.0  # seconds for a commit, and for a notification
 _LISTENER = 1  # connection of a node beside its pool's
 _FULL = ("too many clients", "too many connections", "connection slots are reserved")
+
+Query = LiteralString | psycopg.sql.Composed
 
 _server = msgspec.json.Decoder(Server)
 
@@ -51,6 +54,7 @@ class Diagnosis:
         self._logger = logger
         self._names = (config.schema_name, config.table_prefix)
         self._timeout = rules.seconds("operation_timeout", config.operation_timeout)
+        self._patience = min(PATIENCE, self._timeout / 3)
         self._facts = Facts(needed=config.pool_max_size + _LISTENER)
 
     def findings(self) -> list[Finding]:
@@ -97,7 +101,8 @@ class Diagnosis:
             cursor.execute(asked.query(*self._names, LONG_TRANSACTION))
             after = time.time_ns()
             ((text,),) = cursor.fetchall()
-        self._facts.clock = (before + after) // 2000, (after - before) // 2000
+        if self._facts.clock is None:
+            self._facts.clock = (before + after) // 2000, (after - before) // 2000
         return _server.decode(text)
 
     # The tables
@@ -141,14 +146,23 @@ class Diagnosis:
 
         connection.add_notice_handler(notice)
         try:
-            with connection.transaction(), PlainCursor(connection) as cursor:
-                cursor.execute(asked.limit(PATIENCE))
-                cursor.execute("SET LOCAL client_min_messages = warning")
-                cursor.execute(asked.WAIT)
-                cursor.execute(asked.WRITE)
+            self._commit_in_time(connection, [asked.WARN, asked.WAIT, asked.WRITE])
+        except pg.QueryCanceled:
+            return False
         finally:
             connection.remove_notice_handler(notice)
         return not any(warned)
+
+    def _commit_in_time(self, connection: psycopg.Connection[Any], statements: list[Query]) -> None:
+        """Run a transaction, and cancel what it waits for after a while; a statement's limit ends before its commit."""
+        deadlines = Deadlines(self._logger)
+        try:
+            with deadlines.within(self._patience, connection.cancel):
+                with connection.transaction(), PlainCursor(connection) as cursor:
+                    for statement in statements:
+                        cursor.execute(statement)
+        finally:
+            deadlines.close()
 
     # The listener
 
@@ -187,24 +201,21 @@ class Diagnosis:
 
     def _notify(self, connection: psycopg.Connection[Any], listener: ListenerConnection) -> Heard | None:
         channel = f"pgsession_{secrets.token_hex(8)}"
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + self._patience
         listener.execute(for_each("LISTEN {}", [channel]), None, self._timeout)
         try:
-            with connection.transaction(), PlainCursor(connection) as cursor:
-                cursor.execute(asked.limit(PATIENCE))
-                cursor.execute(asked.HURRY)
-                cursor.execute(asked.NOTIFY, [channel])
+            self._commit_in_time(connection, [asked.HURRY, asked.notify(channel)])
         except pg.ProgramLimitExceeded:
             return None  # the queue is full, which is found by looking at it
         except pg.QueryCanceled:
-            return Heard(False, f"its commit had not ended after {PATIENCE:.0f} s", PATIENCE)
+            return Heard(False, "its commit did not end", self._patience)
         while True:
             listener.execute("SELECT", None, self._timeout)
             while (notification := listener.take()) is not None:
                 if notification.channel == channel:
-                    return Heard(True, None, PATIENCE)
+                    return Heard(True, None, self._patience)
             if time.monotonic() >= end:
-                return Heard(False, None, PATIENCE)
+                return Heard(False, None, self._patience)
             sleep(0.02)
 
 

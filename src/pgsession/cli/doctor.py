@@ -26,8 +26,8 @@ def doctor(target: Target, output: Output, listener_conninfo: str | None) -> int
 
     Run it where a node runs, as the service's role, with the service's conninfo and PGSESSION_... variables.
 
-    Exit status 1: there is a problem, so that nodes do not work or do not answer from memory. 3: there is something that
-    may become one. 0: neither; what could not be looked for is marked with a question mark.
+    Exit status 1: there is a problem, so that nodes do not work or do not answer from memory. 3: there is something
+    that may become one. 0: neither; what could not be looked for is marked with a question mark.
     """
     config = target.config
     if listener_conninfo is not None:
@@ -38,7 +38,13 @@ def doctor(target: Target, output: Output, listener_conninfo: str | None) -> int
         output.rows([msgspec.structs.asdict(finding) for finding in found], {}, nothing="")
     else:
         _tell(found)
-    return Status.FAILED if "problem" in levels else Status.SOMETHING_LEFT if "warning" in levels else Status.WELL
+    return (
+        Status.FAILED
+        if "problem" in levels
+        else Status.SOMETHING_LEFT
+        if "warning" in levels
+        else Status.WELL
+    )
 
 
 def _tell(found: list[Finding]) -> None:
