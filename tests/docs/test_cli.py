@@ -15,7 +15,7 @@ from pgsession.cli._failures import Status
 from tools import command_page
 
 PAGE = command_page.PAGE.read_text(encoding="utf-8")
-NO_RIGHTS = {"move"}  # of their own: a service's
+NO_RIGHTS = {"move", "completion"}  # of their own: a service's, or none
 
 
 def test_the_list_of_commands_is_up_to_date() -> None:
@@ -33,7 +33,7 @@ def test_every_exit_status_is_explained() -> None:
 def test_the_commands_that_are_shown(
     dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script, asking = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    script, asking, watching, _ = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     monkeypatch.setenv("PGSESSION_DATABASE", dsn)
     monkeypatch.setenv("PGSESSION_SCHEMA_NAME", schema)
     config = pgsession.Config(schema_name=schema, create_schema_if_missing=True)
@@ -51,6 +51,10 @@ def test_the_commands_that_are_shown(
             assert program == "pgsession"
             if "--listener-conninfo" in arguments:
                 arguments[-1] = without_password(dsn, monkeypatch)
+            assert main(arguments) == 0, (arguments, capsys.readouterr())
+        for program, *arguments in map(shlex.split, watching.splitlines()):
+            assert program == "pgsession"
+            arguments[arguments.index("--seconds") + 1] = "0.1"
             assert main(arguments) == 0, (arguments, capsys.readouterr())
         with pytest.raises(pgsession.LockError):
             lock.release()

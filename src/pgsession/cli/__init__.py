@@ -13,14 +13,17 @@ import click
 
 from . import _failures
 from .check import check
+from .completion import VARIABLE, completion
 from .doctor import doctor
 from .drop import drop
 from .init import init
 from .locks import locks
 from .move import move
 from .nodes import nodes
+from .secret import secret
 from .sessions import sessions
 from .stats import stats
+from .watch import watch
 
 __all__ = ["cli", "main"]
 
@@ -50,7 +53,9 @@ def cli() -> None:
     """
 
 
-for _command in (init, check, doctor, drop, sessions, locks, nodes, stats, move):
+for _command in (
+    init, check, doctor, drop, sessions, locks, nodes, stats, watch, secret, move, completion,
+):  # fmt: skip
     cli.add_command(_command)
 
 
@@ -63,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     color = False if os.environ.get("NO_COLOR") else None
     try:
-        status = cli.main(
-            given, "pgsession", complete_var="_PGSESSION_COMPLETE", standalone_mode=False, color=color
-        )
+        status = cli.main(given, "pgsession", complete_var=VARIABLE, standalone_mode=False, color=color)
         sys.stdout.flush()
     except (_failures.ReaderGone, BrokenPipeError):
         return _failures.reader_gone()
