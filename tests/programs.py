@@ -9,6 +9,8 @@ import pytest
 
 NAMES = {
     "chromium": ("chromium", "google-chrome", "chromium-browser"),
+    "prometheus": ("prometheus",),
+    "promtool": ("promtool",),
     "redis-server": ("redis-server",),
 }
 _REASON = "needs the program "

@@ -51,6 +51,7 @@ from pgsession.errors import (
     WriteOutcomeUnknown,
 )
 from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
+from pgsession.instrument import Instrument
 from pgsession.opened import Opened
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
@@ -76,6 +77,7 @@ __all__ = [
     "EventLoopError",
     "Finding",
     "Health",
+    "Instrument",
     "InvalidTokenError",
     "Listener",
     "ListenerError",

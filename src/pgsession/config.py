@@ -16,6 +16,7 @@ from pgsession._protocol import rules
 from pgsession.audit import AuditEvent
 from pgsession.codec import Codec
 from pgsession.errors import ConfigError
+from pgsession.instrument import Instrument
 
 __all__ = ["Config"]
 
@@ -126,6 +127,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         audit_sample (int, default 0): Cached sessions, taken at random, that are compared with the database once a
             minute; then it is also looked whether tables, triggers and rights still are as `open()` requires. What
             differs is logged as an error, counted in `Stats.failed_audits`, and an audit event. 0: there is no auditor.
+        instrument (Instrument, default None): Is told how long reads from the database, writes, locks and events take:
+            see `pgsession.telemetry`.
         codec (Codec, default None): What attribute values go through on their way to the database and back, for
             types that JSON has not, and for encryption. All nodes need one that understands the others'.
         logger (logging.Logger, default None): Where to report; None: the logger named "pgsession".
@@ -165,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     warm: str | os.PathLike[str] | None = None
     warm_mode: Literal["before_ready", "background"] = "before_ready"
     audit_sample: int = 0
+    instrument: Instrument | None = None
     codec: Codec | None = None
     logger: logging.Logger | None = None
 
@@ -252,6 +256,14 @@ def _codec(name: str, value: object) -> Codec | None:
     return codec
 
 
+def _instrument(name: str, value: object) -> object:
+    if value is not None and not callable(getattr(value, "measured", None)):
+        raise TypeError(
+            f"{name}: an object with a method `measured`, or None, is needed, not {type(value).__name__}"
+        )
+    return value
+
+
 def _logger(name: str, value: object) -> logging.Logger | None:
     return None if value is None else rules.instance(name, value, logging.Logger, "a logging.Logger or None")
 
@@ -287,6 +299,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "warm": _path,
     "warm_mode": _warm_mode,
     "audit_sample": partial(rules.count, least=0, most=10_000),
+    "instrument": _instrument,
     "codec": _codec,
     "logger": _logger,
 }
@@ -327,7 +340,7 @@ def _kind(default: object) -> str:
 
 
 _DEFAULTS = Config()
-_OBJECTS = ("codec", "logger", "on_audit_event")  # which no text can name
+_OBJECTS = ("codec", "instrument", "logger", "on_audit_event")  # which no text can name
 _BOOLEANS = {
     "true": True,
     "1": True,

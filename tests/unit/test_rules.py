@@ -153,6 +153,7 @@ def choice(*allowed: str | None) -> Rule:
 
 
 CHECK = choice(None, "session", "attributes")
+INSTRUMENT = typed("an object with a method `measured`, or None,")
 FUNCTION = Rule(rules.function, [5, "print", None, [], object()], [print])
 CHANNEL = Rule(rules.channel, ["", "x" * 64, "é" * 32, *NO_TEXT], ["x" * 63, "é" * 31])
 PAYLOAD = Rule(rules.payload, ["x" * 8000, "é" * 4000, *NO_TEXT], ["", "x" * 7999])
@@ -349,6 +350,7 @@ CONFIG: dict[str, Rule] = {
     "audit_sample": count(0, 10_000),
     "warm": optional(PATH),
     "warm_mode": choice("before_ready", "background"),
+    "instrument": optional(INSTRUMENT),
     "codec": optional(typed("a Codec or None", pgsession.Codec())),
     "logger": optional(typed("a logging.Logger or None", LOGGER)),
 }

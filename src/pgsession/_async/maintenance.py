@@ -22,6 +22,7 @@ from pgsession._counted import counted
 from pgsession._database.statements import NIL
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.log_rate import Seldom
+from pgsession._protocol.meter import Meter
 from pgsession.errors import OperationTimeout, PgSessionError
 
 from .store import STEP, AsyncStore
@@ -41,6 +42,7 @@ class AsyncMaintenance:
         access_batch: The most accesses in one statement.
         cleanup_interval: Seconds from one cleanup to the next; 0: none by this node.
         audit: Takes what was deleted.
+        meter: Takes how long a cleanup took.
         logger: Takes what an operator should know.
     """
 
@@ -53,6 +55,7 @@ class AsyncMaintenance:
         access_batch: int,
         cleanup_interval: float,
         audit: AuditLog,
+        meter: Meter | None = None,
         logger: logging.Logger,
     ) -> None:
         self._store = store
@@ -62,6 +65,7 @@ class AsyncMaintenance:
         self._access_batch = access_batch
         self._cleanup_interval = cleanup_interval
         self._audit = audit
+        self._meter = Meter(None, logger) if meter is None else meter
         self._logger = logger
         self._stopping = AsyncEvent()
         self._urgent = AsyncEvent()
@@ -186,6 +190,10 @@ class AsyncMaintenance:
 
     async def clean_up(self) -> bool:
         """Delete what has ended, in bounded steps; return False if another node is at it."""
+        with self._meter.watch("cleanup"):
+            return await self._clean_up()
+
+    async def _clean_up(self) -> bool:
         for what in _KINDS:
             after: str | None = NIL
             while after is not None and not self._stopping.is_set():

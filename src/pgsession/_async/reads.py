@@ -16,6 +16,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.record import Record
 from pgsession._database.connections import may_be_one_members
 from pgsession._protocol.coherence import Answered, Coherence, Fill, satisfies
+from pgsession._protocol.meter import Meter
 from pgsession.errors import DatabaseUnavailable, ListenerError, ManagerClosedError, OperationTimeout
 
 from .pool import MOST_WAITING
@@ -52,7 +53,9 @@ class _Lane:
             asked = self._reads.take()
             if asked:
                 await self._reads.fill(asked)
-                self._reads.note_pace(len(asked), time.monotonic() - began)
+                took = time.monotonic() - began
+                self._reads.note_pace(len(asked), took)
+                self._reads.meter.note("read", took, len(asked))
         finally:
             self.since = None
         return self._reads.waiting
@@ -78,6 +81,7 @@ class AsyncReads:
         most_statements: How many may be under way at once.
         on_wrong_server: Called where another server has answered than the one that is listened to.
         on_evicted_accesses: Called where there are many of these.
+        meter: Takes how long a statement took.
         logger: Where to log.
     """
 
@@ -91,6 +95,7 @@ class AsyncReads:
         most_statements: int,
         on_wrong_server: Callable[[], object],
         on_evicted_accesses: Callable[[], object],
+        meter: Meter | None = None,
         logger: logging.Logger,
     ) -> None:
         self._store = store
@@ -99,6 +104,7 @@ class AsyncReads:
         self._deadlines = deadlines
         self._on_wrong_server = on_wrong_server
         self._on_evicted_accesses = on_evicted_accesses
+        self.meter = Meter(None, logger) if meter is None else meter
         self._asked: deque[_Asked] = deque()
         self._most = TOGETHER  # for the next statement
         self._quickest = float("inf")  # seconds: about a round trip

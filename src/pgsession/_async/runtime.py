@@ -34,6 +34,7 @@ from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
+from pgsession._protocol.meter import Meter
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout, SchemaError
 from pgsession.schema import async_check, async_create
@@ -173,20 +174,23 @@ class AsyncRuntime:
             coherence=coherence,
             on_wrong_server=lambda: self.synchronizer.reconnect(),
         )
+        self.meter = Meter(config.instrument, logger)
         self.audit = AuditLog(node, clock.database_now, active=config.on_audit_event is not None)
         self._audit_thread = AuditThread(self.audit, config.on_audit_event, logger)
-        self.lock_renewal = AsyncLockRenewal(self.store, clock, logger, audit=self.audit)
+        self.lock_renewal = AsyncLockRenewal(self.store, clock, logger, audit=self.audit, meter=self.meter)
         self.synchronizer = AsyncSynchronizer(
             self.listener,
             self.store,
             coherence,
             self.statements,
             clock_now=clock.now,
+            database_now=clock.database_now,
             max_staleness=_seconds(config.max_staleness),
             serves_for=microseconds_of(config.max_staleness) + microseconds_of(config.stale_if_error),
             on_lock_changes=self.lock_renewal.on_lock_changes,
             on_lost=self._prober.suspect,
             node=node,
+            meter=self.meter,
             logger=logger,
         )
         self.group_commit = AsyncGroupCommit(
@@ -197,6 +201,7 @@ class AsyncRuntime:
             deadlines=self._deadlines,
             most_stragglers=most_connections // 2,
             audit=self.audit,
+            meter=self.meter,
         )
         self.reads = AsyncReads(
             self.store,
@@ -206,6 +211,7 @@ class AsyncRuntime:
             most_statements=most_connections,
             on_wrong_server=self.synchronizer.reconnect,
             on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),
+            meter=self.meter,
             logger=logger,
         )
         self.warm_start = AsyncWarmStart(
@@ -218,6 +224,7 @@ class AsyncRuntime:
             access_batch=config.last_access_update_batch_size,
             cleanup_interval=_seconds(config.cleanup_interval),
             audit=self.audit,
+            meter=self.meter,
             logger=logger,
         )
         self.auditor = AsyncAuditor(

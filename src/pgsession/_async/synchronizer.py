@@ -24,6 +24,7 @@ from pgsession._protocol import events
 from pgsession._protocol.acknowledgements import SIGN_OF_LIFE
 from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession._protocol.log_rate import Seldom, States, times
+from pgsession._protocol.meter import Meter
 from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import AsyncListener
@@ -61,11 +62,13 @@ class AsyncSynchronizer:
         coherence: Decides what everything means for the cache.
         statements: The SQL of the tables that this node uses.
         clock_now: Returns node time, in microseconds.
+        database_now: Returns database time, in microseconds.
         max_staleness: Seconds after which a question to the listener's server, or a first proof, is given up.
         serves_for: Microseconds after its last proof for which the node may serve from memory, whatever happens.
         on_lock_changes: Called with what an event says about locks.
         on_lost: Called when the listener is lost.
         node: The id of the node, for the log.
+        meter: Takes how long events were under way; None: nobody wants to know.
         logger: Takes what an operator should know.
     """
 
@@ -77,11 +80,13 @@ class AsyncSynchronizer:
         statements: Statements,
         *,
         clock_now: Callable[[], int],
+        database_now: Callable[[], int] = lambda: 0,
         max_staleness: float,
         serves_for: int,
         on_lock_changes: Callable[[LockChanges], None],
         on_lost: Callable[[], None],
         node: str = "",
+        meter: Meter | None = None,
         logger: logging.Logger,
     ) -> None:
         self._listener = listener
@@ -89,11 +94,13 @@ class AsyncSynchronizer:
         self._coherence = coherence
         self._sql = statements
         self._now = clock_now
+        self._database_now = database_now
         self._patience = max_staleness
         self._serves_for = serves_for
         self._on_lock_changes = on_lock_changes
         self._tell_lost = on_lost
         self._node = node
+        self._meter = meter if meter is not None and meter.active else None
         self._logger = logger
         self._states: States | None = None  # once it was in sync
         self._telling = threading.Lock()
@@ -249,6 +256,8 @@ class AsyncSynchronizer:
 
     def _on_event(self, notification: Notify) -> None:
         heard = self._coherence.on_event(notification.payload)
+        if heard.sent and self._meter is not None:
+            self._meter.note("event", max(0, self._database_now() - heard.sent) / _SECOND)
         if heard.locks.released or heard.locks.ended:
             self._on_lock_changes(heard.locks)
         if heard.moved:

@@ -131,8 +131,8 @@ MACROS: Final = {
     "bucket": "(hashtextextended({0}, 0) & 1023)::integer",
     # Of the base of an update, by its number.
     "incarnation_of": "incarnations[CASE cardinality(incarnations) WHEN 1 THEN 1 ELSE {0} END]",
-    # What each event begins with: its origin, and the transaction that sends it.
-    "sender": "concat({0}, ' ', pg_current_xact_id())",
+    # What each event begins with: its origin, the transaction that sends it, and when.
+    "sender": "concat({0}, ' ', pg_current_xact_id(), '@', {{us(clock_timestamp())}})",
     # Items of an event.
     "hex": "encode(uuid_send({0}), 'hex')",
     "hex_text": "encode(convert_to({0}, 'UTF8'), 'hex')",

@@ -124,11 +124,13 @@ class Heard(NamedTuple):
         locks: What it says about locks.
         moved: True where nothing comes on this channel any more: connect the listener again, which learns the new name.
         asks: True where somebody waits for an acknowledgement: see `Coherence.applied`.
+        sent: When a node has sent it, in database time; 0 where it does not say, or tells nothing.
     """
 
     locks: LockChanges
     moved: bool
     asks: bool = False
+    sent: int = 0
 
 
 class Applied(NamedTuple):
@@ -539,7 +541,7 @@ class Coherence:
             if self._proofs.heard(event.xid):
                 self._prove()
         self._log()
-        return Heard(changes, moved, asks)
+        return Heard(changes, moved, asks, event.sent if event.items else 0)
 
     def _complain(self) -> None:
         """Warn of unreadable events, now and then."""

@@ -1,8 +1,9 @@
 """The wire format of the notifications between nodes is written and read here.
 
-A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <xid> <item> <item> ...`, where the origin is the node id of
-the sender, or `PLAIN_SQL` for what triggers announce, and the xid that of the transaction which sends it, by which an
-event proves reads (see `proofs_of_sync`). A *beacon* is an event without items. The items:
+A payload is ASCII, at most `MAX_PAYLOAD` bytes: `<origin> <xid>@<sent> <item> <item> ...`, where the origin is the node
+id of the sender, or `PLAIN_SQL` for what triggers announce, and the xid that of the transaction which sends it, by
+which an event proves reads (see `proofs_of_sync`). What a node sends has the database's time, in microseconds, as
+`@<sent>`; who works by hand may commit much later. A *beacon* is an event without items. The items:
 
     u<32 hex>:<version>   the session is now at this version        Changed(key, version)
     d<32 hex>             the session is gone                       Deleted(key)
@@ -39,7 +40,7 @@ EVENTS = "events"
 """The label of the channel on which the nodes that share these tables hear of changes."""
 
 _LARGEST = 2**63 - 1
-_LONGEST_BEGINNING = 16 + 1 + 20 + 1  # of a payload, before its first item
+_LONGEST_BEGINNING = 16 + 1 + 20 + 1 + 19 + 1  # of a payload, before its first item
 
 
 class Changed(Struct, frozen=True, gc=False):
@@ -105,12 +106,14 @@ class Event(Struct, frozen=True):
         xid: The id of the transaction that sent it; 0 where it cannot be read.
         items: What it tells, in the order in which that happened.
         malformed: True where something in it could not be read.
+        sent: When it was sent, in database time; 0 where it does not say.
     """
 
     origin: str
     xid: int
     items: tuple[Item, ...]
     malformed: bool = False
+    sent: int = 0
 
 
 def encode(item: Item) -> str:
@@ -160,17 +163,18 @@ def parse(payload: str) -> Event:
     try:
         if len(origin) != 16 or not _is_hex(origin):
             raise ValueError("not a node")
-        sender = _number(" ", xid)
+        number, at, time = xid.partition("@")
+        sender, sent = _number(" ", number), _number(at, time) if at else 0
     except ValueError:
         return Event(PLAIN_SQL, 0, (Everything(),), malformed=True)
     if not has_items:
         return Event(origin, sender, ())
     changes = changes_of(items, Changed)
     if changes is not None:
-        return Event(origin, sender, tuple(changes))
+        return Event(origin, sender, tuple(changes), sent=sent)
     texts = items.split(" ")
     try:
-        return Event(origin, sender, tuple(map(_item, texts)))
+        return Event(origin, sender, tuple(map(_item, texts)), sent=sent)
     except ValueError:  # UnicodeDecodeError included
         return Event(PLAIN_SQL, sender, tuple(_readable(texts)), malformed=True)
 

@@ -24,6 +24,7 @@ from pgsession._protocol.answers import Settled
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.batch import Batch, Queue
 from pgsession._protocol.coherence import Coherence
+from pgsession._protocol.meter import Meter
 from pgsession._protocol.operations import Create, Operation
 from pgsession.errors import (
     ConflictError,
@@ -70,6 +71,7 @@ class GroupCommit:
         deadlines: Deadlines,
         most_stragglers: int,
         audit: AuditLog,
+        meter: Meter | None = None,
     ) -> None:
         self._store = store
         self._deadlines = deadlines
@@ -77,6 +79,7 @@ class GroupCommit:
         self._on_wrong_server = on_wrong_server
         self._logger = logger
         self._audit = audit
+        self._meter = Meter(None, logger) if meter is None else meter
         self._incoming: deque[Operation] = deque()
         self._guard = threading.Lock()  # for the following
         self._queue = Queue()
@@ -284,7 +287,10 @@ class GroupCommit:
         end = batch.deadline
         for attempt in range(ATTEMPTS):
             try:
-                return self._store.write(batch, end, begin=self._begin, wait=wait)
+                if not self._meter.active:
+                    return self._store.write(batch, end, begin=self._begin, wait=wait)
+                with self._meter.watch("write", len(batch.operations)):
+                    return self._store.write(batch, end, begin=self._begin, wait=wait)
             except WriteOutcomeUnknown:
                 raise
             except (psycopg.Error, PgSessionError) as error:

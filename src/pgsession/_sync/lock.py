@@ -136,7 +136,9 @@ class Lock:
                 f"this object has taken the lock on {shown(self._resource)} already: release it first"
             )
         try:
-            return self._acquire(blocking, patience)
+            self._renewal = self._opened()
+            with self._renewal.meter.watch("acquire_lock"):
+                return self._acquire(blocking, patience)
         except BaseException:
             if self._holding() is not None:
                 self._abandon(self._owner)
@@ -144,7 +146,6 @@ class Lock:
 
     def _acquire(self, blocking: bool, patience: float | None) -> bool:
         end = None if patience is None else time.monotonic() + patience
-        self._renewal = self._opened()
         # A wait that was asked for is not bounded by it; then each try is.
         counted = end is None and self._max_retries is not None
         deadline = self._renewal.store.deadline() if counted else None

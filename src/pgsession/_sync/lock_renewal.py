@@ -17,6 +17,7 @@ from pgsession._counted import counted
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.coherence import LockChanges
 from pgsession._protocol.log_rate import Seldom
+from pgsession._protocol.meter import Meter
 from pgsession._short_names import shown
 from pgsession.errors import PgSessionError
 
@@ -27,8 +28,17 @@ from .store import Store
 class LockRenewal:
     """Renews all locks held through a manager, in one background loop, which waits while there are none."""
 
-    def __init__(self, store: Store, clock: Clock, logger: logging.Logger, *, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        logger: logging.Logger,
+        *,
+        audit: AuditLog,
+        meter: Meter | None = None,
+    ) -> None:
         self._audit = audit
+        self.meter = Meter(None, logger) if meter is None else meter
         self.store = store
         self.clock = clock
         self.logger = logger

@@ -24,6 +24,7 @@ from pgsession._counted import counted
 from pgsession._database.statements import NIL
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.log_rate import Seldom
+from pgsession._protocol.meter import Meter
 from pgsession.errors import OperationTimeout, PgSessionError
 
 from .store import STEP, Store
@@ -43,6 +44,7 @@ class Maintenance:
         access_batch: The most accesses in one statement.
         cleanup_interval: Seconds from one cleanup to the next; 0: none by this node.
         audit: Takes what was deleted.
+        meter: Takes how long a cleanup took.
         logger: Takes what an operator should know.
     """
 
@@ -55,6 +57,7 @@ class Maintenance:
         access_batch: int,
         cleanup_interval: float,
         audit: AuditLog,
+        meter: Meter | None = None,
         logger: logging.Logger,
     ) -> None:
         self._store = store
@@ -64,6 +67,7 @@ class Maintenance:
         self._access_batch = access_batch
         self._cleanup_interval = cleanup_interval
         self._audit = audit
+        self._meter = Meter(None, logger) if meter is None else meter
         self._logger = logger
         self._stopping = Event()
         self._urgent = Event()
@@ -188,6 +192,10 @@ class Maintenance:
 
     def clean_up(self) -> bool:
         """Delete what has ended, in bounded steps; return False if another node is at it."""
+        with self._meter.watch("cleanup"):
+            return self._clean_up()
+
+    def _clean_up(self) -> bool:
         for what in _KINDS:
             after: str | None = NIL
             while after is not None and not self._stopping.is_set():

@@ -18,6 +18,7 @@ import psycopg
 from msgspec import UNSET, UnsetType
 from psycopg_pool import ConnectionPool
 
+from pgsession import instrument
 from pgsession._concurrency import (
     GRACE,
     BackgroundTasks,
@@ -384,7 +385,8 @@ class SessionManager(Reader):
         """Return what the database says of a session, or where it fails what memory may; True: it was memory."""
         runtime = self._ready()
         try:
-            record = runtime.reads.read(key, refresh=refresh, min_version=min_version, deadline=deadline)
+            with runtime.meter.watch("get_session"):
+                record = runtime.reads.read(key, refresh=refresh, min_version=min_version, deadline=deadline)
             return record, False
         except (psycopg.Error, OperationTimeout, DatabaseUnavailable):
             stale = None if refresh else self._coherence.stale_if_error(key, min_version=min_version)
@@ -824,7 +826,11 @@ class SessionManager(Reader):
         confirmation.wait(patience, done)
 
     def _write(self, runtime: Runtime, operation: Operation, deadline: float | None = None) -> Any:
-        result = runtime.group_commit.write(operation, deadline)
+        if runtime.meter.active:
+            with runtime.meter.watch(_called(operation)):
+                result = runtime.group_commit.write(operation, deadline)
+        else:
+            result = runtime.group_commit.write(operation, deadline)
         if self._cache.many_evicted_accesses:
             runtime.maintenance.write_accesses_soon()
         return result
@@ -1183,6 +1189,15 @@ def _not_open(reason: str) -> Health:
         ready=False, healthy=False, reason=reason, in_sync=False, proof_age=None, listening=False, database=reason,
         round_trip=None, pool_size=0, pool_waiting=0, queued_writes=0, oldest_write=None,
     )  # fmt: skip
+
+
+def _called(operation: Operation) -> instrument.Operation:
+    """Return what the instrument has for the call of an operation."""
+    if isinstance(operation, Create):
+        return "create_session"
+    if isinstance(operation, Delete):
+        return "delete_session"
+    return "rotate_session" if isinstance(operation, Update) and operation.rotation else "update_session"
 
 
 class _Dropping:
