@@ -45,9 +45,9 @@ def test_the_recipe(dsn: str, names: dict[str, str]) -> None:
 
     def init() -> str:
         words = shlex.split(named(command))
-        assert words[0] == "python" and words[-1].startswith(f"postgresql://{names['sessions_owner']}@")
+        assert words[0] == "pgsession" and words[-1].startswith(f"postgresql://{names['sessions_owner']}@")
         done = subprocess.run(
-            [sys.executable, *words[1:-1], as_role("sessions_owner")],
+            [sys.executable, "-m", *words[:-1], as_role("sessions_owner")],
             capture_output=True,
             text=True,
             check=True,

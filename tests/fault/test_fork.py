@@ -12,9 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 COMMON = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 import psycopg, psycopg_pool
 import pgsession
+
+os.register_at_fork(after_in_child=lambda: signal.alarm(60))  # what goes wrong in a child ends with it
 
 dsn, schema = sys.argv[1:]
 config = pgsession.Config(schema_name=schema, create_schema_if_missing=True, max_staleness=2)
