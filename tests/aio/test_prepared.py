@@ -11,8 +11,8 @@ from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from pgsession import schema
-from pgsession._database import statements
-from pgsession._database.script import prepared_step
+from pgsession._database.script import Step, prepared, step
+from pgsession._database.statements import Statements
 from tests.aio.conftest import OpenAsyncManager
 from tests.tables import Tables
 
@@ -23,7 +23,7 @@ def pool_of_one(dsn: str, **options: Any) -> AsyncConnectionPool[Any]:
     return AsyncConnectionPool(dsn, min_size=1, max_size=1, open=False, **options)
 
 
-async def prepared(pool: AsyncConnectionPool[Any]) -> list[str]:
+async def statements_on(pool: AsyncConnectionPool[Any]) -> list[str]:
     async with pool.connection() as connection:
         rows = await (await connection.execute(PREPARED)).fetchall()
     return [row[0] for row in rows]
@@ -44,7 +44,7 @@ async def write(manager: pgsession.AsyncSessionManager, times: int = 3) -> pgses
 async def test_each_statement_is_prepared_once(dsn: str, open_manager: OpenAsyncManager) -> None:
     async with pool_of_one(dsn) as pool:
         await write(await open_manager(pool))
-        texts = await prepared(pool)
+        texts = await statements_on(pool)
     for function in ("session_write_1", "session_lock_acquire_1", "session_lock_release_1"):
         assert sum(function in text for text in texts) == 1
     assert not any("statement_timeout" in text for text in texts), "its text is another each time"
@@ -55,7 +55,7 @@ async def test_nothing_is_prepared_where_the_pools_owner_wants_none(
 ) -> None:
     async with pool_of_one(dsn, kwargs={"prepare_threshold": None}) as pool:
         await write(await open_manager(pool))
-        assert await prepared(pool) == []
+        assert await statements_on(pool) == []
 
 
 async def test_a_pool_that_discards_all_in_between(dsn: str, open_manager: OpenAsyncManager) -> None:
@@ -68,22 +68,37 @@ async def test_a_pool_that_discards_all_in_between(dsn: str, open_manager: OpenA
         manager = await open_manager(pool)
         await write(manager, 8)
         # Not tried again each time: reads neither.
-        assert await prepared(pool) == []
+        assert await statements_on(pool) == []
         assert manager.stats().failed_writes == 0
 
 
 async def test_a_server_connection_on_which_another_client_has_prepared_them(
-    dsn: str, open_manager: OpenAsyncManager
+    dsn: str, open_manager: OpenAsyncManager, tables: Tables
 ) -> None:
     """As behind a pooler that was not found out."""
+    locking = Statements(tables.schema).acquire("resource", "0" * 32, 1, None)
+    (taking,) = [one for one in locking.steps if one.name is not None]
+    assert taking.name is not None
 
     async def configure(connection: AsyncConnection[Any]) -> None:
-        step = statements._DURABLE  # the last one that a write prepares
-        assert step.name is not None
-        connection.pgconn.prepare(step.name, step.statement)
+        assert taking.name is not None
+        connection.pgconn.prepare(taking.name, taking.statement)
 
     async with pool_of_one(dsn, configure=configure) as pool:
         await write(await open_manager(pool))
+
+
+async def test_a_connection_that_loses_them_in_between(dsn: str, open_manager: OpenAsyncManager) -> None:
+    """psycopg, too, says that after a ROLLBACK of the pool's owner: no doubt comes of it."""
+    async with pool_of_one(dsn) as pool:
+        manager = await open_manager(pool)
+        session = await write(manager)
+        for check in (None, "session", "attributes"):
+            async with pool.connection() as connection:
+                await connection.execute("DEALLOCATE ALL")
+            session["n"] = check
+            await manager.update_session(session, check=check)  # type: ignore[arg-type]
+        assert manager.stats().failed_writes == 0
 
 
 async def test_what_was_prepared_for_a_write_that_failed_is_used_by_the_next(
@@ -91,11 +106,14 @@ async def test_what_was_prepared_for_a_write_that_failed_is_used_by_the_next(
 ) -> None:
     async with pool_of_one(dsn) as pool:
         manager = await open_manager(pool)
+        session = await manager.create_session("u")
+        for _ in range(8):  # until psycopg has prepared what reads it
+            await manager.get_session(session.id, refresh=True)
         tables.run("ALTER TABLE {sessions} ADD CHECK (user_id <> 'nobody')")
         with pytest.raises(psycopg.errors.CheckViolation):
             await manager.create_session("nobody")
         await write(manager)
-        assert any("session_write_1" in text for text in await prepared(pool))
+        assert any("session_write_1" in text for text in await statements_on(pool))
 
 
 async def test_tables_that_are_made_anew(dsn: str, open_manager: OpenAsyncManager, tables: Tables) -> None:
@@ -109,7 +127,10 @@ async def test_tables_that_are_made_anew(dsn: str, open_manager: OpenAsyncManage
         await write(manager, 8)
 
 
-@pytest.mark.parametrize("statement", ["SELECT 1", "SELECT $1::int"])
-def test_a_name_stands_for_one_text(statement: str) -> None:
-    names = {prepared_step(text).name for text in (statement, statement, statement + " ")}
-    assert len(names) == 2 and all(name is not None and len(name) < 64 for name in names)
+def test_a_name_stands_for_the_texts_of_a_script() -> None:
+    first, second, third = step("SELECT 1"), step("SELECT 2"), step("SELECT $1::int")
+    names = [one.name for some in ((first, second), (first,), (first, third)) for one in prepared(*some)]
+    assert len(set(names)) == len(names), "where one of a script's is lost, none is there"
+    assert [one.name for one in prepared(step("SELECT 1"), step("SELECT 2"))] == names[:2]
+    assert all(name is not None and len(name) < 64 for name in names)
+    assert prepared(third)[0].bound(7) == Step(b"SELECT $1::int", (b"7",), prepared(third)[0].name)

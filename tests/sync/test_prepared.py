@@ -13,8 +13,8 @@ from psycopg_pool import ConnectionPool
 
 import pgsession
 from pgsession import schema
-from pgsession._database import statements
-from pgsession._database.script import prepared_step
+from pgsession._database.script import Step, prepared, step
+from pgsession._database.statements import Statements
 from tests.sync.conftest import OpenAsyncManager
 from tests.tables import Tables
 
@@ -25,7 +25,7 @@ def pool_of_one(dsn: str, **options: Any) -> ConnectionPool[Any]:
     return ConnectionPool(dsn, min_size=1, max_size=1, open=False, **options)
 
 
-def prepared(pool: ConnectionPool[Any]) -> list[str]:
+def statements_on(pool: ConnectionPool[Any]) -> list[str]:
     with pool.connection() as connection:
         rows = (connection.execute(PREPARED)).fetchall()
     return [row[0] for row in rows]
@@ -46,7 +46,7 @@ def write(manager: pgsession.SessionManager, times: int = 3) -> pgsession.Sessio
 def test_each_statement_is_prepared_once(dsn: str, open_manager: OpenAsyncManager) -> None:
     with pool_of_one(dsn) as pool:
         write(open_manager(pool))
-        texts = prepared(pool)
+        texts = statements_on(pool)
     for function in ("session_write_1", "session_lock_acquire_1", "session_lock_release_1"):
         assert sum(function in text for text in texts) == 1
     assert not any("statement_timeout" in text for text in texts), "its text is another each time"
@@ -57,7 +57,7 @@ def test_nothing_is_prepared_where_the_pools_owner_wants_none(
 ) -> None:
     with pool_of_one(dsn, kwargs={"prepare_threshold": None}) as pool:
         write(open_manager(pool))
-        assert prepared(pool) == []
+        assert statements_on(pool) == []
 
 
 def test_a_pool_that_discards_all_in_between(dsn: str, open_manager: OpenAsyncManager) -> None:
@@ -70,22 +70,37 @@ def test_a_pool_that_discards_all_in_between(dsn: str, open_manager: OpenAsyncMa
         manager = open_manager(pool)
         write(manager, 8)
         # Not tried again each time: reads neither.
-        assert prepared(pool) == []
+        assert statements_on(pool) == []
         assert manager.stats().failed_writes == 0
 
 
 def test_a_server_connection_on_which_another_client_has_prepared_them(
-    dsn: str, open_manager: OpenAsyncManager
+    dsn: str, open_manager: OpenAsyncManager, tables: Tables
 ) -> None:
     """As behind a pooler that was not found out."""
+    locking = Statements(tables.schema).acquire("resource", "0" * 32, 1, None)
+    (taking,) = [one for one in locking.steps if one.name is not None]
+    assert taking.name is not None
 
     def configure(connection: Connection[Any]) -> None:
-        step = statements._DURABLE  # the last one that a write prepares
-        assert step.name is not None
-        connection.pgconn.prepare(step.name, step.statement)
+        assert taking.name is not None
+        connection.pgconn.prepare(taking.name, taking.statement)
 
     with pool_of_one(dsn, configure=configure) as pool:
         write(open_manager(pool))
+
+
+def test_a_connection_that_loses_them_in_between(dsn: str, open_manager: OpenAsyncManager) -> None:
+    """psycopg, too, says that after a ROLLBACK of the pool's owner: no doubt comes of it."""
+    with pool_of_one(dsn) as pool:
+        manager = open_manager(pool)
+        session = write(manager)
+        for check in (None, "session", "attributes"):
+            with pool.connection() as connection:
+                connection.execute("DEALLOCATE ALL")
+            session["n"] = check
+            manager.update_session(session, check=check)  # type: ignore[arg-type]
+        assert manager.stats().failed_writes == 0
 
 
 def test_what_was_prepared_for_a_write_that_failed_is_used_by_the_next(
@@ -93,11 +108,14 @@ def test_what_was_prepared_for_a_write_that_failed_is_used_by_the_next(
 ) -> None:
     with pool_of_one(dsn) as pool:
         manager = open_manager(pool)
+        session = manager.create_session("u")
+        for _ in range(8):  # until psycopg has prepared what reads it
+            manager.get_session(session.id, refresh=True)
         tables.run("ALTER TABLE {sessions} ADD CHECK (user_id <> 'nobody')")
         with pytest.raises(psycopg.errors.CheckViolation):
             manager.create_session("nobody")
         write(manager)
-        assert any("session_write_1" in text for text in prepared(pool))
+        assert any("session_write_1" in text for text in statements_on(pool))
 
 
 def test_tables_that_are_made_anew(dsn: str, open_manager: OpenAsyncManager, tables: Tables) -> None:
@@ -111,7 +129,10 @@ def test_tables_that_are_made_anew(dsn: str, open_manager: OpenAsyncManager, tab
         write(manager, 8)
 
 
-@pytest.mark.parametrize("statement", ["SELECT 1", "SELECT $1::int"])
-def test_a_name_stands_for_one_text(statement: str) -> None:
-    names = {prepared_step(text).name for text in (statement, statement, statement + " ")}
-    assert len(names) == 2 and all(name is not None and len(name) < 64 for name in names)
+def test_a_name_stands_for_the_texts_of_a_script() -> None:
+    first, second, third = step("SELECT 1"), step("SELECT 2"), step("SELECT $1::int")
+    names = [one.name for some in ((first, second), (first,), (first, third)) for one in prepared(*some)]
+    assert len(set(names)) == len(names), "where one of a script's is lost, none is there"
+    assert [one.name for one in prepared(step("SELECT 1"), step("SELECT 2"))] == names[:2]
+    assert all(name is not None and len(name) < 64 for name in names)
+    assert prepared(third)[0].bound(7) == Step(b"SELECT $1::int", (b"7",), prepared(third)[0].name)

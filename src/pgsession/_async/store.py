@@ -19,7 +19,7 @@ from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
-from pgsession._database.script import CommitFailed, Row, Script
+from pgsession._database.script import ROLL_BACK, CommitFailed, Row, Script
 from pgsession._database.statements import NIL, NOT_LIVE, Commit, Statements, write_arguments
 from pgsession._protocol import acknowledgements, events
 from pgsession._protocol.batch import Batch
@@ -635,13 +635,8 @@ class AsyncStore:
         self, connection: AsyncConnection[Any], error: psycopg.Error, mark: str | None
     ) -> None:
         """Return if the script is known not to have been committed, else raise `WriteOutcomeUnknown`."""
-        try:
-            cursor = await plain_cursor(connection).execute(
-                "ROLLBACK; SELECT pg_catalog.current_setting('pgsession.batch', true)", prepare=False
-            )
-            cursor.nextset()
-            row = await cursor.fetchone()
-        except psycopg.Error:
+        row = await _roll_back(connection)
+        if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
@@ -657,9 +652,14 @@ def servers_limit(operation_timeout: float) -> float:
     return (1 - CALLERS_PART - ANSWERS_PART) * operation_timeout
 
 
-async def _roll_back(connection: AsyncConnection[Any]) -> None:
-    """End the transaction of a statement that failed; the connection is closed where that fails too."""
+async def _roll_back(connection: AsyncConnection[Any]) -> Row | None:
+    """End the transaction of a script that failed; return the mark of the last batch that was committed.
+
+    Where that fails too, the connection is closed.
+    """
     try:
-        await plain_cursor(connection).execute("ROLLBACK", prepare=False)
+        async with connection.lock:
+            return await connection.wait(ROLL_BACK.run(connection.pgconn))
     except psycopg.Error:
         connection.pgconn.finish()
+        return None

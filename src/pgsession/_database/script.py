@@ -6,7 +6,8 @@ rest. Needs a libpq of version 14 or later.
 
 To parse, analyse and plan a write's statements costs the server half of what it computes for one update. So they are
 prepared, once for each connection, at their first use on it. A name says which text it stands for: whatever shares
-server connections between clients, none is ever called that is another text.
+server connections between clients, none is ever called that is another text. psycopg knows nothing of it, and must not
+be asked to roll back: afterwards it discards all that is prepared on the connection.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class Step(NamedTuple):
     statement: bytes
     parameters: tuple[bytes | None, ...] = ()
     name: bytes | None = None
+
+    def bound(self, *parameters: Parameter) -> Step:
+        """Return the same statement with these parameters."""
+        return Step(self.statement, tuple(map(_bound, parameters)), self.name)
 
 
 class CommitFailed(Exception):
@@ -116,21 +121,28 @@ class Script(NamedTuple):
         return _row(results[last])
 
 
+ROLL_BACK: Final = Script(
+    (Step(b"ROLLBACK"), Step(b"SELECT pg_catalog.current_setting('pgsession.batch', true)")), 1
+)
+"""Ends the transaction of a script that has failed; answers with the mark of the last batch that was committed."""
+
+
 def step(statement: str, *parameters: Parameter) -> Step:
     """Return a statement with `$1`, `$2`, ... for its parameters."""
     return Step(statement.encode(), tuple(map(_bound, parameters)))
 
 
-def prepared_step(statement: str, *parameters: Parameter) -> Step:
-    """Return the same for a statement whose text is the same in many scripts; it cannot be the first of one."""
-    text, name = _named(statement)
-    return Step(text, tuple(map(_bound, parameters)), name)
-
-
 @cache
-def _named(statement: str) -> tuple[bytes, bytes]:
-    text = statement.encode()
-    return text, b"pgs_" + hashlib.sha256(text).hexdigest()[:32].encode()
+def prepared(*steps: Step) -> tuple[Step, ...]:
+    """Return statements of a script to be prepared; none of them can be its first one.
+
+    They are prepared together under names of their own. So on a connection that has lost some of them, a pooler's or
+    one on which somebody has said `DEALLOCATE ALL`, already the first one is missing, and nothing was done.
+    """
+    digest = hashlib.sha256(b"\0".join(one.statement for one in steps)).hexdigest()[:32]
+    return tuple(
+        one._replace(name=b"pgs_%s_%d" % (digest.encode(), number)) for number, one in enumerate(steps)
+    )
 
 
 def _bound(parameter: Parameter) -> bytes | None:

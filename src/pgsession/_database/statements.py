@@ -153,7 +153,7 @@ _DURABLY = (
     " ELSE pg_catalog.current_setting('synchronous_commit') END, true),"
     " pg_catalog.set_config('client_min_messages', 'warning', true)"
 )
-_DURABLE = script.prepared_step(
+_DURABLE = script.step(
     f"SELECT pg_catalog.pg_logical_emit_message(true, 'pgsession', ''::pg_catalog.text), {_DURABLY}"
 )
 
@@ -266,7 +266,7 @@ class Statements:
             "SELECT f.* FROM {silent_nodes}(%s::pg_catalog.json, %s::pg_catalog.xid8) f"
         )
         self.listen = self._render("SELECT f.* FROM {listen}(%s::pg_catalog.text, %s::boolean) f")
-        self._calls: dict[tuple[str, bool, str], str] = {}
+        self._calls: dict[tuple[str, bool, str], script.Step] = {}
 
     def write(
         self,
@@ -383,21 +383,22 @@ class Statements:
         lock_timeout: int = 0,
         form: str = "SELECT f.*, {settings}, {answered_by} FROM {call} f",
     ) -> Script:
-        statement = self._calls.get((function, commit == "plain", form))
-        if statement is None:
+        call = self._calls.get((function, commit == "plain", form))
+        if call is None:
             types = parameter_types(function, self._names)
             typed = ", ".join(f"${number}::{kind}" for number, kind in enumerate(types, 1))
-            statement = form.format(
-                call=f"{self._names[function].as_string()}({typed})",
-                settings=_DURABLY if commit == "plain" else _ASYNCHRONOUS,
-                answered_by=self._answered_by,
+            call = script.step(
+                form.format(
+                    call=f"{self._names[function].as_string()}({typed})",
+                    settings=_DURABLY if commit == "plain" else _ASYNCHRONOUS,
+                    answered_by=self._answered_by,
+                )
             )
-            self._calls[function, commit == "plain", form] = statement
+            self._calls[function, commit == "plain", form] = call
         bound = (script.step(f"SET LOCAL lock_timeout = {int(lock_timeout)}"),) if lock_timeout else ()
-        durable = (_COMMIT_AND_BEGIN, _DURABLE) if commit == "split" else ()
-        return Script(
-            (_BEGIN, *bound, script.prepared_step(statement, *arguments), *durable, _COMMIT), 1 + len(bound)
-        )
+        prepared, *second = script.prepared(call, _DURABLE) if commit == "split" else script.prepared(call)
+        durable = (_COMMIT_AND_BEGIN, *second) if second else ()
+        return Script((_BEGIN, *bound, prepared.bound(*arguments), *durable, _COMMIT), 1 + len(bound))
 
     def _render(self, template: str) -> str:
         # The driver takes a single % for a parameter.

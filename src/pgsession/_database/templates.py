@@ -82,6 +82,7 @@ FUNCTIONS: Final = {
     "write_accesses": "session_write_accesses_1",
     "write_creates": "session_write_creates_1",
     "write_deletes": "session_write_deletes_1",
+    "write_update": "session_write_update_1",
     "write_updates": "session_write_updates_1",
 }
 """The functions by their short names. A function's text never changes once it was released: the next one has the next
@@ -114,6 +115,19 @@ _VALID = (
 # SHA-256 over 32 random bytes and what follows: without the bytes it tells nothing apart from noise, and half of it, which
 # is what becomes known, is no state to go on from. So there is nothing that an HMAC would add.
 _CHANNEL_NAME = "('p_' || substr(encode(sha256({0} || {1}), 'hex'), 1, 32))"
+# Of an update, by its columns: what is in its way, what it makes of the session, and whether nodes are told.
+_VERDICT = (
+    "CASE WHEN NOT {{live({0}, {1})}} THEN '\"gone\"' WHEN {2} <> {0}.owner_since THEN '\"taken\"'"
+    " WHEN {3} & {{check_session}} <> 0 AND (NOT {5} OR {4} <> {0}.version) THEN concat('\"session\",', {0}.version) END"
+)
+_CHANGES = (
+    "version = {0}.version + 1, updated_at = {1}, last_accessed = greatest({0}.last_accessed, {1}),"
+    " expires_at = coalesce({{timestamp_if_any({3})}}, {0}.expires_at),"
+    " inactivity = CASE WHEN {2} & {{change_inactivity}} = 0 OR ({2} & {{keep_inactivity}} <> 0"
+    " AND {0}.inactivity IS NOT NULL) THEN {0}.inactivity ELSE {{interval_if_any({4})}} END,"
+    " group_id = CASE {2} & {{change_group}} WHEN 0 THEN {0}.group_id ELSE {5} END"
+)
+_ANNOUNCES = "({1} & {{notify}} <> 0 OR ({1} & {{change_group}} <> 0 AND {2} IS DISTINCT FROM {0}.group_id))"
 _REFUSE_TABLE = "RAISE EXCEPTION 'this trigger function belongs to another table' USING ERRCODE = 'insufficient_privilege'"
 MACROS: Final = {
     # Times: microseconds to timestamptz, to interval, and back.
@@ -128,6 +142,9 @@ MACROS: Final = {
     "snapshot": _SNAPSHOT,
     "valid": _VALID,
     "channel_name": _CHANNEL_NAME,
+    "verdict": _VERDICT,
+    "changes": _CHANGES,
+    "announces": _ANNOUNCES,
     "bucket": "(hashtextextended({0}, 0) & 1023)::integer",
     # Of the base of an update, by its number.
     "incarnation_of": "incarnations[CASE cardinality(incarnations) WHEN 1 THEN 1 ELSE {0} END]",
@@ -143,6 +160,10 @@ MACROS: Final = {
 _INCARNATION = "(SELECT i.incarnation::pg_catalog.text FROM {incarnation} i WHERE {valid(i)})"
 _XMAX = "pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
 _CHANNEL = "coalesce((SELECT {channel_name(i.secret, 'events'::bytea)} FROM {incarnation} i WHERE {valid(i)}), {name_channel}('events'::text))"
+_OR_REPLACE = (
+    "ON CONFLICT (session_id, key) DO UPDATE"
+    " SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value"
+)
 _ITEMS = "^( (u[0-9a-f]+:[0-9]+|d[0-9a-f]+))+$"
 _MACRO = re.compile(r"(?<!\{)\{(\w+)\(((?:[^(){}]|\([^(){}]*\))*)\)\}")
 _DECLARATION = re.compile(r"^CREATE FUNCTION [^(]*\(([^)]*)\)", re.MULTILINE)
@@ -160,6 +181,7 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     names["incarnation_place"] = sql.SQL("pg_catalog.pg_relation_filepath({incarnation_oid})").format(**names)
     names["random_secret"] = sql.SQL("(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))")
     names["refuse_table"] = sql.SQL(_REFUSE_TABLE)
+    names["or_replace"] = sql.SQL(_OR_REPLACE)
     names["awaited"] = sql.Literal(f" {events.encode(events.Awaited())}")
     names["none"] = sql.SQL(f"({NONE + 1} - 1)")
     names["items"] = sql.Literal(_ITEMS)

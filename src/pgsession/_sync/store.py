@@ -21,7 +21,7 @@ from pgsession._concurrency import BackgroundTasks, sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
-from pgsession._database.script import CommitFailed, Row, Script
+from pgsession._database.script import ROLL_BACK, CommitFailed, Row, Script
 from pgsession._database.statements import NIL, NOT_LIVE, Commit, Statements, write_arguments
 from pgsession._protocol import acknowledgements, events
 from pgsession._protocol.batch import Batch
@@ -625,13 +625,8 @@ class Store:
 
     def _check_outcome(self, connection: Connection[Any], error: psycopg.Error, mark: str | None) -> None:
         """Return if the script is known not to have been committed, else raise `WriteOutcomeUnknown`."""
-        try:
-            cursor = plain_cursor(connection).execute(
-                "ROLLBACK; SELECT pg_catalog.current_setting('pgsession.batch', true)", prepare=False
-            )
-            cursor.nextset()
-            row = cursor.fetchone()
-        except psycopg.Error:
+        row = _roll_back(connection)
+        if connection.closed:
             raise WriteOutcomeUnknown(f"the connection was lost after an error: {error}") from error
         if mark is not None and row is not None and row[0] == mark:
             raise WriteOutcomeUnknown(f"committed, but perhaps not durable: {error}") from error
@@ -647,9 +642,14 @@ def servers_limit(operation_timeout: float) -> float:
     return (1 - CALLERS_PART - ANSWERS_PART) * operation_timeout
 
 
-def _roll_back(connection: Connection[Any]) -> None:
-    """End the transaction of a statement that failed; the connection is closed where that fails too."""
+def _roll_back(connection: Connection[Any]) -> Row | None:
+    """End the transaction of a script that failed; return the mark of the last batch that was committed.
+
+    Where that fails too, the connection is closed.
+    """
     try:
-        plain_cursor(connection).execute("ROLLBACK", prepare=False)
+        with connection.lock:
+            return connection.wait(ROLL_BACK.run(connection.pgconn))
     except psycopg.Error:
         connection.pgconn.finish()
+        return None

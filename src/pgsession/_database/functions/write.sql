@@ -19,6 +19,12 @@ DECLARE
     events text;
     answer text;
 BEGIN
+    IF cardinality(ids) = 1 AND NOT waiting AND set_bases IS NULL AND drop_of IS NULL AND generations IS NULL AND new_ids IS NULL AND deletes IS NULL THEN
+        answer := {write_update}(node, {update_arguments});
+        IF answer IS NOT NULL THEN
+            RETURN '{{"xmax":' || seen || ',' || answer || '}}';
+        END IF;
+    END IF;
     IF ids IS NULL THEN  -- else the statement that updates looks at the incarnation along with all else
         SELECT i.incarnation::text, {channel_name(i.secret, 'events'::bytea)} INTO ran_on, events FROM {incarnation} i WHERE {valid(i)};
         answer := '"incarnation":' || coalesce('"' || ran_on || '"', 'null');

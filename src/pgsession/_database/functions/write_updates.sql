@@ -9,7 +9,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     held uuid[]; barred jsonb; evicted text[];
     written bigint[]; versions bigint[]; behind bigint[]; refusals bigint[]; refused text;
-    announced text[]; written_at timestamptz; here text[]; snapshots text;
+    announced text[]; written_at timestamptz; here text[]; snapshots text; done boolean;
 BEGIN
     IF waiting OR set_bases IS NOT NULL OR generations IS NOT NULL THEN
         SELECT p.held, p.barred, p.evicted INTO held, barred, evicted
@@ -18,10 +18,8 @@ BEGIN
     WITH h AS MATERIALIZED (SELECT i.incarnation, {channel_name(i.secret, 'events'::bytea)} AS events FROM {incarnation} i WHERE {valid(i)}),
     j AS MATERIALIZED (
         SELECT k.i, k.base, k.known, k.flags, k.expiry, k.new_group, k.inactivity, k.moment, s.id, s.place, s.version,
-               CASE WHEN NOT {live(s, k.moment)} THEN '"gone"' WHEN k.owned_since <> s.owner_since THEN '"taken"' WHEN k.flags & {check_session} <> 0
-                    AND (NOT k.known OR k.base <> s.version) THEN concat('"session",', s.version) ELSE barred->>(k.i::text) END AS verdict,
-               k.flags & {notify} <> 0
-               OR (k.flags & {change_group} <> 0 AND k.new_group IS DISTINCT FROM s.group_id) AS announce
+               coalesce({verdict(s, k.moment, k.owned_since, k.flags, k.base, k.known)}, barred->>(k.i::text)) AS verdict,
+               {announces(s, k.flags, k.new_group)} AS announce
         FROM (
             -- Read by a clock that is later than the snapshot, and so than all that it sees.
             SELECT x.i, x.id, x.base, x.owned_since, x.flags,
@@ -34,19 +32,14 @@ BEGIN
         ) s
     ), u AS (
         -- Whoever changes a session is there: it is an access, too, and costs nothing more.
-        UPDATE {sessions} s SET version = s.version + 1, updated_at = j.moment, last_accessed = greatest(s.last_accessed, j.moment),
-            expires_at = coalesce({timestamp_if_any(j.expiry)}, s.expires_at),
-            inactivity = CASE WHEN j.flags & {change_inactivity} = 0 OR (j.flags & {keep_inactivity} <> 0 AND s.inactivity IS NOT NULL)
-                         THEN s.inactivity ELSE {interval_if_any(j.inactivity)} END,
-            group_id = CASE j.flags & {change_group} WHEN 0 THEN s.group_id ELSE j.new_group END
+        UPDATE {sessions} s SET {changes(s, j.moment, j.flags, j.expiry, j.inactivity, j.new_group)}
         FROM j WHERE s.ctid = j.place AND j.verdict IS NULL
         RETURNING j.i, j.base, j.known, j.moment, j.announce, s.id, s.version
     ), a AS (
         INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
         SELECT x.id, x.version, {timestamp_if_any(set_expiries[x.n])}, set_keys[x.n], set_values[x.n]::json
         FROM (SELECT u.id, u.version, generate_series(coalesce(set_ends[u.i - 1], 0) + 1, set_ends[u.i]) AS n FROM u) x
-        ON CONFLICT (session_id, key) DO UPDATE
-            SET version = excluded.version, expires_at = excluded.expires_at, value = excluded.value
+        {or_replace}
     ), r AS MATERIALIZED (
         SELECT array_agg(j.i) AS refusals, string_agg(concat('[', j.i, ',', j.verdict, ']'), ',') AS refused,
                array_agg({changed(j.id, j.version)}) FILTER (WHERE j.flags & {notify_on_conflict} <> 0 AND j.verdict NOT IN ('"gone"', '"taken"')) AS told
@@ -68,8 +61,11 @@ BEGIN
     IF behind IS NOT NULL THEN
         snapshots := {read_snapshots}(ids, behind, written_at);
     END IF;
-    IF announced IS NOT NULL OR evicted IS NOT NULL THEN
-        PERFORM {announce}(here[2], node, announced || ARRAY(SELECT 'd' || x FROM unnest(evicted) x), {sessions_a_payload});
+    IF evicted IS NOT NULL THEN
+        announced := announced || ARRAY(SELECT 'd' || x FROM unnest(evicted) x);
+    END IF;
+    IF announced IS NOT NULL THEN
+        done := {announce}(here[2], node, announced, {sessions_a_payload}) IS NULL;  -- not PERFORM, which sets up a query
     END IF;
     RETURN concat('"incarnation":', coalesce('"' || here[1] || '"', 'null'),
         ',"written":[', array_to_string(written, ','), '],"versions":[', array_to_string(versions, ','),
