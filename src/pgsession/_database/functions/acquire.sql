@@ -7,6 +7,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgse
 DECLARE
     moment timestamptz := clock_timestamp();
     ends timestamptz;
+    made boolean := false;
 BEGIN
     PERFORM set_config('pgsession.own', 'on', true);
     IF session IS NOT NULL THEN
@@ -21,11 +22,14 @@ BEGIN
     IF NOT FOUND THEN
         INSERT INTO {locks} (resource, owner, token, acquired_at, expires_at)
         VALUES (name, claimant, 0, timestamptz 'epoch', timestamptz 'epoch') ON CONFLICT (resource) DO NOTHING;
+        made := FOUND;  -- and so locked
         ends := timestamptz 'epoch';
     END IF;
     acquired := false;
     IF ends <= clock_timestamp() THEN
-        SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name FOR NO KEY UPDATE;
+        IF NOT made THEN
+            SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name FOR NO KEY UPDATE;
+        END IF;
         moment := clock_timestamp();
         IF ends <= moment THEN
             acquired := true;

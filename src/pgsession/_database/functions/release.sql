@@ -3,11 +3,13 @@ CREATE FUNCTION {release}(node text, name text, holder uuid, OUT in_time boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
     ends timestamptz;
+    events text;
+    done boolean;
 BEGIN
     PERFORM set_config('pgsession.own', 'on', true);
-    DELETE FROM {locks} l WHERE l.resource = name AND l.owner = holder RETURNING l.expires_at INTO ends;
+    DELETE FROM {locks} l WHERE l.resource = name AND l.owner = holder RETURNING l.expires_at, {channel} INTO ends, events;
     IF FOUND THEN
         in_time := ends > clock_timestamp();
-        PERFORM pg_notify({channel}, {sender(node)} || ' l' || {hex_text(name)});
+        done := pg_notify(events, {sender(node)} || ' l' || {hex_text(name)}) IS NULL;  -- not PERFORM, which sets up a query
     END IF;
 END $pgsession$;
