@@ -66,6 +66,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
     updates = [
         database.change(s, 9, {"key1": 1, "new": 1}, i=i, deletes=["gone"]) for i, s in enumerate(ids[:64])
     ]
+    lone = database.change(ids[91], 9, {"key1": 1, "new": 1})
     checked = [database.change(s, 9, {"key1": 1}, i=i, check="attributes") for i, s in enumerate(ids[:64])]
     times = integer_array([database.now()] * 64)
     keys = [bytes.fromhex(session) for session in ids[:64]]
@@ -73,6 +74,7 @@ def exercise(database: Database, connection: psycopg.Connection[Any], ids: list[
         "create": lambda: database.write(connection, create=created),
         "create, chosen": lambda: database.write(connection, create=chosen),
         "update": lambda: database.write(connection, update=updates),
+        "update, lone": lambda: database.write(connection, update=[lone]),
         "update, checked": lambda: database.write(connection, update=checked),
         "update, waiting": lambda: database.write(connection, update=updates, wait=True),
         "delete": lambda: database.write(connection, delete=[[i, s] for i, s in enumerate(ids[64:80])]),
