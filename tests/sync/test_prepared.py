@@ -18,7 +18,7 @@ from pgsession._database.statements import Statements
 from tests.sync.conftest import OpenAsyncManager
 from tests.tables import Tables
 
-PREPARED: LiteralString = "SELECT statement FROM pg_prepared_statements WHERE name LIKE 'pgsession%'"
+PREPARED: LiteralString = "SELECT statement FROM pg_prepared_statements WHERE name LIKE 'pgs\\_%'"
 
 
 def pool_of_one(dsn: str, **options: Any) -> ConnectionPool[Any]:
