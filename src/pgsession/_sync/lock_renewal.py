@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import warnings
 from functools import partial
@@ -50,6 +51,9 @@ class LockRenewal:
         self._loop = BackgroundLoop(logger)
         self._guard = threading.Lock()  # so that one loop is started
         self._wake = Event()
+        self._looks_at: float = (
+            math.inf
+        )  # by the clock: when the loop looks again; while it looks everybody wakes it
         self._stopping = False
 
     def __len__(self) -> int:
@@ -58,7 +62,8 @@ class LockRenewal:
     def hold(self, lock: HeldLock) -> None:
         """Renew a lock from now on."""
         self._held.add(lock)
-        self._wake.set()
+        if lock.renew_at < self._looks_at:  # one that ends the wait for nothing would cost a lock a tenth
+            self._wake.set()
         if not self._loop.running:
             # Not here: whoever is interrupted while he starts a thread cannot know whether it runs.
             self.background.run(self._have_loop, "pgsession lock")
@@ -148,12 +153,15 @@ class LockRenewal:
     def _renew_all(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            self._looks_at = math.inf
             now = self.clock.now()
             for lock in [
                 lock for lock in list(self._held) if lock.renew_at <= now
             ]:  # others change the set meanwhile
                 self._renew(lock)
             due = min((lock.renew_at for lock in list(self._held)), default=None)
+            if due is not None:
+                self._looks_at = due
             self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
 
     def _renew(self, lock: HeldLock) -> None:
