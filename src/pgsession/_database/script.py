@@ -89,10 +89,13 @@ class Script(NamedTuple):
         """
         prepared = _PREPARED.setdefault(connection, set()) if prepares else set()
         new = [(name, text) for text, _, name in self.steps if prepares and name and name not in prepared]
+        first = min(1, self.answer)
         try:
             connection.enter_pipeline_mode()
             for number, (statement, parameters, name) in enumerate(self.steps):
-                if number == 1:  # in the transaction that has begun; an error comes before anything is done
+                if (
+                    number == first
+                ):  # in the transaction that has begun; an error comes before anything is done
                     for missing, text in new:
                         connection.send_prepare(missing, text)
                 if prepares and name:
@@ -111,8 +114,8 @@ class Script(NamedTuple):
             if result.status in _FAILED:
                 error = _without_details(psycopg.errors.error_from_result(result))
                 raise error if number <= last else CommitFailed(error)
-            if 1 <= number <= len(new):  # that stays, whatever becomes of the transaction
-                prepared.add(new[number - 1][0])
+            if first <= number < first + len(new):  # that stays, whatever becomes of the transaction
+                prepared.add(new[number - first][0])
         return _row(results[last])
 
 
@@ -125,6 +128,18 @@ def prepared_step(statement: str, *parameters: Parameter) -> Step:
     """Return the same for a statement whose text is the same in many scripts; it cannot be the first of one."""
     text, name = _named(statement)
     return Step(text, tuple(map(_bound, parameters)), name)
+
+
+def question(statement: str, parameters: tuple[Parameter, ...]) -> Script:
+    """Return the script of one statement by itself, with `%s` for each parameter as psycopg has it."""
+    text, name = _named(_numbered(statement))
+    return Script((Step(text, tuple(map(_bound, parameters)), name),), 0)
+
+
+@cache
+def _numbered(statement: str) -> str:
+    first, *rest = statement.split("%s")
+    return "".join([first, *(f"${number}{part}" for number, part in enumerate(rest, 1))]).replace("%%", "%")
 
 
 @cache
