@@ -7,6 +7,7 @@ import math
 import threading
 import warnings
 from functools import partial
+from typing import Final
 
 import psycopg
 
@@ -22,6 +23,8 @@ from pgsession.errors import PgSessionError
 
 from .held_lock import SECOND, AsyncHeldLock
 from .store import AsyncStore
+
+_LINGER: Final = SECOND  # microseconds for which the loop is not woken for a lock that is due later
 
 
 class AsyncLockRenewal:
@@ -149,6 +152,7 @@ class AsyncLockRenewal:
             self.logger.debug("the lock on %s could not be given back: %s", shown(lock.resource), error)
 
     async def _renew_all(self) -> None:
+        woken = True
         while not self._stopping:
             self._wake.clear()
             self._looks_at = math.inf
@@ -158,9 +162,11 @@ class AsyncLockRenewal:
             ]:  # others change the set meanwhile
                 await self._renew(lock)
             due = min((lock.renew_at for lock in list(self._held)), default=None)
+            if due is None and woken:  # the lock that has woken it is released already; others may follow
+                due = self.clock.now() + _LINGER
             if due is not None:
                 self._looks_at = due
-            await self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
+            woken = await self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
 
     async def _renew(self, lock: AsyncHeldLock) -> None:
         try:

@@ -9,6 +9,7 @@ import math
 import threading
 import warnings
 from functools import partial
+from typing import Final
 
 import psycopg
 
@@ -24,6 +25,8 @@ from pgsession.errors import PgSessionError
 
 from .held_lock import SECOND, HeldLock
 from .store import Store
+
+_LINGER: Final = SECOND  # microseconds for which the loop is not woken for a lock that is due later
 
 
 class LockRenewal:
@@ -151,6 +154,7 @@ class LockRenewal:
             self.logger.debug("the lock on %s could not be given back: %s", shown(lock.resource), error)
 
     def _renew_all(self) -> None:
+        woken = True
         while not self._stopping:
             self._wake.clear()
             self._looks_at = math.inf
@@ -160,9 +164,11 @@ class LockRenewal:
             ]:  # others change the set meanwhile
                 self._renew(lock)
             due = min((lock.renew_at for lock in list(self._held)), default=None)
+            if due is None and woken:  # the lock that has woken it is released already; others may follow
+                due = self.clock.now() + _LINGER
             if due is not None:
                 self._looks_at = due
-            self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
+            woken = self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
 
     def _renew(self, lock: HeldLock) -> None:
         try:
