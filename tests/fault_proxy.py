@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Self, TypeVar
 
 import psycopg
@@ -25,6 +26,7 @@ class _Pair:
 
     def __init__(self) -> None:
         self.lost = False
+        self.asked = False  # and the server has not begun to answer
         self.writers: list[asyncio.StreamWriter] = []
 
     def abort(self) -> None:
@@ -35,11 +37,13 @@ class _Pair:
 class FaultProxy:
     """`conninfo` leads to the server through the proxy, over TCP; `delay` (seconds) holds back whatever passes.
 
-    `delay_answers` does that to what comes from the server alone.
+    `delay_answers` does that to what comes from the server alone. `round_trips` counts how often a client has sent
+    something and the server has answered it, on all connections; notifications are no answers.
     """
 
     def __init__(self, conninfo: str) -> None:
         self.delay = self.delay_answers = 0.0
+        self.round_trips = 0
         self._host, self._port = _address(conninfo)
         self._upstream = conninfo
         self._loop = asyncio.new_event_loop()
@@ -154,9 +158,17 @@ class FaultProxy:
             server_reader, server_writer = await self._connect()
             pair.writers.append(server_writer)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(pair, reader, server_writer, lambda: self.delay))
                 group.create_task(
-                    self._pump(pair, server_reader, writer, lambda: self.delay or self.delay_answers)
+                    self._pump(pair, reader, server_writer, lambda: self.delay, partial(self._asked, pair))
+                )
+                group.create_task(
+                    self._pump(
+                        pair,
+                        server_reader,
+                        writer,
+                        lambda: self.delay or self.delay_answers,
+                        partial(self._answered, pair),
+                    )
                 )
         except* (OSError, asyncio.CancelledError):
             pass  # one end is gone, or the test is over
@@ -175,9 +187,11 @@ class FaultProxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         delay: Callable[[], float],
+        note: Callable[[], None],
     ) -> None:
         while True:
             chunk = await reader.read(65536)
+            note()
             if seconds := delay():
                 await asyncio.sleep(seconds)
             await self._flows.wait()
@@ -187,6 +201,13 @@ class FaultProxy:
                 raise ConnectionResetError  # ends the other direction too
             writer.write(chunk)
             await writer.drain()
+
+    def _asked(self, pair: _Pair) -> None:
+        pair.asked = True
+
+    def _answered(self, pair: _Pair) -> None:
+        self.round_trips += pair.asked
+        pair.asked = False
 
 
 def _address(conninfo: str) -> tuple[str, int]:

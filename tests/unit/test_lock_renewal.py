@@ -179,3 +179,38 @@ async def test_closing_gives_back_what_is_held(
     await asyncio.sleep(0)
     await renewal.close(deadline=float("inf"))
     assert sorted(store.released) == ["a", "b"] and len(renewal) == 0
+
+
+async def test_the_loop_is_woken_by_a_lock_that_is_due_before_it_looks_again(
+    renewal: AsyncLockRenewal, make_lock: Callable[..., AsyncHeldLock], clock: Clock, store: Store
+) -> None:
+    """And by no other: a lock and its release wake nobody."""
+    looked: list[float] = []
+
+    class Wake(AsyncEvent):
+        async def wait(self, timeout: float | None = None) -> bool:
+            looked.append(-1.0 if timeout is None else timeout)
+            return await super().wait(timeout)
+
+    async def settle() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    renewal._wake = Wake()
+    first = make_lock("first")
+    renewal.hold(first)
+    await settle()
+    assert looked == [10.0]
+    renewal.let_go(first)
+    clock.advance(SECOND)
+    renewal.hold(make_lock("second", since=clock.now()))
+    await settle()
+    assert looked == [10.0], "it looks in time anyway"
+    renewal.hold(make_lock("third", since=clock.now() - 5 * SECOND))
+    await settle()
+    assert looked == [10.0, 5.0]
+    clock.advance(5 * SECOND)
+    renewal._wake.set()
+    await settle()
+    assert store.renewed == ["third"] and looked == [10.0, 5.0, 5.0]
+    await renewal.close(asyncio.get_running_loop().time() + 10)

@@ -239,6 +239,28 @@ def test_a_thread_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert work.drain(PATIENCE)
 
 
+def test_one_thread_does_what_one_caller_wants() -> None:
+    """The others sleep on, and end: woken for each piece of work, they would only stand in its way."""
+    work = BackgroundTasks(most=3)
+    meet = threading.Barrier(3)
+
+    def idle(count: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while len(work._idle) != count:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    for _ in range(3):
+        work.run(lambda: meet.wait(PATIENCE) and None, "meeting")
+    idle(3)
+    did = set()
+    for _ in range(5):
+        did.add(work.call(threading.get_ident))
+        idle(3)
+    assert len(did) == 1
+    assert work.drain(PATIENCE)
+
+
 def test_a_thread_cannot_be_cancelled() -> None:
     loop = BackgroundLoop()
     go_on = threading.Event()

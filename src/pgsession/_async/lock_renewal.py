@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import warnings
 from functools import partial
+from typing import Final
 
 import psycopg
 
@@ -21,6 +23,8 @@ from pgsession.errors import PgSessionError
 
 from .held_lock import SECOND, AsyncHeldLock
 from .store import AsyncStore
+
+_LINGER: Final = SECOND  # microseconds for which the loop is not woken for a lock that is due later
 
 
 class AsyncLockRenewal:
@@ -48,6 +52,9 @@ class AsyncLockRenewal:
         self._loop = AsyncBackgroundLoop(logger)
         self._guard = threading.Lock()  # so that one loop is started
         self._wake = AsyncEvent()
+        self._looks_at: float = (
+            math.inf
+        )  # by the clock: when the loop looks again; while it looks everybody wakes it
         self._stopping = False
 
     def __len__(self) -> int:
@@ -56,7 +63,8 @@ class AsyncLockRenewal:
     def hold(self, lock: AsyncHeldLock) -> None:
         """Renew a lock from now on."""
         self._held.add(lock)
-        self._wake.set()
+        if lock.renew_at < self._looks_at:  # one that ends the wait for nothing would cost a lock a tenth
+            self._wake.set()
         if not self._loop.running:
             # Not here: whoever is interrupted while he starts a thread cannot know whether it runs.
             self.background.run(self._have_loop, "pgsession lock")
@@ -144,15 +152,21 @@ class AsyncLockRenewal:
             self.logger.debug("the lock on %s could not be given back: %s", shown(lock.resource), error)
 
     async def _renew_all(self) -> None:
+        woken = True
         while not self._stopping:
             self._wake.clear()
+            self._looks_at = math.inf
             now = self.clock.now()
             for lock in [
                 lock for lock in list(self._held) if lock.renew_at <= now
             ]:  # others change the set meanwhile
                 await self._renew(lock)
             due = min((lock.renew_at for lock in list(self._held)), default=None)
-            await self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
+            if due is None and woken:  # the lock that has woken it is released already; others may follow
+                due = self.clock.now() + _LINGER
+            if due is not None:
+                self._looks_at = due
+            woken = await self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
 
     async def _renew(self, lock: AsyncHeldLock) -> None:
         try:

@@ -19,7 +19,7 @@ from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
-from pgsession._database.script import ROLL_BACK, CommitFailed, Row, Script
+from pgsession._database.script import ROLL_BACK, CommitFailed, Row, Script, question
 from pgsession._database.statements import NIL, NOT_LIVE, Commit, Statements, write_arguments
 from pgsession._protocol import acknowledgements, events
 from pgsession._protocol.batch import Batch
@@ -257,7 +257,7 @@ class AsyncStore:
 
     async def _ping(self, end: float) -> None:
         async with self._pool.connection(end) as connection:
-            await plain_cursor(connection).execute("SELECT 1")
+            await self._answer_of(question("SELECT 1", ()), connection)
 
     async def notify(self, items: list[events.Item]) -> None:
         """Send these items to every node, as one event or more."""
@@ -322,9 +322,8 @@ class AsyncStore:
 
     async def _query(self, statement: str, parameters: tuple[Any, ...], end: float) -> Any:
         async with self._pool.connection(end) as connection:
-            cursor = plain_cursor(connection)
             try:
-                return await (await cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
+                return await self._answer_of(question(statement, parameters), connection)
             except psycopg.errors.QueryCanceled as error:
                 if self.is_late(end):
                     raise OperationTimeout("the database could not answer in time") from error

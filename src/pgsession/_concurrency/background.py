@@ -7,7 +7,7 @@ import contextvars
 import logging
 import threading
 import time
-from queue import Empty, SimpleQueue
+from collections import deque
 from typing import Final, TypeVar
 
 from pgsession.errors import OperationTimeout
@@ -230,11 +230,13 @@ class BackgroundTasks:
     def __init__(self, logger: logging.Logger = LOGGER, *, most: int = MOST_THREADS) -> None:
         self._logger = logger
         self._most = most
-        self._queue: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._pieces: deque[_Piece | None] = deque()  # that wait for a thread; None: for one to end
         self._unfinished: set[_Piece] = set()
         self._finished = Event()  # set whenever nothing is unfinished
         self._threads: set[threading.Thread] = set()
-        self._idle: list[None] = []  # one entry for each thread that waits at the queue
+        # Each idle thread sleeps at a gate of its own (a lock that it has closed), the last one for the shortest time.
+        # At one for all, each piece of work would wake all of them, one after the other.
+        self._idle: list[threading.Lock] = []
 
     def run(self, fn: Thunk[None], name: str) -> None:
         """Have `fn` done by a thread; it answers through `SharedFuture`s, also when it fails."""
@@ -243,11 +245,12 @@ class BackgroundTasks:
     def _run(self, piece: _Piece) -> None:
         try:
             self._unfinished.add(piece)
-            self._queue.put(piece)
+            self._pieces.append(piece)
+            self._have_threads()
         except BaseException:
-            self._queue.put(piece)  # perhaps a second time: it is done once
+            self._pieces.append(piece)  # perhaps a second time: it is done once
+            self._have_threads()
             raise
-        self._have_threads()
 
     def call(self, fn: Thunk[T], until: float | None = None) -> T:
         """Return what `fn` returns or raise what it raises; it is done by a thread, to its end.
@@ -295,7 +298,8 @@ class BackgroundTasks:
         done = self._wait_until_finished(end)
         threads = [thread for thread in list(self._threads) if thread is not threading.current_thread()]
         for _ in threads:
-            self._queue.put(None)
+            self._pieces.append(None)
+            self._have_threads()
         for thread in threads:
             thread.join(None if end is None else max(end - time.monotonic(), 0))
         return done
@@ -309,8 +313,13 @@ class BackgroundTasks:
         return True
 
     def _have_threads(self) -> None:
-        """Start a thread if more waits than there are threads that wait for it."""
-        if self._queue.qsize() > len(self._idle) and len(self._threads) < self._most:
+        """Wake the thread that has been idle for the shortest time, or start one, where something waits."""
+        try:
+            if self._pieces:
+                self._idle.pop().release()
+        except IndexError:
+            if len(self._threads) >= self._most:
+                return  # whichever ends its piece first looks for more
             threading.Thread(target=self._work, name="pgsession background", daemon=True).start()
 
     def _work(self) -> None:
@@ -318,7 +327,7 @@ class BackgroundTasks:
         self._threads.add(threading.current_thread())
         try:
             while (piece := self._next()) is not None:
-                self._have_threads()  # for what came while this thread was still counted as idle
+                self._have_threads()  # for what somebody has brought who was interrupted before he came to this
                 self._do(piece)
                 del piece  # it holds what it was about, which may be dropped while this thread waits
         finally:
@@ -326,17 +335,22 @@ class BackgroundTasks:
             self._have_threads()  # for what came while this thread was still counted
 
     def _next(self) -> _Piece | None:
-        self._idle.append(None)
-        try:
-            return self._queue.get(timeout=LINGER)
-        except Empty:
-            pass
-        finally:
-            self._idle.pop()
-        try:
-            return self._queue.get_nowait()  # by who counted on this thread
-        except Empty:
-            return None
+        while True:
+            try:
+                return self._pieces.popleft()
+            except IndexError:
+                pass
+            gate = threading.Lock()
+            gate.acquire()
+            self._idle.append(gate)
+            # Who brings something after this sees the gate.
+            woken = bool(self._pieces) or gate.acquire(timeout=LINGER)
+            try:
+                self._idle.remove(gate)
+            except ValueError:
+                continue  # somebody counts on this thread
+            if not woken and not self._pieces:
+                return None
 
     def _do(self, piece: _Piece) -> None:
         if not piece.claim():

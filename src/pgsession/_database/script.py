@@ -94,10 +94,13 @@ class Script(NamedTuple):
         """
         prepared = _PREPARED.setdefault(connection, set()) if prepares else set()
         new = [(name, text) for text, _, name in self.steps if prepares and name and name not in prepared]
+        first = min(1, self.answer)
         try:
             connection.enter_pipeline_mode()
             for number, (statement, parameters, name) in enumerate(self.steps):
-                if number == 1:  # in the transaction that has begun; an error comes before anything is done
+                if (
+                    number == first
+                ):  # in the transaction that has begun; an error comes before anything is done
                     for missing, text in new:
                         connection.send_prepare(missing, text)
                 if prepares and name:
@@ -116,8 +119,8 @@ class Script(NamedTuple):
             if result.status in _FAILED:
                 error = _without_details(psycopg.errors.error_from_result(result))
                 raise error if number <= last else CommitFailed(error)
-            if 1 <= number <= len(new):  # that stays, whatever becomes of the transaction
-                prepared.add(new[number - 1][0])
+            if first <= number < first + len(new):  # that stays, whatever becomes of the transaction
+                prepared.add(new[number - first][0])
         return _row(results[last])
 
 
@@ -130,6 +133,19 @@ ROLL_BACK: Final = Script(
 def step(statement: str, *parameters: Parameter) -> Step:
     """Return a statement with `$1`, `$2`, ... for its parameters."""
     return Step(statement.encode(), tuple(map(_bound, parameters)))
+
+
+def question(statement: str, parameters: tuple[Parameter, ...]) -> Script:
+    """Return the script of one statement by itself, with `%s` for each parameter as psycopg has it."""
+    return Script((_question(statement).bound(*parameters),), 0)
+
+
+@cache
+def _question(statement: str) -> Step:
+    first, *rest = statement.split("%s")
+    text = "".join([first, *(f"${number}{part}" for number, part in enumerate(rest, 1))])
+    (one,) = prepared(step(text.replace("%%", "%")))
+    return one
 
 
 @cache

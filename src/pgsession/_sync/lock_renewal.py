@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import warnings
 from functools import partial
+from typing import Final
 
 import psycopg
 
@@ -23,6 +25,8 @@ from pgsession.errors import PgSessionError
 
 from .held_lock import SECOND, HeldLock
 from .store import Store
+
+_LINGER: Final = SECOND  # microseconds for which the loop is not woken for a lock that is due later
 
 
 class LockRenewal:
@@ -50,6 +54,9 @@ class LockRenewal:
         self._loop = BackgroundLoop(logger)
         self._guard = threading.Lock()  # so that one loop is started
         self._wake = Event()
+        self._looks_at: float = (
+            math.inf
+        )  # by the clock: when the loop looks again; while it looks everybody wakes it
         self._stopping = False
 
     def __len__(self) -> int:
@@ -58,7 +65,8 @@ class LockRenewal:
     def hold(self, lock: HeldLock) -> None:
         """Renew a lock from now on."""
         self._held.add(lock)
-        self._wake.set()
+        if lock.renew_at < self._looks_at:  # one that ends the wait for nothing would cost a lock a tenth
+            self._wake.set()
         if not self._loop.running:
             # Not here: whoever is interrupted while he starts a thread cannot know whether it runs.
             self.background.run(self._have_loop, "pgsession lock")
@@ -146,15 +154,21 @@ class LockRenewal:
             self.logger.debug("the lock on %s could not be given back: %s", shown(lock.resource), error)
 
     def _renew_all(self) -> None:
+        woken = True
         while not self._stopping:
             self._wake.clear()
+            self._looks_at = math.inf
             now = self.clock.now()
             for lock in [
                 lock for lock in list(self._held) if lock.renew_at <= now
             ]:  # others change the set meanwhile
                 self._renew(lock)
             due = min((lock.renew_at for lock in list(self._held)), default=None)
-            self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
+            if due is None and woken:  # the lock that has woken it is released already; others may follow
+                due = self.clock.now() + _LINGER
+            if due is not None:
+                self._looks_at = due
+            woken = self._wake.wait(None if due is None else max(0, due - self.clock.now()) / SECOND)
 
     def _renew(self, lock: HeldLock) -> None:
         try:

@@ -21,7 +21,7 @@ from pgsession._concurrency import BackgroundTasks, sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
-from pgsession._database.script import ROLL_BACK, CommitFailed, Row, Script
+from pgsession._database.script import ROLL_BACK, CommitFailed, Row, Script, question
 from pgsession._database.statements import NIL, NOT_LIVE, Commit, Statements, write_arguments
 from pgsession._protocol import acknowledgements, events
 from pgsession._protocol.batch import Batch
@@ -257,7 +257,7 @@ class Store:
 
     def _ping(self, end: float) -> None:
         with self._pool.connection(end) as connection:
-            plain_cursor(connection).execute("SELECT 1")
+            self._answer_of(question("SELECT 1", ()), connection)
 
     def notify(self, items: list[events.Item]) -> None:
         """Send these items to every node, as one event or more."""
@@ -320,9 +320,8 @@ class Store:
 
     def _query(self, statement: str, parameters: tuple[Any, ...], end: float) -> Any:
         with self._pool.connection(end) as connection:
-            cursor = plain_cursor(connection)
             try:
-                return (cursor.execute(statement, parameters, prepare=self._prepare)).fetchone()
+                return self._answer_of(question(statement, parameters), connection)
             except psycopg.errors.QueryCanceled as error:
                 if self.is_late(end):
                     raise OperationTimeout("the database could not answer in time") from error
