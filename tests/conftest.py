@@ -30,6 +30,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_sessionstart() -> None:
+    """Refuse to test what was compiled of other sources than these, in place of which Python would take it."""
+    sources = Path(__file__).parent.parent / "src"
+    for types in sources.glob("**/*.pxd"):
+        source = types.with_suffix(".py")
+        for compiled in [*types.parent.glob(f"{types.stem}.*.so"), *types.parent.glob(f"{types.stem}.*.pyd")]:
+            if compiled.stat().st_mtime < source.stat().st_mtime:
+                raise pytest.UsageError(
+                    f"{source.relative_to(sources)} is newer than what was compiled of it: make build"
+                )
+
+
 class _Calm(BaseException):
     """Is raised once, and caught."""
 

@@ -88,12 +88,11 @@ def test_exists(test: str) -> bool:
     )
 
 
-def copy_checkout() -> None:
-    """Make the copy anew: what git knows or would, and what was built of the core.
+def copied() -> set[Path]:
+    """What the copy is made of: what git knows or would, and what was built of the core.
 
-    What has no `.pxd` there is not compiled: of the decisions the sources run, as they are then.
+    What has no `.pxd` is not compiled: of the decisions the sources run there, as they are then.
     """
-    shutil.rmtree(COPY, ignore_errors=True)
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -102,11 +101,16 @@ def copy_checkout() -> None:
     paths |= set((ROOT / CORE).glob("*.so"))
     for pattern in BUILT:
         paths |= {path for folder in ROOT.glob(pattern) for path in folder.rglob("*")}
-    for path in paths:
-        if path.is_file():
-            to = COPY / path.relative_to(ROOT)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, to)
+    return {path for path in paths if path.is_file()}
+
+
+def copy_checkout() -> None:
+    """Make the copy anew."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    for path in copied():
+        to = COPY / path.relative_to(ROOT)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, to)
 
 
 def environment(dsn: str) -> dict[str, str]:

@@ -32,6 +32,13 @@ def test_one_that_no_longer_applies_is_an_error() -> None:
     assert not mutate.test_exists("tests/unit/test_mutations.py::test_none")
 
 
+def test_no_compiled_module_stands_in_the_way_of_a_mutated_source() -> None:
+    package = mutate.ROOT / "src" / "pgsession"
+    ours = {path.relative_to(package) for path in mutate.copied() if path.is_relative_to(package)}
+    assert {path.parts[0] for path in ours if path.suffix in (".so", ".pyd")} <= {"_core"}
+    assert not [path for path in ours if path.suffix == ".pxd"], "build_ext would compile what it is for"
+
+
 def test_enough_are_noticed() -> None:
     """Those that no test can tell from the source are few, or the rule that they break is not needed."""
     same = sum(bool(mutation.same) for mutation in MUTATIONS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import pytest
 
 import pgsession
 from pgsession._core.record import Record
 from pgsession._protocol.batch import Batch
-from pgsession._protocol.operations import Create, Flag, Room, Update
+from pgsession._protocol.operations import Create, Flag, Room, Update, new_key
 
 K = bytes(15) + b"k"
 ROOM = Room(0, evicts=True, accesses=[])
@@ -116,3 +117,15 @@ def test_whose_copy_was_old_gets_what_the_database_has() -> None:
 def test_a_create_without_an_answer_is_none() -> None:
     with pytest.raises(LookupError):
         Batch([Create(K, 1, "u", None, 900, None, [], ROOM)]).settle('{"incarnation":"i","xmax":7}')
+
+
+def test_a_new_key_is_a_random_uuid() -> None:
+    keys = [new_key() for _ in range(300)]
+    assert {(key.version, key.variant) for key in (UUID(bytes=one) for one in keys)} == {(4, RFC_4122)}
+    assert len({*keys}) == 300
+    # Each of the other 122 bits is one in some and zero in others.
+    ones, zeros = 0, 0
+    for key in keys:
+        ones |= int.from_bytes(key, "big")
+        zeros |= ~int.from_bytes(key, "big")
+    assert (ones & zeros & (2**128 - 1)).bit_count() == 122

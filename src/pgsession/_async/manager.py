@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -49,6 +48,7 @@ from pgsession._protocol.operations import (
     Rotation,
     Update,
     new_generation,
+    new_key,
 )
 from pgsession._protocol.rules import microseconds
 from pgsession.config import Config, microseconds_of
@@ -157,6 +157,8 @@ class AsyncSessionManager(AsyncReader):
                 codec=config.codec,
             )
         )
+        self._idle_timeout = microseconds_of(config.inactivity_duration)
+        self._expires_in = microseconds_of(config.session_expiration)
         self._node = secrets.token_hex(8)
         self._coherence = Coherence(
             self._cache,
@@ -497,20 +499,17 @@ class AsyncSessionManager(AsyncReader):
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may exist.
         """
-        config = self._config
         user = rules.optional_identifier("user_id", user_id)
         group = rules.optional_identifier("group_id", group_id)
-        idle = idle_timeouts.of_new(
-            inactivity, include_inactivity, microseconds_of(config.inactivity_duration)
-        )
+        idle = idle_timeouts.of_new(inactivity, include_inactivity, self._idle_timeout)
         ends = rules.expiry(self._clock, expires_at, expires_in)
         if ends is None:
-            ends = self._clock.database_now() + microseconds_of(config.session_expiration)
+            ends = self._clock.database_now() + self._expires_in
         chosen = rules.optional_session_id("session_id", session_id)
         if_exists = rules.choice("if_exists", if_exists, _IF_EXISTS)
         if chosen is None and if_exists != "error":
             raise ValueError(f"if_exists: must be 'error' where no session_id is given, not {if_exists!r}")
-        key = uuid.uuid4().bytes if chosen is None else chosen
+        key = new_key() if chosen is None else chosen
         stored = self._new_attributes(key, ends, attributes)
         runtime = await self._ready()
         operation = Create(
@@ -673,15 +672,13 @@ class AsyncSessionManager(AsyncReader):
         """Save changes; rotate the session where a user or a `grace`, in microseconds, is given."""
         rules.instance("session", session, Session, "a Session")
         check = rules.choice("check", check, _CHECKS)
-        idle = idle_timeouts.of_changed(
-            inactivity, include_inactivity, microseconds_of(self._config.inactivity_duration)
-        )
+        idle = idle_timeouts.of_changed(inactivity, include_inactivity, self._idle_timeout)
         ends = rules.expiry(self._clock, expires_at, expires_in)
         notify = rules.boolean("notify", notify) and self._config.notify_on_updates
         group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
         rotation = self._rotation(session, user_id, grace)
         if ends is None and rotation is not None and rotation.user is not None:
-            ends = self._clock.database_now() + microseconds_of(self._config.session_expiration)
+            ends = self._clock.database_now() + self._expires_in
         runtime = self._open_runtime() if self._runtime is not None else await self._ready()
         session._check_usable()
         changes = session._changes()

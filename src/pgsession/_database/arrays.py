@@ -25,20 +25,20 @@ def integer_array(numbers: Iterable[int]) -> str:
 def optional_integer_array(numbers: Iterable[int | None]) -> str | None:
     """Render integers of which some are None; None where all are."""
     known = list(numbers)
-    if known.count(None) == len(known):
+    if not any(number is not None for number in known):
         return None
     return array([str(NONE if number is None else number) for number in known])
 
 
 def text_array(texts: Iterable[str]) -> str:
     """Render texts as one parameter of type text[]."""
-    return array([_quoted(text) for text in texts])
+    return array(map(_quoted, texts))
 
 
 def optional_text_array(texts: Iterable[str | None]) -> str | None:
     """Render texts of which some are None: "" for these, else "=" and the text; None where all are None."""
     known = list(texts)
-    if known.count(None) == len(known):
+    if not any(text is not None for text in known):
         return None
     return array(['""' if text is None else _quoted("=" + text) for text in known])
 

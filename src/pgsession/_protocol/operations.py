@@ -58,6 +58,14 @@ def new_generation() -> int:
     return int.from_bytes(os.urandom(8), "big", signed=True)
 
 
+def new_key() -> bytes:
+    """Return the key of a new session: a random UUID, of version 4, whose object nobody needs yet."""
+    key = bytearray(os.urandom(16))
+    key[6] = key[6] & 0x0F | 0x40
+    key[8] = key[8] & 0x3F | 0x80
+    return bytes(key)
+
+
 class Room(NamedTuple):
     """Says how room is made for a session of a user, where it is given one."""
 

@@ -1,7 +1,0 @@
-cpdef str uuid_array(object keys)
-cpdef str integer_array(object numbers)
-cpdef optional_integer_array(object numbers)
-cpdef str text_array(object texts)
-cpdef optional_text_array(object texts)
-cpdef str array(object elements)
-cdef str _quoted(str text)
