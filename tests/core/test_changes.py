@@ -7,19 +7,17 @@ import random
 import pytest
 
 from pgsession._core.changes import changes_of
-from pgsession._protocol.events import Changed, Deleted, Item, _item, encode
+from pgsession._protocol.events import PLAIN_SQL, Changed, Deleted, Item, encode, parse
 
 KEY = bytes(range(240, 256))
 SEEDS = range(4)
 
 
 def one_by_one(text: str) -> list[Item] | None:
-    """What the items tell if all of them are changes."""
-    try:
-        items = [_item(item) for item in text.split(" ")]
-    except ValueError:
-        return None
-    return items if all(isinstance(item, Changed) for item in items) else None
+    """What the items tell if all of them are changes: behind one that is none they are read one by one."""
+    event = parse(f"{PLAIN_SQL} 7 A {text}")
+    items = list(event.items[1:])
+    return items if not event.malformed and all(isinstance(item, Changed) for item in items) else None
 
 
 @pytest.mark.parametrize("count", [1, 2, 64, 140])

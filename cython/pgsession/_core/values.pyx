@@ -263,7 +263,7 @@ cdef bytes encode(str key, object value, int64_t limit):
     check_text(key, encoded)
     if not is_plain(value) or (type(value) is int and PyBytes_GET_SIZE(encoded) > LONG_INTEGER):
         check_json(key, encoded)
-    if b"null" in encoded and value is not None:
+    if encoded.find(b"null") >= 0 and value is not None:    # `in` raises, and catches, an error in there
         check_finite(key, to_builtins(value))
     return encoded
 
@@ -294,7 +294,7 @@ cdef int check_json(str key, bytes encoded) except -1:
     cdef bint unreadable = False
     try:
         decoded = decode_json(encoded)
-        if b"{" not in encoded or encode_json(decoded) == encoded:
+        if encoded.find(b"{") < 0 or encode_json(decoded) == encoded:
             return 0
     except msgspec.ValidationError as error:    # without a type that is about numbers only
         reason = str(error)

@@ -41,7 +41,9 @@ from .pool import MOST_WAITING
 from .store import Store
 from .stragglers import Stragglers
 
-CROWD = 64  # operations that wait for one lane when the second one opens
+# Operations that wait for one lane when the second one opens. With half of them in each of two lanes a write costs a
+# third more, here and on the server.
+CROWD = 64
 ATTEMPTS = 3  # of a batch that the server gave up to end a deadlock
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure)
