@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 import pgsession
+from pgsession._concurrency import AsyncEvent
 from pgsession._database.statements import NIL
 from tests.crew import AsyncCrew
 from tests.leftovers import UNRELEASED
@@ -335,3 +337,28 @@ async def test_deleting_what_is_not_there(manager: pgsession.AsyncSessionManager
     assert await manager.delete_all_sessions() == 0
     await manager.evict_user_sessions("nobody")
     await manager.clear_cache()
+
+
+async def test_the_deletion_of_many_has_nobody_else_read_again(open_manager: OpenAsyncManager) -> None:
+    """What is on its way into another node's memory enters it: each session is named, none is meant by its user alone."""
+    a, b = await open_manager(max_sessions=0), await open_manager()
+    await create_many(a, MANY)
+    other = await a.create_session("another")
+    await b.get_session((await a.list_user_sessions("u"))[0].id)
+    store = b._open_runtime().store
+    read, under_way, go_on = store.read, AsyncEvent(), AsyncEvent()
+
+    async def slow_read(key: bytes, deadline: float) -> Any:
+        answer = await read(key, deadline)
+        under_way.set()
+        assert await go_on.wait(10)
+        return answer
+
+    store.read = slow_read  # type: ignore[method-assign]
+    async with AsyncCrew() as crew:
+        crew.start(b.get_session, other.id)
+        assert await under_way.wait(10)
+        assert await a.delete_user_sessions("u") == MANY
+        await empty(b)
+        go_on.set()
+    assert b.get_cached_session(other.id) is not None

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 import pgsession
+from pgsession._concurrency import Event
 from pgsession._database.statements import NIL
 from tests.crew import Crew
 from tests.leftovers import UNRELEASED
@@ -335,3 +337,28 @@ def test_deleting_what_is_not_there(manager: pgsession.SessionManager) -> None:
     assert manager.delete_all_sessions() == 0
     manager.evict_user_sessions("nobody")
     manager.clear_cache()
+
+
+def test_the_deletion_of_many_has_nobody_else_read_again(open_manager: OpenAsyncManager) -> None:
+    """What is on its way into another node's memory enters it: each session is named, none is meant by its user alone."""
+    a, b = open_manager(max_sessions=0), open_manager()
+    create_many(a, MANY)
+    other = a.create_session("another")
+    b.get_session((a.list_user_sessions("u"))[0].id)
+    store = b._open_runtime().store
+    read, under_way, go_on = store.read, Event(), Event()
+
+    def slow_read(key: bytes, deadline: float) -> Any:
+        answer = read(key, deadline)
+        under_way.set()
+        assert go_on.wait(10)
+        return answer
+
+    store.read = slow_read  # type: ignore[method-assign]
+    with Crew() as crew:
+        crew.start(b.get_session, other.id)
+        assert under_way.wait(10)
+        assert a.delete_user_sessions("u") == MANY
+        empty(b)
+        go_on.set()
+    assert b.get_cached_session(other.id) is not None
