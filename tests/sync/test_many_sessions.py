@@ -13,6 +13,7 @@ import pytest
 import pgsession
 from pgsession._concurrency import Event
 from pgsession._database.statements import NIL
+from pgsession._sync.store import LONGEST_REST
 from tests.crew import Crew
 from tests.leftovers import UNRELEASED
 from tests.tables import Tables
@@ -340,7 +341,7 @@ def test_deleting_what_is_not_there(manager: pgsession.SessionManager) -> None:
 
 
 def test_the_deletion_of_many_has_nobody_else_read_again(open_manager: OpenAsyncManager) -> None:
-    """What is on its way into another node's memory enters it: each session is named, none is meant by its user alone."""
+    """What is on its way into another node's memory enters it: each deleted session is named, not its user."""
     a, b = open_manager(max_sessions=0), open_manager()
     create_many(a, MANY)
     other = a.create_session("another")
@@ -362,3 +363,29 @@ def test_the_deletion_of_many_has_nobody_else_read_again(open_manager: OpenAsync
         empty(b)
         go_on.set()
     assert b.get_cached_session(other.id) is not None
+
+
+def test_others_write_between_the_steps_of_a_deletion(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is held from one step to the next: what is to be deleted can be changed until its turn comes."""
+    a, b = open_manager(max_sessions=0), open_manager(max_sessions=0)
+    sessions = create_many(a, 7)
+    last = max(sessions, key=lambda session: session.id.bytes)
+    here = b.get_session(last.id)
+    assert here is not None
+    rests: list[float] = []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        b.create_session("another")
+        if len(rests) <= 3:  # the fourth step deletes it, and the fifth finds none
+            assert here is not None
+            here["n"] = len(rests)
+            b.update_session(here)
+
+    monkeypatch.setattr("pgsession._sync.store.STEP", 2)
+    monkeypatch.setattr("pgsession._sync.store.sleep", rest)
+    assert a.delete_user_sessions("u") == 7
+    assert len(rests) == 4 and all(0 < seconds <= LONGEST_REST for seconds in rests)
+    assert b.count_sessions(user_id="another") == 4
