@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 import pgsession
+from pgsession._async.store import LONGEST_REST
+from pgsession._concurrency import AsyncEvent
 from pgsession._database.statements import NIL
 from tests.crew import AsyncCrew
 from tests.leftovers import UNRELEASED
@@ -335,3 +338,54 @@ async def test_deleting_what_is_not_there(manager: pgsession.AsyncSessionManager
     assert await manager.delete_all_sessions() == 0
     await manager.evict_user_sessions("nobody")
     await manager.clear_cache()
+
+
+async def test_the_deletion_of_many_has_nobody_else_read_again(open_manager: OpenAsyncManager) -> None:
+    """What is on its way into another node's memory enters it: each deleted session is named, not its user."""
+    a, b = await open_manager(max_sessions=0), await open_manager()
+    await create_many(a, MANY)
+    other = await a.create_session("another")
+    await b.get_session((await a.list_user_sessions("u"))[0].id)
+    store = b._open_runtime().store
+    read, under_way, go_on = store.read, AsyncEvent(), AsyncEvent()
+
+    async def slow_read(key: bytes, deadline: float) -> Any:
+        answer = await read(key, deadline)
+        under_way.set()
+        assert await go_on.wait(10)
+        return answer
+
+    store.read = slow_read  # type: ignore[method-assign]
+    async with AsyncCrew() as crew:
+        crew.start(b.get_session, other.id)
+        assert await under_way.wait(10)
+        assert await a.delete_user_sessions("u") == MANY
+        await empty(b)
+        go_on.set()
+    assert b.get_cached_session(other.id) is not None
+
+
+async def test_others_write_between_the_steps_of_a_deletion(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is held from one step to the next: what is to be deleted can be changed until its turn comes."""
+    a, b = await open_manager(max_sessions=0), await open_manager(max_sessions=0)
+    sessions = await create_many(a, 7)
+    last = max(sessions, key=lambda session: session.id.bytes)
+    here = await b.get_session(last.id)
+    assert here is not None
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        await b.create_session("another")
+        if len(rests) <= 3:  # the fourth step deletes it, and the fifth finds none
+            assert here is not None
+            here["n"] = len(rests)
+            await b.update_session(here)
+
+    monkeypatch.setattr("pgsession._async.store.STEP", 2)
+    monkeypatch.setattr("pgsession._async.store.async_sleep", rest)
+    assert await a.delete_user_sessions("u") == 7
+    assert len(rests) == 4 and all(0 < seconds <= LONGEST_REST for seconds in rests)
+    assert await b.count_sessions(user_id="another") == 4

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 import pgsession
+from pgsession._concurrency import Event
 from pgsession._database.statements import NIL
+from pgsession._sync.store import LONGEST_REST
 from tests.crew import Crew
 from tests.leftovers import UNRELEASED
 from tests.tables import Tables
@@ -335,3 +338,54 @@ def test_deleting_what_is_not_there(manager: pgsession.SessionManager) -> None:
     assert manager.delete_all_sessions() == 0
     manager.evict_user_sessions("nobody")
     manager.clear_cache()
+
+
+def test_the_deletion_of_many_has_nobody_else_read_again(open_manager: OpenAsyncManager) -> None:
+    """What is on its way into another node's memory enters it: each deleted session is named, not its user."""
+    a, b = open_manager(max_sessions=0), open_manager()
+    create_many(a, MANY)
+    other = a.create_session("another")
+    b.get_session((a.list_user_sessions("u"))[0].id)
+    store = b._open_runtime().store
+    read, under_way, go_on = store.read, Event(), Event()
+
+    def slow_read(key: bytes, deadline: float) -> Any:
+        answer = read(key, deadline)
+        under_way.set()
+        assert go_on.wait(10)
+        return answer
+
+    store.read = slow_read  # type: ignore[method-assign]
+    with Crew() as crew:
+        crew.start(b.get_session, other.id)
+        assert under_way.wait(10)
+        assert a.delete_user_sessions("u") == MANY
+        empty(b)
+        go_on.set()
+    assert b.get_cached_session(other.id) is not None
+
+
+def test_others_write_between_the_steps_of_a_deletion(
+    open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is held from one step to the next: what is to be deleted can be changed until its turn comes."""
+    a, b = open_manager(max_sessions=0), open_manager(max_sessions=0)
+    sessions = create_many(a, 7)
+    last = max(sessions, key=lambda session: session.id.bytes)
+    here = b.get_session(last.id)
+    assert here is not None
+    rests: list[float] = []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        b.create_session("another")
+        if len(rests) <= 3:  # the fourth step deletes it, and the fifth finds none
+            assert here is not None
+            here["n"] = len(rests)
+            b.update_session(here)
+
+    monkeypatch.setattr("pgsession._sync.store.STEP", 2)
+    monkeypatch.setattr("pgsession._sync.store.sleep", rest)
+    assert a.delete_user_sessions("u") == 7
+    assert len(rests) == 4 and all(0 < seconds <= LONGEST_REST for seconds in rests)
+    assert b.count_sessions(user_id="another") == 4

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pgsession._async.maintenance import AsyncMaintenance
-from pgsession._async.store import STEP
+from pgsession._async.store import LONGEST_REST, STEP, rest_after
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -124,6 +124,25 @@ async def test_a_cleanup_goes_on_while_there_is_a_full_step(
     assert await maintenance.clean_up()
     assert [what for what, _ in store.steps].count("expired") == 3
     assert maintenance.deleted_sessions == 2 * STEP + 1 and maintenance.cleanups == 1
+
+
+async def test_a_cleanup_rests_between_its_steps_and_not_after_them(
+    maintenance: AsyncMaintenance, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float | None] = []
+
+    async def wait(seconds: float | None = None) -> bool:
+        rests.append(seconds)
+        return False
+
+    monkeypatch.setattr(maintenance._stopping, "wait", wait)
+    store.removed = {"expired": [STEP, STEP, 1], "locks": [STEP, 1]}
+    assert await maintenance.clean_up()
+    assert len(rests) == 3
+    store.removed = {"expired": [STEP, 1]}
+    assert await maintenance.delete_expired() == STEP + 1
+    assert len(rests) == 4 and all(0 <= (seconds or 0) <= LONGEST_REST for seconds in rests)
+    assert rest_after(LONGEST_REST) < LONGEST_REST == rest_after(3600)
 
 
 async def test_a_cleanup_leaves_it_to_another_node(maintenance: AsyncMaintenance, store: Store) -> None:

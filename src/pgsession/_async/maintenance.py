@@ -25,7 +25,7 @@ from pgsession._protocol.log_rate import Seldom
 from pgsession._protocol.meter import Meter
 from pgsession.errors import OperationTimeout, PgSessionError
 
-from .store import STEP, AsyncStore
+from .store import STEP, AsyncStore, rest_after
 
 _PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it; more each time,
 _LONGEST_PAUSE: Final = 30.0  # up to this
@@ -176,6 +176,7 @@ class AsyncMaintenance:
             for what in ("expired", "inactive"):
                 after: str | None = NIL
                 while after is not None:
+                    began = time.monotonic()
                     after, removed, busy = await self._store.cleanup(what, self._delay, after)
                     deleted += removed
                     self.deleted_sessions += removed
@@ -184,6 +185,7 @@ class AsyncMaintenance:
                         return deleted
                     if what == "expired":
                         after = NIL if removed >= STEP else None
+                    await self._rest(after, began)
         except OperationTimeout as error:
             raise error._after(deleted) from error
         return deleted
@@ -197,6 +199,7 @@ class AsyncMaintenance:
         for what in _KINDS:
             after: str | None = NIL
             while after is not None and not self._stopping.is_set():
+                began = time.monotonic()
                 after, removed, busy = await self._store.cleanup(what, self._delay, after)
                 if busy:
                     return False
@@ -205,5 +208,11 @@ class AsyncMaintenance:
                     self._audit.ended(what, count=removed)
                 if what != "inactive":
                     after = NIL if removed >= STEP else None
+                await self._rest(after, began)
         self.cleanups += 1
         return True
+
+    async def _rest(self, after: str | None, began: float) -> None:
+        """Leave the server to others after a step that began at this moment, if another one follows."""
+        if after is not None:
+            await self._stopping.wait(rest_after(time.monotonic() - began))

@@ -27,7 +27,7 @@ from pgsession._protocol.log_rate import Seldom
 from pgsession._protocol.meter import Meter
 from pgsession.errors import OperationTimeout, PgSessionError
 
-from .store import STEP, Store
+from .store import STEP, Store, rest_after
 
 _PAUSE: Final = 1.0  # seconds after accesses could not be written, whoever asks for it; more each time,
 _LONGEST_PAUSE: Final = 30.0  # up to this
@@ -178,6 +178,7 @@ class Maintenance:
             for what in ("expired", "inactive"):
                 after: str | None = NIL
                 while after is not None:
+                    began = time.monotonic()
                     after, removed, busy = self._store.cleanup(what, self._delay, after)
                     deleted += removed
                     self.deleted_sessions += removed
@@ -186,6 +187,7 @@ class Maintenance:
                         return deleted
                     if what == "expired":
                         after = NIL if removed >= STEP else None
+                    self._rest(after, began)
         except OperationTimeout as error:
             raise error._after(deleted) from error
         return deleted
@@ -199,6 +201,7 @@ class Maintenance:
         for what in _KINDS:
             after: str | None = NIL
             while after is not None and not self._stopping.is_set():
+                began = time.monotonic()
                 after, removed, busy = self._store.cleanup(what, self._delay, after)
                 if busy:
                     return False
@@ -207,5 +210,11 @@ class Maintenance:
                     self._audit.ended(what, count=removed)
                 if what != "inactive":
                     after = NIL if removed >= STEP else None
+                self._rest(after, began)
         self.cleanups += 1
         return True
+
+    def _rest(self, after: str | None, began: float) -> None:
+        """Leave the server to others after a step that began at this moment, if another one follows."""
+        if after is not None:
+            self._stopping.wait(rest_after(time.monotonic() - began))

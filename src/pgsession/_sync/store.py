@@ -37,7 +37,12 @@ from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
 # ms that a batch, a step of a walk or a heartbeat waits for what it cannot pass by, as an attribute's row or a table.
 # Then its members wait by themselves, or it is tried again later.
 BATCH_LOCK_TIMEOUT: Final = 100
-STEP: Final = 2_000  # sessions for each transaction of a bulk operation
+STEP: Final = 500  # sessions for each transaction of a bulk operation
+PAGE: Final = 2_000  # sessions that a step of the cleanup looks at, of which few have to go
+REST: Final = (
+    0.5  # of the time that a step took, in which others have the server's processors and disk for themselves
+)
+LONGEST_REST: Final = 0.1  # seconds; what takes longer waits for somebody
 COMPARED: Final = 20_000  # ids for each statement of a resync
 CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller hears how it ended
 # The part before that, in which the server's answer comes that it has given up, and that nothing was done.
@@ -424,6 +429,7 @@ class Store:
                 after,
                 {"commit": self._commit, "size": STEP, "lock_timeout": BATCH_LOCK_TIMEOUT, **options},
             )
+            began = time.monotonic()
             try:
                 last, done, passed, ended, *_ = self._run_between_others(step)
             except OperationTimeout as error:
@@ -432,6 +438,8 @@ class Store:
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)
+            if after is not None:
+                sleep(rest_after(time.monotonic() - began))
         return changed, skipped
 
     def cleanup(self, what: Any, delay: int, after: str) -> tuple[str | None, int, bool]:
@@ -441,7 +449,8 @@ class Store:
             The id after which to go on, or None; the number of what was removed; and True where another node is
             cleaning up at this moment.
         """
-        row = self._run(self._sql.cleanup(self._node, what, delay, after, size=STEP))
+        size = PAGE if what == "inactive" else STEP
+        row = self._run(self._sql.cleanup(self._node, what, delay, after, size=size))
         last, removed, busy, *_ = row
         return None if last is None else last.hex, removed, busy
 
@@ -634,6 +643,11 @@ class Store:
 def _unpacked(packed: bytes | None) -> list[bytes]:
     """Return ids, of 16 bytes each."""
     return [] if packed is None else [packed[at : at + 16] for at in range(0, len(packed), 16)]
+
+
+def rest_after(seconds: float) -> float:
+    """Return for how long a bulk operation leaves the server to others after a step that took so many seconds."""
+    return min(REST * seconds, LONGEST_REST)
 
 
 def servers_limit(operation_timeout: float) -> float:

@@ -28,7 +28,7 @@ from pgsession.errors import PgSessionError
 from .reads import TOGETHER, Reads
 from .store import Store
 
-PAUSE: Final = 0.5  # of the time that a statement took, of which the server works for about two thirds
+PAUSE: Final = 0.4  # of the time that a statement took, of which the server works for about two thirds
 PATIENCE: Final = 5.0  # seconds for the file to be read, or written, whatever the disk does
 NO_ANSWER: Final = "the disk does not answer"
 LEAST_PATIENCE: Final = 0.01  # where a close has no time

@@ -18,5 +18,5 @@ BEGIN
     IF scope <> 'all' THEN
         ended := (SELECT string_agg(uuid_send(x.id), '') FROM unnest(held) x(id));
     END IF;
-    PERFORM {announce_many}(node, scope, subject, 'd'::text, held, NULL::bigint[]);
+    PERFORM {announce_many}(node, scope = 'all', 'd'::text, held, NULL::bigint[]);
 END $pgsession$;

@@ -24,5 +24,5 @@ BEGIN
     )
     SELECT array_agg(u.id), array_agg(u.version), string_agg(uuid_send(u.id), '') INTO had, versions, ended FROM u;
     changed := coalesce(cardinality(had), 0);
-    PERFORM {announce_many}(node, 'user'::text, subject, 'u'::text, had, versions);
+    PERFORM {announce_many}(node, false, 'u'::text, had, versions);
 END $pgsession$;
