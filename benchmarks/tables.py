@@ -20,7 +20,7 @@ def quantity(value: float, unit: str = "s") -> str:
     if unit == "B":
         return f"{value:,.0f} B"
     for factor, name in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
-        if value * factor < 1000:
+        if value * factor < 999.5:  # else it would be written with an exponent
             return f"{value * factor:.3g} {name}"
     return f"{value:.3g} s"
 

@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 import psycopg
 
+from pgsession import Session
+from pgsession._database.script import Parameter
 from pgsession._database.statements import Statements, write_arguments
-from pgsession._protocol.operations import Flag
+from pgsession._protocol.operations import Update
 
 from . import ours
 from .race import Contender, Race, Round, Sample
@@ -27,11 +29,21 @@ INSIDE, SPLIT = "NOTIFY inside", "notify_before_flush"
 FORMS: dict[str, Literal["plain", "split"]] = {INSIDE: "plain", SPLIT: "split"}
 
 
-def _write_for_ever(control: Connection, database: str, key: bytes) -> None:
+def _arguments(session: Session) -> tuple[Parameter, ...]:
+    """Of the statement that saves the session with another cart."""
+    session["cart"] = [1]
+    changes = session._changes()
+    assert changes is not None
+    update = Update(
+        session._record, check=None, sets=changes.sets, deletes=[], expires_at=None, inactivity=None, group=None,
+        notify=True, notify_on_conflict=False,
+    )  # fmt: skip
+    return write_arguments(False, update=[update.row()])
+
+
+def _write_for_ever(control: Connection, database: str, arguments: tuple[Parameter, ...]) -> None:
     """A writer's process: told a form, it updates its session in that form for `SECONDS` and says how often."""
     statements = Statements()
-    row = (key.hex(), 0, int(Flag.NOTIFY), None, None, [("cart", "[1]", None, 0)], [])
-    arguments = write_arguments(False, update=[row])
     scripts = {form: statements.write("0" * 16, "mark", arguments, commit=form) for form in FORMS.values()}
     with psycopg.connect(database, autocommit=True) as connection:
         while (form := control.recv()) is not None:
@@ -48,14 +60,15 @@ def _write_for_ever(control: Connection, database: str, key: bytes) -> None:
 class _Writers:
     """Processes that write at the same time."""
 
-    def __init__(self, database: str, keys: list[bytes]) -> None:
+    def __init__(self, database: str, sessions: list[Session]) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._controls: list[Connection] = []
         self._processes: list[Any] = []
-        for key in keys:
+        for session in sessions:
             ours_end, theirs = context.Pipe()
-            process = context.Process(target=_write_for_ever, args=(theirs, database, key), daemon=True)
+            arguments = (theirs, database, _arguments(session))
+            process = context.Process(target=_write_for_ever, args=arguments, daemon=True)
             process.start()
             self._controls.append(ours_end)
             self._processes.append(process)
@@ -86,9 +99,9 @@ def _race(writers: int) -> Race:
     @contextmanager
     def crew(stage: Stage) -> Iterator[_Writers]:
         database = stage.new_database()
-        with ours.manager(stage, count=writers, database=database) as sessions:
-            keys = ours.cached_ids(sessions)
-        with _Writers(database, keys) as processes:
+        with ours.manager(stage, count=writers, database=database) as manager:
+            sessions = list(manager.load_sessions(ours.cached_ids(manager)).values())
+        with _Writers(database, sessions) as processes:
             yield processes
 
     def contender(form: str) -> Contender:

@@ -104,7 +104,11 @@ async def _arrivals(
         "hits in the 1st second": f"{shares[0]:.0%}",
         "in the 5th": f"{shares[4]:.0%}",
         "in the last": f"{shares[-1]:.0%} ({seconds}th)",
-        "90 % hits": f"not within {seconds} s" if reached is None else f"after {reached} s",
+        "90 % hits": f"not within {seconds} s"
+        if reached is None
+        else f"after {reached} s"
+        if reached
+        else "at once",
         "errors": ", ".join(f"{count} {name}" for name, count in errors.items()) or "0",
     }
     return Sample((perf_counter() - started) / len(waits), waits, len(waits), facts=facts)

@@ -38,7 +38,7 @@ def show(before: dict[str, Counts], now: dict[str, Counts], same_build: bool) ->
     verdicts = instructions.verdicts(before, now, same_build)
     table = Table(title=f"one call, {instructions.key()}: recorded, now", title_justify="left")
     table.add_column("what")
-    for column in ("instructions of the core", "calls out of it", "instructions of everything"):
+    for column in ("compiled instructions", "calls out of them", "instructions of everything"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     nothing = Counts(0, 0, 0)

@@ -13,7 +13,7 @@ import pytest
 if not (Path(__file__).parents[2] / "benchmarks").is_dir():
     pytest.skip("the benchmarks are not part of what is tested here", allow_module_level=True)
 
-from benchmarks import budgets, comparison, processor, records, report
+from benchmarks import budgets, comparison, processor, records, report, tables
 from benchmarks.records import Line, Recorded
 
 
@@ -39,6 +39,14 @@ def test_what_moved_is_told_from_noise(
     old: list[float], new: list[float], noise: float, is_moved: bool
 ) -> None:
     assert comparison.moved(old, new, noise) is is_moved
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(999.6e-6, "1 ms"), (999.4e-6, "999 us"), (0.5, "500 ms"), (12.4, "12.4 s"), (0.0, "0 ns")],
+)
+def test_quantities_have_three_digits_and_no_exponent(seconds: float, text: str) -> None:
+    assert tables.quantity(seconds) == text
 
 
 def test_a_contender_is_shown_with_what_it_took_before() -> None:
