@@ -21,6 +21,16 @@ MACROS = [("PGSESSION_PLAIN_CPYTHON", "1")] if os.environ.get("PGSESSION_PLAIN_C
 HEADERS = sorted(str(CORE / header.name) for header in (ROOT / CORE).glob("*.[hp]*"))
 TYPES = sorted(path.relative_to(ROOT) for path in (ROOT / "src" / "pgsession").glob("**/*.pxd"))
 
+# What was compiled of a source that is not any more would run in place of it.
+for path in (ROOT / "src" / "pgsession").glob("**/*.*.[sp][oy]*"):
+    source = path.with_name(path.name.split(".")[0])
+    if (
+        path.suffix in (".so", ".pyd")
+        and source.with_suffix(".py").exists()
+        and not source.with_suffix(".pxd").exists()
+    ):
+        path.unlink()
+
 core = [
     Extension(
         f"pgsession._core.{source.stem}",

@@ -32,14 +32,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_sessionstart() -> None:
     """Refuse to test what was compiled of other sources than these, in place of which Python would take it."""
-    sources = Path(__file__).parent.parent / "src"
-    for types in sources.glob("**/*.pxd"):
-        source = types.with_suffix(".py")
-        for compiled in [*types.parent.glob(f"{types.stem}.*.so"), *types.parent.glob(f"{types.stem}.*.pyd")]:
-            if compiled.stat().st_mtime < source.stat().st_mtime:
-                raise pytest.UsageError(
-                    f"{source.relative_to(sources)} is newer than what was compiled of it: make build"
-                )
+    package = Path(__file__).parent.parent / "src" / "pgsession"
+    for compiled in [*package.glob("_*/*.so"), *package.glob("_*/*.pyd")]:
+        source = compiled.with_name(compiled.name.split(".")[0] + ".py")
+        if source.exists() and (
+            not source.with_suffix(".pxd").exists() or compiled.stat().st_mtime < source.stat().st_mtime
+        ):
+            raise pytest.UsageError(f"{compiled.name} is of an older {source.name}: make build")
 
 
 class _Calm(BaseException):
