@@ -10,7 +10,6 @@ import pytest
 from psycopg import AsyncConnection, sql
 
 import pgsession
-from pgsession._protocol.coherence import Heard, LockChanges
 from tests.crew import AsyncCrew
 from tests.tables import Tables
 from tests.versions import changes
@@ -279,7 +278,8 @@ async def test_a_value_the_server_refuses_fails_its_own_caller_only(
 async def test_an_evicted_session_is_gone_here_at_once(open_manager: OpenAsyncManager) -> None:
     """Not only when the event has made its way round: a login that ended another must not see it live."""
     manager = await open_manager(max_sessions=2)
-    manager._coherence.on_event = lambda payload: Heard(LockChanges((), ()), False)  # type: ignore[method-assign]
+    assert manager._runtime is not None
+    manager._runtime.synchronizer._events.on_notification = lambda notification: None
     for _ in range(3):
         sessions = [await manager.create_session("u") for _ in range(3)]
         assert manager.get_cached_session(sessions[0].id) is None
