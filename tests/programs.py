@@ -9,6 +9,7 @@ import pytest
 
 NAMES = {
     "chromium": ("chromium", "google-chrome", "chromium-browser"),
+    "pgbouncer": ("pgbouncer", "/usr/sbin/pgbouncer"),
     "prometheus": ("prometheus",),
     "promtool": ("promtool",),
     "redis-server": ("redis-server",),

@@ -13,9 +13,11 @@ from pathlib import Path
 import click
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import pgsession
+from pgsession._database import overview
 from pgsession.cli import cli
 from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
@@ -156,11 +158,19 @@ def test_a_variable_for_a_field_that_breaks_its_rule(run: Run, monkeypatch: pyte
     assert "PGSESSION_OPERATION_TIMEOUT" in run("sessions", "count", status=2).err
 
 
-def test_a_silent_server_is_not_waited_for(run: Run, dsn: str) -> None:
+def test_a_silent_server_is_not_waited_for(run: Run, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run("init")
     with FaultProxy(dsn) as way:
-        way.freeze()
-        said = run("stats", "--timeout", "2", database=way.conninfo, status=4)
+        query = overview.query
+
+        def freeze(schema: str, prefix: str) -> sql.Composed:
+            way.freeze()
+            return query(schema, prefix)
+
+        monkeypatch.setattr(overview, "query", freeze)
+        said = run("stats", "--timeout", "0.3", database=way.conninfo, status=4)
+        assert "did not answer in time" in said.err and "--timeout" in said.err
+        said = run("stats", "--timeout", "2", database=way.conninfo, status=4)  # it does not let in, either
         assert said.err.count("\n") == 1
 
 
@@ -184,6 +194,7 @@ def test_a_write_of_unknown_outcome_has_a_status_of_its_own(
     assert "it is not known whether it was done" in said.err and "(gone)" in said.err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
 def test_an_interrupt_ends_it_in_one_line(dsn: str, schema: str, tables: Tables, run: Run) -> None:
     run("init")
     command = [sys.executable, "-m", "pgsession", "sessions", "count", "--timeout", "60"]

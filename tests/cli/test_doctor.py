@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,8 +33,6 @@ from .conftest import Run
 from .ways import Mute, Tls
 
 Doctor = Callable[..., dict[str, str]]
-MADE: set[str] = set()
-"""The causes that tests of this file have made."""
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,6 @@ def doctor(run: Run, dsn: str) -> Doctor:
         }
         assert wrong == ({} if cause is None else {cause: level}), {name: found[name] for name in wrong}
         assert all((finding["remedy"] is not None) == (name in wrong) for name, finding in found.items())
-        if cause is not None:
-            MADE.add(cause)
         return (
             found[cause] if cause is not None else {name: finding["level"] for name, finding in found.items()}
         )
@@ -195,10 +193,11 @@ def test_server_version() -> None:
     )  # fmt: skip
     found = decisions.findings(facts.Facts(needed=9, server=server, clock=(0, 0), held=[]))
     assert [finding.cause for finding in found if finding.level == "problem"] == ["server_version"]
-    MADE.add("server_version")
 
 
 def test_standby_and_synchronous_standbys(doctor: Doctor, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "win32":
+        pytest.skip("the servers of a cluster are reached by Unix sockets")
     monkeypatch.setattr(diagnosis, "PATIENCE", 1.0)
     with Cluster() as cluster:
         primary, standby = cluster.primary.conninfo, cluster.standby.conninfo
@@ -427,7 +426,7 @@ def test_notification_queue(
         doctor("notification_queue", level, database=small.conninfo)
 
 
-def test_each_cause_was_made() -> None:
-    """It stands last; alone it says nothing."""
-    if len(MADE) > 1:
-        assert set(decisions.causes()) == MADE
+def test_each_cause_is_made() -> None:
+    """Or is the one that cannot be."""
+    made = set(re.findall(r'\bdoctor\(\s*"(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    assert made | {"server_version"} == set(decisions.causes())

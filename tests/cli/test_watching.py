@@ -60,6 +60,7 @@ def watcher(dsn: str, schema: str, *options: str) -> Iterator[Watcher]:
             process.kill()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
 def test_what_nodes_tell_each_other_is_seen(
     dsn: str, schema: str, node: pgsession.SessionManager, tables: Tables
 ) -> None:

@@ -13,20 +13,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg
-import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.fault.nodes import until
-
-PROGRAM = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+from tests.programs import needs_program
 
 
 class PgBouncer:
     """`conninfo` leads to the server through it. Skips the test where there is no PgBouncer."""
 
     def __init__(self, conninfo: str) -> None:
-        if PROGRAM is None:
-            pytest.skip("pgbouncer is not installed")
+        self._program = needs_program("pgbouncer")
         self._server = conninfo_to_dict(conninfo)
         with psycopg.connect(conninfo) as connection:
             self._server |= {"host": connection.info.host, "port": connection.info.port}
@@ -66,10 +63,13 @@ class PgBouncer:
             for path in (self._folder, file):
                 os.chown(path, uid, -1)
             account = {"user": uid, "group": pwd.getpwuid(uid).pw_gid, "extra_groups": []}
-        assert PROGRAM is not None
         self._log = (self._folder / "log").open("w+")
         self._process = subprocess.Popen(
-            [PROGRAM, str(file)], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, **account
+            [self._program, str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            **account,
         )
         try:
             until(self._answers, "pgbouncer to start", timeout=10)

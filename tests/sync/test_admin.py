@@ -270,7 +270,7 @@ WRITES: dict[str, Call] = {
 
 def test_every_method_has_a_row() -> None:
     methods = {name for name in vars(pgsession.Admin) if not name.startswith("_")}
-    assert methods == set(READS) | set(WRITES)
+    assert methods == set(READS) | set(WRITES) | {"diagnose"}
 
 
 def test_a_pool_of_the_callers_is_borrowed_from(
@@ -282,6 +282,7 @@ def test_a_pool_of_the_callers_is_borrowed_from(
         admin = pgsession.Admin(pool, config)
         for call in (*READS.values(), *WRITES.values()):
             call(admin)
+        assert {finding.level for finding in admin.diagnose()} == {"well"}
         with pool.connection() as connection:
             assert not connection.autocommit
     assert manager.count_sessions() == 0
@@ -346,3 +347,30 @@ def test_what_refuses_is_heard_at_once(dsn: str, config: pgsession.Config) -> No
         pgsession.Admin("host=/nowhere", config).count()
     with pytest.raises(psycopg.errors.UndefinedTable):
         pgsession.Admin(dsn, config).nodes()
+
+
+def test_what_keeps_nodes_from_memory_is_named(
+    open_manager: OpenAsyncManager, admin: pgsession.Admin, tables: Tables
+) -> None:
+    """`tests/cli/test_doctor.py` makes each cause."""
+    open_manager()
+    assert {finding.level for finding in admin.diagnose()} == {"well"}
+    tables.run("ALTER TABLE {sessions} DISABLE TRIGGER pgsession_2_note")
+    (found,) = [finding for finding in admin.diagnose() if finding.level != "well"]
+    assert found.cause == "triggers" and found.level == "problem"
+    assert "pgsession_2_note" in found.message and found.remedy is not None and "init" in found.remedy
+
+
+@pytest.mark.parametrize("kind", ["conninfo", "pool"])
+def test_a_silent_server_is_a_finding(dsn: str, schema: str, kind: str) -> None:
+    config = pgsession.Config(schema_name=schema, operation_timeout=0.5)
+    with FaultProxy(dsn) as proxy:
+        with ConnectionPool(proxy.conninfo, min_size=1, max_size=1, open=False) as pool:
+            pool.wait()
+            proxy.freeze()
+            began = time.monotonic()
+            admin = pgsession.Admin(proxy.conninfo if kind == "conninfo" else pool, config)
+            found = {finding.cause: finding.level for finding in admin.diagnose()}
+            assert time.monotonic() - began < 3 * 3 * 2  # libpq takes 2 s to connect at least
+            assert found.pop("connection") == "problem" and set(found.values()) == {"unknown"}
+            proxy.forward()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,8 +17,8 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from pgsession import Admin, Config
-from pgsession._database.connections import ADAPTERS
+from pgsession import Admin, Config, OperationTimeout
+from pgsession._database.connections import ADAPTERS, shut
 from pgsession._database.conninfo import pool_parameters
 from pgsession._protocol import rules
 
@@ -24,6 +26,7 @@ from ._output import Output
 
 _P = ParamSpec("_P")
 _OLD = "PGSESSION_DSN"
+_GRACE = 0.5  # seconds for the server to say that a statement took too long
 _SECRETS = ("password", "sslpassword")
 
 
@@ -37,6 +40,36 @@ class Target(NamedTuple):
     def admin(self) -> Admin:
         """Return the admin of these tables."""
         return Admin(self.conninfo, self.config)
+
+    @contextmanager
+    def bounded_connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Connect likewise, and cut the connection where the block takes longer than `Config.operation_timeout`.
+
+        Raises:
+            OperationTimeout: It was cut.
+        """
+        limit = rules.seconds("operation_timeout", self.config.operation_timeout)
+        cut = threading.Event()
+        with self.connection() as connection:
+            handle = socket.fromfd(connection.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM)
+
+            def end() -> None:
+                cut.set()
+                shut(handle)
+
+            timer = threading.Timer(limit + _GRACE, end)
+            timer.daemon = True
+            timer.start()
+            try:
+                yield connection
+            except psycopg.OperationalError as error:
+                if cut.is_set():
+                    raise OperationTimeout("the database did not answer in time") from error
+                raise
+            finally:
+                timer.cancel()
+                timer.join()
+                handle.close()
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:

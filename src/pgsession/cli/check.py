@@ -19,7 +19,7 @@ def check(target: Target, output: Output) -> int:
     Run it as the role of the service: its `open()` makes the same check. `doctor` looks at more than the tables.
     """
     names = (target.config.schema_name, target.config.table_prefix)
-    with target.connection() as connection:
+    with target.bounded_connection() as connection:
         schema.check(connection, Statements(*names))
         database, role = connection.info.dbname, connection.info.user
     fields = {"database": database, "schema": names[0], "table_prefix": names[1], "role": role, "well": True}

@@ -30,11 +30,10 @@ def stats(target: Target, output: Output) -> int:
 
 def _overview(target: Target) -> dict[str, Any]:
     limit = rules.seconds("operation_timeout", target.config.operation_timeout)
-    with target.connection() as connection, connection.transaction():
+    with target.bounded_connection() as connection, connection.transaction():
         connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-        connection.execute(
-            "SELECT set_config('statement_timeout', %s, true)", [str(max(int(1000 * limit), 1))]
-        )
+        # The server is not to go on where nobody waits any more.
+        connection.execute(f"SET LOCAL statement_timeout = {max(int(1000 * limit), 1)}".encode())
         cursor = connection.execute(overview.query(target.config.schema_name, target.config.table_prefix))
         ((text,),) = cursor.fetchall()
     found: dict[str, Any] = _with_times(msgspec.json.decode(text))

@@ -65,8 +65,8 @@ def watch(
         with psycopg.connect(
             **listener_parameters(place, connect_timeout=max(limit, 2)), autocommit=True, context=ADAPTERS
         ) as connection:
+            _refuse_what_hears_nothing(connection)  # before a pooler gives others what is set
             connection.execute(server_settings(place))
-            _refuse_what_hears_nothing(connection)
             for row in _heard(connection, target, seconds or _FOREVER, beacons=beacons, full_ids=full_ids):
                 said.say(row)
     except KeyboardInterrupt:  # which is how it ends
