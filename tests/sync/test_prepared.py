@@ -118,6 +118,23 @@ def test_what_was_prepared_for_a_write_that_failed_is_used_by_the_next(
         assert any("session_write_1" in text for text in statements_on(pool))
 
 
+def test_what_bounds_a_wait_bounds_that_of_the_preparation_too(
+    dsn: str, open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    """To prepare a statement the server looks at the tables in it, which somebody may have locked."""
+    open_manager()
+    node, register = "0" * 16, Statements(tables.schema).register
+    with psycopg.connect(dsn) as holder:
+        holder.execute(tables.query("LOCK TABLE {schema}.session_incarnation IN ACCESS EXCLUSIVE MODE"))
+        for script, error, guard in (
+            (register(node, 1, lock_timeout=10), psycopg.errors.LockNotAvailable, "statement_timeout"),
+            (register(node, 1).limited(0.01), psycopg.errors.QueryCanceled, "lock_timeout"),
+        ):
+            with Connection.connect(dsn, autocommit=True, options=f"-c {guard}=3s") as connection:
+                with pytest.raises(error):
+                    connection.wait(script.run(connection.pgconn, prepares=True))
+
+
 def test_tables_that_are_made_anew(dsn: str, open_manager: OpenAsyncManager, tables: Tables) -> None:
     with pool_of_one(dsn) as pool:
         manager = open_manager(pool)

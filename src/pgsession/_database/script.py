@@ -94,13 +94,11 @@ class Script(NamedTuple):
         """
         prepared = _PREPARED.setdefault(connection, set()) if prepares else set()
         new = [(name, text) for text, _, name in self.steps if prepares and name and name not in prepared]
-        first = min(1, self.answer)
+        first = next((number for number, one in enumerate(self.steps) if one.name), 0)
         try:
             connection.enter_pipeline_mode()
             for number, (statement, parameters, name) in enumerate(self.steps):
-                if (
-                    number == first
-                ):  # in the transaction that has begun; an error comes before anything is done
+                if number == first:  # behind the limits; and an error comes before anything is done
                     for missing, text in new:
                         connection.send_prepare(missing, text)
                 if prepares and name:
