@@ -21,8 +21,9 @@ def deadline_in(seconds: float | None) -> float:
 
 
 def left_until(deadline: float) -> float | None:
-    """Return the seconds that are left until a deadline, 0 once it is over; None where there is none."""
-    return None if deadline == math.inf else max(deadline - time.monotonic(), 0)
+    """Return the seconds that are left until a deadline, 0 once it is over; None where no thread waits for so long."""
+    left = max(deadline - time.monotonic(), 0)
+    return None if left > threading.TIMEOUT_MAX else left
 
 
 class AsyncDeadlines:
@@ -152,7 +153,7 @@ class Deadlines:
                 self._wakes_at = min((limit.at for limit in self._limits), default=math.inf)
                 left = self._wakes_at - time.monotonic()
                 if left > 0:
-                    self._changed.wait(None if left == math.inf else left)
+                    self._changed.wait(None if left > threading.TIMEOUT_MAX else left)
                     continue
                 for limit in [limit for limit in self._limits if limit.at <= self._wakes_at]:
                     self._limits.discard(limit)

@@ -71,7 +71,7 @@ class Script(NamedTuple):
 
     def limited(self, seconds: float) -> Script:
         """Return the script with a limit for each of the statements of its first transaction."""
-        limit = step(f"SET LOCAL statement_timeout = {max(int(1000 * seconds), 1)}")
+        limit = step(f"SET LOCAL statement_timeout = {limit_of(seconds)}")
         begin, *rest = self.steps
         return Script((begin, limit, *rest), self.answer + 1)
 
@@ -126,6 +126,11 @@ ROLL_BACK: Final = Script(
     (Step(b"ROLLBACK"), Step(b"SELECT pg_catalog.current_setting('pgsession.batch', true)")), 1
 )
 """Ends the transaction of a script that has failed; answers with the mark of the last batch that was committed."""
+
+
+def limit_of(seconds: float) -> int:
+    """Return a limit for the server in its milliseconds, of which it takes no more than 2³¹ - 1."""
+    return min(max(int(1000 * seconds), 1), 2**31 - 1)
 
 
 def step(statement: str, *parameters: Parameter) -> Step:

@@ -32,6 +32,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
 from pgsession._database import pool_log
+from pgsession._database.script import limit_of
 from pgsession._database.statements import Commit, Statements
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
@@ -494,7 +495,7 @@ def _limit_statements(seconds: float, connection: Connection[Any]) -> None:
 
     Not behind a pooler, where the next client would have the limit; and a shorter one of the role's stays.
     """
-    milliseconds = max(int(1000 * seconds), 1)
+    milliseconds = limit_of(seconds)
     try:
         plain_cursor(connection).execute(
             "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
