@@ -108,3 +108,16 @@ def test_a_session_that_is_gone_expired_or_locked_is_answered_alike(database: Da
             assert [one[1] for one in pair["update"]] == [verdict, "ok"]
         holder.rollback()
     assert database.update(held, 1, {"a": 1})[0] == "ok"
+
+
+def test_what_a_trigger_of_the_owners_keeps_from_being_changed_is_answered_alike(database: Database) -> None:
+    session, other = database.create(attributes={"a": 1}), database.create()
+    database.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        f"CREATE TRIGGER keep BEFORE UPDATE ON app_sessions FOR EACH ROW WHEN (old.id = '{session}')"
+        " EXECUTE FUNCTION keep()"
+    )
+    for sets in ({}, {"a": 2}):
+        change = database.change(session, 1, sets)
+        among = database.write(update=[change, database.change(other, 1, {}, i=1)])["update"]
+        assert database.write(update=[change])["update"][0][1] == among[0][1] == "locked"

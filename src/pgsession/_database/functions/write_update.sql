@@ -18,6 +18,9 @@ BEGIN
     END IF;
     UPDATE {sessions} s SET {changes(s, moment, flags[1], expiries[1], inactivities[1], new_group)}
     WHERE s.id = ids[1] RETURNING s.version INTO raised;
+    IF raised IS NULL THEN
+        RETURN NULL;  -- a trigger of the owner's keeps it as it is
+    END IF;
     IF set_ends[1] > 0 THEN
         INSERT INTO {attributes} AS a (session_id, version, expires_at, key, value)
         SELECT ids[1], raised, {timestamp_if_any(set_expiries[x.n])}, set_keys[x.n], set_values[x.n]::json
