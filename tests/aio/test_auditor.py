@@ -156,6 +156,23 @@ async def test_a_write_between_the_two_reads_is_not_reported(open_manager: OpenA
     assert not node.auditor._suspicions
 
 
+async def test_an_end_that_nobody_was_told_of_is_not_reported(
+    open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    """An update with `notify=False` has set an earlier end, which is over; the cleanup has not come by yet."""
+    node = await audited(open_manager)
+    session = await node.manager.create_session("ann")
+    tables.run_unheard(
+        "UPDATE {sessions} SET version = version + 1, expires_at = now() - interval '1 hour' WHERE id = %s",
+        session.id,
+    )
+    await node.audit()
+    assert node.failed == 0 and node.manager.get_cached_session(session.id) is not None
+    tables.run_unheard("DELETE FROM {sessions} WHERE id = %s", session.id)
+    await node.audit()
+    assert node.failed == 1, "that would have been told"
+
+
 class HeldEvents:
     """Within it what the node hears is not applied; then it is, in its order."""
 

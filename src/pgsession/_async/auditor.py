@@ -107,6 +107,7 @@ class AsyncAuditor:
             return
         unread = set(some.unread)
         found: list[tuple[Record, Difference]] = []
+        absent: list[Record] = []
         for number, record in enumerate(cached):
             stored = some.found.get(record.key)
             if (
@@ -119,9 +120,24 @@ class AsyncAuditor:
             difference, certain = compare(record, stored, now)
             if difference is not None and certain:
                 found.append((record, difference))
+            elif difference == "ended":
+                absent.append(record)
             elif difference is not None:
                 self._suspicions.append(Suspicion(record, difference, asked.epoch, xmax))
         self._report(found)
+        if absent:
+            await self._suspect_absent(absent)
+
+    async def _suspect_absent(self, absent: list[Record]) -> None:
+        """Suspect those of which there is no row: an end by time, of which nobody need be told, leaves it there."""
+        asked = self._coherence.asked()
+        missing, incarnation, xmax = await self._store.missing([record.key for record in absent])
+        if self._coherence.answered(asked, incarnation, xmax) is None:
+            self._suspicions += [
+                Suspicion(record, "ended", asked.epoch, xmax)
+                for record in absent
+                if record.key in missing and record.incarnation == incarnation
+            ]
 
     def _look_again(self) -> None:
         """Decide about what the last audit has found outdated: whatever was on its way then has come."""

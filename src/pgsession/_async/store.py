@@ -232,6 +232,11 @@ class AsyncStore:
             found += _unpacked(differing)
         return found
 
+    async def missing(self, keys: Sequence[bytes]) -> tuple[set[bytes], str | None, int]:
+        """Return of which of these sessions there is no row; the server's incarnation, and the snapshot's xmax."""
+        incarnation, _, missing, xmax = await self.query(self._sql.missing, (uuid_array(keys),))
+        return set(_unpacked(missing)), incarnation, int(xmax)
+
     async def identity(self) -> str:
         """Return what tells these tables from all others, and stays what it is through restarts and failovers."""
         row = await self.query(self._sql.identity, ())

@@ -21,6 +21,8 @@ snapshot (C4), and the answer is always exactly one row:
                                             -> (incarnation | None, now, bytes | None, xmax)  16 bytes for each id whose
                                                version or generation differs or that is gone; parameters by
                                                `arrays.uuid_array` and `arrays.integer_array`
+    missing         (ids)                   -> (incarnation | None, now, bytes | None, xmax)  16 bytes for each id of which there
+                                               is no row, be it of a session that has ended
     look            ()                      -> (incarnation | None, now, queue_usage, xmax)  how full the notification
                                                queue is, 0 to 1
     where           ()                      -> (incarnation | None,)
@@ -235,6 +237,11 @@ _RESYNC = (
     " LEFT JOIN {sessions} s ON s.id OPERATOR(pg_catalog.=) c.id"
     " WHERE (s.version OPERATOR(pg_catalog.=) c.version AND s.generation OPERATOR(pg_catalog.=) c.generation) IS NOT TRUE), {xmax}"
 )
+_MISSING = (
+    f"SELECT {{current_incarnation}}, {{us({_NOW})}}, (SELECT pg_catalog.string_agg(pg_catalog.uuid_send(k.id), ''::pg_catalog.bytea)"
+    " FROM pg_catalog.unnest(%s::pg_catalog.uuid[]) k(id)"
+    " WHERE NOT EXISTS (SELECT FROM {sessions} s WHERE s.id OPERATOR(pg_catalog.=) k.id)), {xmax}"
+)
 _IDENTITY = (
     "SELECT c.system_identifier, d.oid, {sessions_oid}::pg_catalog.oid"
     " FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d"
@@ -257,6 +264,7 @@ class Statements:
         self.list_user = self._render(_LIST.replace("@column", "user_id"))
         self.list_group = self._render(_LIST.replace("@column", "group_id"))
         self.resync = self._render(_RESYNC)
+        self.missing = self._render(_MISSING)
         self.identity = self._render(_IDENTITY)
         self.look = self._render(_LOOK)
         self.where = self._render("SELECT {current_incarnation}")

@@ -9,7 +9,8 @@ is under way. So first the record is taken out of memory, then the database is r
 - It has something else, or no session at all: whoever did that has sent an event, which may be on its way. Once one
   has been heard that proves the read (see `proofs_of_sync`), that one has been heard too; if memory still has the very
   same record, this node goes on serving what has ended. A newer version with the same owner and tokens is left out: an
-  update with `notify=False` tells nobody.
+  update with `notify=False` tells nobody. So is what has ended by its time: such an update may have set an earlier one,
+  and the row is there until the cleanup, which tells all, comes by.
 
 A comparison says nothing where another incarnation has answered than the record is of, where the epoch has ended, or
 where the session is not live.

@@ -232,6 +232,11 @@ class Store:
             found += _unpacked(differing)
         return found
 
+    def missing(self, keys: Sequence[bytes]) -> tuple[set[bytes], str | None, int]:
+        """Return of which of these sessions there is no row; the server's incarnation, and the snapshot's xmax."""
+        incarnation, _, missing, xmax = self.query(self._sql.missing, (uuid_array(keys),))
+        return set(_unpacked(missing)), incarnation, int(xmax)
+
     def identity(self) -> str:
         """Return what tells these tables from all others, and stays what it is through restarts and failovers."""
         row = self.query(self._sql.identity, ())
