@@ -106,6 +106,23 @@ def test_of_two_at_the_same_moment_one_gets_an_expired_lock(database: Database) 
     assert answers[0][:2] == (False, None)
 
 
+def test_an_expired_lock_that_is_removed_at_the_same_moment_is_free(database: Database) -> None:
+    """By the cleanup, or by a late release of its holder."""
+    acquire(database, uuid.uuid4().hex, lease=1)
+    remover, second = database.connect(), database.connect()
+    remover.execute("BEGIN")
+    remover.execute("DELETE FROM app_session_locks")
+    taken: list[bool | None] = []
+    taker = threading.Thread(
+        target=lambda: taken.append(acquire(database, uuid.uuid4().hex, connection=second)[0])
+    )
+    taker.start()
+    until_blocked(database, second)
+    remover.execute("COMMIT")
+    taker.join(30)
+    assert taken == [True]
+
+
 def test_a_lock_of_a_session_needs_it_alive_and_ends_with_it(database: Database) -> None:
     ear = database.ear()
     owner = uuid.uuid4().hex

@@ -17,18 +17,20 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    -- A look without a lock, for those who wait by asking again and again.
-    SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name;
-    IF NOT FOUND THEN
-        INSERT INTO {locks} (resource, owner, token, acquired_at, expires_at)
-        VALUES (name, claimant, 0, timestamptz 'epoch', timestamptz 'epoch') ON CONFLICT (resource) DO NOTHING;
-        made := FOUND;  -- and so locked
-        ends := timestamptz 'epoch';
-    END IF;
     acquired := false;
-    IF ends <= clock_timestamp() THEN
+    LOOP
+        -- A look without a lock, for those who wait by asking again and again.
+        SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name;
+        IF NOT FOUND THEN
+            INSERT INTO {locks} (resource, owner, token, acquired_at, expires_at)
+            VALUES (name, claimant, 0, timestamptz 'epoch', timestamptz 'epoch') ON CONFLICT (resource) DO NOTHING;
+            made := FOUND;  -- and so locked
+            ends := timestamptz 'epoch';
+        END IF;
+        EXIT WHEN ends > clock_timestamp();
         IF NOT made THEN
             SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name FOR NO KEY UPDATE;
+            CONTINUE WHEN NOT FOUND;  -- it was removed meanwhile, and is free
         END IF;
         moment := clock_timestamp();
         IF ends <= moment THEN
@@ -38,7 +40,8 @@ BEGIN
             UPDATE {locks} l SET owner = claimant, token = fence, session_id = session, acquired_at = moment, expires_at = ends
             WHERE l.resource = name;
         END IF;
-    END IF;
+        EXIT;
+    END LOOP;
     until := {us(ends)};
     now := {us(clock_timestamp())};
 END $pgsession$;
