@@ -47,8 +47,9 @@ def test_each_statement_is_prepared_once(dsn: str, open_manager: OpenAsyncManage
     with pool_of_one(dsn) as pool:
         write(open_manager(pool))
         texts = statements_on(pool)
-    for function in ("session_write_1", "session_lock_acquire_1", "session_lock_release_1"):
-        assert sum(function in text for text in texts) == 1
+    # A batch of nothing but usual updates leaves most arguments out, so it is called by a text of its own.
+    calls = {"session_write_1": 2, "session_lock_acquire_1": 1, "session_lock_release_1": 1}
+    assert {function: sum(function in text for text in texts) for function in calls} == calls
     assert not any("statement_timeout" in text for text in texts), "its text is another each time"
 
 

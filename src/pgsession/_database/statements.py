@@ -117,7 +117,7 @@ from psycopg import sql
 from pgsession._protocol import rules
 
 from . import script
-from .columns import accesses_of, creates_of, deletes_of, updates_of
+from .columns import Updates, accesses_of, creates_of, deletes_of, updates_of
 from .script import Parameter, Script
 from .templates import names_of, parameter_types, render
 
@@ -192,6 +192,10 @@ def write_arguments(
         *deletes_of(delete),
     )
 
+
+# The arguments with which a group commit of usual updates begins, which set attributes, and those that it has nothing for.
+_USUAL = 1 + Updates._fields.index("set_bases")
+_NOTHING_ELSE = write_arguments(False)[_USUAL:]
 
 _NOW = "pg_catalog.statement_timestamp()"
 _PERHAPS = f"s.expires_at OPERATOR(pg_catalog.>) ({_NOW} OPERATOR(pg_catalog.-) interval '1 minute')"
@@ -274,7 +278,7 @@ class Statements:
             "SELECT f.* FROM {silent_nodes}(%s::pg_catalog.json, %s::pg_catalog.xid8) f"
         )
         self.listen = self._render("SELECT f.* FROM {listen}(%s::pg_catalog.text, %s::boolean) f")
-        self._calls: dict[tuple[str, bool, str], script.Step] = {}
+        self._calls: dict[tuple[str, int, bool, str], script.Step] = {}
 
     def write(
         self,
@@ -285,7 +289,13 @@ class Statements:
         commit: Commit = "split",
         lock_timeout: int = 0,
     ) -> Script:
-        """Return the script of a group commit; its `arguments` come from `write_arguments`."""
+        """Return the script of a group commit; its `arguments` come from `write_arguments`.
+
+        Where nothing but usual updates is written, null stands for most arguments in the text itself: each that is bound
+        costs the client and the server more.
+        """
+        if arguments[_USUAL:] == _NOTHING_ELSE:
+            arguments = arguments[:_USUAL]
         form = "SELECT {call}, {settings}"
         if lock_timeout:  # in the same statement: one of its own would cost a tenth of a lone write
             limit = f"pg_catalog.set_config('lock_timeout', '{int(lock_timeout)}', true)"
@@ -391,10 +401,14 @@ class Statements:
         lock_timeout: int = 0,
         form: str = "SELECT f.*, {settings}, {answered_by} FROM {call} f",
     ) -> Script:
-        call = self._calls.get((function, commit == "plain", form))
+        which = function, len(arguments), commit == "plain", form
+        call = self._calls.get(which)
         if call is None:
             types = parameter_types(function, self._names)
-            typed = ", ".join(f"${number}::{kind}" for number, kind in enumerate(types, 1))
+            typed = ", ".join(
+                f"{f'${number}' if number <= len(arguments) else 'NULL'}::{kind}"
+                for number, kind in enumerate(types, 1)
+            )
             call = script.step(
                 form.format(
                     call=f"{self._names[function].as_string()}({typed})",
@@ -402,7 +416,7 @@ class Statements:
                     answered_by=self._answered_by,
                 )
             )
-            self._calls[function, commit == "plain", form] = call
+            self._calls[which] = call
         bound = (script.step(f"SET LOCAL lock_timeout = {int(lock_timeout)}"),) if lock_timeout else ()
         prepared, *second = script.prepared(call, _DURABLE) if commit == "split" else script.prepared(call)
         durable = (_COMMIT_AND_BEGIN, *second) if second else ()
