@@ -66,6 +66,8 @@ def test_a_load_by_hand() -> None:
     )
     assert found.process_bytes == 10_000 * 900 + 256 * 1024
     assert found.host_bytes == 8 * found.process_bytes
+    few = msgspec.structs.replace(DEMAND, sessions=4_000, active=2_000, spread=8)
+    assert plan(few, COSTS).process_bytes == 400 * 900 + 256 * 1024  # all that come to a worker in time
     assert found.server_bytes == 720 * 3_000_000
     assert found.limits[0].name == "connections" and found.limits[0].share == pytest.approx(720 / 97)
     assert found.most_nodes == 10  # of nine connections each, within 97

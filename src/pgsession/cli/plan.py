@@ -48,7 +48,7 @@ _OPTIONS: list[click.Parameter] = [
     _option("--logins", _RATE, 1.0, "Sessions that begin in a second."),
     _option(
         "--spread", _COUNT, None,
-        "Workers that see a session's requests; all, where it is left out. Those of one host if it keeps its sessions.",
+        "Workers that see a session's requests; all, where it is left out. With a sticky balancer: those of a host.",
     ),
     _option("--hit-rate", _SHARE, None, "The part of the reads that memory answers, if it is known; else it follows."),
     _option("--cache-size", click.IntRange(1, 2**30), 10_000, "`Config.cache_size`: sessions in each worker's memory."),
