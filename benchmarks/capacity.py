@@ -36,8 +36,9 @@ from .stage import Stage
 SESSIONS = 1_000
 LISTENERS = (1, 8, 32)
 OPERATIONS = 400
-STALENESS = 2.0
-IDLE_SECONDS = 6.0
+STALENESS = 10.0
+IDLE_SECONDS = 10.0
+"""A whole number of the times after which nodes ask for proof."""
 LOAD = 0.5
 """More processes than this wanted to run: then the costs are provisional."""
 VALUES = 5, 100
@@ -150,12 +151,12 @@ def notifications(stage: Stage, rounds: int) -> Iterator[tuple[str, float]]:
     for listeners in LISTENERS:
         database = stage.new_database()
         with ExitStack() as nodes:
-            writer = nodes.enter_context(ours.async_manager(stage, count=SESSIONS, database=database))
+            writer = nodes.enter_context(
+                ours.async_manager(stage, count=SESSIONS, database=database, max_staleness=STALENESS)
+            )
             for _ in range(listeners - 1):
                 nodes.enter_context(
-                    ours.async_manager(
-                        stage, database=database, max_staleness=STALENESS, cleanup_interval=0, cache_size=100
-                    )
+                    ours.async_manager(stage, database=database, max_staleness=STALENESS, cleanup_interval=0)
                 )
             ids = [UUID(bytes=key) for key in ours.cached_ids(writer)][:OPERATIONS]
             costs = {True: Cost(), False: Cost()}
@@ -179,7 +180,7 @@ def notifications(stage: Stage, rounds: int) -> Iterator[tuple[str, float]]:
                 f"{listeners:3} listeners: {servers[-1][1]:.0f} us of the server, {clients[-1][1]:.0f} us of the nodes"
             )
             if listeners == LISTENERS[-1]:
-                time.sleep(STALENESS)
+                time.sleep(STALENESS / PROOFS_IN_A_BOUND)  # until the last save proves nothing more
                 _, spent = stage.accounted(lambda: time.sleep(IDLE_SECONDS))
                 assert spent.server is not None
                 proofs = spent.server / IDLE_SECONDS * 1e6
@@ -188,7 +189,6 @@ def notifications(stage: Stage, rounds: int) -> Iterator[tuple[str, float]]:
     yield "notification_server_us", max(notification, 0.0)
     yield "listener_server_us", max(listener, 0.0)
     yield "event_client_us", max(event, 0.0)
-    # What was idle: the writer has a bound of its own, which counts for little among so many.
     rate = PROOFS_IN_A_BOUND / STALENESS
     beacons = rate * (notification + LISTENERS[-1] * listener)
     yield "proof_server_us", max(proofs - beacons, 0.0) / (LISTENERS[-1] * rate)
