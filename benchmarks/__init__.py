@@ -5,5 +5,6 @@ loops.py      rounds of one thing done over and over; load.py: rounds of many ca
 stage.py      what contenders need: PostgreSQL, Redis, an event loop; processor.py: what they take of the processor
 test_*.py     the races, a kind of work each
 records.py    the recorded run, in recorded/; comparison.py: what has moved since
+capacity.py   what single operations cost, for `pgsession plan`
 budgets.py    what must be true of the results; report.py and picture.py show them in docs/, tables.py helps
 """

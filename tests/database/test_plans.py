@@ -133,6 +133,25 @@ def test_no_statement_walks_a_table(database: Database, before: int) -> None:
         )  # and so all plans are made anew
 
 
+def test_many_accesses_are_not_compared_each_with_each(database: Database) -> None:
+    """Their number is not known when the plan is made: a nested loop would take its square."""
+    connection = database.connect()
+    try:
+        connection.execute("LOAD 'auto_explain'")
+    except psycopg.Error:
+        pytest.skip("needs auto_explain and the right to load it")
+    for name, value in {"log_nested_statements": "on", "log_level": "notice", "log_analyze": "on"}.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (f"auto_explain.{name}", value))
+    database.fill(500)
+    keys = [row[0].bytes for row in database.execute("SELECT id FROM app_sessions")]
+    script = database.statements.write_accesses(uuid_array(keys), integer_array([database.now()] * len(keys)))
+    with plans(connection) as made:
+        assert database.run(script, connection)[0] is None
+    (plan,) = [plan for plan in made if "Update on" in plan]
+    removed = map(int, re.findall(r"Rows Removed by Join Filter: (\d+)", plan))
+    assert max(removed, default=0) <= len(keys), plan
+
+
 def test_accesses_and_updates_are_hot(database: Database) -> None:
     sessions = [database.create(attributes={"a": 1}) for _ in range(20)]
     keys = uuid_array([bytes.fromhex(session) for session in sessions])

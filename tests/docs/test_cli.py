@@ -15,7 +15,7 @@ from pgsession.cli._failures import Status
 from tools import command_page
 
 PAGE = command_page.PAGE.read_text(encoding="utf-8")
-NO_RIGHTS = {"move", "completion"}  # of their own: a service's, or none
+NO_RIGHTS = {"move", "completion", "plan"}  # of their own: a service's, or none
 
 
 def test_the_list_of_commands_is_up_to_date() -> None:

@@ -20,6 +20,7 @@ from .init import init
 from .locks import locks
 from .move import move
 from .nodes import nodes
+from .plan import plan
 from .secret import secret
 from .sessions import sessions
 from .stats import stats
@@ -54,7 +55,7 @@ def cli() -> None:
 
 
 for _command in (
-    init, check, doctor, drop, sessions, locks, nodes, stats, watch, secret, move, completion,
+    init, check, doctor, drop, sessions, locks, nodes, stats, watch, plan, secret, move, completion,
 ):  # fmt: skip
     cli.add_command(_command)
 

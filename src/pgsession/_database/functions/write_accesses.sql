@@ -1,8 +1,9 @@
 -- Accesses noted by a node: never back (C11), never into the future; no version, no event. Returns the ids that somebody
 -- else had locked, 16 bytes each, to be tried again.
+-- Without nested loops: a plan that takes the arrays for short would compare each access with each.
 CREATE FUNCTION {write_accesses}(ids uuid[], accessed bigint[]) RETURNS bytea
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_mergejoin = off SET enable_nestloop = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $pgsession$
 DECLARE
     skipped bytea;
