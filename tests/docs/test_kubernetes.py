@@ -113,7 +113,7 @@ def test_the_times_of_the_file_fit_those_of_the_service(monkeypatch: pytest.Monk
     assert source["PROBE_SECONDS"] < CONTAINER["readinessProbe"]["timeoutSeconds"]
 
 
-def test_the_probes_through_a_frozen_listener_a_stopped_database_and_a_failover(cluster: Cluster) -> None:
+def test_the_probes_while_things_fail(cluster: Cluster) -> None:
     hosts = ",".join(str(conninfo_to_dict(server.conninfo)["host"]) for server in cluster.servers)
     with pgsession.SessionManager(cluster.primary.conninfo, pgsession.Config(create_schema_if_missing=True)):
         pass
@@ -139,6 +139,9 @@ def test_the_probes_through_a_frozen_listener_a_stopped_database_and_a_failover(
             assert shop.client.get("/").json() == 1
         finally:
             os.kill(listener, signal.SIGCONT)
+        until_probed(200, 200, True)
+        with cluster.silent_primary():
+            until_probed(200, 503, False)
         until_probed(200, 200, True)
         old = cluster.primary
         old.run("pg_ctl", "-D", old.folder, "-m", "fast", "-w", "stop")
