@@ -117,7 +117,7 @@ def test_the_probes_while_things_fail(cluster: Cluster) -> None:
     hosts = ",".join(str(conninfo_to_dict(server.conninfo)["host"]) for server in cluster.servers)
     with pgsession.SessionManager(cluster.primary.conninfo, pgsession.Config(create_schema_if_missing=True)):
         pass
-    with service(make_conninfo(cluster.primary.conninfo, host=hosts), "public", max_staleness="2") as shop:
+    with service(make_conninfo(cluster.primary.conninfo, host=hosts), "public", max_staleness="1") as shop:
 
         def until_probed(live: int, ready: int, healthy: bool) -> str | None:
             last: list[tuple[int, int, dict[str, Any]]] = []

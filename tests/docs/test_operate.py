@@ -235,8 +235,10 @@ def test_the_keys_of_tokens_are_changed_in_three_deploys(
 def test_through_pgbouncer(place: Place) -> None:
     """The page's settings, and its variables; without the second one the cause is named."""
     terminal = place.terminal()
-    list(terminal.section("Set up"))
-    place.ask("ALTER ROLE app RENAME TO app_b")
+    place.ask("CREATE ROLE app_b LOGIN; CREATE SCHEMA web AUTHORIZATION app_b")
+    config = pgsession.Config(schema_name="web", create_schema_if_missing=True)
+    with pgsession.SessionManager(place.as_role("app_b"), config):
+        pass
     (given,) = terminal.blocks("PgBouncer", "ini")
     ini = configparser.ConfigParser()
     ini.read_string(given)
