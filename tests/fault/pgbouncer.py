@@ -20,9 +20,13 @@ from tests.programs import needs_program
 
 
 class PgBouncer:
-    """`conninfo` leads to the server through it. Skips the test where there is no PgBouncer."""
+    """`conninfo` leads to the server through it. Skips the test where there is no PgBouncer.
 
-    def __init__(self, conninfo: str) -> None:
+    Settings are those of the section `[pgbouncer]`, over those that the tests need.
+    """
+
+    def __init__(self, conninfo: str, **settings: str) -> None:
+        self._given = settings
         self._program = needs_program("pgbouncer")
         self._server = conninfo_to_dict(conninfo)
         with psycopg.connect(conninfo) as connection:
@@ -47,6 +51,7 @@ class PgBouncer:
             "pool_mode": "transaction",
             "default_pool_size": 4,
             "ignore_startup_parameters": "extra_float_digits",
+            **self._given,
         }
         lines = ["[databases]", f"pooled = {target}", "[pgbouncer]"]
         lines += [f"{name} = {value}" for name, value in settings.items()]
