@@ -130,11 +130,10 @@ def _lines(fields: Row, before: str = "") -> list[tuple[str, str]]:
 
 def _say_json(value: object) -> None:
     click.echo(msgspec.json.encode(value))
-    sys.stdout.flush()
 
 
 def _say_table(headings: list[str], rows: list[list[str]]) -> None:
-    if sys.stdout.isatty() and _say_rich_table(headings, rows):
+    if sys.stdout is not None and sys.stdout.isatty() and _say_rich_table(headings, rows):
         return
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in (headings, *rows):
