@@ -19,15 +19,18 @@ from .test_command_line import ABOUT_TABLES, NEEDED
 from .ways import Way
 
 _READY = b"Z"
+_GUARD = 6.0  # seconds
 
 
 class Silent(Way):
-    """The server lets in, and then says nothing."""
+    """The server lets in, and then says nothing, until the guard of the test ends it."""
 
     def __init__(self, conninfo: str) -> None:
         super().__init__(conninfo, sslmode="disable")
+        self.guarded = False
 
     def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        server.settimeout(_GUARD)
         try:
             with server.makefile("rb") as answers:
                 ready = False
@@ -36,6 +39,9 @@ class Silent(Way):
                     if not ready:
                         client.sendall(head + body)
                     ready = ready or head[:1] == _READY
+        except TimeoutError:
+            self.guarded = True
+            client.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
@@ -50,6 +56,7 @@ def test_each_command_is_bounded_on_a_server_that_goes_silent(
     with Silent(dsn) as way:
         said = run(*path, *NEEDED.get(path[-1], []), "--timeout", "0.1", database=way.conninfo, status=None)
     assert said.status in (4, 5) and said.err.count("\n") == 1, said
+    assert not way.guarded
 
 
 @pytest.mark.parametrize("name", ["PGSESSION_DATABASE", "PGSESSION_DSN", "PGSESSION_LISTENER_CONNINFO"])
