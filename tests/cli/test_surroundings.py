@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pgsession
 from pgsession import schema as tables_of
 from pgsession.cli import _parameters, cli
 from tests.roles import Roles
+from tests.tables import Tables
 
 from .conftest import Run
 from .test_command_line import ABOUT_TABLES, NEEDED
@@ -114,3 +116,21 @@ def test_the_doctor_names_the_schema_where_rights_are_missing(run: Run, roles: R
     run("init", database=roles.dsn("owner"))
     said = run("doctor", database=roles.dsn("service"), status=1)
     assert f"pgsession init --grant-to {roles.service} --schema-name {schema} DATABASE" in said.out
+
+
+def test_times_that_no_datetime_holds_are_shown_as_the_first_or_last(
+    run: Run, node: pgsession.SessionManager, tables: Tables
+) -> None:
+    """Plain SQL can write them."""
+    session = node.create_session(user_id="alice")
+    tables.run("UPDATE {sessions} SET created_at = '4000-01-01 BC', last_accessed = '30000-01-01'")
+    node.clear_cache()
+    found = node.get_session(session.id)
+    assert found is not None and found.created_at == datetime.min.replace(tzinfo=UTC)
+    (listed,) = run("sessions", "list", "--json").json
+    first, last = "0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"
+    assert (listed["created_at"], listed["last_accessed"]) == (first, last)
+    assert "0001-01-01" in run("sessions", "list").out
+    told = run("stats", "--json").json["sessions"]
+    assert (told["oldest_created_at"], told["last_accessed"]) == (first, last)
+    assert "9999-12-31" in run("stats").out

@@ -80,7 +80,7 @@ def shown(name: str, value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case datetime():
-            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'seconds')}Z"
         case int() | float() if name.endswith("_seconds"):
             return str(timedelta(seconds=math.ceil(value)))
         case int() | float() if name.endswith("_bytes"):
