@@ -11,6 +11,7 @@ do is decided by generators of statements that do no I/O; `create`, `check` and 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Generator, Iterable
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -174,10 +175,21 @@ async def async_look(
     return await _async_run(connection, _looking(schema, prefix))
 
 
-def command(schema: str, prefix: str, options: str = "") -> str:
-    """Return the command that creates or upgrades the schema, for messages."""
-    options += f" --schema-name {schema}" * (schema != "public")
-    options += f" --table-prefix {prefix}" * (prefix != "")
+def command(schema: str, prefix: str, grant_to: str | None = None) -> str:
+    """Return the command that creates or upgrades the schema, for messages, to be pasted into a shell.
+
+    Args:
+        schema: The schema's name.
+        prefix: Of tables and functions.
+        grant_to: The role that is to get what a service needs, as it is or as SQL quotes it.
+    """
+    options = ""
+    if grant_to is not None:
+        quoted = len(grant_to) > 1 and grant_to[0] == grant_to[-1] == '"'
+        role = grant_to[1:-1].replace('""', '"') if quoted else grant_to
+        options += f" --grant-to {shlex.quote(role)}"
+    options += f" --schema-name {shlex.quote(schema)}" * (schema != "public")
+    options += f" --table-prefix {shlex.quote(prefix)}" * (prefix != "")
     return f"python -m pgsession init{options} DATABASE"
 
 
@@ -298,7 +310,7 @@ def _checking(schema: str, prefix: str) -> _Steps[None]:
     wrong = _faults(found, same_version=version == latest_version())
     if not grants and not wrong:
         return
-    again = f"as {found.owner} run `{command(schema, prefix, f' --grant-to {found.role}' * bool(grants))}`"
+    again = f"as {found.owner} run `{command(schema, prefix, found.role if grants else None)}`"
     if grants:
         wrong.append(f"role {found.role} may not do what it must; that it may: `{'; '.join(grants)}`")
     raise SchemaError(f"{_tables(schema, prefix)} cannot be used: {'. '.join(wrong)}. For all of it {again}")
@@ -547,7 +559,7 @@ def _owner(schema: str, prefix: str, existing: _Rows) -> str | None:
         return None
     for name, owner, is_ours, _, user in existing:
         if not is_ours:
-            again = command(schema, prefix, f" --grant-to {user}")
+            again = command(schema, prefix, user)
             raise SchemaError(
                 f"{schema}.{name} belongs to role {owner!r}, and {user!r} is no member of that; nothing was changed."
                 f" Where {owner!r} is to own the tables of pgsession, run `{again}` as {owner!r}; else choose another"

@@ -34,7 +34,7 @@ def test_every_query_of_the_dashboard_has_an_answer(dsn: str, schema: str, tmp_p
             found = prometheus.query(query)
             assert found and max(float(series["value"][1]) for series in found) > 0, query
         rules = prometheus.ask("rules")["groups"][0]["rules"]
-        assert len(rules) == 10 and all(rule["health"] == "ok" for rule in rules), rules
+        assert len(rules) == 11 and all(rule["health"] == "ok" for rule in rules), rules
         pages = [
             rule["name"]
             for rule in rules

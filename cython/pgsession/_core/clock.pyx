@@ -14,6 +14,7 @@ import_datetime()
 
 cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 cdef int64_t DAY = 86_400_000_000
+cdef int64_t EARLIEST = -62_135_596_800_000_000     # the beginning of the year 1, the first that one holds
 cdef int64_t LATEST = 253_402_300_799_999_999      # the end of the year 9999, the last that a datetime holds
 cdef int64_t MOST_DAYS = 36500                      # the longest duration
 cdef int64_t MOST_SECONDS = MOST_DAYS * 86_400
@@ -74,11 +75,11 @@ cdef class Clock:
 # ---- rules: moments and durations ----
 
 cdef object moment(int64_t us):
-    """Return the aware UTC datetime of `us` microseconds since the Unix epoch, or the last that there is.
+    """Return the aware UTC datetime of `us` microseconds since the Unix epoch, or the first or last that there is.
 
-    Plain SQL may have written a later one, and the server counts to 32 microseconds so far off.
+    Plain SQL may have written another one, and the server counts to 32 microseconds so far off.
     """
-    return EPOCH + timedelta(microseconds=min(us, LATEST))
+    return EPOCH + timedelta(microseconds=max(EARLIEST, min(us, LATEST)))
 
 
 cdef int64_t micros(object value, str name) except? -1:

@@ -211,7 +211,7 @@ def _rights(facts: Facts) -> _Result:
     if schema.grants:
         return _Bad(
             f"role {facts.server.role} may not do what a service must",
-            f"as {schema.owner} run `{'; '.join(schema.grants)}`, or `pgsession init --grant-to {facts.server.role}`",
+            f"as {schema.owner} run `{'; '.join(schema.grants)}`, or `{schema.granting}`",
         )
     return f"role {facts.server.role} may do what a service must"
 

@@ -46,6 +46,7 @@ class Schema(NamedTuple):
         version: Of the tables, and the oldest version of the library that they serve; None where that cannot be read.
         newest: The version that this library makes.
         init: The command that makes or upgrades them.
+        granting: The same, which grants this role what a service needs as well.
     """
 
     owner: str | None
@@ -57,6 +58,7 @@ class Schema(NamedTuple):
     public_functions: str
     grants: list[str]
     init: str
+    granting: str
 
 
 class Connection(NamedTuple):

@@ -124,6 +124,7 @@ class Diagnosis:
                 public_functions=found.public_functions(),
                 grants=found.grants(),
                 init=schema.command(*self._names),
+                granting=schema.command(*self._names, found.role),
             )
             if version is not None and not found.missing("table") and untrusted is None:
                 facts.incarnation = self._has_incarnation(connection)

@@ -70,9 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     color = False if os.environ.get("NO_COLOR") else None
     try:
         status = cli.main(given, "pgsession", complete_var=VARIABLE, standalone_mode=False, color=color)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where the caller has closed it
+            sys.stdout.flush()
     except (_failures.ReaderGone, BrokenPipeError):
         return _failures.reader_gone()
     except _failures.EXPECTED as error:
         return _failures.report(error, as_json="--json" in given)
+    except OSError as error:
+        return _failures.not_written(error, as_json="--json" in given)
     return int(status or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from enum import IntEnum
@@ -21,6 +22,7 @@ EXPECTED: Final = (click.ClickException, click.Abort, PgSessionError, psycopg.Er
 """What a command may raise; anything else is a fault of this program, of which the traceback tells most."""
 
 
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NO_ARGUMENTS: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since click 8.2
 
 
@@ -52,7 +54,23 @@ def report(error: BaseException, *, as_json: bool) -> int:
     if isinstance(error, _NO_ARGUMENTS):
         error.show()
         return Status.USAGE
-    failure = _failure(error)
+    return _say(_failure(error), as_json)
+
+
+def not_written(error: OSError, *, as_json: bool) -> int:
+    """Tell that the output cannot be written, as on a full disk, when the command has done its work."""
+    if error.errno not in _NO_ROOM:
+        raise error
+    _give_up_output()
+    failure = _Failure(
+        Status.UNKNOWN_OUTCOME,
+        f"the output cannot be written: {error.strerror}",
+        "what was to be done may have been done, look before you run it again",
+    )
+    return _say(failure, as_json)
+
+
+def _say(failure: _Failure, as_json: bool) -> int:
     sentence = plain("; ".join(filter(None, (failure.message, failure.remedy))))
     if as_json:
         said = {
@@ -67,11 +85,16 @@ def report(error: BaseException, *, as_json: bool) -> int:
 
 
 def reader_gone() -> int:
-    """Have the interpreter's last flush go nowhere; return the exit status of a program that SIGPIPE ended."""
+    """Return the exit status of a program that SIGPIPE ended."""
+    _give_up_output()
+    return Status.READER_GONE
+
+
+def _give_up_output() -> None:
+    """Have the interpreter's last flush go nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-    return Status.READER_GONE
 
 
 def _failure(error: BaseException) -> _Failure:

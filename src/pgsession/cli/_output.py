@@ -80,7 +80,7 @@ def shown(name: str, value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case datetime():
-            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(' ', 'seconds')}Z"
         case int() | float() if name.endswith("_seconds"):
             return str(timedelta(seconds=math.ceil(value)))
         case int() | float() if name.endswith("_bytes"):
@@ -130,11 +130,10 @@ def _lines(fields: Row, before: str = "") -> list[tuple[str, str]]:
 
 def _say_json(value: object) -> None:
     click.echo(msgspec.json.encode(value))
-    sys.stdout.flush()
 
 
 def _say_table(headings: list[str], rows: list[list[str]]) -> None:
-    if sys.stdout.isatty() and _say_rich_table(headings, rows):
+    if sys.stdout is not None and sys.stdout.isatty() and _say_rich_table(headings, rows):
         return
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     for row in (headings, *rows):

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Concatenate, NamedTuple, ParamSpec
@@ -43,33 +43,38 @@ class Target(NamedTuple):
 
     @contextmanager
     def bounded_connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """Connect likewise, and cut the connection where the block takes longer than `Config.operation_timeout`.
+        """Connect, and bound the block as `bounded` does."""
+        with self.connection() as connection, self.bounded(connection):
+            yield connection
+
+    @contextmanager
+    def bounded(self, connection: psycopg.Connection) -> Iterator[None]:
+        """Cut the connection where the block takes longer than `Config.operation_timeout`.
 
         Raises:
             OperationTimeout: It was cut.
         """
         limit = rules.seconds("operation_timeout", self.config.operation_timeout)
         cut = threading.Event()
-        with self.connection() as connection:
-            handle = socket.fromfd(connection.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM)
+        handle = socket.fromfd(connection.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM)
 
-            def end() -> None:
-                cut.set()
-                shut(handle)
+        def end() -> None:
+            cut.set()
+            shut(handle)
 
-            timer = threading.Timer(limit + _GRACE, end)
-            timer.daemon = True
-            timer.start()
-            try:
-                yield connection
-            except psycopg.OperationalError as error:
-                if cut.is_set():
-                    raise OperationTimeout("the database did not answer in time") from error
-                raise
-            finally:
-                timer.cancel()
-                timer.join()
-                handle.close()
+        timer = threading.Timer(limit + _GRACE, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except psycopg.OperationalError as error:
+            if cut.is_set():
+                raise OperationTimeout("the database did not answer in time") from error
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+            handle.close()
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -115,11 +120,7 @@ def without_password(context: click.Context, parameter: click.Parameter, value: 
     name = "DATABASE" if isinstance(parameter, click.Argument) else parameter.opts[0]
     if value is None:
         return None
-    try:
-        given = conninfo_to_dict(rules.conninfo_text(name, value))
-    except (psycopg.ProgrammingError, ValueError):
-        raise click.UsageError(f"{name}: a connection string or URL is needed", context)
-    if any(given.get(secret) for secret in _SECRETS):
+    if any(_read(name, value, context).get(secret) for secret in _SECRETS):
         raise click.UsageError(
             f"{name}: must have no password, which everybody on this machine could read in the list of processes:"
             " put it into PGPASSWORD, a password file (~/.pgpass) or a service file, or all of it into"
@@ -129,15 +130,24 @@ def without_password(context: click.Context, parameter: click.Parameter, value: 
     return value
 
 
+def _read(name: str, value: str, context: click.Context) -> Mapping[str, object]:
+    """Read a conninfo, and quote nothing of one that is none, as libpq would: a password may be in it."""
+    try:
+        return conninfo_to_dict(rules.conninfo_text(name, value))
+    except (psycopg.ProgrammingError, ValueError):
+        raise click.UsageError(f"{name}: a connection string or URL is needed", context) from None
+
+
 def _database(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     given = without_password(context, parameter, value)
     if given is not None:
         return given
-    if (known := os.environ.get("PGSESSION_DATABASE")) is not None:
-        return known
-    if (old := os.environ.get(_OLD)) is not None:
-        click.echo(f"{_OLD} is the old name of PGSESSION_DATABASE: rename it", err=True)
-        return old
+    for name in ("PGSESSION_DATABASE", _OLD):
+        if (known := os.environ.get(name)) is not None:
+            if name == _OLD:
+                click.echo(f"{_OLD} is the old name of PGSESSION_DATABASE: rename it", err=True)
+            _read(name, known, context)
+            return known
     return ""
 
 
@@ -193,6 +203,8 @@ def on_tables(
         **options: Any,
     ) -> int:
         target = Target(database, configuration(schema_name, table_prefix, timeout))
+        if isinstance(target.config.listener_conninfo, str):
+            _read("PGSESSION_LISTENER_CONNINFO", target.config.listener_conninfo, click.get_current_context())
         return function(target, Output(as_json), **options)  # type: ignore[call-arg]
 
     run.__click_params__ = [JSON, TIMEOUT, TABLE_PREFIX, SCHEMA_NAME, DATABASE]  # type: ignore[attr-defined]

@@ -28,7 +28,8 @@ def drop(target: Target, output: Output, yes: bool, dry_run: bool) -> int:
         where = f"database {database!r}, {target.tables}"
         if not yes and not dry_run:
             confirm(f"{where}: drop the tables, with every session in them?")
-        dropped = schema.drop(connection, *names, dry_run=dry_run)
+        with target.bounded(connection):  # without the time that somebody thinks
+            dropped = schema.drop(connection, *names, dry_run=dry_run)
     fields = {
         "database": database,
         "schema": names[0],

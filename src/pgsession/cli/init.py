@@ -29,7 +29,7 @@ def init(target: Target, output: Output, grant_to: tuple[str, ...], dry_run: boo
     locks of an upgrade for a moment.
     """
     names = (target.config.schema_name, target.config.table_prefix)
-    with target.connection() as connection:
+    with target.bounded_connection() as connection:
         if as_sql or dry_run:
             done, script = schema.rehearse(connection, *names, grant_to=grant_to)
         else:

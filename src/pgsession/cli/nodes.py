@@ -13,7 +13,8 @@ from ._parameters import Target, on_tables
 def nodes(target: Target, output: Output) -> int:
     """List the nodes that are registered, each with its last sign of life.
 
-    A node gives one once a minute. One that died without a word is there for some minutes more.
+    A node gives one once a minute. One whose last is minutes old is stuck, or died without a word; it goes by itself,
+    as soon as another node notices.
     """
     rows = [
         {

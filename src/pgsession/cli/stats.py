@@ -15,6 +15,9 @@ from ._output import Output
 from ._parameters import Target, on_tables
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = (
+    (end.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) for end in (datetime.min, datetime.max)
+)
 
 
 @click.command()
@@ -41,11 +44,11 @@ def _overview(target: Target) -> dict[str, Any]:
 
 
 def _with_times(value: Any) -> Any:
-    """Make datetimes of the microseconds, which stand under names of times."""
+    """Make datetimes of the microseconds under names of times; of those that none holds the first or last one."""
     if not isinstance(value, dict):
         return value
     return {
-        name: _EPOCH + timedelta(microseconds=field)
+        name: _EPOCH + timedelta(microseconds=max(_FIRST, min(field, _LAST)))
         if field is not None and (name.endswith("_at") or name == "last_accessed")
         else _with_times(field)
         for name, field in value.items()

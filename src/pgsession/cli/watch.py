@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -65,8 +64,9 @@ def watch(
         with psycopg.connect(
             **listener_parameters(place, connect_timeout=max(limit, 2)), autocommit=True, context=ADAPTERS
         ) as connection:
-            _refuse_what_hears_nothing(connection)  # before a pooler gives others what is set
-            connection.execute(server_settings(place))
+            with target.bounded(connection):
+                _refuse_what_hears_nothing(connection)  # before a pooler gives others what is set
+                connection.execute(server_settings(place))
             for row in _heard(connection, target, seconds or _FOREVER, beacons=beacons, full_ids=full_ids):
                 said.say(row)
     except KeyboardInterrupt:  # which is how it ends
@@ -97,7 +97,8 @@ def _heard(
     moved = True
     while (left := end - time.monotonic()) > 0:
         if moved:
-            connection.execute(listen, [events.EVENTS, True])
+            with target.bounded(connection):
+                connection.execute(listen, [events.EVENTS, True])
             moved = False
             yield _row("listening", None)
         notifications = connection.notifies(timeout=left)
@@ -192,8 +193,7 @@ class _Said:
         self._skipped = 0
 
     def _say(self, row: Row) -> None:
-        click.echo(json_of(row) if self._as_json else _line(row))
-        sys.stdout.flush()
+        click.echo(json_of(row) if self._as_json else _line(row))  # which flushes
 
 
 def _line(row: Row) -> str:
