@@ -17,7 +17,7 @@ from tests.tables import Tables
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
 PART = PAGE.partition("## Look after sessions")[2].partition("\n## ")[0]
-((_, GRANTS), (_, SNIPPET)) = re.findall(r"^```(\w+)\n(.*?)^```$", PART, re.DOTALL | re.MULTILINE)
+((_, GRANTS), (_, SNIPPET), (_, MOST)) = re.findall(r"^```(\w+)\n(.*?)^```$", PART, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -42,6 +42,9 @@ def test_what_the_page_shows(
         session = node.create_session("alice", {"secret": 1})
         other = node.create_session("bob")
         grant(roles, schema, GRANTS)
+        with psycopg.connect(roles.dsn("operator")) as connection:
+            found = connection.execute(MOST.replace("web", schema).encode()).fetchall()
+        assert sorted(found) == [("alice", 1), ("bob", 1)]
         lock, tied = node.lock("nightly-report"), node.lock("tied", session_id=session.id)
         assert lock.acquire() and tied.acquire()
         shown: dict[str, Any] = {
