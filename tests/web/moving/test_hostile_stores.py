@@ -39,10 +39,10 @@ def test_a_redis_that_refuses_to_read_ends_nothing(
     client.execute_command("ACL", "SETUSER", user, "on", f">{password}", *may)
     try:
         url = redis_url.replace("redis://", f"redis://{user}:{password}@")
-        status, said = move("starsessions", "--redis", url)
+        status, said = move("starsessions", REDIS_URL=url)
     finally:
         client.execute_command("ACL", "DELUSER", user)
-    assert status == 1 and "Error: " in said and password not in said, said
+    assert status == 1 and "pgsession: " in said and password not in said, said
     assert all(move.found(key) for key in keys)
 
 

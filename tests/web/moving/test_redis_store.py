@@ -63,8 +63,8 @@ class Move:
         }  # fmt: skip
         self._prefix = prefix
 
-    def __call__(self, kind: str, *options: str) -> tuple[int, str]:
-        return call(kind, "--key-prefix", self._prefix, *options, **self._variables)()
+    def __call__(self, kind: str, *options: str, **variables: str) -> tuple[int, str]:
+        return call(kind, "--key-prefix", self._prefix, *options, **self._variables | variables)()
 
     def found(self, key: str) -> Session | None:
         return self._manager.get_session(moved_id(entry_id(key)))
