@@ -145,14 +145,41 @@ class Race:
         return outcome
 
     def test(self) -> Any:
-        """A test that runs the race."""
+        """A pytest-benchmark test for each contender. Whichever comes first runs the race for all."""
 
-        def test(races: Callable[[Race], Outcome]) -> None:
+        @pytest.mark.benchmark(group=self.title, timer=_replay)
+        @pytest.mark.parametrize("contender", list(self._contenders))
+        def test(contender: str, request: pytest.FixtureRequest, races: Callable[[Race], Outcome]) -> None:
             outcome = races(self)
-            if not outcome.results:
-                pytest.skip("; ".join(outcome.missing.values()))
+            if contender in outcome.missing:
+                pytest.skip(outcome.missing[contender])
+            result = outcome.results[contender]
+            if self.unit == "s":
+                benchmark = request.getfixturevalue("benchmark")
+                for who, spent in (("client", result.client), ("servers", result.server)):
+                    if spent:
+                        benchmark.extra_info[f"CPU {who}, us"] = round(1e6 * statistics.median(spent), 3)
+                _replay.load(result.seconds)
+                benchmark.pedantic(lambda: None, rounds=len(result.seconds))
 
         return test
+
+
+class _Replay:
+    """pytest-benchmark runs one test to its end before the next. The rounds were taken in turns before; to it they are
+    shown by a clock that tells their durations again."""
+
+    def __init__(self) -> None:
+        self._readings: list[float] = []
+
+    def load(self, durations: Sequence[float]) -> None:
+        self._readings = [reading for duration in durations for reading in (0.0, duration)]
+
+    def __call__(self) -> float:
+        return self._readings.pop(0) if self._readings else 0.0
+
+
+_replay = _Replay()
 
 
 @contextmanager
