@@ -87,3 +87,36 @@ def test_an_attribute_that_is_set_anew_has_the_new_version_and_no_expiry() -> No
         sets=[("a", b"2", None)], deletes=[],
     )  # fmt: skip
     assert record.attributes() == [("a", 2, None, b"2"), ("b", 1, 99, b"1")]
+
+
+far = st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**40])
+
+
+@given(
+    st.dictionaries(names, st.tuples(far, st.none() | st.integers(1, 2**62)), max_size=6),
+    st.tuples(far, far, far),
+    far,
+    st.data(),
+)
+def test_versions_are_the_same_however_far_they_are_from_the_record_s(
+    ages: dict, rotation: tuple[int, int, int], passed: int, data: st.DataObject
+) -> None:
+    version = 2**41
+    generations = {"generation": 7, "owner_since": version - passed}
+    rotated = dict(zip(("previous_generation", "previous_until", "rotated_at"), rotation, strict=True))
+    attributes = {key: (version - age, ends, key.encode()) for key, (age, ends) in ages.items()}
+    listed = [(key, *rest) for key, rest in attributes.items()]
+    record = Record(bytes(16), version, "u", "g", 1, 2, 3, 4, 5, listed, **generations, **rotated)
+    assert record.attributes() == [(key, *attributes[key]) for key in sorted(attributes)]
+
+    written = data.draw(st.sets(st.sampled_from([*attributes, "new"])))
+    later = version + passed
+    after = record.changed(
+        version=later, updated_at=2, last_accessed=3, expires_at=4, inactivity=5, group_id="g",
+        sets=[(key, b"set", None) for key in written], deletes=[],
+    )  # fmt: skip
+    attributes |= dict.fromkeys(written, (later, None, b"set"))
+    assert after.attributes() == [(key, *attributes[key]) for key in sorted(attributes)]
+    for of in (record, after):
+        assert {name: getattr(of, name) for name in rotated | generations} == rotated | generations
+        assert (of.user_id, of.group_id, of.created_at) == ("u", "g", 1)

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
@@ -14,6 +14,17 @@ cdef class Shape:
     cdef Py_ssize_t size        # bytes of the keys in UTF-8
 
 
+cdef struct Rotation:           # of the tokens of a session
+    int64_t previous_generation
+    int64_t previous_until      # so long tokens of the previous generation are good; 0: not any more
+    int64_t rotated_at          # 0: never
+
+
+cdef struct Shared:             # and behind it a value of each attribute, for those who read without a type; see share()
+    PyObject *uuid              # of the record's id
+    PyObject **typed            # for those who read as a type, see share_typed()
+
+
 cdef class Record:
     cdef Key id
     cdef readonly int64_t version
@@ -23,21 +34,68 @@ cdef class Record:
     cdef readonly int64_t last_accessed
     cdef readonly int64_t expires_at
     cdef readonly int64_t owner_since       # the version at which its user last changed
-    cdef readonly int64_t previous_generation
-    cdef readonly int64_t previous_until    # so long tokens of the previous generation are good; 0: not any more
-    cdef readonly int64_t rotated_at        # 0: never
     cdef readonly int64_t inactivity        # the idle timeout; 0: none
     cdef Shape shape
-    cdef char *block            # see record.pyx
-    cdef PyObject **typed       # what is shared by those who read as a type, see share_typed()
-    cdef PyObject *uuid         # of its id, once it was asked for; see uuid_of()
+    cdef uint32_t *ends         # where the values end, in the middle of the block: see record.pyx
+    cdef Shared *shared         # what its readers have made of it; NULL: nothing yet
     cdef uint32_t count
     cdef uint16_t user_length
     cdef uint16_t group_length
     cdef uint8_t owned          # user_id is not None
     cdef uint8_t grouped        # group_id is not None
     cdef uint8_t expiring       # some attribute expires on its own
+    cdef uint8_t wide           # a version is so far from the record's that its age would not fit
+    cdef uint8_t rotated        # it has a Rotation
     cdef readonly str incarnation   # of the tables that it was read from, interned; versions of another say nothing
+
+
+# ---- the block, see record.pyx ----
+
+cdef inline char *versions_of(Record record) noexcept:
+    """Return where the versions are: each as it is where the record is `wide`, else its age."""
+    return <char *> record.ends - record.count * (sizeof(int64_t) if record.wide else sizeof(uint32_t))
+
+
+cdef inline int64_t version_of(Record record, Py_ssize_t place) noexcept:
+    """Return the version of an attribute."""
+    cdef char *versions = versions_of(record)
+    return (<int64_t *> versions)[place] if record.wide else record.version - (<uint32_t *> versions)[place]
+
+
+cdef inline int64_t *expiries_of(Record record) noexcept:
+    """Return where the expiries are, of a record that has some."""
+    return <int64_t *> versions_of(record) - <Py_ssize_t> record.count
+
+
+cdef inline char *block_of(Record record) noexcept:
+    """Return where the block begins."""
+    cdef char *begin = <char *> expiries_of(record) if record.expiring else versions_of(record)
+    return begin - sizeof(Rotation) if record.rotated else begin
+
+
+cdef inline char *text_of(Record record) noexcept:
+    return <char *> (record.ends + record.count)
+
+
+cdef inline uint32_t text_end(Record record) noexcept:
+    """Return where the text ends, counted as the values' ends are."""
+    return record.ends[record.count - 1] if record.count else <uint32_t> record.user_length + record.group_length
+
+
+cdef inline size_t block_size(Record record) noexcept:
+    """Return the bytes of the block, which has no pointers."""
+    return <size_t> (text_of(record) + text_end(record) - block_of(record))
+
+
+cdef inline Rotation rotation_of(Record record) noexcept:
+    """Return how the tokens were rotated; all of it is 0 where they never were."""
+    cdef Rotation never = Rotation(0, 0, 0)
+    return (<Rotation *> block_of(record))[0] if record.rotated else never
+
+
+cdef inline int64_t expiry_of(Record record, uint32_t place) noexcept:
+    """Return when an attribute expires on its own, in database time; 0: never."""
+    return expiries_of(record)[place] if record.expiring else 0
 
 
 cdef enum Standing:             # what a record says of a token's generation
@@ -53,11 +111,12 @@ cdef inline Standing standing_of(Record record, int64_t generation, int64_t earl
     `earliest` is the earliest that it can be by the database's clock: what is good is refused only once it surely is
     no more.
     """
+    cdef Rotation rotation = rotation_of(record)
     if generation == record.generation:
         return CURRENT
-    if generation == record.previous_generation and earliest < record.previous_until:
+    if generation == rotation.previous_generation and earliest < rotation.previous_until:
         return PREVIOUS
-    return SUPERSEDED if earliest < record.rotated_at + grace else ENDED
+    return SUPERSEDED if earliest < rotation.rotated_at + grace else ENDED
 
 
 cdef struct Span:
@@ -65,37 +124,15 @@ cdef struct Span:
     uint32_t length
 
 
-cdef inline PyObject **decoded_of(Record record) noexcept:
-    """Return the values that are shared by those who read without a type, see share()."""
-    return <PyObject **> record.block
-
-
-cdef inline int64_t *versions_of(Record record) noexcept:
-    return <int64_t *> (record.block + <size_t> record.count * sizeof(PyObject *))
-
-
-cdef inline int64_t expiry_of(Record record, uint32_t place) noexcept:
-    """Return when an attribute expires on its own, in database time; 0: never."""
-    return versions_of(record)[record.count + place] if record.expiring else 0
-
-
 cdef inline bint is_live(Record record, uint32_t place, int64_t now) noexcept:
     cdef int64_t expires_at = expiry_of(record, place)
     return expires_at == 0 or now < expires_at
 
 
-cdef inline uint32_t *ends_of(Record record) noexcept:
-    return <uint32_t *> (versions_of(record) + <size_t> record.count * (2 if record.expiring else 1))
-
-
-cdef inline const char *text_of(Record record) noexcept:
-    return <const char *> (ends_of(record) + record.count)
-
-
 cdef inline Span value_of(Record record, uint32_t place) noexcept:
     """Return the JSON of one attribute, inside the block: valid as long as the record."""
     cdef Span span
-    cdef uint32_t *ends = ends_of(record)
+    cdef uint32_t *ends = record.ends
     cdef uint32_t start = ends[place - 1] if place else <uint32_t> record.user_length + record.group_length
     span.data = text_of(record) + start
     span.length = ends[place] - start
@@ -104,7 +141,7 @@ cdef inline Span value_of(Record record, uint32_t place) noexcept:
 
 cdef inline int64_t values_size(Record record) noexcept:
     """Return the bytes of all values."""
-    return <int64_t> ends_of(record)[record.count - 1] - record.user_length - record.group_length if record.count else 0
+    return <int64_t> text_end(record) - record.user_length - record.group_length
 
 
 cdef Py_ssize_t text_size(str text) except -1
@@ -138,11 +175,26 @@ cdef inline Py_ssize_t place_of(Record record, object key) noexcept:
     return place_by_value(<Shape> shape, key)
 
 
+# ---- what its readers share ----
+
+cdef inline PyObject **decoded_of(Record record) noexcept:
+    """Return the values that are shared by those who read without a type; NULL: none yet."""
+    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
+    return NULL if shared == NULL else <PyObject **> (shared + 1)
+
+
+cdef inline PyObject *decoded_at(Record record, Py_ssize_t place) noexcept:
+    """Return one of them, borrowed, or NULL."""
+    cdef PyObject **decoded = decoded_of(record)
+    return NULL if decoded == NULL else decoded[place]
+
+
 cdef object make_uuid(Record record)
 
 cdef inline object uuid_of(Record record):
     """Return the id as a UUID, made once for all who have this record."""
-    cdef PyObject *known = <PyObject *> pgs_read(&record.uuid)
+    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
+    cdef PyObject *known = NULL if shared == NULL else <PyObject *> pgs_read(&shared.uuid)
     return <object> known if known != NULL else make_uuid(record)
 
 

@@ -2,17 +2,21 @@
 """A record is the immutable snapshot of one session at one version (C4).
 
 A record is not tracked by the garbage collector: it refers to its shape (strings) and to decoded values that are
-immutable all the way down, so it cannot be part of a cycle. Everything else is in one block of memory:
+immutable all the way down, so it cannot be part of a cycle. Most of a cache's memory is records, so what is long or rare is
+in one block, which has no pointers and is as long as it has to be:
 
-    pointer to the value of each attribute, if it is decoded and shared
-    int64  version of each attribute
+    Rotation                                           only where `rotated`
     int64  expiry of each attribute, 0 for never       only where `expiring`
-    uint32 end of each value in the text
+    uint32 age of each attribute: the record's version less its own; where one does not fit, the record is `wide` and
+           this is int64, the version
+    uint32 end of each value in the text               `ends` points here
     text   user id, group id, then the values as JSON, in the order of the keys
+
+What readers make of a record, and share, is in memory of its own, made when it is needed first.
 """
 
 cimport cython
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
@@ -154,17 +158,15 @@ cdef class Record:
         self.inactivity = 0 if inactivity is None else inactivity
         self.generation = generation
         self.owner_since = owner_since
-        self.previous_generation = previous_generation
-        self.previous_until = previous_until
-        self.rotated_at = rotated_at
         if incarnation is not None:
             self.incarnation = intern(incarnation)
-        fill(self, user_id, group_id, sorted(plain(attributes), key=BY_KEY))
+        fill(self, user_id, group_id, Rotation(previous_generation, previous_until, rotated_at),
+             sorted(plain(attributes), key=BY_KEY))
 
     def __dealloc__(self):
-        drop_decoded(self)
-        PyMem_Free(self.block)
-        Py_XDECREF(self.uuid)
+        drop_shared(self)
+        if self.ends != NULL:
+            PyMem_Free(block_of(self))
 
     @property
     def key(self):
@@ -181,6 +183,21 @@ cdef class Record:
         """Return the id of the group, a str, or None."""
         return owner(self, 1)
 
+    @property
+    def previous_generation(self):
+        """Return the generation of the tokens of before the last rotation; 0: there was none."""
+        return rotation_of(self).previous_generation
+
+    @property
+    def previous_until(self):
+        """Return until when tokens of the previous generation are good; 0: not any more."""
+        return rotation_of(self).previous_until
+
+    @property
+    def rotated_at(self):
+        """Return when the tokens were rotated last; 0: never."""
+        return rotation_of(self).rotated_at
+
     def attributes(self):
         """Return all attributes as (key, version, expires_at or None, JSON bytes), in the order of their keys."""
         cdef uint32_t place
@@ -193,14 +210,10 @@ cdef class Record:
         if not deletes and group_id == self.group_id:
             record = with_values(self, version, sets)
             if record is not None:
-                record.version = version
-                record.created_at = self.created_at
                 record.updated_at = updated_at
                 record.last_accessed = last_accessed
                 record.expires_at = expires_at
                 record.inactivity = inactivity
-                stay_rotated(record, self)
-                record.incarnation = self.incarnation
                 inherit(record, self)
                 return record
         cdef dict items = {item[0]: item for item in self.attributes()}
@@ -208,10 +221,12 @@ cdef class Record:
             items.pop(key, None)
         for key, value, expiry in sets:
             items[key] = (key, version, expiry, value)
+        cdef Rotation rotation = rotation_of(self)
         record = Record(self.key, version, self.user_id, group_id, self.created_at, updated_at,
                         last_accessed, expires_at, inactivity, list(items.values()),
-                        incarnation=self.incarnation)
-        stay_rotated(record, self)
+                        generation=self.generation, owner_since=self.owner_since,
+                        previous_generation=rotation.previous_generation, previous_until=rotation.previous_until,
+                        rotated_at=rotation.rotated_at, incarnation=self.incarnation)
         inherit(record, self)
         return record
 
@@ -232,22 +247,13 @@ cdef class Record:
         return f"<Record {short_name(uuid_of(self))}, version {self.version}, {self.count} attributes>"
 
 
-cdef void stay_rotated(Record record, Record old) noexcept:
-    """Take over what says whose session it is, and which tokens are good."""
-    record.generation = old.generation
-    record.owner_since = old.owner_since
-    record.previous_generation = old.previous_generation
-    record.previous_until = old.previous_until
-    record.rotated_at = old.rotated_at
-
-
 cdef list plain(object items):
     """Return the items as tuples with keys that are exactly str: hashing and comparing those runs nobody's code."""
     return [item if type(item) is tuple and PyUnicode_CheckExact(item[0]) else (PyUnicode_FromObject(item[0]), *item[1:])
             for item in items]
 
 
-cdef int fill(Record record, str user_id, str group_id, list attributes) except -1:
+cdef int fill(Record record, str user_id, str group_id, Rotation rotation, list attributes) except -1:
     """Lay out the block of a record; `attributes` are sorted by key.
 
     All that can fail comes before the first pointer is kept.
@@ -255,7 +261,7 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
     cdef Py_ssize_t user_length = 0, group_length = 0, total, place, count = len(attributes)
     cdef const char *user = NULL
     cdef const char *group = NULL
-    cdef bint expiring = False
+    cdef bint expiring = False, wide = False
     if user_id is not None:
         user = PyUnicode_AsUTF8AndSize(user_id, &user_length)
     if group_id is not None:
@@ -268,6 +274,7 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
     for _, attribute_version, expiry, value in attributes:
         expiring = expiring or expiry is not None
         version = attribute_version
+        wide = wide or not is_near(record.version, version)
         values.append((version, 0 if expiry is None else <int64_t> expiry, <bytes?> value))
         if not value:
             raise ValueError("the value of an attribute is JSON, which is not empty")
@@ -275,38 +282,60 @@ cdef int fill(Record record, str user_id, str group_id, list attributes) except 
     if total > 0xFFFF_FFFFLL or count > 0xFFFF_FFFFLL:
         raise OverflowError("a session of more than 4 GiB")
     record.shape = shape_of(attributes)
-    cdef char *block = <char *> PyMem_Malloc(count * fixed_size(expiring) + total)
-    if block == NULL:
-        raise MemoryError
-    memset(block, 0, count * sizeof(PyObject *))
-    record.block = block
     record.count = <uint32_t> count
     record.user_length = <uint16_t> user_length
     record.group_length = <uint16_t> group_length
     record.owned = user_id is not None
     record.grouped = group_id is not None
     record.expiring = expiring
-    cdef char *text = <char *> text_of(record)
+    record.wide = wide
+    record.rotated = rotation.previous_generation != 0 or rotation.previous_until != 0 or rotation.rotated_at != 0
+    set_block(record, total)
+    if record.rotated:
+        memcpy(block_of(record), &rotation, sizeof(Rotation))
+    cdef char *text = text_of(record)
     if user_length:
         memcpy(text, user, user_length)
     if group_length:
         memcpy(text + user_length, group, group_length)
     cdef Py_ssize_t at = user_length + group_length, length
     for place in range(count):
-        attribute_version, expiry, value = values[place]
-        versions_of(record)[place] = attribute_version
+        version, expiry, value = values[place]
+        set_version(record, place, version)
         if expiring:
-            versions_of(record)[count + place] = expiry
+            expiries_of(record)[place] = expiry
         length = PyBytes_GET_SIZE(value)
         memcpy(text + at, PyBytes_AS_STRING(value), length)
         at += length
-        ends_of(record)[place] = <uint32_t> at
+        record.ends[place] = <uint32_t> at
     return 0
 
 
-cdef inline size_t fixed_size(bint expiring) noexcept:
-    """Return how many bytes of the block are for each attribute, without its value."""
-    return sizeof(PyObject *) + (2 if expiring else 1) * sizeof(int64_t) + sizeof(uint32_t)
+cdef int set_block(Record record, size_t text) except -1:
+    """Make the block of a record whose count and flags are set, with room for so many bytes of text."""
+    cdef size_t versions = record.count * (sizeof(int64_t) if record.wide else sizeof(uint32_t))
+    if record.expiring:
+        versions += record.count * sizeof(int64_t)
+    if record.rotated:
+        versions += sizeof(Rotation)
+    cdef char *block = <char *> PyMem_Malloc(versions + record.count * sizeof(uint32_t) + text)
+    if block == NULL:
+        raise MemoryError
+    record.ends = <uint32_t *> (block + versions)
+    return 0
+
+
+cdef inline bint is_near(int64_t version, int64_t older) noexcept:
+    """Return True where the age of an attribute of an older version fits."""
+    return older <= version and <uint64_t> version - <uint64_t> older <= 0xFFFF_FFFF
+
+
+cdef inline void set_version(Record record, Py_ssize_t place, int64_t version) noexcept:
+    cdef char *versions = versions_of(record)
+    if record.wide:
+        (<int64_t *> versions)[place] = version
+    else:
+        (<uint32_t *> versions)[place] = <uint32_t> (record.version - version)
 
 
 cdef Record with_values(Record old, int64_t version, list sets):
@@ -315,9 +344,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
     Most updates change a value or two, and need not take the whole record apart.
     """
     cdef Py_ssize_t place, total
-    if old.count == 0:          # where the text ends is noted with the attributes
-        return None
-    total = ends_of(old)[old.count - 1]
+    total = text_end(old)
     cdef dict values = {}
     for key, value, expiry in sets:
         place = place_of(old, key)
@@ -329,28 +356,29 @@ cdef Record with_values(Record old, int64_t version, list sets):
         total += PyBytes_GET_SIZE(<bytes?> value) - value_of(old, <uint32_t> place).length
     if total > 0xFFFF_FFFFLL or len(values) != len(sets):
         return None
-    cdef size_t fixed = <size_t> old.count * fixed_size(old.expiring)
-    cdef char *block = <char *> PyMem_Malloc(fixed + total)
-    if block == NULL:
-        raise MemoryError
-    cdef Record record
-    try:
-        record = Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, 0)
-    except BaseException:
-        PyMem_Free(block)
-        raise
+    if not old.wide:
+        for place in range(old.count):
+            if place not in values and not is_near(version, version_of(old, place)):
+                return None
+    cdef Record record = Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, 0)
     record.id = old.id
+    record.version = version
+    record.generation = old.generation
+    record.created_at = old.created_at
+    record.owner_since = old.owner_since
+    record.incarnation = old.incarnation
     record.shape = old.shape
-    record.block = block
     record.count = old.count
     record.user_length = old.user_length
     record.group_length = old.group_length
     record.owned = old.owned
     record.grouped = old.grouped
     record.expiring = old.expiring
+    record.wide = old.wide
+    record.rotated = old.rotated
+    set_block(record, total)
     cdef Py_ssize_t at = <Py_ssize_t> old.user_length + old.group_length
-    memcpy(block, old.block, fixed + at)
-    memset(block, 0, old.count * sizeof(PyObject *))
+    memcpy(block_of(record), block_of(old), text_of(old) + at - block_of(old))
     cdef Span span
     for place in range(old.count):
         span = value_of(old, <uint32_t> place)
@@ -358,12 +386,14 @@ cdef Record with_values(Record old, int64_t version, list sets):
             value = values[place]
             span.data = PyBytes_AS_STRING(value)
             span.length = <uint32_t> PyBytes_GET_SIZE(value)
-            versions_of(record)[place] = version
+            set_version(record, place, version)
             if old.expiring:
-                versions_of(record)[old.count + place] = 0
-        memcpy(block + fixed + at, span.data, span.length)
+                expiries_of(record)[place] = 0
+        else:
+            set_version(record, place, version_of(old, place))
+        memcpy(text_of(record) + at, span.data, span.length)
         at += span.length
-        ends_of(record)[place] = <uint32_t> at
+        record.ends[place] = <uint32_t> at
     return record
 
 
@@ -375,19 +405,32 @@ cdef object owner(Record record, int which):
 cdef tuple item_at(Record record, uint32_t place):
     cdef Span span = value_of(record, place)
     cdef int64_t expires_at = expiry_of(record, place)
-    return (record.shape.keys[place], versions_of(record)[place], expires_at or None,
+    return (record.shape.keys[place], version_of(record, place), expires_at or None,
             PyBytes_FromStringAndSize(span.data, span.length))
 
 
 # ---- decoded values, shared by every reader ----
 #
-# The block has room for a value of each attribute: read without a type, or of the type that it was read as, where
-# without one it would be mutable. `typed`, made when it is needed first, holds two pointers for each attribute: a type,
-# and the value read as that type, where the value does not say which that was or the block has room for one only. Only
+# `shared` has room for a value of each attribute: read without a type, or of the type that it was read as, where
+# without one it would be mutable. Its `typed`, made when it is needed first, holds two pointers for each attribute: a type,
+# and the value read as that type, where the value does not say which that was or the place for it is taken. Only
 # what is immutable all the way down is put there; session_reading.pyx decides.
 #
 # A reader takes no lock for it. Where there is no GIL a pointer is therefore set once and stays as long as the record,
 # which the reader holds: it can take its own reference at any time. (Elsewhere the type asked for last is kept.)
+
+cdef Shared *shared_of(Record record) except NULL:
+    """Return what the readers of a record share, made where there is nothing yet."""
+    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
+    if shared == NULL:
+        shared = <Shared *> PyMem_Calloc(1, sizeof(Shared) + record.count * sizeof(PyObject *))
+        if shared == NULL:
+            raise MemoryError
+        if not pgs_set_once(&record.shared, shared):
+            PyMem_Free(shared)
+            shared = <Shared *> pgs_read(&record.shared)
+    return shared
+
 
 cdef object make_uuid(Record record):
     cdef Record held = record           # making a UUID runs Python code
@@ -396,39 +439,42 @@ cdef object make_uuid(Record record):
 
 cdef object keep_uuid(Record record, object uuid):
     """Keep a UUID in its record; return the one that all others get too, which may have been made meanwhile."""
+    cdef Shared *shared = shared_of(record)
     Py_INCREF(uuid)
-    if not pgs_set_once(&record.uuid, <PyObject *> uuid):
+    if not pgs_set_once(&shared.uuid, <PyObject *> uuid):
         Py_DECREF(uuid)
-    return <object> <PyObject *> pgs_read(&record.uuid)
+    return <object> <PyObject *> pgs_read(&shared.uuid)
 
 
 cdef int share(Record record, uint32_t place, object value) except -1:
-    cdef PyObject **shared = decoded_of(record) + place
+    cdef PyObject **at = <PyObject **> (shared_of(record) + 1) + place
     cdef PyObject *old
     Py_INCREF(value)
     if PGS_FREE_THREADED:
-        if not pgs_set_once(shared, <PyObject *> value):
+        if not pgs_set_once(at, <PyObject *> value):
             Py_DECREF(value)
         return 0
-    old = shared[0]
-    shared[0] = <PyObject *> value
+    old = at[0]
+    at[0] = <PyObject *> value
     Py_XDECREF(old)
     return 0
 
 
-cdef int reserve_typed(Record record) except -1:
-    cdef PyObject **typed = <PyObject **> PyMem_Calloc(record.count, 2 * sizeof(PyObject *))
-    if typed == NULL:
-        raise MemoryError
-    if not pgs_set_once(&record.typed, typed):
-        PyMem_Free(typed)
-    return 0
+cdef PyObject **typed_of(Record record) except NULL:
+    """Return the pairs of type and value that readers by type share, made where there are none yet."""
+    cdef Shared *shared = shared_of(record)
+    cdef PyObject **typed
+    if pgs_read(&shared.typed) == NULL:
+        typed = <PyObject **> PyMem_Calloc(record.count, 2 * sizeof(PyObject *))
+        if typed == NULL:
+            raise MemoryError
+        if not pgs_set_once(&shared.typed, typed):
+            PyMem_Free(typed)
+    return <PyObject **> pgs_read(&shared.typed)
 
 
 cdef int share_typed(Record record, uint32_t place, object type_, object value) except -1:
-    if record.typed == NULL:
-        reserve_typed(record)
-    cdef PyObject **pair = record.typed + 2 * <size_t> place
+    cdef PyObject **pair = typed_of(record) + 2 * <size_t> place
     if PGS_FREE_THREADED:
         Py_INCREF(value)
         if pgs_set_once(&pair[1], <PyObject *> value):
@@ -450,40 +496,52 @@ cdef int share_typed(Record record, uint32_t place, object type_, object value) 
 
 cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcept:
     """Return the value shared for exactly this type, borrowed, or NULL."""
-    if record.typed == NULL:
+    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
+    cdef PyObject **pair = NULL if shared == NULL else <PyObject **> pgs_read(&shared.typed)
+    if pair == NULL:
         return NULL
-    cdef PyObject **pair = record.typed + 2 * <size_t> place
+    pair += 2 * <size_t> place
     return pair[1] if <PyObject *> pgs_read(&pair[0]) == <PyObject *> type_ else NULL
 
 
 cdef int inherit(Record record, Record old) except -1:
     """Take over what is decoded of the attributes that are the same (same version, C4)."""
+    cdef Shared *shared = <Shared *> pgs_read(&old.shared)
     cdef uint32_t place
     cdef Py_ssize_t before
+    cdef PyObject *decoded
     cdef PyObject **pair
-    if old.uuid != NULL:
-        keep_uuid(record, <object> old.uuid)
+    if shared == NULL:
+        return 0
+    if pgs_read(&shared.uuid) != NULL:
+        keep_uuid(record, <object> <PyObject *> pgs_read(&shared.uuid))
     for place in range(record.count):
         before = place_of(old, record.shape.keys[place])
-        if before < 0 or versions_of(old)[before] != versions_of(record)[place]:
+        if before < 0 or version_of(old, before) != version_of(record, place):
             continue
-        if decoded_of(old)[before] != NULL:
-            share(record, place, <object> decoded_of(old)[before])
-        if old.typed == NULL:
+        decoded = decoded_at(old, before)
+        if decoded != NULL:
+            share(record, place, <object> decoded)
+        pair = <PyObject **> pgs_read(&shared.typed)
+        if pair == NULL:
             continue
-        pair = old.typed + 2 * before
+        pair += 2 * before
         if pgs_read(&pair[0]) != NULL:
             share_typed(record, place, <object> pair[0], <object> pair[1])
     return 0
 
 
-cdef void drop_decoded(Record record) noexcept:
-    """Release the decoded values of a record that nobody refers to any more, not even its values."""
-    cdef PyObject **typed = record.typed
+cdef void drop_shared(Record record) noexcept:
+    """Release what readers share of a record that nobody refers to any more, not even its values."""
+    cdef Shared *shared = record.shared
     cdef size_t i, count = record.count
+    if shared == NULL:
+        return
     for i in range(count):
-        Py_XDECREF(decoded_of(record)[i])
-    if typed != NULL:
+        Py_XDECREF((<PyObject **> (shared + 1))[i])
+    if shared.typed != NULL:
         for i in range(2 * count):
-            Py_XDECREF(typed[i])
-        PyMem_Free(typed)
+            Py_XDECREF(shared.typed[i])
+        PyMem_Free(shared.typed)
+    Py_XDECREF(shared.uuid)
+    PyMem_Free(shared)

@@ -20,7 +20,7 @@ from pgsession._core.session_edits cimport SET, Edit, begin_iteration, cache_of,
 from pgsession._core.session_reading cimport (
     decode_fresh, is_same, is_there, last_key, live_keys, looks_so_far, read,
 )
-from pgsession._core.record cimport Record, decoded_of, expiry_of, place_of, uuid_of, versions_of
+from pgsession._core.record cimport Record, decoded_at, expiry_of, place_of, uuid_of, version_of
 from pgsession._core.session_saving cimport Changes, become, changes_of, check_limits, seal_changes
 from pgsession._core.values cimport is_plain, plan_of
 
@@ -145,7 +145,7 @@ cdef class Session(SessionState):
         if not self.tracked and not (<Record> record).expiring:
             place = place_of(<Record> record, key)
         if place >= 0:
-            shared = decoded_of(<Record> record)[place]
+            shared = decoded_at(<Record> record, place)
             if shared != NULL and is_plain(<object> shared):
                 return <object> shared
             value = decode_fresh(self, <Record> record, <uint32_t> place, key)
@@ -194,7 +194,7 @@ cdef class Session(SessionState):
         for tried in range(TRIES):
             record = record_of(self)
             place = place_of(record, known)
-            version = versions_of(record)[place] if place >= 0 else 0
+            version = version_of(record, place) if place >= 0 else 0
             value = read(self, known, ANY)
             if value is NOTHING:
                 raise KeyError(key)
@@ -208,7 +208,7 @@ cdef class Session(SessionState):
         if place < 0:
             raise KeyError(key)
         expires_at = expiry_of(record, <uint32_t> place)
-        return Attribute(value, versions_of(record)[place], moment(expires_at) if expires_at else None)
+        return Attribute(value, version_of(record, place), moment(expires_at) if expires_at else None)
 
     def as_type(self, type):
         """Return the attributes as the fields of a TypedDict or a Struct, for a type checker and for you to complete.
@@ -505,7 +505,7 @@ cdef inline PyObject *shared_plain(Session self, object key) noexcept:
     place = place_of(<Record> record, key)
     if place < 0:
         return NULL
-    shared = decoded_of(<Record> record)[place]
+    shared = decoded_at(<Record> record, place)
     return shared if shared != NULL and is_plain(<object> shared) else NULL
 
 

@@ -9,7 +9,7 @@ from pgsession._core.coding cimport encoding_of, is_sealing, sealed
 from pgsession._core.session_edits cimport (
     DELETED, SET, Edit, cache_of, drop_edit, edit_of, keep_edit, make_room, new_edit, now_of, usable,
 )
-from pgsession._core.record cimport Record, is_live, place_of, versions_of
+from pgsession._core.record cimport Record, is_live, place_of, version_of
 from pgsession._core.values cimport checked_key, is_plain
 
 from typing import Any
@@ -70,7 +70,7 @@ cdef int64_t base_of(SessionState session, str key) except -1:
     place = place_of(<Record> record, key)
     if place < 0 or not is_live(<Record> record, <uint32_t> place, now_of(session) - 2 * cache_of(session).clock.lag):
         return 0
-    return versions_of(<Record> record)[place]
+    return version_of(<Record> record, place)
 
 
 cdef void note_set(SessionState session, str key) noexcept:

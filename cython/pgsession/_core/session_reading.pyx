@@ -17,7 +17,7 @@ from pgsession._core.session_edits cimport (
 )
 from pgsession._core.session_nested_changes cimport Found, current_value, nested_change, says
 from pgsession._core.record cimport (
-    Span, decoded_of, place_of, share, share_typed, shared_typed, value_of, versions_of,
+    Span, decoded_at, place_of, share, share_typed, shared_typed, value_of, version_of,
 )
 from pgsession._core.values cimport (
     Plan, Py_TYPE, decode_plain, decode_typed, is_container, is_plain, plan_of, reencode,
@@ -204,7 +204,7 @@ cdef object read_once(SessionState session, str key, object type_):
 
 cdef object read_stored(SessionState session, Record record, uint32_t place, Edit edit, object type_):
     """Return a value of the record, or AGAIN; `edit`: what the session knows of it, None or something read."""
-    cdef PyObject *shared = decoded_of(record)[place]
+    cdef PyObject *shared = decoded_at(record, place)
     if type_ is ANY:
         if shared != NULL and is_plain(<object> shared):
             return <object> shared
@@ -278,7 +278,7 @@ cdef object keep_read(SessionState session, Record record, uint32_t place, Edit 
         longer has what this was read from.
     """
     cdef str key = record.shape.keys[place]
-    cdef int64_t base = versions_of(record)[place]
+    cdef int64_t base = version_of(record, place)
     cdef Edit made
     if not session.tracked and type_ is ANY and before is None and session.record == <PyObject *> record:
         session.lone = value
@@ -327,7 +327,7 @@ cdef bint is_same(SessionState session, Record record, str key, int64_t version)
     if now == <PyObject *> record:
         return True
     place = place_of(<Record> now, key)
-    return (versions_of(<Record> now)[place] if place >= 0 else 0) == version
+    return (version_of(<Record> now, place) if place >= 0 else 0) == version
 
 
 cdef object read_again(SessionState session, Record record, uint32_t place, Edit edit, object type_):

@@ -19,7 +19,7 @@ from pgsession._core.session_edits cimport (
 from pgsession._core.session_nested_changes cimport current_value, nested_change, says
 from pgsession._core.cache cimport Cache
 from pgsession._core.coding cimport is_sealing, sealed
-from pgsession._core.record cimport expiry_of, is_live, place_of, text_size, value_of, values_size, versions_of
+from pgsession._core.record cimport expiry_of, is_live, place_of, text_size, value_of, values_size, version_of
 from pgsession._core.values cimport is_plain
 
 from typing import Any
@@ -256,7 +256,7 @@ cdef int leave(Saved saved, dict taken, Record record) except -1:
 cdef bint is_stored(Record record, Edit edit) noexcept:
     """Return True if the record has the very value that was read (C4)."""
     cdef Py_ssize_t place = place_of(record, edit.key)
-    return place >= 0 and versions_of(record)[place] == edit.base
+    return place >= 0 and version_of(record, place) == edit.base
 
 
 cdef Edit after_save(Saved saved, Record record, str key, Edit edit, Part part):
@@ -266,14 +266,14 @@ cdef Edit after_save(Saved saved, Record record, str key, Edit edit, Part part):
         # A pending change stays, based on what it was based on.
         return based_on(edit, NOWHERE) if saved.elsewhere else edit
     if part.edit is edit:
-        return None if part.found is None or place < 0 else still_held(versions_of(record)[place], edit, part.found)
+        return None if part.found is None or place < 0 else still_held(version_of(record, place), edit, part.found)
     if edit is None:
         if place < 0 or part.found is None or was_saved_twice(saved, key):
             return None
-        return based_on(new_edit(DELETED, key, ANY, None), versions_of(record)[place])     # deleted while it was saved
+        return based_on(new_edit(DELETED, key, ANY, None), version_of(record, place))     # deleted while it was saved
     if edit.kind == DELETED and place < 0:
         return None
-    return based_on(edit, versions_of(record)[place] if place >= 0 else 0)     # changed again, on our own version
+    return based_on(edit, version_of(record, place) if place >= 0 else 0)     # changed again, on our own version
 
 
 cdef bint was_saved_twice(Saved saved, str key) noexcept:
