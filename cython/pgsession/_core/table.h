@@ -93,14 +93,16 @@ static inline int pgs_index_resize(pgs_index *index, uint64_t size) {
     return 0;
 }
 
-/* Room for one more; at most two thirds full. */
-static inline int pgs_index_reserve(pgs_index *index) {
+/* Room for one more; at most `part` of `whole` full. */
+static inline int pgs_index_reserve_in(pgs_index *index, uint64_t part, uint64_t whole) {
     if (index->cells == NULL)
         return pgs_index_resize(index, 8);
-    if ((index->used + 1) * 3 > (index->mask + 1) * 2)
+    if ((index->used + 1) * whole > (index->mask + 1) * part)
         return pgs_index_resize(index, (index->mask + 1) * 2);
     return 0;
 }
+
+static inline int pgs_index_reserve(pgs_index *index) { return pgs_index_reserve_in(index, 2, 3); }
 
 static inline void pgs_index_add(pgs_index *index, uint32_t tag, uint32_t slot) {
     pgs_index_place(index, pgs_cell(tag, slot));
@@ -247,12 +249,18 @@ static inline int pgs_resize(pgs_table *t, uint32_t room) {
     return 0;
 }
 
+/* Room for one more in each index. Every hit goes through that of the keys, whose runs are therefore kept shorter. */
+static inline int pgs_indexes_reserve(pgs_table *t) {
+    return pgs_index_reserve(&t->keys) || pgs_index_reserve_in(&t->owners[PGS_USER], 4, 5) ||
+           pgs_index_reserve_in(&t->owners[PGS_GROUP], 4, 5);
+}
+
 static inline void pgs_table_clear(pgs_table *t) { memset(t, 0, sizeof(*t)); }
 
 static inline int pgs_table_init(pgs_table *t, uint64_t seed0, uint64_t seed1) {
     t->seed[0] = seed0;
     t->seed[1] = seed1;
-    if (pgs_index_reserve(&t->keys) || pgs_index_reserve(&t->owners[0]) || pgs_index_reserve(&t->owners[1]))
+    if (pgs_indexes_reserve(t))
         return -1;
     return pgs_resize(t, 8);
 }
@@ -400,7 +408,7 @@ static inline void pgs_member_remove(pgs_table *t, int which, uint32_t slot) {
 /* Room for one more slot, in at most `capacity`. */
 static inline int pgs_reserve(pgs_table *t, uint32_t capacity) {
     uint32_t room;
-    if (pgs_index_reserve(&t->keys) || pgs_index_reserve(&t->owners[0]) || pgs_index_reserve(&t->owners[1]))
+    if (pgs_indexes_reserve(t))
         return -1;
     if (t->count < t->room)
         return 0;
