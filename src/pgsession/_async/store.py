@@ -5,10 +5,10 @@ Every statement goes through it, and each failure gets its meaning here.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -107,6 +107,7 @@ class AsyncStore:
         self._sql = statements
         self._node = node
         self._commit = commit
+        self._batches = count()  # each has a mark of its own
         self._prepare: bool | None = None  # as psycopg sees fit
 
     async def look_for_pooler(self) -> None:
@@ -357,7 +358,7 @@ class AsyncStore:
             WriteOutcomeUnknown: It was sent, and nobody can know if it was done.
             OperationTimeout, DatabaseUnavailable, psycopg.Error: It is known not to have been done.
         """
-        mark = secrets.token_hex(8)
+        mark = f"{self._node} {next(self._batches)}"
 
         def script() -> Script | None:
             if not begin(batch):
