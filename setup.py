@@ -1,7 +1,7 @@
-"""Compiles the core, cython/pgsession/_core/, and decisions that every write goes through; pyproject.toml has the rest.
+"""Compiles the core, cython/pgsession/_core/, and what every write goes through; pyproject.toml has the rest.
 
-A decision is compiled from the `.py` that can run as it is. The `.pxd` beside it says what is typed, and is what has it
-compiled: where that and the compiled module are missing, the `.py` runs.
+Decisions and statements are compiled from the `.py` that can run as it is. The `.pxd` beside it says what is typed,
+and is what has it compiled: where that and the compiled module are missing, the `.py` runs.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ _READ_ATTRIBUTES = "SELECT key, value, version, expires_at FROM attributes WHERE
 def threads(stage: Stage) -> Iterator[Service]:
     """Callers are threads."""
     database = stage.new_database()
-    ids = _populate(database)
+    ids = populate(database)
     with psycopg_pool.ConnectionPool(
         database, kwargs={"autocommit": True}, min_size=CONNECTIONS, max_size=CONNECTIONS
     ) as pool:
@@ -92,10 +92,10 @@ def threads(stage: Stage) -> Iterator[Service]:
 
 
 @contextmanager
-def tasks(stage: Stage, *, read_together: bool = False) -> Iterator[Service]:
+def tasks(stage: Stage, *, read_together: bool = False, database: str | None = None) -> Iterator[Service]:
     """Callers are tasks of one event loop; they read by two statements, or by one."""
-    database = stage.new_database()
-    ids = _populate(database)
+    database = database or stage.new_database()
+    ids = populate(database)
 
     async def opened() -> psycopg_pool.AsyncConnectionPool[Any]:
         pool: psycopg_pool.AsyncConnectionPool[Any] = psycopg_pool.AsyncConnectionPool(
@@ -141,7 +141,8 @@ def tasks(stage: Stage, *, read_together: bool = False) -> Iterator[Service]:
         stage.loop.run(pool.close())
 
 
-def _populate(database: str) -> list[uuid.UUID]:
+def populate(database: str) -> list[uuid.UUID]:
+    """Makes the tables and fills them; returns the ids of the sessions."""
     ids = [uuid.uuid4() for _ in range(SESSIONS)]
     with psycopg.connect(database) as connection:
         connection.execute(_TABLES)

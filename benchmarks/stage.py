@@ -148,6 +148,13 @@ class LoopThread:
         """Runs the coroutine in the loop, and waits for what it returns."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    def watch(self, descriptor: int, read: Callable[[], object] | None) -> None:
+        """Called in the loop: has `read` called whenever something has come; None: not any more."""
+        if read is None:
+            self._loop.remove_reader(descriptor)
+        else:
+            self._loop.add_reader(descriptor, read)
+
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -58,6 +60,31 @@ def test_any_number_of_sessions_is_deleted_and_announced(database: Database, sco
 
 def ear_items(payloads: list[str]) -> set[Any]:
     return {item for payload in payloads for item in events.parse(payload).items}
+
+
+def test_a_step_rests_while_it_deletes(database: Database) -> None:
+    """Without that who writes meanwhile would wait for a processor for as long as a step takes."""
+    watcher, pid = database.connect(), database.execute("SELECT pg_backend_pid()")[0][0]
+    seen: set[Any] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.update(watcher.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (pid,)))
+
+    with ThreadPoolExecutor(1) as crew:
+        watching = crew.submit(watch)
+        try:
+            for _ in range(20):
+                database.fill(1000)
+                database.run(database.statements.delete_user(database.node, "user0", size=1000))
+                if ("PgSleep",) in seen:
+                    break
+        finally:
+            over.set()
+        watching.result()
+    assert ("PgSleep",) in seen
+    assert database.execute("SELECT count(*) FROM app_sessions") == [(0,)]
 
 
 def test_one_session_is_kept_and_locked_ones_are_waited_for(database: Database) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -23,7 +23,7 @@ import psycopg
 from psycopg import generators, pq
 from psycopg.pq import ExecStatus
 
-Parameter = str | int | bool | None
+Parameter: TypeAlias = "str | int | bool | None"
 Row = tuple[Any, ...]
 
 _ROWS: Final = ExecStatus.TUPLES_OK
@@ -210,13 +210,13 @@ def _value(result: pq.abc.PGresult, column: int) -> Any:
     value = result.get_value(0, column)
     if value is None:
         return None
-    match result.ftype(column):
-        case 16:
-            return value == b"t"
-        case 17:
-            return pq.Escaping().unescape_bytea(value)
-        case 20 | 23:
-            return int(value)
-        case 2950:
-            return UUID(value.decode())
+    kind = result.ftype(column)
+    if kind == 16:
+        return value == b"t"
+    if kind == 17:
+        return pq.Escaping().unescape_bytea(value)
+    if kind in (20, 23):
+        return int(value)
+    if kind == 2950:
+        return UUID(value.decode())
     return value.decode()

@@ -43,6 +43,7 @@ FUNCTIONS: Final = {
     "delete_many": "session_delete_many_1",
     "drop_attribute": "session_drop_attribute_1",
     "end_belongings": "session_end_belongings_1",
+    "end_many": "session_end_many_1",
     "end_sessions": "session_end_sessions_1",
     "evict": "session_evict_1",
     "explain_missing": "session_explain_missing_1",

@@ -7,10 +7,10 @@ Every statement goes through it, and each failure gets its meaning here.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -37,10 +37,10 @@ from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
 # ms that a batch, a step of a walk or a heartbeat waits for what it cannot pass by, as an attribute's row or a table.
 # Then its members wait by themselves, or it is tried again later.
 BATCH_LOCK_TIMEOUT: Final = 100
-STEP: Final = 500  # sessions for each transaction of a bulk operation
+STEP: Final = 240  # sessions for each transaction of a bulk operation
 PAGE: Final = 2_000  # sessions that a step of the cleanup looks at, of which few have to go
 # Of the time that a step took: for so long others then have the server's processors and disk for themselves.
-REST: Final = 0.5
+REST: Final = 0.2
 LONGEST_REST: Final = 0.1  # seconds; what takes longer waits for somebody
 COMPARED: Final = 20_000  # ids for each statement of a resync
 CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller hears how it ended
@@ -109,6 +109,7 @@ class Store:
         self._sql = statements
         self._node = node
         self._commit = commit
+        self._batches = count()  # each has a mark of its own
         self._prepare: bool | None = None  # as psycopg sees fit
 
     def look_for_pooler(self) -> None:
@@ -355,7 +356,7 @@ class Store:
             WriteOutcomeUnknown: It was sent, and nobody can know if it was done.
             OperationTimeout, DatabaseUnavailable, psycopg.Error: It is known not to have been done.
         """
-        mark = secrets.token_hex(8)
+        mark = f"{self._node} {next(self._batches)}"
 
         def script() -> Script | None:
             if not begin(batch):

@@ -47,7 +47,7 @@ BEGIN
             GET DIAGNOSTICS removed = ROW_COUNT;
     END CASE;
     IF doomed IS NOT NULL THEN
-        PERFORM {end_sessions}(doomed);
+        PERFORM {end_many}(doomed);
         removed := cardinality(doomed);
         PERFORM {announce}(NULL::text, node, ARRAY(SELECT {deleted(x.id)} FROM unnest(doomed) x(id)), {sessions_a_payload});
     END IF;

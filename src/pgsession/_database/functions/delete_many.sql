@@ -12,7 +12,7 @@ BEGIN
     page := {page}(scope, subject, keep, after, size);
     last := page[cardinality(page)];
     held := {hold}(page, scope, subject, waiting);
-    PERFORM {end_sessions}(held);
+    PERFORM {end_many}(held);
     deleted := coalesce(cardinality(held), 0);
     skipped := coalesce(cardinality(page), 0) - deleted;
     IF scope <> 'all' THEN

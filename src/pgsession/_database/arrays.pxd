@@ -1,0 +1,5 @@
+cpdef str uuid_array(object keys)
+cpdef str integer_array(object numbers)
+cpdef str text_array(object texts)
+cpdef str array(object elements)
+cpdef str _quoted(str text)

@@ -1,0 +1,5 @@
+cpdef accesses_of(object accesses)
+cpdef deletes_of(object ids)
+cdef str _incarnations(object bases)
+cdef list _ends(object lists)
+cdef _transposed(list rows, Py_ssize_t width)

@@ -1,0 +1,2 @@
+cpdef _bound(object parameter)
+cdef _value(object result, int column)
