@@ -37,10 +37,11 @@ cdef class Record:
     cdef readonly int64_t inactivity        # the idle timeout; 0: none
     cdef Shape shape
     cdef uint32_t *ends         # where the values end, in the middle of the block: see record.pyx
-    cdef Shared *shared         # what its readers have made of it; NULL: nothing yet
+    cdef void *shared           # what its readers have made of it, see shared_of() and lone_of(); NULL: nothing yet
     cdef uint32_t count
     cdef uint16_t user_length
     cdef uint16_t group_length
+    cdef uint16_t lone          # the place of the only value that is decoded
     cdef uint8_t owned          # user_id is not None
     cdef uint8_t grouped        # group_id is not None
     cdef uint8_t expiring       # some attribute expires on its own
@@ -177,23 +178,35 @@ cdef inline Py_ssize_t place_of(Record record, object key) noexcept:
 
 # ---- what its readers share ----
 
-cdef inline PyObject **decoded_of(Record record) noexcept:
-    """Return the values that are shared by those who read without a type; NULL: none yet."""
-    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
-    return NULL if shared == NULL else <PyObject **> (shared + 1)
+cdef inline Shared *shared_of(Record record) noexcept:
+    """Return what readers share of a record, or NULL where that is nothing, or a lone value."""
+    cdef void *shared = pgs_read(&record.shared)
+    return NULL if <size_t> shared & 1 else <Shared *> shared
+
+
+cdef inline PyObject *lone_of(Record record) noexcept:
+    """Return the only value that is decoded, where nothing else is shared, or NULL."""
+    cdef void *shared = pgs_read(&record.shared)
+    return <PyObject *> (<char *> shared - 1) if <size_t> shared & 1 else NULL
+
+
+cdef inline PyObject **values_of(Shared *shared) noexcept:
+    return <PyObject **> (shared + 1)
 
 
 cdef inline PyObject *decoded_at(Record record, Py_ssize_t place) noexcept:
-    """Return one of them, borrowed, or NULL."""
-    cdef PyObject **decoded = decoded_of(record)
-    return NULL if decoded == NULL else decoded[place]
+    """Return the value that is shared by those who read an attribute without a type, borrowed, or NULL."""
+    cdef Shared *shared = shared_of(record)
+    if shared != NULL:
+        return values_of(shared)[place]
+    return lone_of(record) if record.lone == place else NULL
 
 
 cdef object make_uuid(Record record)
 
 cdef inline object uuid_of(Record record):
     """Return the id as a UUID, made once for all who have this record."""
-    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
+    cdef Shared *shared = shared_of(record)
     cdef PyObject *known = NULL if shared == NULL else <PyObject *> pgs_read(&shared.uuid)
     return <object> known if known != NULL else make_uuid(record)
 

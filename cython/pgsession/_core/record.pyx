@@ -16,7 +16,7 @@ What readers make of a record, and share, is in memory of its own, made when it 
 """
 
 cimport cython
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError
@@ -416,19 +416,27 @@ cdef tuple item_at(Record record, uint32_t place):
 # and the value read as that type, where the value does not say which that was or the place for it is taken. Only
 # what is immutable all the way down is put there; session_reading.pyx decides.
 #
+# The first value alone needs no such memory: the record has the pointer to it, with the lowest bit set, and its place.
+#
 # A reader takes no lock for it. Where there is no GIL a pointer is therefore set once and stays as long as the record,
-# which the reader holds: it can take its own reference at any time. (Elsewhere the type asked for last is kept.)
+# which the reader holds: it can take its own reference at any time. (Elsewhere the type asked for last is kept, and the first
+# value is as said.)
 
-cdef Shared *shared_of(Record record) except NULL:
-    """Return what the readers of a record share, made where there is nothing yet."""
-    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
+cdef Shared *all_shared(Record record) except NULL:
+    """Return what the readers of a record share, in memory of its own from now on."""
+    cdef Shared *shared = shared_of(record)
+    cdef PyObject *lone = lone_of(record)
     if shared == NULL:
-        shared = <Shared *> PyMem_Calloc(1, sizeof(Shared) + record.count * sizeof(PyObject *))
+        shared = <Shared *> PyMem_Malloc(sizeof(Shared) + record.count * sizeof(PyObject *))
         if shared == NULL:
             raise MemoryError
-        if not pgs_set_once(&record.shared, shared):
+        memset(shared, 0, sizeof(Shared) + record.count * sizeof(PyObject *))
+        if lone != NULL:
+            values_of(shared)[record.lone] = lone
+            record.shared = shared
+        elif not pgs_set_once(&record.shared, shared):
             PyMem_Free(shared)
-            shared = <Shared *> pgs_read(&record.shared)
+            shared = shared_of(record)
     return shared
 
 
@@ -439,7 +447,7 @@ cdef object make_uuid(Record record):
 
 cdef object keep_uuid(Record record, object uuid):
     """Keep a UUID in its record; return the one that all others get too, which may have been made meanwhile."""
-    cdef Shared *shared = shared_of(record)
+    cdef Shared *shared = all_shared(record)
     Py_INCREF(uuid)
     if not pgs_set_once(&shared.uuid, <PyObject *> uuid):
         Py_DECREF(uuid)
@@ -447,8 +455,14 @@ cdef object keep_uuid(Record record, object uuid):
 
 
 cdef int share(Record record, uint32_t place, object value) except -1:
-    cdef PyObject **at = <PyObject **> (shared_of(record) + 1) + place
+    cdef PyObject **at
     cdef PyObject *old
+    if not PGS_FREE_THREADED and record.shared == NULL and place <= 0xFFFF:
+        Py_INCREF(value)
+        record.lone = <uint16_t> place
+        record.shared = <char *> <PyObject *> value + 1
+        return 0
+    at = values_of(all_shared(record)) + place
     Py_INCREF(value)
     if PGS_FREE_THREADED:
         if not pgs_set_once(at, <PyObject *> value):
@@ -462,7 +476,7 @@ cdef int share(Record record, uint32_t place, object value) except -1:
 
 cdef PyObject **typed_of(Record record) except NULL:
     """Return the pairs of type and value that readers by type share, made where there are none yet."""
-    cdef Shared *shared = shared_of(record)
+    cdef Shared *shared = all_shared(record)
     cdef PyObject **typed
     if pgs_read(&shared.typed) == NULL:
         typed = <PyObject **> PyMem_Calloc(record.count, 2 * sizeof(PyObject *))
@@ -496,7 +510,7 @@ cdef int share_typed(Record record, uint32_t place, object type_, object value) 
 
 cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcept:
     """Return the value shared for exactly this type, borrowed, or NULL."""
-    cdef Shared *shared = <Shared *> pgs_read(&record.shared)
+    cdef Shared *shared = shared_of(record)
     cdef PyObject **pair = NULL if shared == NULL else <PyObject **> pgs_read(&shared.typed)
     if pair == NULL:
         return NULL
@@ -506,14 +520,14 @@ cdef PyObject *shared_typed(Record record, uint32_t place, object type_) noexcep
 
 cdef int inherit(Record record, Record old) except -1:
     """Take over what is decoded of the attributes that are the same (same version, C4)."""
-    cdef Shared *shared = <Shared *> pgs_read(&old.shared)
+    cdef Shared *shared = shared_of(old)
     cdef uint32_t place
     cdef Py_ssize_t before
     cdef PyObject *decoded
-    cdef PyObject **pair
-    if shared == NULL:
+    cdef PyObject **pair = NULL if shared == NULL else <PyObject **> pgs_read(&shared.typed)
+    if old.shared == NULL:
         return 0
-    if pgs_read(&shared.uuid) != NULL:
+    if shared != NULL and pgs_read(&shared.uuid) != NULL:
         keep_uuid(record, <object> <PyObject *> pgs_read(&shared.uuid))
     for place in range(record.count):
         before = place_of(old, record.shape.keys[place])
@@ -522,23 +536,20 @@ cdef int inherit(Record record, Record old) except -1:
         decoded = decoded_at(old, before)
         if decoded != NULL:
             share(record, place, <object> decoded)
-        pair = <PyObject **> pgs_read(&shared.typed)
-        if pair == NULL:
-            continue
-        pair += 2 * before
-        if pgs_read(&pair[0]) != NULL:
-            share_typed(record, place, <object> pair[0], <object> pair[1])
+        if pair != NULL and pgs_read(&pair[2 * before]) != NULL:
+            share_typed(record, place, <object> pair[2 * before], <object> pair[2 * before + 1])
     return 0
 
 
 cdef void drop_shared(Record record) noexcept:
     """Release what readers share of a record that nobody refers to any more, not even its values."""
-    cdef Shared *shared = record.shared
+    cdef Shared *shared = shared_of(record)
     cdef size_t i, count = record.count
+    Py_XDECREF(lone_of(record))
     if shared == NULL:
         return
     for i in range(count):
-        Py_XDECREF((<PyObject **> (shared + 1))[i])
+        Py_XDECREF(values_of(shared)[i])
     if shared.typed != NULL:
         for i in range(2 * count):
             Py_XDECREF(shared.typed[i])
