@@ -36,7 +36,7 @@ from .stragglers import FIRST_PAUSE, LONGEST_PAUSE
 # Then its members wait by themselves, or it is tried again later.
 BATCH_LOCK_TIMEOUT: Final = 100
 STEP: Final = 240  # sessions for each transaction of a bulk operation
-PAGE: Final = 2_000  # sessions that a step of the cleanup looks at, of which few have to go
+PAGE: Final = 500  # sessions that a step of the cleanup looks at, of which few have to go
 # Of the time that a step took: for so long others then have the server's processors and disk for themselves.
 REST: Final = 0.2
 LONGEST_REST: Final = 0.1  # seconds; what takes longer waits for somebody
