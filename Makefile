@@ -33,7 +33,7 @@ shop: build ## the example shop, a web application on two nodes, for your browse
 screenshots: build ## the pictures of docs/shop.md, taken of the shop with Chromium
 	$(PY) -m tools.screenshots
 
-system-packages: ## as root: Chromium, PgBouncer, Prometheus and Redis, which pip cannot bring and some tests need
+system-packages: ## as root: Chromium, curl, PgBouncer, Prometheus and Redis, which pip cannot bring and some tests need
 	tools/system_packages.sh
 
 test: $(DONE)/django build ## every test; TESTS=tests/core ARGS="-x -k name" for some

@@ -9,6 +9,7 @@ import pytest
 
 NAMES = {
     "chromium": ("chromium", "google-chrome", "chromium-browser"),
+    "curl": ("curl",),
     "pgbouncer": ("pgbouncer", "/usr/sbin/pgbouncer"),
     "prometheus": ("prometheus",),
     "promtool": ("promtool",),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make system-packages`: brings what pip cannot and some tests need, Chromium, PgBouncer, Prometheus and Redis, from the system's
+# `make system-packages`: brings what pip cannot and some tests need, Chromium, curl, PgBouncer, Prometheus and Redis, from the system's
 # packages; only what is missing. Needs to be root, and apt-get; elsewhere it says what is missing, and those tests are skipped. No
 # service is started: tests start servers of their own. At last it says which package each program is of.
 set -euo pipefail
@@ -24,7 +24,7 @@ install() {
 }
 
 missing=()
-for package in chromium pgbouncer prometheus redis-server; do
+for package in chromium curl pgbouncer prometheus redis-server; do
     found $package > /dev/null || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -35,7 +35,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         [ -z "${CI:-}" ] || exit 1
     fi
 fi
-for package in chromium pgbouncer prometheus redis-server; do
+for package in chromium curl pgbouncer prometheus redis-server; do
     if program=$(found $package); then
         program=$(cd -P "$(dirname "$program")" && pwd)/$(basename "$program") # /bin is /usr/bin to dpkg
         dpkg -S "$program" 2> /dev/null || echo "of no package: $program"

@@ -14,7 +14,18 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 BLOCK = re.compile(r"^```(python|sql)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 RUFF = Path(sys.executable).parent / "ruff"
 # What the reader has: a conninfo, a key, an application, an open manager, Django's settings, and functions of his own.
-GIVEN = ["database", "sessions", "token", "build", "app", "key", "right", "INSTALLED_APPS", "route_handlers"]
+GIVEN = [
+    "database",
+    "sessions",
+    "manager",
+    "token",
+    "build",
+    "app",
+    "key",
+    "right",
+    "INSTALLED_APPS",
+    "route_handlers",
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -19,7 +18,6 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import pgsession
-from pgsession.contrib.fastapi import CurrentSession
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "web.md").read_text(encoding="utf-8")
 KEY = b"k" * 32
@@ -30,7 +28,7 @@ def client(app: Any) -> TestClient:
 
 
 def test_the_snippets_work(dsn: str, schema: str) -> None:
-    quick_start, handlers, dependencies, devices, wrap, greet = re.findall(
+    quick_start, handlers, dependencies, wrap, greet = re.findall(
         r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
     )
     config = pgsession.Config(schema_name=schema, create_schema_if_missing=True)
@@ -66,22 +64,3 @@ def test_the_snippets_work(dsn: str, schema: str) -> None:
     [body] = here["app"]({}, lambda *given: told.extend(given))
     assert body == b"You have been here 1 times." and "Set-Cookie" in dict(told[1])
     here["app"]._manager.__self__.close()
-    devices = devices.replace('"postgresql://app@db/app", ', "dsn, config, ")
-    exec(devices, here)
-    app: FastAPI = here["app"]
-
-    @app.post("/login")
-    async def log_in(session: CurrentSession) -> None:
-        session.log_in("alice")
-
-    with client(app) as browser:
-        assert browser.get("/devices").status_code == 401
-        browser.post("/login")
-        browser.cookies.clear()  # another one
-        browser.post("/login")
-        [other] = [each["id"] for each in browser.get("/devices").json() if not each["here"]]
-        assert browser.delete(f"/devices/{UUID(int=1)}").status_code == 404
-        assert browser.delete(f"/devices/{other}").status_code == 200
-        assert [each["here"] for each in browser.get("/devices").json()] == [True]
-        assert browser.delete("/devices").status_code == 200
-        assert browser.get("/devices").status_code == 401
