@@ -33,6 +33,7 @@ def python_steps() -> Iterator[Step]:
     yield Step("docstrings", [sys.executable, "tools/check_docstrings.py"])
     yield Step("format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."])
     yield Step("generated code", [sys.executable, "tools/async_to_sync.py", "--check"])
+    yield Step("pages made of code", [sys.executable, "tools/reference_pages.py", "--check"])
     yield Step("layers", [sys.executable, "tools/layers.py"])
     yield Step("types (mypy)", [str(BIN / "mypy")])
     yield Step("types (basedpyright)", [str(BIN / "basedpyright")])

@@ -4,16 +4,20 @@
 -- also what the free space of the fill factors is for. "C" collation: the order of code points, as in Python.
 
 CREATE TABLE {sessions} (
+    -- A handle, for logs and pages: it lets nobody in, as the token does.
     id uuid NOT NULL DEFAULT gen_random_uuid(),
-    -- Begins at the microseconds of the clock, so that no earlier row of this id had it; a trigger sees to that for plain SQL.
+    -- Rises with every saved change. Begins at the microseconds of the clock, so that no earlier row of this id had it; a trigger sees to that for plain SQL.
     version bigint NOT NULL,
     -- Which of the session's tokens is current: 64 random bits, for a counter would be given out again after a restore.
     generation bigint NOT NULL DEFAULT {random_bigint},
     -- The version at which its user last changed, or at which it was created.
     owner_since bigint NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The last saved change.
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The last noted access that was written: nodes write theirs in batches.
     last_accessed timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The absolute end, whatever the accesses.
     expires_at timestamptz NOT NULL,
     -- Null: an anonymous session, of a visitor who has not logged in.
     user_id text COLLATE "C",
@@ -21,6 +25,7 @@ CREATE TABLE {sessions} (
     -- The idle timeout, for each session its own, so that nodes with other settings agree; null: none. In hours, not days: a
     -- trigger sees to that for plain SQL, for a day is as long as the time zone says.
     inactivity interval DEFAULT interval '48 hours',
+    -- The tokens of before the last rotation, good until then.
     previous_generation bigint,
     previous_until timestamptz,
     rotated_at timestamptz,
@@ -42,7 +47,9 @@ CREATE INDEX ON {sessions} (expires_at);
 -- tables together.
 CREATE TABLE {attributes} (
     session_id uuid NOT NULL,
+    -- The version of the session that last wrote it.
     version bigint NOT NULL DEFAULT 0,
+    -- Null: with its session.
     expires_at timestamptz,
     key text COLLATE "C" NOT NULL,
     value json NOT NULL,
@@ -60,9 +67,12 @@ CREATE SEQUENCE {fencing} AS bigint NO CYCLE;
 CREATE TABLE {locks} (
     resource text COLLATE "C" NOT NULL,
     owner uuid NOT NULL,
+    -- For fencing: it rises with each holder.
     token bigint NOT NULL DEFAULT nextval({fencing_oid}),
+    -- The session that it ends with; null: none.
     session_id uuid,
     acquired_at timestamptz NOT NULL,
+    -- The lease is over then, unless its holder renews it.
     expires_at timestamptz NOT NULL,
     PRIMARY KEY (resource),
     CHECK (octet_length(resource) <= 512 AND isfinite(expires_at))
@@ -93,8 +103,10 @@ FROM pg_control_system() c;
 -- events each has applied. Unlogged: after a crash no node serves what it had.
 CREATE UNLOGGED TABLE {nodes} (
     node text COLLATE "C" PRIMARY KEY,
+    -- For how long it may serve from memory unheard: max_staleness and stale_if_error.
     serves_for interval NOT NULL,
     acknowledged xid8 NOT NULL DEFAULT '0',
+    -- Its last sign of life.
     registered_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 
