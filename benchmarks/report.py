@@ -1,19 +1,27 @@
-"""Shows the results: to whoever runs `make bench`, and in docs/performance.md, between its markers, with pictures."""
+"""Shows the results: to whoever runs `make bench`, and in docs/performance.md, between its markers, with pictures.
+
+`python -m benchmarks.report` writes the pages anew from what is recorded; `--check` fails where another page quotes
+a figure that is not.
+"""
 
 from __future__ import annotations
 
 import re
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import budgets, picture
-from .records import Recorded
+from .records import Recorded, load
 from .tables import Row, columns, quantity, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
+QUOTING = (DOCS / "comparison.md", DOCS.parent / "README.md")
+"""Pages that quote single figures."""
 _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_FIGURE = re.compile(r"(<!-- figure: ([\w-]+) / ([^>]+) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def write(races: Mapping[str, Recorded]) -> list[Path]:
@@ -26,7 +34,19 @@ def write(races: Mapping[str, Recorded]) -> list[Path]:
         return block[1] + "\n".join(_section(name, races)) + "\n" + block[3]
 
     PAGE.write_text(_BLOCK.sub(renew, PAGE.read_text()))
-    return [PAGE, *picture.write(DOCS / "img", races)]
+    for page in QUOTING:
+        page.write_text(quoting(page.read_text(), races))
+    return [PAGE, *QUOTING, *picture.write(DOCS / "img", races)]
+
+
+def quoting(text: str, races: Mapping[str, Recorded]) -> str:
+    """A page whose figures, each the median of one contender, are those that are recorded."""
+
+    def renew(figure: re.Match[str]) -> str:
+        race = races[figure[2]]
+        return figure[1] + quantity(race.lines[figure[3]].median, race.unit) + figure[4]
+
+    return _FIGURE.sub(renew, text)
 
 
 def _section(name: str, races: Mapping[str, Recorded]) -> Iterator[str]:
@@ -111,3 +131,19 @@ def _machine(races: Mapping[str, Recorded]) -> Iterator[str]:
     yield f"{known['flush']}. With"
     rest = [f"{name} {text}" for name, text in known.items() if name not in ("machine", "system", "flush")]
     yield ", ".join(rest) + "."
+
+
+def main() -> int:
+    """Write the pages, or check those that quote."""
+    races = load()
+    if sys.argv[1:] != ["--check"]:
+        write(races)
+        return 0
+    outdated = [page.name for page in QUOTING if quoting(page.read_text(), races) != page.read_text()]
+    for name in outdated:
+        print(f"{name} quotes other figures than are recorded: run `python -m benchmarks.report`")
+    return bool(outdated)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,6 +34,7 @@ def python_steps() -> Iterator[Step]:
     yield Step("format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."])
     yield Step("generated code", [sys.executable, "tools/async_to_sync.py", "--check"])
     yield Step("pages made of code", [sys.executable, "tools/reference_pages.py", "--check"])
+    yield Step("quoted figures", [sys.executable, "-m", "benchmarks.report", "--check"])
     yield Step("layers", [sys.executable, "tools/layers.py"])
     yield Step("types (mypy)", [str(BIN / "mypy")])
     yield Step("types (basedpyright)", [str(BIN / "basedpyright")])

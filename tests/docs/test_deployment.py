@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 import pgsession
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-RECIPE = README.partition("## In production")[2]
+RECIPE = README.partition("## In production")[2].partition("\n## ")[0]
 ROLES = ("sessions_owner", "app", "sessions_reader")
 
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("prometheus_client")
 
 import pgsession
+from benchmarks import records, report
 from tests.fault.nodes import until
 from tests.tables import Tables
 from tools import reference_pages
@@ -30,6 +31,18 @@ def test_a_change_of_the_code_is_noticed(
     monkeypatch.setattr(reference_pages, "METRICS", reference_pages.METRICS[1:])
     monkeypatch.setattr("sys.argv", ["reference_pages", "--check"])
     assert reference_pages.main() == 1 and "metrics.md" in capsys.readouterr().out
+
+
+def test_quoted_figures_are_those_that_are_recorded() -> None:
+    races = records.load()
+    quoted = 0
+    for page in report.QUOTING:
+        text = page.read_text(encoding="utf-8")
+        quoted += text.count("<!-- figure: ")
+        assert report.quoting(text, races) == text, "run `python -m benchmarks.report`"
+    assert quoted > 20
+    wrong = "<!-- figure: read / pgsession, asyncio -->1 ns<!-- end -->"
+    assert report.quoting(wrong, races) != wrong
 
 
 def test_every_column_is_on_the_page(dsn: str, schema: str) -> None:

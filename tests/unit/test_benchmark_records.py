@@ -71,6 +71,7 @@ def test_a_part_of_the_benchmarks_leaves_the_others_figures(
         "<!-- measured: update -->\nold\n<!-- end -->\n<!-- measured: read -->\nkept\n<!-- end -->\n"
     )
     monkeypatch.setattr(report, "PAGE", page)
+    monkeypatch.setattr(report, "QUOTING", ())
     monkeypatch.setattr(report, "DOCS", tmp_path)
     report.write({"update": race("update", ours=line(1e-3))})
     assert "old" not in page.read_text() and "| ours | 1 ms | 1,000 |" in page.read_text()

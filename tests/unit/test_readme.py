@@ -20,3 +20,10 @@ def test_the_first_example_runs() -> None:
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
 def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("page", ["web", "django", "flask"])
+def test_the_lines_for_a_framework_are_those_of_its_page(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")  # which is run by tests/docs
+    shown = re.findall(r"^```py\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert len(shown) == 3 and sum(lines in text for lines in shown) == 1
