@@ -19,7 +19,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
+from uuid import UUID
 
+from relay import Relay
 from rich.console import Console
 from rich.table import Table
 
@@ -29,16 +31,48 @@ from pgsession.embedded import EmbeddedServer
 CHANGES = 200
 READS = 200_000
 STEP_TIMEOUT = 20.0
+MAX_STALENESS = 2.0  # seconds; 10 by default
 
 
 class Node:
     """What runs in each of the two processes: a manager, and the few things the demo asks of it."""
 
     def __init__(self, conninfo: str, signing_key: bytes) -> None:
-        config = pgsession.Config(create_schema_if_missing=True, max_sessions=0, table_prefix="demo_")
+        self._relay = Relay(conninfo)
+        config = pgsession.Config(
+            create_schema_if_missing=True,
+            max_sessions=0,
+            table_prefix="demo_",
+            max_staleness=MAX_STALENESS,
+            listener_conninfo=self._relay.conninfo,
+        )
         signer = pgsession.Signer(signing_key)
         self.sessions = pgsession.SessionManager(conninfo, config, signer=signer)
         self.sessions.open()
+
+    def visit(self) -> str | None:
+        return self.sessions.token(self.sessions.create_session(attributes={"cart": ["book"]}))
+
+    def log_visitor_in(self, token: str, user: str) -> str | None:
+        session = self.sessions.get_session_by_token(token)
+        assert session is not None
+        session["cart"].append("pen")
+        return self.sessions.token(self.sessions.rotate_session(session, user_id=user))
+
+    def state(self, token: str) -> str:
+        return self.sessions.open_token(token).state
+
+    def devices(self, user: str) -> list[UUID]:
+        return [session.id for session in self.sessions.list_user_sessions(user)]
+
+    def revoke(self, session_id: UUID) -> bool:
+        return self.sessions.delete_session(session_id, wait=STEP_TIMEOUT)
+
+    def freeze(self) -> None:
+        self._relay.freeze()
+
+    def thaw(self) -> None:
+        self._relay.thaw()
 
     def log_in(self, user: str) -> str | None:
         session = self.sessions.create_session(user, {"role": "admin", "theme": "dark", "visits": 0})
@@ -231,6 +265,50 @@ def expire_an_attribute(a: Remote, b: Remote, table: Table, token: str) -> None:
     table.add_row("an attribute that lives for 1 s", "A, B", "gone on B, without a query", "")
 
 
+def shop_then_log_in(a: Remote, b: Remote, table: Table) -> None:
+    visitor = a("visit")
+    check(b("read", visitor)["attributes"] == {"cart": ["book"]}, "B must see the visitor's cart")
+    table.add_row("a visitor's cart", "A, B", "an anonymous session, seen on B", "")
+
+    token, took = timed(lambda: b("log_visitor_in", visitor, "bob"))
+    check(a("read", token)["attributes"] == {"cart": ["book", "pen"]}, "A must see the whole cart")
+    check(a("state", visitor) == "superseded", "the visitor's token must have ended on A")
+    table.add_row("the visitor logs in", "B", "same cart, new token; that of before opens nothing on A", took)
+
+    phone = a("log_in", "bob")
+    devices = b("devices", "bob")
+    check(len(devices) == 2, f"bob has two devices, not {len(devices)}")
+    b("read", phone)
+    check(b("read", phone)["from_cache"], "B must have the phone in memory")
+    ended, took = timed(lambda: a("revoke", devices[0]))
+    check(ended and b("read", phone) is None, "B served the phone after all nodes had confirmed its end")
+    check(b("read", token) is not None, "the other device must stay")
+    table.add_row(
+        "end one of two devices, wait=", "A", "all nodes have confirmed: B's next read is none", took
+    )
+
+
+def freeze_a_listener(a: Remote, b: Remote, table: Table, token: str) -> None:
+    check(b("read", token)["from_cache"], "B must answer from memory before")
+    b("freeze")
+    version, returned = a("change", token, "theme", "light")
+    late = (b("see", token, version) - returned) / 1e9
+    check(late < 3 * MAX_STALENESS, f"B served what was old for {late:.1f} s")
+    check(not b("read", token)["from_cache"], "B hears nothing, and must ask the database")
+    table.add_row(
+        "B's listener is frozen, A changes", "B", f"old for {MAX_STALENESS:g} s at most, then from the database",
+        f"{late:.2f} s later",
+    )  # fmt: skip
+    b("thaw")
+    start = time.perf_counter()
+    while not b("read", token)["from_cache"]:
+        check(time.perf_counter() - start < STEP_TIMEOUT, "B did not come back to memory")
+        time.sleep(0.01)
+    table.add_row(
+        "the listener is back", "B", "from memory again", f"{time.perf_counter() - start:.2f} s later"
+    )
+
+
 def measure_reads(a: Remote, b: Remote, table: Table, token: str) -> None:
     for node in (a, b):
         node("read", token)
@@ -258,6 +336,8 @@ def run(a: Remote, b: Remote, table: Table) -> None:
     token, version = log_in_and_read(a, b, table)
     change_and_see(a, b, table, token, version)
     expire_an_attribute(a, b, table, token)
+    shop_then_log_in(a, b, table)
+    freeze_a_listener(a, b, table, token)
     measure_reads(a, b, table, token)
     log_out_everywhere(a, b, table, token)
 

@@ -53,7 +53,8 @@ def test_every_step_is_right() -> None:
     output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0, output
     assert "all steps right" in output
-    for step in ("log in", "from the database", "from memory", "p99", "million/s", "log out everywhere"):
+    steps = ("log in", "from the database", "from memory", "p99", "million/s", "log out everywhere")
+    for step in (*steps, "visitor's cart", "new token", "all nodes have confirmed", "listener is frozen"):
         assert step in output
     assert_nothing_left("whole")
 

@@ -19,7 +19,9 @@ from .conftest import EXAMPLES
 
 Example = Callable[[str], ModuleType]
 SCRIPTS = sorted(
-    path.stem for path in EXAMPLES.glob("*.py") if path.stem not in ("demo", "common", "asgi_app", "wsgi_app")
+    path.stem
+    for path in EXAMPLES.glob("*.py")
+    if path.stem not in ("demo", "relay", "common", "asgi_app", "wsgi_app")
 )
 
 
