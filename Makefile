@@ -17,7 +17,7 @@ DECISIONS = $(wildcard src/pgsession/_protocol/*.pxd src/pgsession/_database/*.p
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo shop screenshots system-packages test check check-hot docs bench chaos web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,9 @@ check-hot: build ## instructions of reads and of writes in the client, Python ca
 
 docs: $(DONE)/docs build ## the site of docs/, in build/site; a broken link or docstring is an error
 	$(PY) tools/docs.py
+
+docs-look: docs ## that site in Chromium, narrow and wide, light and dark, with axe-core; pictures in build/look
+	$(PY) tools/docs_look.py
 
 bench: $(DONE)/bench build ## compare with what else a service would use, and with the recorded run; ARGS="-k get" for a part
 	$(PY) -m pytest -q -W default benchmarks $(ARGS)

@@ -14,8 +14,10 @@ from posixpath import dirname, join, normpath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
 
 BESIDE_DOCS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+SEARCH = '<div class="md-search" data-md-component="search" role="dialog"'
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
 LANGUAGES = {
     ".pyx": "cython",
@@ -54,6 +56,11 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     pages += [page(root, name, config) for name in BESIDE_DOCS]
     theme = [file for file in files if not of_docs(file, config)]
     return Files([*theme, *pages, *sources(pages, root, config)])
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
+    """Return the page with a name for the theme's search dialog, which screen readers say."""
+    return output.replace(SEARCH, f'{SEARCH} aria-label="Search"')
 
 
 def of_docs(file: File, config: MkDocsConfig) -> bool:
