@@ -72,21 +72,22 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 def settings() -> str:
     """Return the part of docs/settings.md."""
+    heads = ("field", "default", "meaning")
+    unnamed = ", ".join(f"`{name}`" for name in sorted(_OBJECTS))
     return (
         "\n## Of a manager: `Config`\n\n"
-        + table(("field", "default", "meaning", "variable"), _rows(Config, "PGSESSION_"))
-        + "\n## Of a cookie: `CookiePolicy`\n\n"
-        + table(("field", "default", "meaning"), _rows(CookiePolicy))
+        "The variable of `max_sessions` is `PGSESSION_MAX_SESSIONS`, and so on; objects have none: "
+        f"{unnamed}.\n\n{table(heads, _rows(Config))}"
+        f"\n## Of a cookie: `CookiePolicy`\n\n{table(heads, _rows(CookiePolicy))}"
     )
 
 
-def _rows(kind: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, ...]]:
+def _rows(kind: type[msgspec.Struct]) -> Iterator[tuple[str, ...]]:
     defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
     said = {field.name: field for field in documented(kind)}
     assert list(said) == list(defaults), "documented in another order than declared"
     for name, field in said.items():
-        variable = (f"`{prefix}{name.upper()}`" if name not in _OBJECTS else "",) if prefix else ()
-        yield (f"`{name}`", _shown(defaults[name]), field.text, *variable)
+        yield f"`{name}`", _shown(defaults[name]), field.text
 
 
 def _shown(value: Any) -> str:
