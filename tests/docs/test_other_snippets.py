@@ -6,18 +6,19 @@ import json
 import logging
 import re
 import secrets
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 import pgsession
-from pgsession.cli import cli
+from pgsession.cli import cli, main
 from tests.fault.nodes import until
 from tests.tables import Tables
 
@@ -40,6 +41,7 @@ RUN_BY = {
     "docs/monitoring.md": ("docs/test_other_snippets.py",),
     "docs/moving.md": ("docs/test_moving.py", "web/moving/page.py"),
     "docs/operate.md": ("docs/test_operate.py",),
+    "docs/parity.md": ("docs/test_other_snippets.py",),
     "docs/patroni.md": ("docs/test_recipes.py",),
     "docs/pgbouncer.md": ("docs/test_recipes.py",),
     "docs/remember-me.md": ("docs/test_recipes.py",),
@@ -167,6 +169,39 @@ def test_short_names_and_the_secret(sessions: pgsession.SessionManager, dsn: str
         assert [row[0] for row in found] == [session.id]
         connection.execute(rotating.encode())
     assert sessions.get_session(session.id) is not None
+
+
+def test_moving_from_the_reference_library(dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tables, as its source has them, with one live session and one that has ended."""
+    [command] = blocks("docs/parity.md", "sh")
+    [moving] = blocks("docs/parity.md", "sql")
+    [exchanging] = blocks("docs/parity.md", "python")
+    old = f"{schema}_old"
+    live, ended = uuid4(), uuid4()
+    program, *arguments = shlex.split(command.replace("web", schema).replace("--grant-to app", ""))
+    monkeypatch.setenv("PGSESSION_DATABASE", dsn)
+    assert program == "pgsession" and main(arguments) == 0
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            f"""CREATE SCHEMA {old};
+            CREATE TABLE {old}.sessions (id uuid PRIMARY KEY, user_id uuid NOT NULL, last_accessed timestamptz,
+                expires_at timestamptz, updated_at timestamptz, version integer);
+            CREATE TABLE {old}.session_attributes (session_id uuid, key text, value text, expires_at timestamptz);
+            INSERT INTO {old}.sessions SELECT id::uuid, gen_random_uuid(), now(), now() + life, now(), 1
+                FROM (VALUES ('{live}', interval '1 day'), ('{ended}', interval '-1 day')) v(id, life);
+            INSERT INTO {old}.session_attributes VALUES ('{live}', 'role', 'admin', NULL), ('{ended}', 'r', 'x', NULL)
+        """.encode()
+        )
+        connection.execute(moving.replace("web.", f"{schema}.").replace("public.", f"{old}.").encode())
+        connection.execute(f"DROP SCHEMA {old} CASCADE".encode())
+    with pgsession.SessionManager(
+        dsn, pgsession.Config(schema_name=schema), signer=pgsession.Signer(b"k" * 32)
+    ) as sessions:
+        assert sessions.count_sessions() == 1
+        names: dict[str, Any] = {"sessions": sessions}
+        run(exchanging, names)
+        found = sessions.get_session_by_token(names["exchange"](str(live)))
+        assert found is not None and found["role"] == "admin" and names["exchange"](str(ended)) is None
 
 
 def test_devices_in_django(sessions: pgsession.SessionManager) -> None:
