@@ -183,12 +183,26 @@ def test_the_page_from_its_top_to_its_end(reader: Reader) -> None:
     logs_in(reader, browser, visitors)
     work(reader, 5)
     assert "Visit 5 of alice" in browser(reader.nodes[1])[1]
+    logs_out(reader, browser)
     work(reader, 6)
     for node in reader.nodes:
         until(lambda node=node: "a visitor" in browser(node)[1], "the browser to be logged out")
     for command in list(reader.running):
         reader.stop(command)
     shutil.rmtree(reader.folder)
+
+
+def logs_out(reader: Reader, browser: Browser) -> None:
+    """By the button, on one node; the former cookie opens nothing on the other, and a login is possible again."""
+    first, second = reader.nodes
+    assert "action='/logout'" in browser(second)[1]
+    before = browser.cookie
+    assert "a visitor" in browser(f"{second}/logout", confirmed="yes")[1]
+    copied = Browser()
+    copied.cookie = before
+    until(lambda: "a visitor" in copied(first)[1], "the other node to know of the logout")
+    browser(f"{first}/login", name="alice", password="wonderland")
+    assert "of alice" in browser(first)[1]
 
 
 def installs(reader: Reader) -> None:
