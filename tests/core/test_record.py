@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
 
 import pytest
 from hypothesis import given
@@ -120,3 +121,28 @@ def test_versions_are_the_same_however_far_they_are_from_the_record_s(
     for of in (record, after):
         assert {name: getattr(of, name) for name in rotated | generations} == rotated | generations
         assert (of.user_id, of.group_id, of.created_at) == ("u", "g", 1)
+
+
+def test_a_change_does_without_memory_or_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison of versions makes no objects, which could not be told that there is no memory for them."""
+    testcapi = pytest.importorskip("_testcapi")
+    hidden: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", hidden.append)
+    record = record_of({f"k{number}": (1, None, b"1") for number in range(9)})
+    changes = {"updated_at": 1, "last_accessed": 1, "expires_at": 1, "inactivity": 0, "group_id": None}
+    sets = [("k1", b"2", None)]
+    failed = 0
+    for allocation in range(60):
+        after = None
+        testcapi.set_nomemory(allocation, allocation + 1)
+        try:
+            after = record.changed(version=2**32, sets=sets, deletes=[], **changes)
+        except MemoryError:
+            failed += 1
+        finally:
+            testcapi.remove_mem_hooks()
+        if after is not None:
+            expected = [(f"k{number}", 1, None, b"1") for number in range(9)]
+            expected[1] = ("k1", 2**32, None, b"2")
+            assert after.attributes() == expected
+    assert failed and not hidden

@@ -327,7 +327,7 @@ cdef int set_block(Record record, size_t text) except -1:
 
 cdef inline bint is_near(int64_t version, int64_t older) noexcept:
     """Return True where the age of an attribute of an older version fits."""
-    return older <= version and <uint64_t> version - <uint64_t> older <= 0xFFFF_FFFF
+    return older <= version and <uint64_t> version - <uint64_t> older <= 0xFFFF_FFFFULL
 
 
 cdef inline void set_version(Record record, Py_ssize_t place, int64_t version) noexcept:
