@@ -302,3 +302,82 @@ def test_a_straggler_that_comes_when_the_last_one_ends_is_written() -> None:
     assert both.wait(PATIENCE), written
     late.join(PATIENCE)
     assert stragglers.close(PATIENCE) and written == ["first", "late"]
+
+
+class NoThreads:
+    """Lets no thread be started while it is `full`, as a system with too many of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = True
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if self.full:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_where_no_thread_can_be_started_a_caller_does_it_himself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And once: a thread that comes later finds nothing to do."""
+    system = NoThreads(monkeypatch)
+    work, did = BackgroundTasks(), []
+    for until in (None, time.monotonic() + PATIENCE):
+        assert work.call(lambda: did.append(1) or threading.get_ident(), until) == threading.get_ident()
+    assert work.complete(threading.get_ident, "it", PATIENCE) == threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        work.call(lambda: 1 // 0)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "can't start" in caplog.text
+    assert work.drain(PATIENCE)
+    system.full = False
+    assert work.call(threading.get_ident) != threading.get_ident()
+    assert len(did) == 2 and work.drain(PATIENCE)
+
+
+def test_what_nobody_waits_for_is_done_once_there_is_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = NoThreads(monkeypatch)
+    work, did = BackgroundTasks(), []
+    work.run(lambda: did.append(threading.get_ident()), "body")
+    assert not work.drain(0.001) and not did
+    system.full = False
+    work.run(lambda: None, "another")
+    assert work.drain(PATIENCE) and len(did) == 1 and threading.get_ident() not in did
+
+
+def test_threads_that_are_there_do_what_no_thread_can_be_started_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, go_on, begun = BackgroundTasks(), threading.Event(), threading.Event()
+    work.run(lambda: begun.set() or go_on.wait(PATIENCE) and None, "body")
+    assert begun.wait(PATIENCE)
+    system = NoThreads(monkeypatch)
+    did: list[int] = []
+    work.run(lambda: did.append(threading.get_ident()), "another")
+    go_on.set()
+    assert work.drain(PATIENCE) and did != [threading.get_ident()] and len(did) == 1
+    system.full = False
+
+
+def test_a_thread_that_was_about_to_end_stays_for_what_none_can_be_started_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is still counted when that comes, and is the only one."""
+    system = NoThreads(monkeypatch)
+    system.full = False
+    work, ending, go_on = BackgroundTasks(), threading.Event(), threading.Event()
+    following, did = work._next, []
+
+    def leave() -> background._Piece | None:
+        monkeypatch.setattr(work, "_next", following)
+        ending.set()
+        assert go_on.wait(PATIENCE)
+        return None
+
+    monkeypatch.setattr(work, "_next", leave)
+    work.run(lambda: did.append("first"), "first")
+    assert ending.wait(PATIENCE)
+    system.full = True
+    work.run(lambda: did.append("second"), "second")
+    go_on.set()
+    assert work.drain(PATIENCE) and did == ["first", "second"]

@@ -225,6 +225,9 @@ class BackgroundTasks:
 
     An exception raised into the thread that asked (Ctrl-C, a time limit of a framework) reaches nothing that others
     depend on. A thread is started where all are busy, up to `most`; one without work ends after `LINGER` seconds.
+
+    Where the system, or an interpreter that exits, lets none be started, work waits for one that is there, or for the
+    next attempt; but what a caller waits for he then does himself.
     """
 
     def __init__(self, logger: logging.Logger = LOGGER, *, most: int = MOST_THREADS) -> None:
@@ -237,16 +240,18 @@ class BackgroundTasks:
         # Each idle thread sleeps at a gate of its own (a lock that it has closed), the last one for the shortest time.
         # At one for all, each piece of work would wake all of them, one after the other.
         self._idle: list[threading.Lock] = []
+        self._refused = False  # no thread could be started at the last attempt
 
     def run(self, fn: Thunk[None], name: str) -> None:
         """Have `fn` done by a thread; it answers through `SharedFuture`s, also when it fails."""
         self._run(_Piece(fn, name))
 
-    def _run(self, piece: _Piece) -> None:
+    def _run(self, piece: _Piece) -> bool:
+        """Have a piece done; return False where no thread is there to do it."""
         try:
             self._unfinished.add(piece)
             self._pieces.append(piece)
-            self._have_threads()
+            return self._have_threads()
         except BaseException:
             self._pieces.append(piece)  # perhaps a second time: it is done once
             self._have_threads()
@@ -268,7 +273,8 @@ class BackgroundTasks:
             return fn()
         future: SharedFuture[T] = SharedFuture()
         piece = _Piece(lambda: _settle(future, fn), "pgsession call")
-        self._run(piece)
+        if not self._run(piece):
+            self._do(piece)
         if until is not None:
             try:
                 return future.wait(max(until - time.monotonic(), 0))
@@ -289,7 +295,9 @@ class BackgroundTasks:
         if getattr(_OURS, "thread", False):
             return fn()
         future: SharedFuture[T] = SharedFuture()
-        self.run(lambda: _settle(future, fn), name)
+        piece = _Piece(lambda: _settle(future, fn), name)
+        if not self._run(piece):
+            self._do(piece)
         return future.wait(timeout)
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -312,27 +320,44 @@ class BackgroundTasks:
                 return not self._unfinished
         return True
 
-    def _have_threads(self) -> None:
-        """Wake the thread that has been idle for the shortest time, or start one, where something waits."""
+    def _have_threads(self) -> bool:
+        """Wake the thread that has been idle for the shortest time, or start one, where something waits.
+
+        Returns:
+            False: something waits, and there is no thread.
+        """
         try:
             if self._pieces:
                 self._idle.pop().release()
         except IndexError:
-            if len(self._threads) >= self._most:
-                return  # whichever ends its piece first looks for more
+            # Whichever ends its piece first looks for more.
+            return len(self._threads) >= self._most or self._start_thread() or bool(self._threads)
+        return True
+
+    def _start_thread(self) -> bool:
+        try:
             threading.Thread(target=self._work, name="pgsession background", daemon=True).start()
+        except RuntimeError as error:  # there are too many, or the interpreter exits
+            if not self._refused:
+                self._logger.warning("no thread can be started (%s): what is to be done waits for one", error)
+            self._refused = True
+            return False
+        self._refused = False
+        return True
 
     def _work(self) -> None:
         _OURS.thread = True
-        self._threads.add(threading.current_thread())
-        try:
-            while (piece := self._next()) is not None:
-                self._have_threads()  # for what somebody has brought who was interrupted before he came to this
-                self._do(piece)
-                del piece  # it holds what it was about, which may be dropped while this thread waits
-        finally:
-            self._threads.discard(threading.current_thread())
-            self._have_threads()  # for what came while this thread was still counted
+        has_to_stay = True
+        while has_to_stay:
+            self._threads.add(threading.current_thread())
+            try:
+                while (piece := self._next()) is not None:
+                    self._have_threads()  # for what somebody has brought who was interrupted before he came to this
+                    self._do(piece)
+                    del piece  # it holds what it was about, which may be dropped while this thread waits
+            finally:
+                self._threads.discard(threading.current_thread())
+                has_to_stay = not self._have_threads()  # for what came while this thread was still counted
 
     def _next(self) -> _Piece | None:
         while True:
