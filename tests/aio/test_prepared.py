@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, LiteralString
 
 import psycopg
@@ -11,7 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 
 import pgsession
 from pgsession import schema
-from pgsession._database.script import Step, prepared, step
+from pgsession._database import script
+from pgsession._database.script import FIRST_PAUSE, LONGEST_PAUSE, Prepared, Step, prepared, step
 from pgsession._database.statements import Statements
 from tests.aio.conftest import OpenAsyncManager
 from tests.tables import Tables
@@ -59,17 +61,24 @@ async def test_nothing_is_prepared_where_the_pools_owner_wants_none(
         assert await statements_on(pool) == []
 
 
-async def test_a_pool_that_discards_all_in_between(dsn: str, open_manager: OpenAsyncManager) -> None:
+async def test_a_pool_that_discards_all_in_between(
+    dsn: str, open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "FIRST_PAUSE", 600)
+    losses: list[Prepared] = []
+    note_lost = Prepared.note_lost
+    monkeypatch.setattr(Prepared, "note_lost", lambda known: losses.append(known) or note_lost(known))
+
     async def discard(connection: AsyncConnection[Any]) -> None:
         await connection.set_autocommit(True)
-        await connection.execute("DISCARD ALL")
+        await connection.execute("DISCARD ALL", prepare=False)
         await connection.set_autocommit(False)
 
     async with pool_of_one(dsn, reset=discard) as pool:
         manager = await open_manager(pool)
         await write(manager, 8)
         # Not tried again each time: reads neither.
-        assert await statements_on(pool) == []
+        assert await statements_on(pool) == [] and len(losses) == 1
         assert manager.stats().failed_writes == 0
 
 
@@ -100,6 +109,37 @@ async def test_a_connection_that_loses_them_in_between(dsn: str, open_manager: O
             session["n"] = check
             await manager.update_session(session, check=check)  # type: ignore[arg-type]
         assert manager.stats().failed_writes == 0
+
+
+@pytest.mark.parametrize("lost", ["once", "on a connection of somebody else's"])
+async def test_what_was_lost_is_prepared_again(
+    dsn: str, open_manager: OpenAsyncManager, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(script, "FIRST_PAUSE", 0.0)
+    async with pool_of_one(dsn) as pool:
+        manager = await open_manager(pool)
+        await write(manager)
+        async with pool.connection() as connection:
+            if lost == "once":
+                await connection.execute("DEALLOCATE ALL")
+            else:  # what we know of, and what is there, are no longer the same
+                del script._PREPARED[connection.pgconn]
+        await write(manager, 12)
+        assert any("session_write_1" in text for text in await statements_on(pool))
+        assert manager.stats().failed_writes == 0
+
+
+async def test_a_trigger_that_fails_as_a_statement_does_that_is_there_twice(
+    dsn: str, open_manager: OpenAsyncManager, tables: Tables
+) -> None:
+    body = "BEGIN RAISE EXCEPTION 'mine' USING ERRCODE = '42P05'; END"
+    async with pool_of_one(dsn) as pool:
+        manager = await open_manager(pool)
+        tables.run(f"CREATE FUNCTION {{schema}}.fail() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        tables.run("CREATE TRIGGER f BEFORE INSERT ON {sessions} FOR EACH ROW EXECUTE FUNCTION {schema}.fail()")
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.DuplicatePreparedStatement, match="mine"):
+                await manager.create_session("u")
 
 
 async def test_what_was_prepared_for_a_write_that_failed_is_used_by_the_next(
@@ -145,6 +185,27 @@ async def test_tables_that_are_made_anew(dsn: str, open_manager: OpenAsyncManage
             connection.execute(tables.query("CREATE SCHEMA {schema}"))
             schema.create(connection, tables.schema)
         await write(manager, 8)
+
+
+def test_what_gets_lost_again_and_again_is_prepared_more_and_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(script, "time", SimpleNamespace(monotonic=lambda: now))
+    known, pauses = Prepared(), []
+    assert not known.pauses
+    for _ in range(9):
+        known.names.add(b"a")
+        known.note_lost()
+        began = now
+        while known.pauses:
+            now += FIRST_PAUSE
+        pauses.append(now - began)
+    assert not known.names
+    assert pauses == [min(FIRST_PAUSE * 2**times, LONGEST_PAUSE) for times in range(9)]
+    now += LONGEST_PAUSE + 1  # in which nothing was lost
+    known.note_others(b"b")
+    assert known.pauses and known.names == {b"b"}
+    now += FIRST_PAUSE
+    assert not known.pauses
 
 
 def test_a_name_stands_for_the_texts_of_a_script() -> None:

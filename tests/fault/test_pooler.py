@@ -18,6 +18,7 @@ def test_the_pool_works_through_it_with_a_listener_of_its_own(
     with PgBouncer(dsn) as bouncer:
         through = new_node(bouncer.conninfo, listener_conninfo=dsn, cache_size=4)
         direct = new_node()
+        assert [node.manager._runtime.store._prepares for node in (through, direct)] == [False, True]
         sessions = [through.create_session("u", {"n": 0}) for _ in range(5)]
         # More connections than the pooler has to the server, and more reads of a kind than are run unprepared.
         with ThreadPoolExecutor(8) as crew:

@@ -108,7 +108,7 @@ class AsyncStore:
         self._node = node
         self._commit = commit
         self._batches = count()  # each has a mark of its own
-        self._prepare: bool | None = None  # as psycopg sees fit
+        self._prepares = True
 
     async def look_for_pooler(self) -> None:
         """Prepare no statements from now on where a pooler shares the server's connections between clients.
@@ -125,7 +125,7 @@ class AsyncStore:
             )
             row = await cursor.fetchone()
             if row is None or row[0] != connection.info.backend_pid:
-                self._prepare = self._limited = False
+                self._prepares = self._limited = False
 
     def check_available(self) -> None:
         """Let a call go on to the database.
@@ -618,18 +618,16 @@ class AsyncStore:
             return row
 
     async def _answer_of(self, script: Script, connection: AsyncConnection[Any]) -> Row | None:
-        """Run a script with prepared statements; or without, from when a connection comes back that has lost its own.
+        """Run a script with prepared statements; or without, where the connection turns out to have lost its own.
 
-        So it does from a pooler, or from a caller's pool that has `DISCARD ALL` done in between. That of psycopg's pool
-        whose `prepare_threshold` is None wants none.
+        A psycopg pool whose `prepare_threshold` is None wants none.
         """
-        prepares = self._prepare is not False and connection.prepare_threshold is not None
+        prepares = self._prepares and connection.prepare_threshold is not None
         try:
             return await self._pool.run(connection, script.run(connection.pgconn, prepares=prepares))
         except (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement):
             if not prepares:
                 raise
-        self._prepare = False
         await _roll_back(connection)
         return await self._pool.run(connection, script.run(connection.pgconn))
 

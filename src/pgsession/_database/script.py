@@ -8,11 +8,15 @@ To parse, analyse and plan a write's statements costs the server half of what it
 prepared, once for each connection, at their first use on it. A name says which text it stands for: whatever shares
 server connections between clients, none is ever called that is another text. psycopg knows nothing of it, and must not
 be asked to roll back: afterwards it discards all that is prepared on the connection.
+
+A connection may lose what is prepared on it: by `DEALLOCATE ALL` or `DISCARD ALL`, or where it leads to another server
+process, by way of a pooler. Then nothing is prepared on it for a while, for longer where that happens again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Generator
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -29,8 +33,41 @@ Row = tuple[Any, ...]
 _ROWS: Final = ExecStatus.TUPLES_OK
 _FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 
-# The names of the statements that are prepared on a connection.
-_PREPARED: Final[WeakKeyDictionary[pq.abc.PGconn, set[bytes]]] = WeakKeyDictionary()
+FIRST_PAUSE: Final = 1.0  # seconds after a loss for which nothing is prepared; after the next one twice as long
+LONGEST_PAUSE: Final = 60.0
+
+
+class Prepared:
+    """Knows the names of what is prepared on a connection, and for how long nothing more is to be."""
+
+    def __init__(self) -> None:
+        self.names: set[bytes] = set()
+        self._pause = 0.0  # seconds
+        self._until = float("-inf")
+
+    @property
+    def pauses(self) -> bool:
+        """Return True for a while after something was lost."""
+        return time.monotonic() < self._until
+
+    def note_lost(self) -> None:
+        """Note that something was not there any more."""
+        self.names.clear()
+        self._begin_pause()
+
+    def note_others(self, name: bytes) -> None:
+        """Note that somebody else has prepared it: by its name, it is the same text."""
+        self.names.add(name)
+        self._begin_pause()
+
+    def _begin_pause(self) -> None:
+        now = time.monotonic()
+        lasted = now - self._until > LONGEST_PAUSE
+        self._pause = FIRST_PAUSE if lasted else min(2 * self._pause, LONGEST_PAUSE)
+        self._until = now + self._pause
+
+
+_PREPARED: Final[WeakKeyDictionary[pq.abc.PGconn, Prepared]] = WeakKeyDictionary()
 
 
 class Step(NamedTuple):
@@ -82,7 +119,7 @@ class Script(NamedTuple):
 
         Args:
             connection: The connection.
-            prepares: True where what was prepared on it is still there when it is used again.
+            prepares: True where what is prepared on it is to be used; unless it has lost some of it not long ago.
 
         Returns:
             The one row of the answer, or None if it has none; that is known only once the last statement has succeeded.
@@ -92,8 +129,11 @@ class Script(NamedTuple):
                 connection was lost, and is closed.
             CommitFailed: The first error is of a later statement.
         """
-        prepared = _PREPARED.setdefault(connection, set()) if prepares else set()
-        new = [(name, text) for text, _, name in self.steps if prepares and name and name not in prepared]
+        prepared = _PREPARED.setdefault(connection, Prepared()) if prepares else Prepared()
+        prepares = prepares and not prepared.pauses
+        new = [
+            (name, text) for text, _, name in self.steps if prepares and name and name not in prepared.names
+        ]
         first = next((number for number, one in enumerate(self.steps) if one.name), 0)
         try:
             connection.enter_pipeline_mode()
@@ -116,9 +156,13 @@ class Script(NamedTuple):
         for number, result in enumerate(results):
             if result.status in _FAILED:
                 error = _without_details(psycopg.errors.error_from_result(result))
+                if isinstance(error, psycopg.errors.InvalidSqlStatementName):
+                    prepared.note_lost()
+                elif isinstance(error, psycopg.errors.DuplicatePreparedStatement) and number < first + len(new):
+                    prepared.note_others(new[number - first][0])
                 raise error if number <= last else CommitFailed(error)
             if first <= number < first + len(new):  # that stays, whatever becomes of the transaction
-                prepared.add(new[number - first][0])
+                prepared.names.add(new[number - first][0])
         return _row(results[last])
 
 
