@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pgsession._database.conninfo import check_readable
 from pgsession._protocol import rules
 from pgsession.audit import AuditEvent
 from pgsession.codec import Codec
@@ -224,6 +225,8 @@ def _conninfo(name: str, value: object) -> object:
         raise TypeError(
             f"{name}: a str, a function that returns one, or None is needed, not {type(value).__name__}"
         )
+    if isinstance(value, str):
+        check_readable(name, rules.conninfo_text(name, value))
     return None if value is None else rules.conninfo(name, value)
 
 

@@ -136,7 +136,9 @@ async def test_a_trigger_that_fails_as_a_statement_does_that_is_there_twice(
     async with pool_of_one(dsn) as pool:
         manager = await open_manager(pool)
         tables.run(f"CREATE FUNCTION {{schema}}.fail() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
-        tables.run("CREATE TRIGGER f BEFORE INSERT ON {sessions} FOR EACH ROW EXECUTE FUNCTION {schema}.fail()")
+        tables.run(
+            "CREATE TRIGGER f BEFORE INSERT ON {sessions} FOR EACH ROW EXECUTE FUNCTION {schema}.fail()"
+        )
         for _ in range(2):
             with pytest.raises(psycopg.errors.DuplicatePreparedStatement, match="mine"):
                 await manager.create_session("u")
@@ -187,7 +189,9 @@ async def test_tables_that_are_made_anew(dsn: str, open_manager: OpenAsyncManage
         await write(manager, 8)
 
 
-def test_what_gets_lost_again_and_again_is_prepared_more_and_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_gets_lost_again_and_again_is_prepared_more_and_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0.0
     monkeypatch.setattr(script, "time", SimpleNamespace(monotonic=lambda: now))
     known, pauses = Prepared(), []

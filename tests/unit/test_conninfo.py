@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
+import pgsession
 from pgsession._database import conninfo as conninfos
 from pgsession._database.conninfo import listener_parameters, pool_parameters, server_settings
 
@@ -125,3 +129,43 @@ def test_libpq_says_what_it_would_use() -> None:
     assert conninfos.resolved("service=several")["host"] == "standby,primary"
     assert conninfos.resolved("service=several host=c")["host"] == "c"
     assert conninfos.resolved("service=unknown") == {}, "connecting says what is wrong"
+
+
+UNREADABLE = [
+    "postgresql://app:geheim@[::1/app",
+    "postgresql://app:geheim%zz@db/app",
+    "postgresql://app:geheim@db/app?no=1",
+    "postgresql://app:no@geheim@db/app",
+    "host=db password=geheim passwort=geheim",
+    "password='geheim",
+]
+
+
+@pytest.mark.parametrize("conninfo", UNREADABLE)
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("database", pgsession.SessionManager),
+        ("database", pgsession.AsyncSessionManager),
+        ("database", pgsession.Admin),
+        ("database", pgsession.AsyncAdmin),
+        ("listener_conninfo", lambda text: pgsession.Config(listener_conninfo=text)),
+        ("conninfo", pgsession.Listener),
+        ("conninfo", pgsession.AsyncListener),
+        ("database", lambda text: pgsession.SessionManager(ConnectionPool(text, open=False)).open()),
+        ("database", lambda text: conninfos.of_database(AsyncConnectionPool(text, open=False))),
+    ],
+)
+def test_what_is_no_conninfo_is_refused_and_not_shown(name: str, use: Any, conninfo: str) -> None:
+    """libpq's own message quotes a URL with the password in it, and one about a host quotes what it takes for it."""
+    with pytest.raises(pgsession.ConfigError, match=f"^{name}: must ") as refused:
+        use(conninfo)
+    told = traceback.TracebackException.from_exception(refused.value, lookup_lines=False)
+    assert "geheim" not in "".join(told.format())
+
+
+@pytest.mark.parametrize(
+    "conninfo", ["", "host=@abstract", "host=/run/a@b,db", "postgresql://app:a%40b@db,other/app"]
+)
+def test_an_at_sign_has_its_places(conninfo: str) -> None:
+    pgsession.SessionManager(conninfo)

@@ -349,7 +349,7 @@ def test_what_nobody_waits_for_is_done_once_there_is_a_thread(monkeypatch: pytes
 
 def test_threads_that_are_there_do_what_no_thread_can_be_started_for(monkeypatch: pytest.MonkeyPatch) -> None:
     work, go_on, begun = BackgroundTasks(), threading.Event(), threading.Event()
-    work.run(lambda: begun.set() or go_on.wait(PATIENCE) and None, "body")
+    work.run(lambda: begun.set() or (go_on.wait(PATIENCE) and None), "body")
     assert begun.wait(PATIENCE)
     system = NoThreads(monkeypatch)
     did: list[int] = []

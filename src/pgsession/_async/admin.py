@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 from pgsession._concurrency import GRACE, AsyncBackgroundTasks
 from pgsession._core.clock import to_datetime as _at
 from pgsession._database.administration import Administration, Choice
+from pgsession._database.conninfo import check_readable
 from pgsession._database.script import Script
 from pgsession._database.statements import Statements
 from pgsession._protocol import rules
@@ -64,11 +65,13 @@ class AsyncAdmin:
 
     Raises:
         TypeError: An argument is of a wrong type.
+        ConfigError: `database` is a str, and no conninfo.
     """
 
     def __init__(self, database: str | AsyncConnectionPool[Any], config: Config | None = None) -> None:
         if isinstance(database, str):
             database = rules.conninfo_text("database", database)
+            check_readable("database", database)
         else:
             rules.instance(
                 "database", database, AsyncConnectionPool, "a conninfo or a pool (AsyncConnectionPool)"

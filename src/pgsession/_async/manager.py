@@ -36,6 +36,7 @@ from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.token import open_session_token
 from pgsession._counted import counted
+from pgsession._database.conninfo import check_readable
 from pgsession._protocol import events, idle_timeouts, rules
 from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.idle_timeouts import Inactivity
@@ -110,7 +111,7 @@ class AsyncSessionManager(AsyncReader):
 
     Raises:
         TypeError: An argument is of a wrong type.
-        ConfigError: `database` says too little to connect a listener.
+        ConfigError: `database` is no conninfo, or says too little to connect a listener.
     """
 
     _opened = Opened
@@ -125,6 +126,8 @@ class AsyncSessionManager(AsyncReader):
     ) -> None:
         if isinstance(database, str) or callable(database):
             database = rules.conninfo("database", database)
+            if isinstance(database, str):
+                check_readable("database", database)
         else:
             rules.instance(
                 "database",

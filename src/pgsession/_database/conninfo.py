@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo, PGconn
 from psycopg.pq import version as pq_version
@@ -35,6 +36,24 @@ _SERVER_SIDE = {
 # own say READ WRITE. Older libpqs know nothing else.
 _PRIMARY = "primary" if pq_version() >= 140_000 else "read-write"
 _ANY = "any"  # libpq's default; it cannot be told from the same word in a service file
+
+
+def check_readable(name: str, conninfo: str) -> None:
+    """Refuse what is no conninfo as the argument of that name.
+
+    Raises:
+        ConfigError: It is none; the message shows nothing of it, as libpq's would: a password may be in it.
+    """
+    try:
+        parameters = conninfo_to_dict(conninfo)
+    except ProgrammingError:
+        parameters = None
+    if parameters is None:  # so that the error of libpq is not the context of this one
+        raise ConfigError(f"{name}: must be a conninfo, a connection string or URL that libpq can read")
+    # What libpq takes for a host begins after the first @ of a URL, and each error of a connection shows it.
+    for host in str(parameters.get("host", "")).split(","):
+        if "@" in host and not host.startswith(("/", "@")):
+            raise ConfigError(f"{name}: must name a host without @, which is %40 in the password of a URL")
 
 
 def listener_parameters(conninfo: str, *, connect_timeout: int) -> dict[str, Any]:
@@ -114,7 +133,7 @@ def of_database(database: Any) -> Any:
     """Return the conninfo of what a manager was given: the text or function itself, or what a pool connects with.
 
     Raises:
-        ConfigError: The pool computes its own conninfo for each connection.
+        ConfigError: The pool computes its own conninfo for each connection, or has what is none.
     """
     if isinstance(database, str) or callable(database):
         return database
@@ -123,6 +142,7 @@ def of_database(database: Any) -> Any:
         raise ConfigError(
             "listener_conninfo: is needed, since the pool computes its own conninfo for each connection"
         )
+    check_readable("database", conninfo)
     known = {name: value for name, value in (kwargs or {}).items() if name in _CONNINFO_KEYWORDS}
     return make_conninfo(conninfo, **known)
 

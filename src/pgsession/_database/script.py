@@ -33,7 +33,9 @@ Row = tuple[Any, ...]
 _ROWS: Final = ExecStatus.TUPLES_OK
 _FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 
-FIRST_PAUSE: Final = 1.0  # seconds after a loss for which nothing is prepared; after the next one twice as long
+FIRST_PAUSE: Final = (
+    1.0  # seconds after a loss for which nothing is prepared; after the next one twice as long
+)
 LONGEST_PAUSE: Final = 60.0
 
 
@@ -158,7 +160,9 @@ class Script(NamedTuple):
                 error = _without_details(psycopg.errors.error_from_result(result))
                 if isinstance(error, psycopg.errors.InvalidSqlStatementName):
                     prepared.note_lost()
-                elif isinstance(error, psycopg.errors.DuplicatePreparedStatement) and number < first + len(new):
+                elif isinstance(error, psycopg.errors.DuplicatePreparedStatement) and number < first + len(
+                    new
+                ):
                     prepared.note_others(new[number - first][0])
                 raise error if number <= last else CommitFailed(error)
             if first <= number < first + len(new):  # that stays, whatever becomes of the transaction

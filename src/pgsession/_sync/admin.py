@@ -19,6 +19,7 @@ from psycopg_pool import ConnectionPool
 from pgsession._concurrency import GRACE, BackgroundTasks
 from pgsession._core.clock import to_datetime as _at
 from pgsession._database.administration import Administration, Choice
+from pgsession._database.conninfo import check_readable
 from pgsession._database.script import Script
 from pgsession._database.statements import Statements
 from pgsession._protocol import rules
@@ -66,11 +67,13 @@ class Admin:
 
     Raises:
         TypeError: An argument is of a wrong type.
+        ConfigError: `database` is a str, and no conninfo.
     """
 
     def __init__(self, database: str | ConnectionPool[Any], config: Config | None = None) -> None:
         if isinstance(database, str):
             database = rules.conninfo_text("database", database)
+            check_readable("database", database)
         else:
             rules.instance("database", database, ConnectionPool, "a conninfo or a pool (ConnectionPool)")
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")

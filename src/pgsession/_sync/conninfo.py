@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from pgsession._concurrency import Question, SharedFuture, call, connections_until
+from pgsession._database.conninfo import check_readable
 from pgsession._protocol import rules
 from pgsession.errors import ConfigError
 
@@ -27,9 +27,6 @@ class Conninfo:
         given: The text, or the function.
         complete: Returns what to connect with beyond the text.
         patience: Seconds for the function to answer.
-
-    Raises:
-        psycopg.ProgrammingError: The text is no conninfo.
     """
 
     def __init__(
@@ -43,9 +40,7 @@ class Conninfo:
         self._complete = complete
         self._patience = patience
         self._newest: str | None = None
-        if isinstance(given, str):
-            complete(given)  # which refuses what is no conninfo
-        else:
+        if not isinstance(given, str):
             self._question = Question(given)
 
     def parameters(self) -> dict[str, Any]:
@@ -115,11 +110,9 @@ def _checked(text: object) -> str:
         text.close()
     try:
         checked = rules.conninfo_text("its result", text, least=1)
-        conninfo_to_dict(checked)
+        check_readable("its result", checked)
     except (TypeError, ValueError) as error:
         reason = str(error)
-    except psycopg.ProgrammingError:  # it shows the text
-        reason = "its result: must be a conninfo"
     else:
         return checked
     raise _WrongResult(f"the function that gives the conninfo: {reason}")

@@ -13,6 +13,7 @@ from typing import Any, LiteralString, Self
 from psycopg import Notify
 
 from pgsession._concurrency import LOGGER, ConninfoFunction, SharedFuture, Unclosed
+from pgsession._database.conninfo import check_readable
 from pgsession._protocol import rules
 
 from .listener_connection import Command, Row
@@ -56,6 +57,8 @@ class Listener:
         logger: logging.Logger = LOGGER,
     ) -> None:
         conninfo = rules.conninfo("conninfo", conninfo)
+        if isinstance(conninfo, str):
+            check_readable("conninfo", conninfo)
         connect_timeout = rules.count("connect_timeout", connect_timeout, 1, 2**31 - 1)
         rules.instance("logger", logger, logging.Logger, "a logging.Logger")
         self._loop = ListenerLoop(
