@@ -60,7 +60,8 @@ class EmbeddedServer:
 
     Args:
         folder: Where the data lives. None: a temporary folder that goes away with the server. A folder that holds a
-            database already is used as it is, and stays; a missing or empty one is filled and stays.
+            database already is used as it is, and stays; a missing or empty one is filled and stays. As root: where an
+            unprivileged account can reach it, so not below /root.
         tcp: True: listen on 127.0.0.1 too, at a free port and with a random password (both are in `conninfo`). False:
             only at a Unix socket, in a folder that nobody else may enter. Windows always gets TCP.
         settings: PostgreSQL's settings for this server, for example `{"max_connections": 300, "fsync": "off"}`.
@@ -203,12 +204,26 @@ class EmbeddedServer:
         owner = self.folder.stat().st_uid
         account = pwd.getpwuid(owner) if owner else _unprivileged_account()
         self._account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        for folder in (self._temporary, self.folder):
-            os.chown(folder, account.pw_uid, account.pw_gid)
+        os.chown(self._temporary, account.pw_uid, account.pw_gid)
         try:
             self.run("postgres", "--version")
         except PermissionError:  # the wheel is in a virtual environment below /root, for example
             self._programs = _link_tree(self._programs, self._temporary)
+        for folder in (self._temporary, self.folder):
+            if not self._reaches(folder):
+                raise EmbeddedServerError(
+                    f"PostgreSQL does not run as root, and its account here, {account.pw_name!r}, cannot reach"
+                    f" {folder}: a folder above that lets nobody else through. Give another folder, one below"
+                    f" {_short_temporary_folder() if folder == self.folder else '/tmp (TMPDIR)'} for example"
+                )
+        os.chown(self.folder, account.pw_uid, account.pw_gid)
+
+    def _reaches(self, folder: Path) -> bool:
+        """Return True where the server's account can go through all folders above this one."""
+        try:
+            return "could not access directory" not in self.run("pg_ctl", "-D", folder, "status", check=False)
+        except PermissionError:  # of the programs themselves, which are below the temporary folder
+            return False
 
     def _initialize(self) -> str:
         """Fill an empty data folder; return the superuser's password, which stays beside the data."""

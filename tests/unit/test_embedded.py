@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,27 @@ def test_a_given_folder_stays_and_is_used_again_with_another_address() -> None:
             assert answer(server.conninfo, "SELECT answer FROM kept") == 42
     finally:
         shutil.rmtree(folder)
+
+
+@posix_only
+@pytest.mark.parametrize("which", ["the data", "what is temporary"])
+def test_root_is_told_which_folder_the_server_cannot_reach(
+    monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    if not embedded._is_root():
+        pytest.skip("only root runs the server under another account")
+    with tempfile.TemporaryDirectory(dir="/tmp") as closed:  # which is its owner's alone, as /root is
+        wanted = Path(closed, "data")
+        if which == "what is temporary":
+            monkeypatch.setattr(tempfile, "tempdir", closed)
+            wanted = Path(closed, "pgsession-")
+        server = EmbeddedServer(wanted if which == "the data" else None)
+        with pytest.raises(
+            EmbeddedServerError, match=f"cannot reach {wanted}.*Give another folder"
+        ) as refused:
+            server.start()
+        assert "initdb" not in str(refused.value)
+        assert wanted.stat().st_uid == 0 if which == "the data" else not os.listdir(closed)
 
 
 @posix_only
