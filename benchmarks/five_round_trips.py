@@ -30,15 +30,16 @@ CREATE TABLE attributes (session_id uuid, key text, value text NOT NULL, version
     expires_at timestamptz, PRIMARY KEY (session_id, key)) WITH (fillfactor = 80)
 """
 _LOCK = "SELECT version FROM sessions WHERE id = %s FOR UPDATE"
-_SET = (
+SET = (
     "INSERT INTO attributes (session_id, key, value) VALUES (%s, %s, %s) ON CONFLICT (session_id, key)"
     " DO UPDATE SET value = excluded.value, version = attributes.version + 1"
 )
-_SAVE = (
+SAVED = (
     "WITH saved AS (UPDATE sessions SET version = version + 1, updated_at = now(), last_accessed = now()"
     " WHERE id = %s RETURNING id, version)"
-    " SELECT version, pg_notify('session_updates', id || ':' || version) FROM saved"
 )
+TELL = "SELECT version, pg_notify('session_updates', id || ':' || version) FROM saved"
+_SAVE = f"{SAVED} {TELL}"
 _INSERT = "INSERT INTO sessions (id, user_id) VALUES (%s, %s)"
 _INSERT_ATTRIBUTES = (
     "INSERT INTO attributes (session_id, key, value) SELECT %s, * FROM unnest(%s::text[], %s::text[])"
@@ -75,7 +76,7 @@ def threads(stage: Stage) -> Iterator[Service]:
             with pool.connection() as connection:
                 connection.execute("BEGIN")
                 connection.execute(_LOCK, (session_id,))
-                connection.execute(_SET, (session_id, "cart", '["book","another"]'))
+                connection.execute(SET, (session_id, "cart", '["book","another"]'))
                 connection.execute(_SAVE, (session_id,))
                 connection.execute("COMMIT")
 
@@ -122,7 +123,7 @@ def tasks(stage: Stage, *, read_together: bool = False, database: str | None = N
         async with pool.connection() as connection:
             await connection.execute("BEGIN")
             await connection.execute(_LOCK, (session_id,))
-            await connection.execute(_SET, (session_id, "cart", '["book","another"]'))
+            await connection.execute(SET, (session_id, "cart", '["book","another"]'))
             await connection.execute(_SAVE, (session_id,))
             await connection.execute("COMMIT")
 

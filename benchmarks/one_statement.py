@@ -22,13 +22,7 @@ from . import five_round_trips
 from .service import Service
 from .stage import Stage
 
-_CHANGE = (
-    "WITH saved AS (UPDATE sessions SET version = version + 1, updated_at = now(), last_accessed = now()"
-    " WHERE id = %s RETURNING id, version), attribute AS ("
-    "INSERT INTO attributes (session_id, key, value) VALUES (%s, %s, %s) ON CONFLICT (session_id, key)"
-    " DO UPDATE SET value = excluded.value, version = attributes.version + 1)"
-    " SELECT version, pg_notify('session_updates', id || ':' || version) FROM saved"
-)
+_CHANGE = f"{five_round_trips.SAVED}, attribute AS ({five_round_trips.SET}) {five_round_trips.TELL}"
 _LISTEN = "LISTEN session_updates"
 
 

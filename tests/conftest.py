@@ -21,6 +21,7 @@ import pytest
 
 # Imported where they are needed: the core's tests also run where there is no psycopg (see tests/core/conftest.py).
 if TYPE_CHECKING:
+    import pgsession
     from pgsession.embedded import EmbeddedServer
     from tests.tables import Tables
 
@@ -100,6 +101,23 @@ def schema(dsn: str) -> Iterator[str]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def config(schema: str) -> pgsession.Config:
+    """What makes the tables in that schema."""
+    import pgsession
+
+    return pgsession.Config(schema_name=schema, create_schema_if_missing=True)
+
+
+@pytest.fixture
+def node(dsn: str, config: pgsession.Config) -> Iterator[pgsession.SessionManager]:
+    """A manager there."""
+    import pgsession
+
+    with pgsession.SessionManager(dsn, config) as manager:
+        yield manager
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ reports an error. Pictures of some pages are in build/look, for whoever wants to
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
@@ -32,19 +30,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Give the address at which the site is served meanwhile."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def pages() -> list[str]:
@@ -90,6 +75,7 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     from tests.browser.shop import launch_options
     from tests.programs import path_of
+    from tests.serving import serving
 
     program = path_of("chromium")
     if program is None:
@@ -99,7 +85,8 @@ def main() -> int:
     looked_at = pages()
     assert looked_at, "there is no site: `make docs`"
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with served() as address, sync_playwright() as playwright:
+    site = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
+    with serving(site) as address, sync_playwright() as playwright:
         with playwright.chromium.launch(**launch_options(program)) as browser:
             found = [
                 problem

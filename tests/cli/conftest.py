@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import pgsession
 from pgsession.cli import main
 from tests.roles import Roles, made
 
@@ -48,17 +47,6 @@ def run(dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         return said
 
     return call
-
-
-@pytest.fixture
-def config(schema: str) -> pgsession.Config:
-    return pgsession.Config(schema_name=schema, create_schema_if_missing=True)
-
-
-@pytest.fixture
-def node(dsn: str, config: pgsession.Config) -> Iterator[pgsession.SessionManager]:
-    with pgsession.SessionManager(dsn, config) as manager:
-        yield manager
 
 
 @pytest.fixture

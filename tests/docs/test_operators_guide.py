@@ -26,11 +26,6 @@ def roles(dsn: str, schema: str) -> Iterator[Roles]:
         yield roles
 
 
-@pytest.fixture
-def config(schema: str) -> pgsession.Config:
-    return pgsession.Config(schema_name=schema, create_schema_if_missing=True)
-
-
 def grant(roles: Roles, schema: str, statements: str) -> None:
     roles.execute("owner", statements.replace("web", schema).replace("sessions_operator", roles.operator))
 

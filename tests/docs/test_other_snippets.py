@@ -8,7 +8,6 @@ import re
 import secrets
 import shlex
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,34 +75,23 @@ def test_every_page_with_something_to_run_has_its_test() -> None:
             assert Path(page).stem in text, f"{test} does not name {page}"
 
 
-@pytest.fixture
-def config(schema: str) -> pgsession.Config:
-    return pgsession.Config(schema_name=schema, create_schema_if_missing=True)
-
-
-@pytest.fixture
-def sessions(dsn: str, config: pgsession.Config) -> Iterator[pgsession.SessionManager]:
-    with pgsession.SessionManager(dsn, config) as sessions:
-        yield sessions
-
-
-def test_values(sessions: pgsession.SessionManager) -> None:
+def test_values(node: pgsession.SessionManager) -> None:
     logging_in, buying = blocks("docs/values.md", "python")
     names: dict[str, Any] = {}
     run(logging_in, names)
-    names["log_in"](sessions)
+    names["log_in"](node)
     run(buying, names)
-    session = sessions.create_session("ann")
+    session = node.create_session("ann")
     names["buy"](session, "book")
-    sessions.update_session(session)
-    assert sessions.get_session(session.id, refresh=True)["cart"] == ["book"]  # type: ignore[index]
+    node.update_session(session)
+    assert node.get_session(session.id, refresh=True)["cart"] == ["book"]  # type: ignore[index]
 
 
-def test_deploying(dsn: str, config: pgsession.Config, sessions: pgsession.SessionManager) -> None:
+def test_deploying(dsn: str, config: pgsession.Config, node: pgsession.SessionManager) -> None:
     _, readiness, passwords, _, warm = blocks("docs/deployment.md", "python")
     names: dict[str, Any] = {"token": lambda: "a password"}
     run(readiness, names)
-    assert names["readiness"](sessions) == (200, "well")
+    assert names["readiness"](node) == (200, "well")
     run(passwords, names)
     assert "a password" in names["conninfo"]() and isinstance(names["sessions"], pgsession.SessionManager)
     run(warm, names)
@@ -156,19 +144,19 @@ def test_watching(dsn: str, schema: str) -> None:
     assert said == {"level": "WARNING", "text": "it went", "pgsession_event": "out_of_sync"}
 
 
-def test_short_names_and_the_secret(sessions: pgsession.SessionManager, dsn: str, tables: Tables) -> None:
+def test_short_names_and_the_secret(node: pgsession.SessionManager, dsn: str, tables: Tables) -> None:
     names, rotating = blocks("SECURITY.md", "sql")
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"SET search_path = {tables.schema}".encode())
         to_name, to_session = names.strip().split("\n")
-        session = sessions.create_session("ann")
+        session = node.create_session("ann")
         shown = UUID("0b5c6f0e-8d0a-4c8e-9b57-3f1f0a6d2c11")
         assert connection.execute(to_name.encode()).fetchone() == ("3bc81bb5",) and str(shown) in to_name
         [name] = connection.execute(to_name.replace(str(shown), str(session.id)).encode()).fetchone() or ()
         found = connection.execute(to_session.replace("3bc81bb5", name).encode()).fetchall()
         assert [row[0] for row in found] == [session.id]
         connection.execute(rotating.encode())
-    assert sessions.get_session(session.id) is not None
+    assert node.get_session(session.id) is not None
 
 
 def test_moving_from_the_reference_library(dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,15 +192,15 @@ def test_moving_from_the_reference_library(dsn: str, schema: str, monkeypatch: p
         assert found is not None and found["role"] == "admin" and names["exchange"](str(ended)) is None
 
 
-def test_devices_in_django(sessions: pgsession.SessionManager) -> None:
+def test_devices_in_django(node: pgsession.SessionManager) -> None:
     pytest.importorskip("django")
     _, views = blocks("docs/django.md", "python")
     names: dict[str, Any] = {}
     run(views, names)
-    laptop, phone = (sessions.create_session("7") for _ in range(2))
+    laptop, phone = (node.create_session("7") for _ in range(2))
     shown: dict[str, Any] = {}
     names |= {
-        "session_manager": lambda: sessions,
+        "session_manager": lambda: node,
         "render": lambda request, template, context: shown.update(context),
         "redirect": lambda name: name,
     }
@@ -220,7 +208,7 @@ def test_devices_in_django(sessions: pgsession.SessionManager) -> None:
     names["your_devices"](request)
     assert {each.id for each in shown["sessions"]} == {laptop.id, phone.id} and shown["this_one"] == laptop.id
     assert names["log_out_everywhere_else"](request) == "devices"
-    assert sessions.get_session(phone.id) is None and sessions.get_session(laptop.id) is not None
+    assert node.get_session(phone.id) is None and node.get_session(laptop.id) is not None
 
 
 def test_whatever_is_named_is_there() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 import pgsession
 from pgsession._core.token import open_session_token
+from tests.serving import serving
 
 Example = Callable[[str], ModuleType]
 PATIENCE = 30
@@ -83,16 +84,10 @@ def served_by_uvicorn(app: Any) -> Iterator[int]:
 
 @contextmanager
 def served_by_werkzeug(app: Any) -> Iterator[int]:
-    serving = pytest.importorskip("werkzeug.serving")
-    server = serving.make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    werkzeug = pytest.importorskip("werkzeug.serving")
+    server = werkzeug.make_server("127.0.0.1", 0, app, threaded=True)
+    with serving(server):
         yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join(PATIENCE)
-        server.server_close()
 
 
 KEY = b"k" * 32

@@ -16,12 +16,13 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from http.cookies import SimpleCookie
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pgsession import Config
+from tests.serving import serving
 from tests.web.moving.page import snippet
 
 PATIENCE = 30
@@ -164,20 +165,11 @@ def starlette_after(dsn: str, schema: str) -> Any:
 # ---- Flask ----
 
 
-@contextmanager
-def served_by_threads(app: Any) -> Iterator[str]:
+def served_by_threads(app: Any) -> AbstractContextManager[str]:
     """A WSGI application under werkzeug's server, in a thread."""
     from werkzeug.serving import make_server
 
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(PATIENCE)
-        server.server_close()
+    return serving(make_server("127.0.0.1", 0, app, threaded=True))
 
 
 def flask_before(redis_url: str, prefix: str, form: str, signed: bool) -> Any:
