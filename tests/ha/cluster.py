@@ -87,6 +87,14 @@ class Member:
         except psycopg.Error:
             return False
 
+    def terminate_clients(self) -> None:
+        """End the connections that nodes have to it, by `pg_terminate_backend`."""
+        with psycopg.connect(self.server.conninfo, connect_timeout=5, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND application_name LIKE 'pgsession%'"
+            )
+
     def signal_all(self, number: signal.Signals) -> None:
         """To Patroni and PostgreSQL alike, as what befalls a host."""
         processes.send(number, self.place.folder)

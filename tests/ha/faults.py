@@ -61,17 +61,22 @@ class LeaderFaults(Plan):
         self._cluster.wait_until_whole()
 
     def _pause_leader(self, fault: Fault) -> None:
-        """SIGSTOP to all of it, until there is another; then it goes on where it was, as a primary."""
+        """SIGSTOP to all of it, until there is another; then it goes on where it was, as a primary.
+
+        At this moment all connections to the new one end, so that nodes look for the primary anew, and find two.
+        """
         old = self._cluster.leader()
         fault.lossy, fault.began = True, now()
         old.signal_all(signal.SIGSTOP)
         try:
-            self._succeeded(fault, old, self._cluster.wait_for_successor(old))
+            new = self._cluster.wait_for_successor(old)
+            self._succeeded(fault, old, new)
             time.sleep(self._max_staleness * self._random.uniform(1, 2))
         finally:
             comes_back = Fault(kind="paused leader goes on", began=now(), lossy=True, detail=old.name)
             self.done.append(comes_back)
             old.signal_all(signal.SIGCONT)
+        new.terminate_clients()
         self._resigned(comes_back, old)
 
     def _cut_from_store(self, fault: Fault) -> None:
