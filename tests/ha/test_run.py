@@ -14,13 +14,13 @@ from tests.ha.run import promised
 
 
 def call(kind: str, began: int, **fields: Any) -> Call:
-    return Call(kind=kind, node=2, began=began, ended=began + 1, **fields)
+    return Call(kind=kind, node=2, began=began, ended=began + 2, **fields)
 
 
 def test_what_an_unfenced_node_does_at_a_former_primary_is_not_judged() -> None:
     both = Fault(kind="two primaries", began=10, ended=20, unfenced=[2, 3])
-    before, read, after = call("get", 8), call("get", 15), call("get", 21)
-    overlapping = call("get", 9, outcome="none")
+    before, read, after = call("get", 8), call("get", 15), call("get", 20)
+    overlapping = call("get", 19, outcome="none")
     failed, acknowledged = call("update", 15, outcome="unknown"), call("update", 15)
     elsewhere = call("get", 15)
     elsewhere.node = 0
@@ -32,7 +32,7 @@ def test_what_an_unfenced_node_does_at_a_former_primary_is_not_judged() -> None:
 
 
 def test_without_etcd_it_says_what_to_install() -> None:
-    with pytest.raises(Missing, match="apt-get install.*etcd-server"):
+    with pytest.raises(Missing, match=r"apt-get install.*etcd-server"):
         check_programs(None)
 
 
