@@ -17,7 +17,7 @@ DECISIONS = $(wildcard src/pgsession/_protocol/*.pxd src/pgsession/_database/*.p
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos ha web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,9 @@ bench: $(DONE)/bench build ## compare with what else a service would use, and wi
 chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server
 	$(PY) -m tests.simulation --seeds $(SEEDS)
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
+
+ha: $(DONE)/ha build ## three members of Patroni that lose their leader in every way, under load, ten minutes at most; needs etcd
+	$(PY) -m tests.ha $(ARGS)
 
 web-matrix: build ## the rules of web sessions on every server; ARGS="-k uvicorn" for some
 	PGSESSION_WEB_MATRIX=1 $(PY) -m pytest tests/web/rules $(ARGS)
@@ -116,6 +119,6 @@ $(DONE)/django: tests/web/django/django.txt $(DONE)/dependencies
 	tar -xzf build/django/*.tar.gz -C build/django --strip-components=1
 	@touch $@
 
-$(DONE)/bench $(DONE)/docs $(DONE)/wheels $(DONE)/portability: $(DONE)/dependencies
+$(DONE)/bench $(DONE)/docs $(DONE)/ha $(DONE)/wheels $(DONE)/portability: $(DONE)/dependencies
 	$(PIP) install --group $(@F)
 	@touch $@

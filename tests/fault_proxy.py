@@ -37,15 +37,17 @@ class _Pair:
 class FaultProxy:
     """`conninfo` leads to the server through the proxy, over TCP; `delay` (seconds) holds back whatever passes.
 
+    The server is given by a conninfo, or by host and port: then it may be down, or be of another kind.
+
     `delay_answers` does that to what comes from the server alone. `round_trips` counts how often a client has sent
     something and the server has answered it, on all connections; notifications are no answers.
     """
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, upstream: str | tuple[str, int]) -> None:
         self.delay = self.delay_answers = 0.0
         self.round_trips = 0
-        self._host, self._port = _address(conninfo)
-        self._upstream = conninfo
+        self._host, self._port = _address(upstream)
+        self._upstream = upstream if isinstance(upstream, str) else ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._server: asyncio.Server | None = None
@@ -97,9 +99,9 @@ class FaultProxy:
         """Forward nothing at all until `forward`: connections are accepted, and nothing answers."""
         self._command(self._flows.clear)
 
-    def redirect(self, conninfo: str, *, cut: bool = True) -> None:
+    def redirect(self, upstream: str | tuple[str, int], *, cut: bool = True) -> None:
         """Lead to another server from now on; present connections are reset, or stay where they lead."""
-        self._host, self._port = _address(conninfo)
+        self._host, self._port = _address(upstream)
         if cut:
             self.cut()
 
@@ -210,6 +212,8 @@ class FaultProxy:
         pair.asked = False
 
 
-def _address(conninfo: str) -> tuple[str, int]:
-    with psycopg.connect(conninfo) as connection:
+def _address(upstream: str | tuple[str, int]) -> tuple[str, int]:
+    if isinstance(upstream, tuple):
+        return upstream
+    with psycopg.connect(upstream) as connection:
         return connection.info.host, connection.info.port

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.report import failures, summary
-from tests.chaos.run import Options, run
+from tests.chaos.run import Options, Outcome, run
 
 KEPT = Path(".cache/chaos")
 """Where the report of a failed run stays."""
@@ -39,12 +39,15 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     outcome = run(options, programs=os.environ.get("PGSESSION_TEST_POSTGRES") or None)
     print(summary(outcome), flush=True)
-    if not outcome.verdict.violations:
-        return 0
+    return keep(outcome) if outcome.verdict.violations else 0
+
+
+def keep(outcome: Outcome) -> int:
+    """Print what went wrong, and leave it in a file with all calls and logs."""
     text = failures(outcome)
     print(text, flush=True)
     KEPT.mkdir(parents=True, exist_ok=True)
-    kept = KEPT / f"{seed}.txt"
+    kept = KEPT / f"{outcome.options.seed}.txt"
     calls = "\n".join(str(call) for call in sorted(outcome.calls, key=lambda call: call.began))
     kept.write_text("\n".join([summary(outcome), text, outcome.trouble, calls]))
     print(f"\nwith all calls and the logs: {kept}", flush=True)

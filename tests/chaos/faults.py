@@ -52,8 +52,36 @@ class Nodes(NamedTuple):
     """Whether all are in sync, and have written since the last fault was gone."""
 
 
-class Faults:
-    """Chooses and does faults. Waits at most `patience` seconds within one, so that the run can end."""
+class Plan:
+    """Chooses and does faults, and keeps what was done."""
+
+    kinds: dict[str, tuple[float, Callable[[Fault], None]]]
+    """Each with its weight, and what does it."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._random = chance
+        self.done: list[Fault] = []
+
+    def next_kind(self) -> str:
+        """Every kind once, in random order, then by weight."""
+        fresh = [kind for kind in self.kinds if all(fault.kind != kind for fault in self.done)]
+        if fresh:
+            return self._random.choice(fresh)
+        weights = [weight for weight, _ in self.kinds.values()]
+        return self._random.choices(list(self.kinds), weights)[0]
+
+    def do(self, kind: str) -> Fault:
+        fault = Fault(kind=kind, began=now())
+        self.done.append(fault)
+        try:
+            self.kinds[kind][1](fault)
+        finally:
+            fault.ended = fault.ended or now()
+        return fault
+
+
+class Faults(Plan):
+    """Those of a pair of servers. Waits at most `patience` seconds within one, so that the run can end."""
 
     def __init__(
         self,
@@ -67,16 +95,15 @@ class Faults:
         operation_timeout: float,
         max_sessions: int,
     ) -> None:
+        super().__init__(chance)
         self._cluster = cluster
         self._ways = ways
         self._nodes = nodes
         self._schema = schema
-        self._random = chance
         self._max_staleness = max_staleness
         self._operation_timeout = operation_timeout
         self._max_sessions = max_sessions
-        self.done: list[Fault] = []
-        self.kinds: dict[str, tuple[float, Callable[[Fault], None]]] = {
+        self.kinds = {
             "pool backends terminated": (2, self._terminate_pool),
             "listener's backend terminated": (2, self._terminate_listener),
             "all backends terminated": (1, self._terminate_all),
@@ -101,23 +128,6 @@ class Faults:
             "bucket's row held": (1.5, self._hold_bucket),
             "user at the limit, rows held": (2, self._hold_user),
         }
-
-    def next_kind(self) -> str:
-        """Every kind once, in random order, then by weight."""
-        fresh = [kind for kind in self.kinds if all(fault.kind != kind for fault in self.done)]
-        if fresh:
-            return self._random.choice(fresh)
-        weights = [weight for weight, _ in self.kinds.values()]
-        return self._random.choices(list(self.kinds), weights)[0]
-
-    def do(self, kind: str) -> Fault:
-        fault = Fault(kind=kind, began=now())
-        self.done.append(fault)
-        try:
-            self.kinds[kind][1](fault)
-        finally:
-            fault.ended = fault.ended or now()
-        return fault
 
     # Connections
 

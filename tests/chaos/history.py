@@ -120,6 +120,8 @@ class Fault(msgspec.Struct, kw_only=True):
     """Those whose rows, or whose attributes' rows, somebody held."""
     users: list[str] = []
     """Those whose logins had to wait for rows that somebody held."""
+    unfenced: list[int] = []
+    """Nodes that could go on with a former primary meanwhile, for nothing keeps them from it."""
     astray: int = 0
     """Connections that went on leading to the wrong server."""
 

@@ -101,9 +101,8 @@ def _in_sync_again(states: list[State], fault: Fault, end: int) -> float:
 
 def failures(outcome: Outcome) -> str:
     """Each violation with the history that led to it."""
-    lines = [
-        f"\nFAILED. Again: make chaos SECONDS={outcome.options.seconds:g} ARGS='--seed {outcome.options.seed}'"
-    ]
+    options = outcome.options
+    lines = ["\nFAILED. Again: " + options.again.format(seconds=options.seconds, seed=options.seed)]
     for kind, title in KINDS.items():
         of_kind = [violation for violation in outcome.verdict.violations if violation.kind == kind]
         for violation in of_kind[:MOST_SHOWN]:

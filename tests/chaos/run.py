@@ -12,10 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import psycopg
@@ -25,7 +25,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pgsession import schema
 from tests.chaos import history, idle
 from tests.chaos.cluster import Cluster
-from tests.chaos.faults import Faults, Nodes, Ways
+from tests.chaos.faults import Faults, Nodes, Plan, Ways
 from tests.chaos.history import Call, Fault, State
 from tests.chaos.oracle import TRIED, Oracle
 from tests.chaos.verdict import Limits, Row, Verdict
@@ -50,6 +50,8 @@ class Options(msgspec.Struct, kw_only=True):
     kinds: tuple[str, ...] = ()
     """The faults to inject, part of a name being enough; all where there are none."""
     quiet: bool = False
+    again: str = "make chaos SECONDS={seconds:g} ARGS='--seed {seed}'"
+    """How to do the same once more."""
 
     @property
     def limits(self) -> Limits:
@@ -150,15 +152,37 @@ def run(options: Options, *, programs: str | None = None) -> Outcome:
         cluster = after.enter_context(Cluster(programs=programs))
         with psycopg.connect(cluster.primary.conninfo, autocommit=True) as connection:
             schema.create(connection, SCHEMA)
-        scene = Scene(options, cluster, folder, after)
+        scene = Pair(options, cluster, folder, after)
         scene.play()
         return scene.check(time.monotonic() - began)
 
 
-class Scene:
-    """The processes and the ways between them and the servers."""
+class Server(Protocol):
+    """A server of a run, that can be connected to."""
 
-    NODES = (
+    @property
+    def conninfo(self) -> str: ...
+
+
+class Servers(Protocol):
+    """What a run needs of whichever cluster it runs on."""
+
+    @property
+    def servers(self) -> Sequence[Server]: ...
+
+    @property
+    def primary(self) -> Server: ...
+
+    def logs(self) -> str: ...
+
+
+C = TypeVar("C", bound=Servers)
+
+
+class Scene(Generic[C]):
+    """The processes and the ways between them and the servers; what happens to these is a subclass's."""
+
+    NODES: tuple[tuple[str, str, str, str], ...] = (
         # What it is; how its listener and its pool get to the servers; what it does with a user at the limit.
         ("async", "proxies", "name", "evict"),
         ("sync", "name", "proxies", "evict"),
@@ -167,7 +191,7 @@ class Scene:
         ("sql", "direct", "direct", ""),
     )
 
-    def __init__(self, options: Options, cluster: Cluster, folder: Path, after: ExitStack) -> None:
+    def __init__(self, options: Options, cluster: C, folder: Path, after: ExitStack) -> None:
         self._options = options
         self._cluster = cluster
         self._folder = folder
@@ -180,22 +204,16 @@ class Scene:
             worker = Worker(self._task(node), folder / f"{node}.log")
             after.callback(worker.kill)
             self._workers.append(worker)
-        self._faults = Faults(
-            cluster,
-            self._ways[:-1],
-            Nodes(
-                pids=[worker.pid for worker in self._workers],
-                policies=[policy for *_, policy in self.NODES],
-                say=lambda node, command: self._workers[node].say(command),
-                well=lambda: not self._unwell(),
-            ),
-            schema=SCHEMA,
-            chance=self._random,
-            max_staleness=options.max_staleness,
-            operation_timeout=options.operation_timeout,
-            max_sessions=options.max_sessions,
-        )
+        self._faults = self._plan()
         self._stuck: list[str] = []
+
+    def _plan(self) -> Plan:
+        """Return what happens."""
+        raise NotImplementedError
+
+    def _inject(self, end: float) -> None:
+        """Let it happen, until then."""
+        raise NotImplementedError
 
     def _way(self, kind: str, after: ExitStack) -> list[FaultProxy]:
         """No proxy, one for each server, or one that leads to whichever is the primary, as a name does."""
@@ -233,21 +251,6 @@ class Scene:
         self._rows = dict(self._read_rows())
         for worker in self._workers:
             self._try(worker, worker.end)
-
-    def _inject(self, end: float) -> None:
-        """One after the other, sometimes before the one before is got over."""
-        wanted = self._options.kinds
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, self._random.choice([0.1, 0.5, 1, 1.5])))
-            kind = self._faults.next_kind()
-            if wanted:
-                matching = [kind for kind in self._faults.kinds if any(part in kind for part in wanted)]
-                kind = self._random.choice(matching)
-            if time.monotonic() < end:
-                fault = self._faults.do(kind)
-                if not self._options.quiet:
-                    took = (fault.ended - fault.began) / 1e6
-                    print(f"  {kind} {fault.detail} ({took:.1f} s)", flush=True)
 
     def _unwell(self) -> list[str]:
         """What is not as it should be: every node is in sync, and has written since the last fault was gone."""
@@ -314,12 +317,17 @@ class Scene:
             for key, version, content, user, live in connection.execute(query):
                 yield key, Row(version, json.loads(content), user, live)
 
+    def _judged(self, calls: list[Call]) -> Iterable[Call]:
+        """Return those for which the promise was made."""
+        return calls
+
     def check(self, took: float) -> Outcome:
         calls: list[Call] = []
         states: list[State] = []
         for worker in self._workers:
             for entry in history.read(self._folder / f"{worker.node}.history"):
                 (calls if isinstance(entry, Call) else states).append(entry)  # type: ignore[arg-type]
+        calls = list(self._judged(calls))
         verdict = Oracle(calls, self._faults.done, self._rows, self._options.limits).check()
         verdict.add_stuck(self._stuck)
         unasked = () if self._options.seconds >= LONG else idle.TRIED
@@ -336,6 +344,43 @@ class Scene:
             took=took,
             trouble=trouble,
         )
+
+
+class Pair(Scene[Cluster]):
+    """On a primary and its standby, to which one thing happens after the other."""
+
+    def _plan(self) -> Plan:
+        options = self._options
+        return Faults(
+            self._cluster,
+            self._ways[:-1],
+            Nodes(
+                pids=[worker.pid for worker in self._workers],
+                policies=[policy for *_, policy in self.NODES],
+                say=lambda node, command: self._workers[node].say(command),
+                well=lambda: not self._unwell(),
+            ),
+            schema=SCHEMA,
+            chance=self._random,
+            max_staleness=options.max_staleness,
+            operation_timeout=options.operation_timeout,
+            max_sessions=options.max_sessions,
+        )
+
+    def _inject(self, end: float) -> None:
+        """One after the other, sometimes before the one before is got over."""
+        wanted = self._options.kinds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, self._random.choice([0.1, 0.5, 1, 1.5])))
+            kind = self._faults.next_kind()
+            if wanted:
+                matching = [kind for kind in self._faults.kinds if any(part in kind for part in wanted)]
+                kind = self._random.choice(matching)
+            if time.monotonic() < end:
+                fault = self._faults.do(kind)
+                if not self._options.quiet:
+                    took = (fault.ended - fault.began) / 1e6
+                    print(f"  {kind} {fault.detail} ({took:.1f} s)", flush=True)
 
 
 def _one_of(conninfos: list[str]) -> str:

@@ -84,6 +84,46 @@ def test_a_standby_that_is_promoted_under_the_listener(kind: str, cluster: Clust
         assert node.stats().listener_losses >= 1
 
 
+def test_a_former_primary_that_is_found_first(kind: str, cluster: Cluster) -> None:
+    """It stood still when another was promoted, and knows of nothing: nobody goes back to it."""
+    hosts = [psycopg.conninfo.conninfo_to_dict(server.conninfo)["host"] for server in cluster.servers]
+    several = make_conninfo(cluster.primary.conninfo, host=",".join(map(str, hosts)), connect_timeout="2")
+    config = pgsession.Config(create_schema_if_missing=True, max_staleness=2, operation_timeout=2)
+    old, new = cluster.primary, cluster.standby
+    with Node(kind, several, config) as node:
+        session = node.create_session("u", {"n": 0})
+
+        def done(action: Callable[[], object]) -> bool:
+            try:
+                action()
+            except (psycopg.Error, pgsession.WriteOutcomeUnknown, pgsession.DatabaseUnavailable):
+                return False
+            return True
+
+        with cluster.silent_primary():
+            cluster.promote(new)
+            session["n"] = 1
+            until(lambda: done(lambda: node.update_session(session)), "the node to find the new primary")
+        with psycopg.connect(new.conninfo, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgsession%'"
+            )
+
+        def read() -> None:
+            read = node.get_session(session.id, refresh=True)
+            assert read is not None and read["n"] == 1
+
+        until(lambda: done(read), "an answer")
+        session["n"] = 2
+        until(lambda: done(lambda: node.update_session(session)), "a write")
+        with psycopg.connect(old.conninfo) as before, psycopg.connect(new.conninfo) as after:
+            values = [
+                one.execute("SELECT value FROM session_attributes").fetchone() for one in (before, after)
+            ]
+        # What it was sent while it stood still is done there, and nothing else.
+        assert values[0] in ((0,), (1,)) and values[1] == (2,)
+
+
 def test_a_name_that_leads_to_a_standby_for_a_moment(kind: str, cluster: Cluster) -> None:
     """Connections made meanwhile work, and are of no use: they are not kept."""
     with FaultProxy(cluster.primary.conninfo) as way:

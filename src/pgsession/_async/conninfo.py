@@ -10,6 +10,7 @@ import psycopg
 
 from pgsession._concurrency import AsyncQuestion, AsyncSharedFuture, async_connections_until, call
 from pgsession._database.conninfo import check_readable
+from pgsession._database.timelines import Timelines
 from pgsession._protocol import rules
 from pgsession.errors import ConfigError
 
@@ -19,12 +20,13 @@ class AsyncConninfo:
 
     A function that fails, does not answer in time, or returns what is no conninfo is a failed attempt to connect
     (psycopg.OperationalError; a `ConfigError` too, where it returned the wrong thing). The error says nothing of what
-    it returned: that may have a password in it.
+    it returned: that may have a password in it. Nor does a former primary make a connection, once its successor has.
 
     Args:
         given: The text, or the function.
         complete: Returns what to connect with beyond the text.
         patience: Seconds for the function to answer.
+        timelines: What is known of former primaries, by those who connect to the same place.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class AsyncConninfo:
         complete: Callable[[str], dict[str, Any]],
         *,
         patience: float,
+        timelines: Timelines | None = None,
     ) -> None:
         self._given = given
         self._complete = complete
         self._patience = patience
         self._newest: str | None = None
+        self._timelines = timelines or Timelines()
         if not isinstance(given, str):
             self._question = AsyncQuestion(given)
 
@@ -75,7 +79,7 @@ class AsyncConninfo:
         """
         parameters = self.parameters
 
-        class Connection(async_connections_until(ended)):  # type: ignore[misc]
+        class Connection(async_connections_until(ended, self._timelines.checked)):  # type: ignore[misc]
             @classmethod
             async def connect(cls, conninfo: str = "", **options: Any) -> Any:
                 try:

@@ -30,6 +30,7 @@ from pgsession._concurrency import (
 )
 from pgsession._database.channels import for_each
 from pgsession._database.conninfo import listener_parameters, server_settings
+from pgsession._database.timelines import Timelines
 from pgsession.errors import ListenerError
 
 from .conninfo import AsyncConninfo
@@ -77,9 +78,10 @@ class AsyncListenerLoop:
         self._opened: AsyncSharedFuture[None] | None = None
         self._closing = AsyncEvent()
         self._ended = AsyncEvent()
-        self._connections = AsyncConninfo(conninfo, complete, patience=connect_timeout).connections(
-            self._closing.is_set
-        )
+        self.timelines = Timelines()
+        self._connections = AsyncConninfo(
+            conninfo, complete, patience=connect_timeout, timelines=self.timelines
+        ).connections(self._closing.is_set)
         # What follows is changed by the background loop only.
         self._subscriptions: dict[str, list[AsyncSubscription]] = {}
         self._connection: AsyncListenerConnection | None = None

@@ -72,6 +72,10 @@ class _Kept(NamedTuple):
     since: float
 
 
+def _no(connection: AsyncConnection[Any]) -> bool:
+    return False
+
+
 class AsyncPool:
     """Lends the connections of a psycopg pool, each in autocommit mode, alive, and not leading to a standby.
 
@@ -79,7 +83,8 @@ class AsyncPool:
     else uses, what comes back is kept here and is the first to go out again: a lone caller stays with one server
     process, which has the library's plans and pages in its caches. While anybody waits in the psycopg pool's queue,
     nothing is kept: what comes back goes to whoever has waited longest. A pool of the caller's is used as it is.
-    `on_unfit` is called for each connection that is dead or leads to a standby.
+    `on_unfit` is called for each connection that is dead, leads to a standby, or is `superseded`: leads to a former
+    primary.
     """
 
     def __init__(
@@ -90,11 +95,13 @@ class AsyncPool:
         deadlines: AsyncDeadlines,
         logger: logging.Logger,
         on_unfit: Callable[[], None],
+        superseded: Callable[[AsyncConnection[Any]], bool] = _no,
     ) -> None:
         self._pool = pool
         self._keeps = keeps
         self._deadlines = deadlines
         self._on_unfit = on_unfit
+        self._superseded = superseded
         self._guard = threading.Lock()
         self._kept: list[_Kept] = []  # the last one was used last; empty while `_asking`
         self._asking = 0  # callers that wait for the psycopg pool
@@ -191,7 +198,7 @@ class AsyncPool:
                 connection = await self._take(end - time.monotonic() if patience is None else patience)
             except PoolTimeout as error:
                 raise OperationTimeout("no connection was to be had in time; nothing was sent") from error
-            if not is_stale(connection) and not in_recovery(connection.pgconn):
+            if not (is_stale(connection) or in_recovery(connection.pgconn) or self._superseded(connection)):
                 if time.monotonic() < end:
                     return connection
                 # Sent now, it would be cut at once, and a good connection with it.

@@ -32,6 +32,7 @@ from pgsession._database import conninfo as conninfos
 from pgsession._database import pool_log
 from pgsession._database.script import limit_of
 from pgsession._database.statements import Commit, Statements
+from pgsession._database.timelines import Timelines
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
@@ -131,6 +132,15 @@ class AsyncRuntime:
         self._was_cut = False
         self._first_attempt: AsyncSharedFuture[None] = AsyncSharedFuture()  # of the pool's to connect
         self.statements = Statements(config.schema_name, config.table_prefix)
+        self.listener = (
+            listener
+            or AsyncListener(
+                conninfos.to_listen(database, config.listener_conninfo),
+                health_check_interval=None,  # the beacons are better ones
+                logger=logger,
+            )._entrust()
+        )
+        self._timelines = self.listener._loop.timelines
         if isinstance(database, AsyncConnectionPool):
             self._conninfo: AsyncConninfo | None = None
             self.pool: AsyncConnectionPool[Any] = database
@@ -141,7 +151,7 @@ class AsyncRuntime:
         self._breaker = Breaker()
         self._prober = AsyncProber(
             self._breaker,
-            _probes_conninfo(database, config),
+            _probes_conninfo(database, config, self._timelines),
             ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
@@ -154,14 +164,7 @@ class AsyncRuntime:
             deadlines=self._deadlines,
             logger=logger,
             on_unfit=self._prober.suspect,
-        )
-        self.listener = (
-            listener
-            or AsyncListener(
-                conninfos.to_listen(database, config.listener_conninfo),
-                health_check_interval=None,  # the beacons are better ones
-                logger=logger,
-            )._entrust()
+            superseded=self._timelines.superseded,
         )
         self.store = AsyncStore(
             self.connections,
@@ -443,7 +446,7 @@ class AsyncRuntime:
 
     def _completed(self, given: str | Callable[[], object]) -> AsyncConninfo:
         complete = partial(conninfos.pool_parameters, connect_timeout=CONNECT_TIMEOUT)
-        return AsyncConninfo(given, complete, patience=CONNECT_TIMEOUT)
+        return AsyncConninfo(given, complete, patience=CONNECT_TIMEOUT, timelines=self._timelines)
 
     def _pool(self, conninfo: AsyncConninfo) -> AsyncConnectionPool[Any]:
         config = self._config
@@ -515,7 +518,7 @@ async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
         await pool.check()
 
 
-def _probes_conninfo(database: Any, config: Config) -> AsyncConninfo | None:
+def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> AsyncConninfo | None:
     """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
     try:
         given = conninfos.of_database(database)
@@ -524,7 +527,8 @@ def _probes_conninfo(database: Any, config: Config) -> AsyncConninfo | None:
             return None  # the listener is shared
         given = config.listener_conninfo
     complete = partial(conninfos.listener_parameters, connect_timeout=CONNECT_TIMEOUT)
-    return AsyncConninfo(given, complete, patience=_seconds(config.operation_timeout) / 4)
+    patience = _seconds(config.operation_timeout) / 4
+    return AsyncConninfo(given, complete, patience=patience, timelines=timelines)
 
 
 def _commit(config: Config) -> Commit:

@@ -12,6 +12,7 @@ import psycopg
 
 from pgsession._concurrency import Question, SharedFuture, call, connections_until
 from pgsession._database.conninfo import check_readable
+from pgsession._database.timelines import Timelines
 from pgsession._protocol import rules
 from pgsession.errors import ConfigError
 
@@ -21,12 +22,13 @@ class Conninfo:
 
     A function that fails, does not answer in time, or returns what is no conninfo is a failed attempt to connect
     (psycopg.OperationalError; a `ConfigError` too, where it returned the wrong thing). The error says nothing of what
-    it returned: that may have a password in it.
+    it returned: that may have a password in it. Nor does a former primary make a connection, once its successor has.
 
     Args:
         given: The text, or the function.
         complete: Returns what to connect with beyond the text.
         patience: Seconds for the function to answer.
+        timelines: What is known of former primaries, by those who connect to the same place.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class Conninfo:
         complete: Callable[[str], dict[str, Any]],
         *,
         patience: float,
+        timelines: Timelines | None = None,
     ) -> None:
         self._given = given
         self._complete = complete
         self._patience = patience
         self._newest: str | None = None
+        self._timelines = timelines or Timelines()
         if not isinstance(given, str):
             self._question = Question(given)
 
@@ -77,7 +81,7 @@ class Conninfo:
         """
         parameters = self.parameters
 
-        class Connection(connections_until(ended)):  # type: ignore[misc]
+        class Connection(connections_until(ended, self._timelines.checked)):  # type: ignore[misc]
             @classmethod
             def connect(cls, conninfo: str = "", **options: Any) -> Any:
                 try:

@@ -32,6 +32,7 @@ from pgsession._concurrency import (
 )
 from pgsession._database.channels import for_each
 from pgsession._database.conninfo import listener_parameters, server_settings
+from pgsession._database.timelines import Timelines
 from pgsession.errors import ListenerError
 
 from .conninfo import Conninfo
@@ -79,9 +80,10 @@ class ListenerLoop:
         self._opened: SharedFuture[None] | None = None
         self._closing = Event()
         self._ended = Event()
-        self._connections = Conninfo(conninfo, complete, patience=connect_timeout).connections(
-            self._closing.is_set
-        )
+        self.timelines = Timelines()
+        self._connections = Conninfo(
+            conninfo, complete, patience=connect_timeout, timelines=self.timelines
+        ).connections(self._closing.is_set)
         # What follows is changed by the background loop only.
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._connection: ListenerConnection | None = None

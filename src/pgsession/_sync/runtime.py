@@ -34,6 +34,7 @@ from pgsession._database import conninfo as conninfos
 from pgsession._database import pool_log
 from pgsession._database.script import limit_of
 from pgsession._database.statements import Commit, Statements
+from pgsession._database.timelines import Timelines
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
@@ -133,6 +134,15 @@ class Runtime:
         self._was_cut = False
         self._first_attempt: SharedFuture[None] = SharedFuture()  # of the pool's to connect
         self.statements = Statements(config.schema_name, config.table_prefix)
+        self.listener = (
+            listener
+            or Listener(
+                conninfos.to_listen(database, config.listener_conninfo),
+                health_check_interval=None,  # the beacons are better ones
+                logger=logger,
+            )._entrust()
+        )
+        self._timelines = self.listener._loop.timelines
         if isinstance(database, ConnectionPool):
             self._conninfo: Conninfo | None = None
             self.pool: ConnectionPool[Any] = database
@@ -143,7 +153,7 @@ class Runtime:
         self._breaker = Breaker()
         self._prober = Prober(
             self._breaker,
-            _probes_conninfo(database, config),
+            _probes_conninfo(database, config, self._timelines),
             ask_idle=self._ask_idle,
             timeout=_seconds(config.operation_timeout) / 4,
             on_down=self._on_down,
@@ -156,14 +166,7 @@ class Runtime:
             deadlines=self._deadlines,
             logger=logger,
             on_unfit=self._prober.suspect,
-        )
-        self.listener = (
-            listener
-            or Listener(
-                conninfos.to_listen(database, config.listener_conninfo),
-                health_check_interval=None,  # the beacons are better ones
-                logger=logger,
-            )._entrust()
+            superseded=self._timelines.superseded,
         )
         self.store = Store(
             self.connections,
@@ -445,7 +448,7 @@ class Runtime:
 
     def _completed(self, given: str | Callable[[], object]) -> Conninfo:
         complete = partial(conninfos.pool_parameters, connect_timeout=CONNECT_TIMEOUT)
-        return Conninfo(given, complete, patience=CONNECT_TIMEOUT)
+        return Conninfo(given, complete, patience=CONNECT_TIMEOUT, timelines=self._timelines)
 
     def _pool(self, conninfo: Conninfo) -> ConnectionPool[Any]:
         config = self._config
@@ -517,7 +520,7 @@ def _reconnect(pool: ConnectionPool[Any]) -> None:
         pool.check()
 
 
-def _probes_conninfo(database: Any, config: Config) -> Conninfo | None:
+def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> Conninfo | None:
     """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
     try:
         given = conninfos.of_database(database)
@@ -526,7 +529,8 @@ def _probes_conninfo(database: Any, config: Config) -> Conninfo | None:
             return None  # the listener is shared
         given = config.listener_conninfo
     complete = partial(conninfos.listener_parameters, connect_timeout=CONNECT_TIMEOUT)
-    return Conninfo(given, complete, patience=_seconds(config.operation_timeout) / 4)
+    patience = _seconds(config.operation_timeout) / 4
+    return Conninfo(given, complete, patience=patience, timelines=timelines)
 
 
 def _commit(config: Config) -> Commit:

@@ -1,0 +1,1 @@
+"""Three members of Patroni that lose their leader in every way, under the load and the judge of chaos: `make ha`."""
