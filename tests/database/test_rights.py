@@ -13,7 +13,8 @@ from psycopg import sql
 import pgsession
 from pgsession import schema as module
 from pgsession.__main__ import main
-from pgsession._database.statements import Statements
+from pgsession._database.statements import NIL, Statements
+from pgsession._database.templates import FUNCTIONS
 from tests.leftovers import UNRELEASED
 from tests.roles import Roles
 
@@ -299,3 +300,21 @@ def test_all_that_is_wrong_is_said_at_once(roles: Roles, schema: str, init: Call
     init("--grant-to", roles.service)
     with pgsession.SessionManager(roles.dsn("service"), pgsession.Config(schema_name=schema)):
         pass
+
+
+def test_where_nobody_may_sleep_many_sessions_are_deleted_without_rests(
+    roles: Roles, dsn: str, schema: str, init: Callable[..., str]
+) -> None:
+    """As where EXECUTE on pg_sleep was taken from PUBLIC, against injected statements that take their time."""
+    init("--grant-to", roles.service)
+    with pgsession.SessionManager(
+        roles.dsn("service"), pgsession.Config(schema_name=schema, max_sessions=0)
+    ) as node:
+        for _ in range(200):
+            node.create_session("ann")
+        with psycopg.connect(dsn) as connection, connection.transaction(force_rollback=True):
+            connection.execute("REVOKE EXECUTE ON FUNCTION pg_sleep FROM PUBLIC")
+            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.service)))
+            call = sql.SQL("SELECT deleted FROM {}('node', 'user', 'ann', NULL, %s, 1000, false)")
+            function = sql.Identifier(schema, FUNCTIONS["delete_many"])
+            assert connection.execute(call.format(function), [NIL]).fetchone() == (200,)

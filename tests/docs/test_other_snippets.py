@@ -37,7 +37,7 @@ RUN_BY = {
     "docs/litestar.md": ("docs/test_litestar.py",),
     "docs/locks.md": ("docs/test_locks.py",),
     "docs/log-out-everywhere.md": ("docs/test_recipes.py",),
-    "docs/monitoring.md": ("docs/test_other_snippets.py",),
+    "docs/monitoring.md": ("docs/test_other_snippets.py", "telemetry/test_gunicorn.py"),
     "docs/moving.md": ("docs/test_moving.py", "web/moving/page.py"),
     "docs/operate.md": ("docs/test_operate.py",),
     "docs/parity.md": ("docs/test_other_snippets.py",),
@@ -127,7 +127,7 @@ def test_removing_what_was_deployed(dsn: str) -> None:
 
 def test_watching(dsn: str, schema: str) -> None:
     pytest.importorskip("prometheus_client")
-    metrics, lines = blocks("docs/monitoring.md", "python")
+    metrics, _, lines = blocks("docs/monitoring.md", "python")
     given = f"pgsession.Config(schema_name={schema!r}, create_schema_if_missing=True, "
     names: dict[str, Any] = {"database": dsn}
     before = metrics.partition("port = ")[0]  # to serve is for tests/telemetry

@@ -14,6 +14,8 @@ import pytest
 from tests.telemetry.monitored import free_ports
 
 PATIENCE = 60.0
+ROOT = Path(__file__).parents[2]
+DOCUMENTED = "range(9464, 9480)"
 
 APPLICATION = """
 import pgsession
@@ -22,23 +24,43 @@ from pgsession.telemetry.prometheus import Metrics, serve
 metrics = Metrics()
 config = pgsession.Config(schema_name={schema!r}, create_schema_if_missing=True, instrument=metrics)
 sessions = pgsession.SessionManager({dsn!r}, config)
-sessions.open()
 metrics.watch(sessions)
-serve({ports!r})
-sessions.create_session("of a worker")
+
+
+def begin():
+    sessions.open()
+    sessions.create_session("of a worker")
 
 
 def application(environ, start_response):
     start_response("204 No Content", [])
     return []
 """
+AT_IMPORT = """
+begin()
+serve({ports!r})
+"""
+POST_WORKER_INIT = """
+def post_worker_init(worker):
+    import service
+
+    service.begin()
+"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
-def test_two_workers_are_two_nodes(dsn: str, schema: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["", "--preload"])
+def test_two_workers_are_two_nodes(dsn: str, schema: str, tmp_path: Path, option: str) -> None:
     port, *ports = free_ports(4)
-    (tmp_path / "service.py").write_text(APPLICATION.format(schema=schema, dsn=dsn, ports=ports))
-    arguments = f"-m gunicorn -w 2 -b 127.0.0.1:{port} service:application"
+    begins = "" if option else AT_IMPORT
+    (tmp_path / "service.py").write_text((APPLICATION + begins).format(schema=schema, dsn=dsn, ports=ports))
+    if option:
+        page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+        [serving] = re.findall(r"^```python\n([^`]*def post_fork[^`]*)^```$", page, re.MULTILINE)
+        assert serving.count(DOCUMENTED) == 1
+        hooks = serving.replace(DOCUMENTED, str(ports)) + POST_WORKER_INIT
+        (tmp_path / "gunicorn.conf.py").write_text(hooks)
+    arguments = f"-m gunicorn {option} -w 2 -b 127.0.0.1:{port} service:application"
     command = [sys.executable, *arguments.split()]
     with (tmp_path / "log").open("wb") as log:
         running = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)

@@ -108,8 +108,9 @@ def serve(ports: Iterable[int], *, address: str = "127.0.0.1", registry: Collect
     """Serve this process's metrics by HTTP on the first of these ports that is free; return it.
 
     That is for processes that share a program, as the workers of gunicorn do: each has a port of its own, and
-    Prometheus asks all of them. A worker that takes another's place takes its port. (The multiprocess mode of
-    prometheus-client has no collectors, and so nothing that is asked for.)
+    Prometheus asks all of them. A worker that takes another's place takes its port. It answers in the process that
+    calls it, not in those that fork from it. (The multiprocess mode of prometheus-client has no collectors, and so
+    nothing that is asked for.)
 
     Args:
         ports: The ports, in the order in which they are tried.
