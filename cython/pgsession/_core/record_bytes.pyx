@@ -6,7 +6,7 @@
     keys           of the attributes, in their order: length (uint32) and UTF-8 of each
     incarnation    its UTF-8, if there is one
 
-Both sides run the same build on the same machine: the layout of the arena names this one (PGS_RECORD_ENCODING, to be
+Both sides run the same build on the same machine: the layout of the arena names this one (RECORD_ENCODING, to be
 counted up with every change here or of the block). So numbers are as this machine has them. What is inside is checked
 nonetheless as far as memory could be read beyond its end.
 """
