@@ -255,6 +255,7 @@ cdef class Cache:
         """Return True where memory may answer that no session of this id is there; that is a negative hit."""
         cdef Key key
         parse(session_id, &key)
+        catch_up(self)
         return is_absent(self, key, min_version)
 
     def clear_absences(self):
