@@ -318,7 +318,9 @@ def test_a_record_that_is_put_behind_reaches_the_arena_though_there_is_no_room_f
 
 def test_an_absence_is_forgotten_once_another_has_the_session(nodes: list[Node], make_record: MakeRecord) -> None:
     first, second, _ = nodes
+    second.cache.begin()
     second.cache.put_absence(key_of(1), 0, START + HOUR)
+    second.cache.end()
     assert second.cache.is_absent(key_of(1))
     first.cache.put(make_record(key_of(1)))
     assert not second.cache.is_absent(key_of(1))
