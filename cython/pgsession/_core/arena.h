@@ -314,6 +314,7 @@ static inline void pgs_arena_clear(pgs_arena *a) {
         a->links[i].next_free = i + 1 < h->slot_count ? i + 1 : PGS_NONE;
     }
     pgs_fence_release();
+    PGS_CRASH_POINT(15);
     for (i = 0; i < h->bucket_count; i++) {
         int j;
         for (j = 0; j < PGS_CELLS; j++)
