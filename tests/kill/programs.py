@@ -57,7 +57,7 @@ def compiled(program: str, folder: Path, wrong: Wrong | None = None, options: tu
     output = folder / program.removesuffix(".c")
     warnings = [] if wrong else WARNINGS  # a wrong one has things that are not used
     subprocess.run(
-        [command, "-std=c11", "-g", *warnings, *options, "-I", folder, folder / program, "-o", output, "-pthread"],
+        [command, "-std=c11", *warnings, *options, "-I", folder, folder / program, "-o", output, "-pthread"],
         check=True,
     )
     return output

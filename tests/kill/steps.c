@@ -132,9 +132,6 @@ static void replace_it(void) {
 }
 static void replace_after_reset(void) {
     pgs_arena_clear(&a);
-    put(2, 1, 3000, 'n');
-    pgs_arena_discard(&a, 2, ~2ULL);
-    pgs_arena_clear(&a);
     put(1, 2, 3000, 'n');
 }
 static void s5_a_copy_during_a_change(void) {
@@ -291,7 +288,7 @@ static void leaders(void) {
 static void eviction(void) {
     uint64_t key, used = 0, others = 0;
     fresh();
-    for (key = 1; key <= 200000; key++) {
+    for (key = 1; key <= 60000; key++) {
         CHECK(put(key, 1, 300 + (uint32_t)(key % 400), 'e'));
         if (key > 100 && key % 50 == 0) { /* as one that has it in a cache of its own */
             uint64_t i;
@@ -302,7 +299,7 @@ static void eviction(void) {
     for (key = 1; key <= 200; key++)
         if (read_one(key))
             key <= 100 ? used++ : others++;
-    CHECK(used >= 90 && others == 0 && a.header->evictions > 150000);
+    CHECK(used >= 90 && others == 0 && a.header->evictions > 40000);
     for (key = 1; key <= 300; key++) /* all memory belongs to another class by now */
         CHECK(put(key, 2, 60000, 'f') && read_one(key) == 60000);
 }

@@ -14,32 +14,27 @@ from tests.kill.wrong import RUNS, STEPS
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler, or no arenas on this system")
 
 
-def steps(program: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program], capture_output=True, text=True, timeout=60)
+def failures(program: Path) -> str:
+    """Run steps.c; return what it says beside that all is well. It has to come to its end: a thread may end it before."""
+    try:
+        run = subprocess.run([program], capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return "it waits for ever"
+    return "" if run.returncode == 0 and run.stdout == "0 failed\n" else f"status {run.returncode}: {run.stdout}"
 
 
 def test_step_by_step(tmp_path: Path) -> None:
-    run = steps(compiled("steps.c", tmp_path))
-    assert run.returncode == 0, run.stdout
+    assert not failures(compiled("steps.c", tmp_path))
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_wrong_step_is_noticed(name: str, tmp_path: Path) -> None:
-    program = compiled("steps.c", tmp_path, STEPS[name], ("-O1",))
-    try:
-        run = steps_briefly(program)
-    except subprocess.TimeoutExpired:
-        return  # it waits for ever
-    assert run.returncode != 0, STEPS[name].harm
-
-
-def steps_briefly(program: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program], capture_output=True, text=True, timeout=10)
+    assert failures(compiled("steps.c", tmp_path, STEPS[name], ("-O0",))), STEPS[name].harm
 
 
 def test_kills(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
-    outcome = kill_run(compiled("kill.c", tmp_path), seconds=6, seed=seed)
+    outcome = kill_run(compiled("kill.c", tmp_path), seconds=5, seed=seed)
     print(f"seed {seed}: {outcome.figures}")
     assert outcome.violations == 0, outcome.said
     assert outcome.figures["killed inside"] > 0 and outcome.figures["from L2"] > 0

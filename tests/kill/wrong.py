@@ -109,13 +109,6 @@ STEPS = {
         "if (!pgs_load(&slot->visited))\n                    pgs_store(&slot->visited, 1);",
         "",
     ),
-    "no-patience": Wrong(
-        "poisoning",
-        "one writer that stopped inside stops the whole host",
-        "arena.h",
-        "while (waits < PATIENCE) {",
-        "while (waits <= PATIENCE * 1000000) {",
-    ),
 }
 
 RUNS = {
