@@ -9,10 +9,23 @@ import pytest
 from pgsession._core.record import Record
 from pgsession._core.record_bytes import decode, encode
 
-FIELDS = (
-    "key version user_id group_id created_at updated_at last_accessed expires_at inactivity generation owner_since"
-    " previous_generation previous_until rotated_at incarnation"
-).split()
+FIELDS = [
+    "key",
+    "version",
+    "user_id",
+    "group_id",
+    "created_at",
+    "updated_at",
+    "last_accessed",
+    "expires_at",
+    "inactivity",
+    "generation",
+    "owner_since",
+    "previous_generation",
+    "previous_until",
+    "rotated_at",
+    "incarnation",
+]
 
 
 def said(record: Record) -> tuple[object, ...]:

@@ -184,9 +184,15 @@ def test_a_closed_arena_is_of_no_use(file: int) -> None:
     arena.close()
     assert arena.closed
     for use in (
-        lambda: arena.number, lambda: arena.state, lambda: arena.id, arena.counters, lambda: arena.take(0, True),
-        lambda: arena.incarnation, arena.poison, lambda: arena.wait_bell(0, 0),
-    ):  # fmt: skip
+        lambda: arena.number,
+        lambda: arena.state,
+        lambda: arena.id,
+        arena.counters,
+        lambda: arena.take(0, True),
+        lambda: arena.incarnation,
+        arena.poison,
+        lambda: arena.wait_bell(0, 0),
+    ):
         with pytest.raises(ArenaError, match="closed"):
             use()
 
@@ -257,9 +263,12 @@ def test_what_leaves_one_leaves_all(nodes: list[Node], make_record: MakeRecord, 
         first.cache.put(make_record(key_of(1), version=2))
     else:
         arguments: dict[str, tuple[object, ...]] = {
-            "discard": (key_of(1),), "discard_older": (key_of(1), 2), "discard_user": ("u" * 50,), "discard_group": ("g",),
+            "discard": (key_of(1),),
+            "discard_older": (key_of(1), 2),
+            "discard_user": ("u" * 50,),
+            "discard_group": ("g",),
             "clear": (),
-        }  # fmt: skip
+        }
         assert getattr(first.cache, by)(*arguments[by]) >= 1
     now = 2 if by == "put" else 0
     assert [node.version(1) for node in nodes] == [now] * 3
@@ -663,9 +672,13 @@ def test_what_meets_a_poisoned_arena_first(nodes: list[Node], make_record: MakeR
             first.cache.begin()
     else:
         arguments: dict[str, tuple[object, ...]] = {
-            "discard": (key_of(1),), "put": (make_record(key_of(2)),), "clear": (), "vouch": (1, 2, 3), "new_epoch": (1, True),
+            "discard": (key_of(1),),
+            "put": (make_record(key_of(2)),),
+            "clear": (),
+            "vouch": (1, 2, 3),
+            "new_epoch": (1, True),
             "share_lock": ("l",),
-        }  # fmt: skip
+        }
         assert not getattr(first.cache, what)(*arguments[what])
     assert first.cache.shared is None
     assert len(first.cache) == 0
@@ -829,9 +842,15 @@ def test_the_child_of_a_fork_starts_over(nodes: list[Node], file: int, make_reco
             first.arena.forked()
             first.cache.forked()
             first.cache.end()
-            said = repr((
-                first.version(1), first.cache.tied, len(first.cache), first.cache.begin(False), first.cache.take_accesses(9),
-            ))  # fmt: skip
+            said = repr(
+                (
+                    first.version(1),
+                    first.cache.tied,
+                    len(first.cache),
+                    first.cache.begin(False),
+                    first.cache.take_accesses(9),
+                )
+            )
             first.cache.tie()
             said += repr(first.version(1))
         finally:
