@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cpython.object cimport PyObject
 
+from pgsession._core.arena cimport Arena, pgs_hit_line, pgs_load_acquire, pgs_load_head
 from pgsession._core.clock cimport Clock, recent
 from pgsession._core.key cimport Key
 from pgsession._core.lock cimport pgs_mutex
@@ -30,6 +31,7 @@ cdef extern from "table.h" nogil:
     ctypedef struct pgs_table:
         pgs_hot *hot
         pgs_cold *cold
+        uint64_t seed[2]
         uint32_t count, room, access
         void (*owner_of)(void *record, int which, pgs_text *text) noexcept
     int pgs_table_init(pgs_table *t, uint64_t seed0, uint64_t seed1)
@@ -53,6 +55,8 @@ cdef extern from "table.h" nogil:
 
 
 cdef enum Answer:
+    BEHIND = -4                 # nothing yet: there is news of the host to be read first, see catch_up()
+    NOT_CACHED = -3             # a miss that is not counted yet: the arena may have it, see held()
     DENIED = -2                 # the record says that the token is good no more
     OVER = -1                   # a miss: the entry is expired, see drop()
     MISS = 0
@@ -90,7 +94,18 @@ cdef class Cache:
     cdef readonly object codec
     cdef bint has_codec
     cdef bint seals             # the codec encrypts
-    cdef public int64_t in_sync_until
+    # What a hit compares. A private cache has a line of its own, on which nothing changes but by its owner.
+    cdef pgs_hit_line own
+    cdef pgs_hit_line *line     # its own, or that of the arena
+    cdef uint64_t tail          # what the ring says is read up to here
+    cdef int64_t seen           # the line's `in_sync_until` when it was read last
+    cdef int64_t served_until   # so long memory may answer: `seen`, or 0 while the cache is not tied to its arena
+    cdef Arena arena            # None: the cache is private
+    cdef Arena section          # whose lock is held by begin()
+    cdef bint tied_
+    cdef uint64_t news_tail     # what news() has said
+    cdef list lock_events
+    cdef uint64_t shared_hits, ring_events, ring_overruns, marked
     cdef int64_t due            # when the first of the accesses that are asked for has to be written
     cdef int64_t planned        # and when the writer looks for it next
     cdef uint64_t hits, evictions, expirations, inserts, discards, refused, negative_hits
@@ -102,19 +117,34 @@ cdef class Cache:
 cdef Answer recheck(Cache cache, uint32_t slot, int64_t now, bint touch, int64_t min_version) noexcept
 cdef Answer check_claim(Cache cache, uint32_t slot, int64_t now, int64_t min_version, Claim *claim) noexcept
 
-cdef inline uint32_t find(Cache cache, Key key, bint in_sync, int64_t *now) noexcept:
-    """Return the slot of a session, and the database time; 0 for a miss. The caller has the lock.
+cdef inline bint is_behind(Cache cache) noexcept:
+    """Return True where the host has news that is not read yet (the ring, another `in_sync_until`, poison).
 
-    With `in_sync` nothing is served beyond the proof of sync (C6). A miss is counted here, a hit by use().
+    `in_sync_until` is read before the ring's head, and the clock after both (S3): what was promised until then had been
+    told before.
+    """
+    cdef int64_t until = pgs_load_acquire(&cache.line.in_sync_until)
+    return pgs_load_head(&cache.line.head) != cache.tail or until != cache.seen
+
+
+cdef inline uint32_t find(Cache cache, Key key, bint in_sync, int64_t *now, Answer *answer) noexcept:
+    """Return the slot of a session, and the database time; 0 for a miss, which `answer` names. The caller has the lock.
+
+    With `in_sync` nothing is served beyond the proof of sync (C6). That is counted here, a hit by use(), the others by held().
     """
     cdef PyObject *clock = <PyObject *> cache.clock     # borrowed, see reference.h
-    cdef uint32_t slot = pgs_find(&cache.table, key.high, key.low)
+    cdef uint32_t slot
+    if PGS_UNLIKELY(is_behind(cache)):
+        answer[0] = BEHIND
+        return 0
+    slot = pgs_find(&cache.table, key.high, key.low)
     now[0] = recent(<Clock> clock)
-    if in_sync and PGS_UNLIKELY(now[0] + cache.clock.slack >= cache.in_sync_until):
+    if in_sync and PGS_UNLIKELY(now[0] + cache.clock.slack >= cache.served_until):
         cache.misses.out_of_sync += 1
+        answer[0] = MISS
         return 0
     if PGS_UNLIKELY(slot == 0):
-        cache.misses.not_cached += 1
+        answer[0] = NOT_CACHED
         return 0
     now[0] += cache.clock.offset
     return slot
@@ -144,19 +174,20 @@ cdef inline Answer look_up(Cache cache, Key key, bint touch, int64_t min_version
                            pgs_hot **found) noexcept:
     """Return the answer to a read, and the entry of a hit in `found`; the caller has the lock."""
     cdef int64_t now
-    cdef uint32_t slot = find(cache, key, in_sync, &now)
-    return use(cache, slot, now, touch, min_version, found) if slot else MISS
+    cdef Answer answer
+    cdef uint32_t slot = find(cache, key, in_sync, &now, &answer)
+    return use(cache, slot, now, touch, min_version, found) if slot else answer
 
 
 cdef inline Answer look_up_by_token(Cache cache, Key key, bint touch, int64_t min_version, Claim *claim,
                                     pgs_hot **found) noexcept:
     """Do what look_up() does for a token, of which the record says whether it is good."""
     cdef int64_t now
-    cdef uint32_t slot = find(cache, key, True, &now)
-    cdef pgs_hot *hot
     cdef Answer answer
+    cdef uint32_t slot = find(cache, key, True, &now, &answer)
+    cdef pgs_hot *hot
     if PGS_UNLIKELY(slot == 0):
-        return MISS
+        return answer
     hot = &cache.table.hot[slot]
     if PGS_UNLIKELY((<Record> hot.record).generation != claim.generation):
         answer = check_claim(cache, slot, now, min_version, claim)

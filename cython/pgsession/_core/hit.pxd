@@ -15,8 +15,9 @@ from pgsession._core.lock cimport PGS_FREE_THREADED
 from pgsession._core.record cimport Record
 
 
-cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL
-cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim) except? NULL
+cdef PyObject *rare_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim, Answer answer,
+                        pgs_hot *hot) except? NULL
+cdef PyObject *locked_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim) except? NULL
 cdef PyObject *new_session(Cache cache, Record record, bint from_cache, int64_t accessed) except NULL
 cdef PyObject *hit_by_token(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim) except? NULL
 
@@ -27,9 +28,9 @@ cdef inline PyObject *hit(object manager, Cache cache, Key key, bint touch, int6
     cdef PyObject *record
     cdef Answer answer
     if PGS_FREE_THREADED:
-        return shared_hit(manager, cache, key, touch, min_version, NULL)
+        return locked_hit(manager, cache, key, touch, min_version, NULL)
     answer = look_up(cache, key, touch, min_version, True, &hot)
     if PGS_UNLIKELY(answer != HIT):
-        return rare_hit(manager, cache, key, answer, hot)
+        return rare_hit(manager, cache, key, touch, min_version, NULL, answer, hot)
     record = <PyObject *> hot.record
     return new_session(cache, <Record> record, True, hot.accessed)

@@ -10,7 +10,7 @@ from cpython.ref cimport Py_XDECREF
 
 from libc.stdint cimport int64_t, uint32_t
 
-from pgsession._core.cache cimport HIT_LATE, MISS, OVER, ask, drop, held, look_up_by_token
+from pgsession._core.cache cimport BEHIND, HIT_LATE, MISS, NOT_CACHED, OVER, ask, drop, held, look_up_by_token
 from pgsession._core.record cimport CURRENT, PREVIOUS
 from pgsession._core.cpython_tricks cimport PGS_REUSES_SESSIONS, destructor, pgs_hold, pgs_release_by, pgs_revive
 from pgsession._core.key cimport key_bytes
@@ -30,14 +30,20 @@ cdef destructor ordinary_release = NULL
 
 # ---- hits that are not ordinary ----
 
-cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs_hot *hot) except? NULL:
-    """Return the session of a hit whose access has to be asked for, or NULL for a miss.
+cdef PyObject *rare_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim, Answer answer,
+                        pgs_hot *hot) except? NULL:
+    """Return the session where there is more to do for it, or NULL for a miss.
 
-    Another node may take the session for inactive before the next accesses are written.
+    That is to hear what the host has to say, to look in the arena, or to ask for the access: another node may take the
+    session for inactive before the next accesses are written.
     """
     cdef Cache kept = cache
     cdef bint told
-    if answer == OVER:
+    if answer == BEHIND or (answer == NOT_CACHED and kept.tied_):
+        return locked_hit(manager, kept, key, touch, min_version, claim)
+    if answer == NOT_CACHED:
+        kept.misses.not_cached += 1
+    elif answer == OVER:
         drop(kept, key)
     if answer <= MISS:
         return NULL
@@ -48,8 +54,8 @@ cdef PyObject *rare_hit(object manager, Cache cache, Key key, Answer answer, pgs
     return pgs_hold(<PyObject *> session)
 
 
-cdef PyObject *shared_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim) except? NULL:
-    """Do what hit() does where other threads change the cache meanwhile.
+cdef PyObject *locked_hit(object manager, Cache cache, Key key, bint touch, int64_t min_version, Claim *claim) except? NULL:
+    """Do what hit() does, under the lock: where other threads, or a look at the arena, change the cache meanwhile.
 
     The record is ours before the lock is given up.
     """
@@ -79,11 +85,11 @@ cdef PyObject *hit_by_token(object manager, Cache cache, Key key, bint touch, in
     cdef Answer answer
     claim.standing = CURRENT
     if PGS_FREE_THREADED:
-        session = shared_hit(manager, cache, key, touch, min_version, claim)
+        session = locked_hit(manager, cache, key, touch, min_version, claim)
     else:
         answer = look_up_by_token(cache, key, touch, min_version, claim, &hot)
         if PGS_UNLIKELY(answer != HIT):
-            session = rare_hit(manager, cache, key, answer, hot)
+            session = rare_hit(manager, cache, key, touch, min_version, claim, answer, hot)
         else:
             record = <PyObject *> hot.record
             session = new_session(cache, <Record> record, True, hot.accessed)

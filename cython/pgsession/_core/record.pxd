@@ -12,6 +12,7 @@ cdef class Shape:
     cdef readonly tuple keys
     cdef dict places
     cdef Py_ssize_t size        # bytes of the keys in UTF-8
+    cdef void *encoded          # the keys as record_bytes.pyx writes them, made when they are needed first
 
 
 cdef struct Rotation:           # of the tokens of a session
@@ -48,6 +49,11 @@ cdef class Record:
     cdef uint8_t wide           # a version is so far from the record's that its age would not fit
     cdef uint8_t rotated        # it has a Rotation
     cdef readonly str incarnation   # of the tables that it was read from, interned; versions of another say nothing
+
+
+cdef Shape shape_of_keys(tuple keys)
+cdef Record bare_record()
+cdef int set_block(Record record, size_t text) except -1
 
 
 # ---- the block, see record.pyx ----

@@ -60,7 +60,8 @@ cdef Py_ssize_t shaped = 0
 @cython.final
 @cython.no_gc
 cdef class Shape:
-    pass
+    def __dealloc__(self):
+        Py_XDECREF(<PyObject *> self.encoded)
 
 
 cdef str shared_key(str key):
@@ -80,8 +81,8 @@ cdef str shared_key(str key):
     return <str> known
 
 
-cdef Shape shape_of(list attributes):
-    cdef tuple keys = tuple([item[0] for item in attributes])
+cdef Shape shape_of_keys(tuple keys):
+    """Return the shape of these keys, which are sorted."""
     known = pgs_dict_get(shapes, keys)
     if known is None:
         known = pgs_dict_get(old_shapes, keys)
@@ -247,6 +248,11 @@ cdef class Record:
         return f"<Record {short_name(uuid_of(self))}, version {self.version}, {self.count} attributes>"
 
 
+cdef Record bare_record():
+    """Return a record without a block, for one who fills it."""
+    return Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, 0)
+
+
 cdef list plain(object items):
     """Return the items as tuples with keys that are exactly str: hashing and comparing those runs nobody's code."""
     return [item if type(item) is tuple and PyUnicode_CheckExact(item[0]) else (PyUnicode_FromObject(item[0]), *item[1:])
@@ -281,7 +287,7 @@ cdef int fill(Record record, str user_id, str group_id, Rotation rotation, list 
         total += len(<bytes> value)
     if total > 0xFFFF_FFFFLL or count > 0xFFFF_FFFFLL:
         raise OverflowError("a session of more than 4 GiB")
-    record.shape = shape_of(attributes)
+    record.shape = shape_of_keys(tuple([item[0] for item in attributes]))
     record.count = <uint32_t> count
     record.user_length = <uint16_t> user_length
     record.group_length = <uint16_t> group_length
@@ -360,7 +366,7 @@ cdef Record with_values(Record old, int64_t version, list sets):
         for place in range(old.count):
             if place not in values and not is_near(version, version_of(old, place)):
                 return None
-    cdef Record record = Record.__new__(Record, BARE, 0, None, None, 0, 0, 0, 0, 0)
+    cdef Record record = bare_record()
     record.id = old.id
     record.version = version
     record.generation = old.generation
