@@ -687,6 +687,8 @@ static void *thread_main(void *argument) {
                 change_owner(key, one_in(2));
             else if (what < 84)
                 rare_things();
+            else if (what < 100)
+                commit(key); /* somebody else's: the leader tells of it */
             else
                 checked_get(key);
         }

@@ -135,8 +135,23 @@ RUNS = {
         "kill.c",
         "    until = pgs_load_acquire(&v->a.line->in_sync_until); /* S3: first */\n    crash_point(0);\n"
         "    alive = hear(v);\n    crash_point(0);\n",
-        "    alive = hear(v);\n    if (one_in(20))\n        sleep_us(40000);\n"
+        "    alive = hear(v);\n"
+        "    while (pgs_monotonic_us() >= LOOK(v->a.line->in_sync_until) && !one_in(100))\n        sleep_us(300);\n"
         "    until = pgs_load_acquire(&v->a.line->in_sync_until);\n",
+        (("THREADS = 3", "THREADS = 1"),),
+    ),
+    "proof-first": Wrong(
+        "S3",
+        "the leader says that all is in sync before it has told of what it knows",
+        "kill.c",
+        "    alive = v == leading_in;\n    for (key = 0; alive && key < KEYS; key++)\n        if (version[key] != told[key]) {",
+        "    alive = v == leading_in;\n"
+        "    if (alive && one_in(8)) {\n        sleep_us(35000);\n"
+        "        now = pgs_monotonic_us();\n"
+        "        for (key = 0; key < KEYS; key++)\n            version[key] = LOOK(db->word[key]);\n"
+        "        pgs_arena_vouch(&v->a, leading, now + MAX_STALENESS, now, now, now ^ CLOCKS_DIFFER);\n"
+        "        sleep_us(2000);\n    }\n"
+        "    for (key = 0; alive && key < KEYS; key++)\n        if (version[key] != told[key]) {",
     ),
     "answer-first": Wrong(
         "S4",
