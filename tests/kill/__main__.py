@@ -13,7 +13,7 @@ from tests.kill.programs import compiled, compiler, kill_run
 from tests.kill.wrong import RUNS
 
 ROUND = 10  # seconds
-CRASHES_ONE_IN = (300, 5000)  # crash points that are passed: many deaths, and many reads
+CRASHES_ONE_IN = (200, 5000)  # crash points that are passed: many deaths, and many reads
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ class Outcome:
         return int(self.figures["bad"])
 
 
-def kill_run(program: Path, *, seconds: float, seed: int, processes: int = 4, crashes_one_in: int = 2000) -> Outcome:
+def kill_run(program: Path, *, seconds: float, seed: int, processes: int = 4, crashes_one_in: int = 5000) -> Outcome:
     """Run kill.c for so many seconds, in a folder of its own in memory."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="pgsession-kill-", dir=memory) as folder:

@@ -138,7 +138,11 @@ RUNS = {
         "    alive = hear(v);\n"
         "    while (pgs_monotonic_us() >= LOOK(v->a.line->in_sync_until) && !one_in(100))\n        sleep_us(300);\n"
         "    until = pgs_load_acquire(&v->a.line->in_sync_until);\n",
-        (("THREADS = 3", "THREADS = 1"),),
+        (
+            ("THREADS = 3", "THREADS = 1"),
+            ("BEAT_OVERDUE = 45000", "BEAT_OVERDUE = 500000"),
+            ("version[KEYS], now = pgs", "version[KEYS], now = (leading && one_in(9) ? sleep_us(90000) : (void)0, 0) + pgs"),
+        ),
     ),
     "proof-first": Wrong(
         "S3",
