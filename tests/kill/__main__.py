@@ -28,10 +28,29 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pgsession-kill-build-") as folder:
         program = compiled("steps.c", Path(folder))
         failed = subprocess.run([program]).returncode != 0
+        failed = races(Path(folder), arguments.seed) or failed
         failed = kills(Path(folder), arguments.seconds, arguments.seed) or failed
         if not arguments.no_wrong:
             failed = not all([is_noticed(name, Path(folder), arguments.seed) for name in RUNS]) or failed
     return int(failed)
+
+
+def races(folder: Path, seed: int) -> bool:
+    """Run one process under ThreadSanitizer, which nobody kills; return True if it tells of a race.
+
+    It takes no notice of other processes. The copy of a record's bytes is a race on purpose: its turn is checked afterwards.
+    """
+    suppressed = folder / "suppressed"
+    suppressed.write_text("race:pgs_arena_read\n", encoding="utf-8")
+    try:
+        program = compiled("kill.c", folder, None, ("-O1", "-fsanitize=thread", "-Wno-error=tsan"))
+    except subprocess.CalledProcessError:
+        print("there is no ThreadSanitizer")
+        return False
+    options = f"suppressions={suppressed} halt_on_error=1 exitcode=66"
+    outcome = kill_run(program, seconds=5, seed=seed, processes=1, crashes_one_in=0, TSAN_OPTIONS=options)
+    print(f"ThreadSanitizer: {outcome.figures['reads']} reads, {outcome.said or 'no race'}", flush=True)
+    return bool(outcome.said)
 
 
 def kills(folder: Path, seconds: float, seed: int) -> bool:

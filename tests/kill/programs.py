@@ -79,13 +79,21 @@ class Outcome:
         return int(self.figures["bad"])
 
 
-def kill_run(program: Path, *, seconds: float, seed: int, processes: int = 4, crashes_one_in: int = 5000) -> Outcome:
+def kill_run(
+    program: Path,
+    *,
+    seconds: float,
+    seed: int,
+    processes: int = 4,
+    crashes_one_in: int = 5000,
+    **environment: str,
+) -> Outcome:
     """Run kill.c for so many seconds, in a folder of its own in memory."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="pgsession-kill-", dir=memory) as folder:
         arguments = [str(seconds), str(processes), str(seed), str(crashes_one_in), folder]
         run = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, timeout=seconds * 3 + 60
+            [program, *arguments], capture_output=True, text=True, timeout=seconds * 3 + 60, env={**os.environ, **environment}
         )
     if not re.match(r"\{.*\}$", run.stdout):
         raise AssertionError(f"seed {seed}: status {run.returncode}\n{run.stdout}\n{run.stderr[-4000:]}")
