@@ -1,4 +1,4 @@
-"""python -m benchmarks.eviction [SEED]: hit rates of the shared cache's CLOCK against LRU; needs a C compiler and Linux."""
+"""python -m benchmarks.eviction [SEED]: hit rates of the shared cache against LRU; on Linux, with a C compiler."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.kill.programs import compiled, compiler, kill_run
 from tests.kill.wrong import RUNS
 
 ROUND = 10  # seconds
-CRASHES_ONE_IN = (200, 5000)  # crash points that are passed: many deaths, and many reads
+CRASHES_ONE_IN = (5000, 200, 300, 300)  # crash points that are passed: many deaths, and many reads
 
 
 def main() -> int:
@@ -31,19 +31,19 @@ def main() -> int:
         failed = races(Path(folder), arguments.seed) or failed
         failed = kills(Path(folder), arguments.seconds, arguments.seed) or failed
         if not arguments.no_wrong:
-            failed = not all([is_noticed(name, Path(folder), arguments.seed) for name in RUNS]) or failed
+            failed = sum(not is_noticed(name, Path(folder), arguments.seed) for name in RUNS) > 0 or failed
     return int(failed)
 
 
 def races(folder: Path, seed: int) -> bool:
     """Run one process under ThreadSanitizer, which nobody kills; return True if it tells of a race.
 
-    It takes no notice of other processes. The copy of a record's bytes is a race on purpose: its turn is checked afterwards.
+    It takes no notice of others. The copy of a record's bytes is a race on purpose: its turn is checked afterwards.
     """
     suppressed = folder / "suppressed"
     suppressed.write_text("race:pgs_arena_read\n", encoding="utf-8")
     try:
-        program = compiled("kill.c", folder, None, ("-O1", "-fsanitize=thread", "-Wno-error=tsan"))
+        program = compiled("kill.c", folder, None, ("-O1", "-g", "-fsanitize=thread", "-Wno-tsan"))
     except subprocess.CalledProcessError:
         print("there is no ThreadSanitizer")
         return False
@@ -60,7 +60,7 @@ def kills(folder: Path, seconds: float, seed: int) -> bool:
     left = seconds
     while left > 0:
         length = min(left, ROUND)
-        one_in = CRASHES_ONE_IN[seed % 2]
+        one_in = CRASHES_ONE_IN[seed % 4]
         outcome = kill_run(program, seconds=length, seed=seed, processes=6, crashes_one_in=one_in)
         for name, value in outcome.figures.items():
             if isinstance(value, int):
@@ -83,7 +83,7 @@ def is_noticed(name: str, folder: Path, seed: int) -> bool:
     for attempt in range(4):
         try:
             violations = kill_run(program, seconds=5, seed=seed + attempt).violations
-        except AssertionError:
+        except (AssertionError, subprocess.TimeoutExpired):
             violations = 1
         if violations:
             print(f"{wrong.rule}, {name}: noticed after at most {5 * (attempt + 1)} s", flush=True)

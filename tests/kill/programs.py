@@ -47,7 +47,9 @@ class Wrong:
         return text
 
 
-def compiled(program: str, folder: Path, wrong: Wrong | None = None, options: tuple[str, ...] = ("-O2",)) -> Path:
+def compiled(
+    program: str, folder: Path, wrong: Wrong | None = None, options: tuple[str, ...] = ("-O2",)
+) -> Path:
     """Compile a program in a folder; return the path of what can be run."""
     command = compiler()
     assert command is not None
@@ -93,7 +95,11 @@ def kill_run(
     with tempfile.TemporaryDirectory(prefix="pgsession-kill-", dir=memory) as folder:
         arguments = [str(seconds), str(processes), str(seed), str(crashes_one_in), folder]
         run = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, timeout=seconds * 3 + 60, env={**os.environ, **environment}
+            [program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=seconds * 3 + 60,
+            env={**os.environ, **environment},
         )
     if not re.match(r"\{.*\}$", run.stdout):
         raise AssertionError(f"seed {seed}: status {run.returncode}\n{run.stdout}\n{run.stderr[-4000:]}")
