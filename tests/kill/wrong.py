@@ -188,5 +188,4 @@ RUNS = {
     "no-odd-turn": STEPS["no-odd-turn"],
     "a-death-is-ignored": STEPS["a-death-is-ignored"],
     "any-leader-vouches": STEPS["any-leader-vouches"],
-    "overrun-unnoticed": STEPS["overrun-unnoticed"],
 }
