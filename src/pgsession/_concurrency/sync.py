@@ -9,6 +9,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pgsession.errors import EventLoopError
@@ -127,6 +128,31 @@ def call(function: Callable[..., Any], *args: object) -> Any:
         raise
     except BaseException as error:  # such as sys.exit(), which in a thread would end only the thread
         raise RuntimeError(f"{type(error).__name__} raised in a thread") from error
+
+
+class AsyncSignal:
+    """An event that any thread may set, for who waits in an event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = AsyncEvent()
+
+    def set(self) -> None:
+        """Set it, and wake who waits."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    def clear(self) -> None:
+        """Take it back."""
+        self._event.clear()
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait for at most `timeout` seconds; return True where it is set."""
+        return await self._event.wait(timeout)
+
+
+class Signal(Event):
+    """An event that any thread may set, for threads."""
 
 
 class AsyncHome:

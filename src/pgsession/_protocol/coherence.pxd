@@ -23,6 +23,11 @@ cdef class Coherence:
     cdef object _counters
     cdef object _malformed_lines
     cdef object _step_lines
+    cdef readonly object _arena
+    cdef object _proved_until
+    cdef long long _number
+    cdef bint _candidate
+    cdef object _arena_epoch
 
     cpdef leases.Lease open_write(self, bytes key, bint creates=*)
     cpdef write_saved(self, leases.Lease lease, Record record, str incarnation)

@@ -25,6 +25,11 @@ and how it connects its listener: LISTEN and commit; read the incarnation, setti
 `registered`; `on_listening`; `resync_started`, compare, `resynced`; then a read of the database every `read_interval`,
 with a beacon where `wanted_beacon` says so. Whatever else is asked of the database: `asked` before it, and `answered`
 after it.
+
+Where the processes of a host share one cache (see docs/host-cache.md), each has a `Coherence`, and one of them leads:
+it hears the events for all, and proves for all to be in sync. The others follow: what they know of events, of the
+server and of proofs they find in the arena. Each method is a *section* then: it holds the arena's lock as well, and
+has first read what the others have told.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pgsession._core.arena import Arena, ArenaError
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -186,6 +192,7 @@ class _State(enum.Enum):
     """What is cached was compared: it is served as long as proofs come."""
 
 
+_STATES = {"lost": _State.LOST, "listening": _State.LISTENING, "synced": _State.SYNCED}
 _NOTHING = LockChanges((), ())
 _SECOND = 1_000_000
 _FOREVER = 2**62
@@ -208,6 +215,31 @@ class Answered(NamedTuple):
     record: Record | None
     min_version: int = 0
     absent: bool = False
+
+
+class _Section:
+    """Is the lock of a `Coherence` whose cache is shared: the arena's too, once it was read what the others have told."""
+
+    def __init__(self, coherence: Coherence, own: threading.Lock) -> None:
+        self._coherence = coherence
+        self.own = own
+        self._begun = False
+
+    def __enter__(self) -> None:
+        self.own.acquire()
+        try:
+            self._begun = self._coherence._begin()
+        except BaseException:
+            self.own.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._begun:
+                self._begun = False
+                self._coherence._cache.end()
+        finally:
+            self.own.release()
 
 
 class Coherence:
@@ -244,12 +276,17 @@ class Coherence:
         self._incarnation: str | None = None
         self._losses = 0
         self._awaited = 0
+        self._arena: Arena | None = None
+        self._number = 0  # of this process as the leader of its host; 0: it does not lead
+        self._candidate = False
+        self._arena_epoch = 0
         self._start()
 
     def _start(self) -> None:
         self._proofs = Proofs(self._max_staleness)
         self._offset = Offset()
         self._registered_until = _FOREVER
+        self._proved_until = 0
         self._counters = Counters()
         self._malformed_lines = Seldom(self._seconds)
         self._step_lines = Seldom(self._seconds)
@@ -374,6 +411,8 @@ class Coherence:
         if record is None:
             if absent and not fill.early and self._may_be_absent(fill):
                 self._leases.void(fill.key)
+                if self._arena is not None:
+                    self._cache.discard(fill.key)  # what others of the host have of it
                 self._cache.put_absence(fill.key, min_version, fill.opened + self._max_staleness)
             else:
                 self._gone(fill.key)
@@ -425,7 +464,7 @@ class Coherence:
         """
         with self._lock:
             now = self._clock.now()
-            if now >= self._proofs.proved_until + self._stale_if_error:
+            if now >= self._stale_until:
                 return None
             self._set_clock(now)
             record: Record | None = self._cache.get(key, False)
@@ -538,6 +577,8 @@ class Coherence:
                     asks = True
                 else:
                     self._apply(item)
+            if self._arena is not None and (changes.released or changes.ended):
+                self._share_locks(changes)
             if self._proofs.heard(event.xid):
                 self._prove()
         self._log()
@@ -718,6 +759,67 @@ class Coherence:
                 return None
             return Applied(self._awaited, self._incarnation)
 
+    # One cache a host
+
+    def share(self, arena: Arena, serves_for: int) -> None:
+        """Share the cache with the other processes of the host from here on; this one follows.
+
+        Nothing is served before a read of its own has come from the server that the arena is about (S8).
+
+        Args:
+            arena: What they share.
+            serves_for: For how many microseconds after a proof this process may serve, which the leader has to say of
+                the host (C13).
+        """
+        if not isinstance(self._lock, _Section):  # the manager is being opened: nobody else has its lock
+            self._lock = _Section(self, self._lock)
+        with self._lock.own:
+            self._be_private()
+            arena.raise_longest(serves_for)
+            self._cache.share(arena)
+            self._arena = arena
+            self._arena_epoch = -1
+
+    def unshare(self) -> None:
+        """Have a cache of its own again, which is empty and out of sync; nothing happens where it has."""
+        if isinstance(self._lock, _Section):
+            with self._lock.own:
+                self._be_private()
+
+    def lead(self, number: int) -> None:
+        """Be the leader of that number: what it hears and proves is true of all processes of the host."""
+        with self._lock:
+            if self._arena is not None:
+                was_candidate, self._candidate = self._candidate, False
+                self._number = number
+                if was_candidate:
+                    self._extend_sync()
+                else:
+                    self._lose()
+
+    def stand(self) -> None:
+        """Be a candidate: hear, compare and prove what the leader does too, and tell nobody of proofs."""
+        with self._lock:
+            if self._arena is not None:
+                self._candidate = True
+                self._lose()
+
+    def follow(self) -> None:
+        """Lead no longer, and be no candidate."""
+        with self._lock:
+            self._number, self._candidate = 0, False
+            self._arena_epoch = -1
+
+    @property
+    def number(self) -> int:
+        """Return the number by which this process leads its host, 0 where it does not."""
+        return self._number
+
+    @property
+    def shared(self) -> bool:
+        """Return True while the cache is shared."""
+        return self._arena is not None
+
     # State and counters
 
     @property
@@ -728,6 +830,9 @@ class Coherence:
     @property
     def listening(self) -> bool:
         """Return True while the listener listens."""
+        arena = self._arena
+        if arena is not None and not self._number:
+            return bool(self._cache.tied) and arena.state != "lost"
         return self._state is not _State.LOST
 
     @property
@@ -736,14 +841,22 @@ class Coherence:
         return self._clock.now() < self._cache.in_sync_until
 
     @property
+    def proved(self) -> bool:
+        """Return True while what this process itself has heard and read proves to be in sync what is cached."""
+        return self._clock.now() < self._proved_until
+
+    @property
     def may_serve_stale(self) -> bool:
         """Return True while `stale_if_error` lets memory answer where the database fails."""
-        return 0 < self._stale_if_error > self._clock.now() - self._proofs.proved_until
+        return self._stale_if_error > 0 and self._clock.now() < self._stale_until
 
     @property
     def proof_age(self) -> int | None:
         """Return the microseconds since the newest proved read of this epoch was sent, None before the first."""
         with self._lock:
+            if self._arena is not None and not self._number:
+                proved = self._arena.proved_until - self._max_staleness
+                return self._clock.now() - proved if proved > 0 and self._state is _State.SYNCED else None
             return self._proofs.age(self._clock.now())
 
     @property
@@ -761,6 +874,12 @@ class Coherence:
     def forked(self) -> None:
         """Start over in the child of a fork: another node, with nothing cached, nothing under way and no listener."""
         self._lock = threading.Lock()
+        self._number, self._candidate = 0, False
+        if self._arena is not None:
+            self._arena.forked()
+            self._arena = None
+            self._cache.forked()
+            self._cache.unshare()
         self._leases.clear()
         self._lose()
         self._cache.clear()
@@ -776,7 +895,66 @@ class Coherence:
                 return  # another thread was faster
             self._logger.warning(text, *values, extra={"pgsession_event": event})
 
+    def _begin(self) -> bool:
+        """Begin a section, its own lock being held; False: there is no arena any more."""
+        if self._arena is None:
+            return False
+        try:
+            self._cache.begin()
+        except ArenaError:
+            self._be_private()
+            return False
+        everything, news = self._cache.news(self._leases.opened)
+        if everything:
+            self._leases.void_all()
+        for key, version in news:
+            self._leases.stamp(key, version)
+        if self._number:
+            if self._arena.number != self._number:
+                self._number = 0
+        elif not self._candidate:
+            self._follow()
+        return True
+
     # Below, the lock is held.
+
+    def _follow(self) -> None:
+        """Take over what the leader says of the server."""
+        arena = self._arena
+        assert arena is not None
+        if arena.epoch != self._arena_epoch:
+            self._arena_epoch = arena.epoch
+            self._leases.epoch += 1
+        incarnation = arena.incarnation
+        if incarnation != self._incarnation:
+            if self._cache.tied:
+                self._cache.untie()
+            self._offset.start(self._clock.now())
+            self._incarnation = incarnation
+        self._state = _STATES[arena.state] if self._cache.tied else _State.LOST
+
+    def _be_private(self) -> None:
+        if self._arena is not None:
+            self._arena = None
+            self._cache.unshare()
+        self._number, self._candidate = 0, False
+        self._incarnation = None
+        self._lose()
+
+    def _share_locks(self, changes: LockChanges) -> None:
+        for resource in changes.released:
+            self._cache.share_lock(resource)
+        for resource, token in changes.ended:
+            self._cache.share_lock(resource, token)
+
+    @property
+    def _stale_until(self) -> int:
+        """Return until when `stale_if_error` lets memory answer; no longer than others have been told (C13)."""
+        arena = self._arena
+        if arena is None:
+            return self._proofs.proved_until + self._stale_if_error
+        said = arena.registered - self._max_staleness
+        return arena.proved_until + max(0, min(self._stale_if_error, said))
 
     def _warn(self, event: str, text: str, *values: object) -> None:
         self._warnings.append((event, text, values))
@@ -785,12 +963,16 @@ class Coherence:
         if since is not None and since != self._losses:
             return None
         self._new_epoch(_State.LISTENING)
-        if self._incarnation != incarnation:
+        known = self._incarnation if self._arena is None else self._arena.incarnation
+        if known != incarnation:
             self._offset.start(self._clock.now())
-            if self._incarnation is not None:
+            if known is not None:
                 self._warn("server_replaced", "the server has restarted or failed over: the cache is emptied")
                 self._cache.clear()
         self._incarnation = incarnation
+        if self._arena is not None:
+            self._arena.set_incarnation(self._number, incarnation)
+            self._cache.tie()
         return self._leases.epoch
 
     def _keep(self, lease: Lease, record: Record, incarnation: str | None, behind: bool = False) -> Verdict:
@@ -816,6 +998,8 @@ class Coherence:
         self, asked: Lease | Asked, incarnation: str | None, xmax: int | None = None
     ) -> Verdict | None:
         """Return None if a result comes from the listener's server, as far as that is known, else the verdict on it."""
+        if self._arena is not None and not (self._number or self._candidate):
+            return self._check_tie(asked, incarnation)
         if self._state is _State.LOST:
             return None
         of_today = asked.epoch == self._leases.epoch
@@ -828,6 +1012,27 @@ class Coherence:
         self._lose()
         return Verdict.WRONG_SERVER
 
+    def _check_tie(self, asked: Lease | Asked, incarnation: str | None) -> Verdict | None:
+        """Do what `_check_origin` does for one that follows: it serves what others have read only if it reads there (S8)."""
+        if self._incarnation is None:
+            return None
+        if incarnation == self._incarnation:
+            if not self._cache.tied:
+                self._cache.tie()
+                self._follow()
+            return None
+        if not self._cache.tied:
+            return None
+        if asked.epoch != self._leases.epoch:
+            return Verdict.SERVER_REPLACED
+        self._untie()
+        return Verdict.WRONG_SERVER
+
+    def _untie(self) -> None:
+        self._cache.untie()
+        self._leases.epoch += 1
+        self._state = _State.LOST
+
     def _lose(self) -> None:
         if self._state is not _State.LOST:
             self._counters.listener_losses += 1
@@ -839,7 +1044,11 @@ class Coherence:
         self._leases.epoch += 1
         self._awaited = 0
         self._proofs.start()
-        self._cache.in_sync_until = 0
+        self._proved_until = 0
+        if self._arena is None:
+            self._cache.in_sync_until = 0
+        elif self._number and not self._cache.new_epoch(self._number, state is _State.LOST):
+            self._number = 0  # another leads
         self._cache.clear_absences()
 
     def _prove(self) -> None:
@@ -847,9 +1056,14 @@ class Coherence:
         self._extend_sync()
 
     def _extend_sync(self) -> None:
-        if self._state is _State.SYNCED:
-            self._cache.in_sync_until = self._proofs.in_sync_until(self._registered_until)
-            self._set_clock(self._cache.in_sync_until)
+        if self._state is not _State.SYNCED:
+            return
+        until = self._proved_until = self._proofs.in_sync_until(self._registered_until)
+        if self._arena is None:
+            self._cache.in_sync_until = until
+        self._set_clock(until)
+        if self._number and not self._cache.vouch(self._number, until, self._proofs.proved_until):
+            self._number = 0  # another leads
 
     def _sample(self, asked: int, answered: int, database_time: int) -> None:
         step = self._offset.sample(asked, answered, database_time)

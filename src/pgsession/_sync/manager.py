@@ -147,7 +147,7 @@ class SessionManager(Reader):
         self._clock = Clock()
         super().__init__(
             Cache(
-                config.cache_size,
+                config.cache_size or (10_000 if config.shared_cache is None else 2_000),
                 self._clock,
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
@@ -341,6 +341,7 @@ class SessionManager(Reader):
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()
+            self._runtime.forked()
         self._runtime = None
         if self._state == "open":
             self._state = "forked"
@@ -818,7 +819,7 @@ class SessionManager(Reader):
         if patience is None or runtime is None:
             return
         confirmation = Confirmation(
-            runtime.store, self._clock.now, runtime.synchronizer.longest, lambda: self._runtime is runtime
+            runtime.store, self._clock.now, runtime.longest, lambda: self._runtime is runtime
         )
         confirmation.wait(patience, done)
 
@@ -1155,6 +1156,8 @@ class SessionManager(Reader):
             ended_tokens=ended,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
+            shared_hits=cached["shared_hits"],
+            ring_overruns=cached["ring_overruns"],
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
 

@@ -66,7 +66,9 @@ class Synchronizer:
         clock_now: Returns node time, in microseconds.
         database_now: Returns database time, in microseconds.
         max_staleness: Seconds after which a question to the listener's server, or a first proof, is given up.
-        serves_for: Microseconds after its last proof for which the node may serve from memory, whatever happens.
+        serves_for: Returns for how many microseconds after its last proof the node may serve from memory, whatever
+            happens.
+        on_registered: Called with that once the others can know it, with the longest of any node, and how many there are.
         on_lock_changes: Called with what an event says about locks.
         on_lost: Called when the listener is lost.
         node: The id of the node, for the log.
@@ -84,7 +86,8 @@ class Synchronizer:
         clock_now: Callable[[], int],
         database_now: Callable[[], int] = lambda: 0,
         max_staleness: float,
-        serves_for: int,
+        serves_for: Callable[[], int],
+        on_registered: Callable[[int, int, int], object] = lambda serves_for, longest, nodes: None,
         on_lock_changes: Callable[[LockChanges], None],
         on_lost: Callable[[], None],
         node: str = "",
@@ -99,6 +102,7 @@ class Synchronizer:
         self._database_now = database_now
         self._patience = max_staleness
         self._serves_for = serves_for
+        self._on_registered = on_registered
         self._on_lock_changes = on_lock_changes
         self._tell_lost = on_lost
         self._node = node
@@ -123,6 +127,8 @@ class Synchronizer:
         self._hooked = False
         self._connected = False
         self._registered = False
+        self.stays_registered = False
+        """True: others serve by the same registration when this one has stopped."""
         self._sign_due = 0  # in node time
         self._mute: str | None = None  # why the last sign of life did not get through
         self._acknowledging = Combiner(self._acknowledge, "pgsession acknowledgement", logger)
@@ -131,7 +137,7 @@ class Synchronizer:
         self.queue_usage = 0.0
         self.failure: str | None = None  # why the last step failed; None: it did not
         self.nodes = 0
-        self.longest = serves_for
+        self.longest = serves_for()
         """The longest that a node serves unheard, of those that this one has known of, in microseconds."""
 
     def start(self) -> None:
@@ -194,8 +200,10 @@ class Synchronizer:
         """Say that this node is there, which it must be before it may serve anything (C13)."""
         self._registered = True
         at = self._now()
-        self.nodes, longest = self._store.register(self._serves_for, wait=wait)
+        serves_for = self._serves_for()
+        self.nodes, longest = self._store.register(self._node, serves_for, wait=wait)
         self.longest = max(self.longest, longest)
+        self._on_registered(serves_for, self.longest, self.nodes)
         self._sign_due = at + _SIGN_OF_LIFE
         if not self._coherence.registered(at):
             self.reconnect("this node was silent for too long")
@@ -206,16 +214,21 @@ class Synchronizer:
             self._register(wait=False)
             self._mute = None
         except (psycopg.Error, PgSessionError) as error:
-            self._sign_due = self._now() + self._serves_for // 4
+            self._sign_due = self._now() + self._serves_for() // 4
             self._mute = _in_words(error)
             self._logger.info("this node could not say that it is there, trying again: %s", error)
 
     def _unregister(self, deadline: float) -> None:
-        if self._registered:
+        if self._registered and not self.stays_registered:
             try:
-                self._store.unregister(deadline)
+                self._store.unregister(self._node, deadline)
             except (psycopg.Error, PgSessionError) as error:
                 self._logger.info("this node stays registered until a cleanup: %s", error)
+
+    def sign_soon(self) -> None:
+        """Say again that the node is there, with what `serves_for` returns now."""
+        self._sign_due = 0
+        self._wake.set()
 
     def reconnect(self, why: str = _ELSEWHERE) -> None:
         """Connect the listener again: the server that is read is not the one that is listened to, or as it says."""
@@ -266,7 +279,7 @@ class Synchronizer:
             self.reconnect("the secret was rotated, and the channels have other names")
         if heard.asks:
             self._acknowledging.wake()
-        if self._coherence.in_sync:
+        if self._coherence.proved:
             self._proved.set()
             if self._states is not None and not self._states.quiet:
                 self._tell()
@@ -294,7 +307,7 @@ class Synchronizer:
         applied = self._coherence.applied
         if applied is not None:
             try:
-                self._store.acknowledge(applied)
+                self._store.acknowledge(self._node, applied)
             except (psycopg.Error, PgSessionError) as error:
                 self._logger.info("what others wait for could not be acknowledged: %s", error)
         return False
@@ -392,7 +405,7 @@ class Synchronizer:
 
     def _prove_first(self, deadline: float) -> bool:
         """Wait for the first proof, asking for beacons meanwhile; return True where it has come in time."""
-        while not (self._coherence.in_sync or self._stopping.is_set()):
+        while not (self._coherence.proved or self._stopping.is_set()):
             if self._proved.wait(self._coherence.read_interval / _SECOND):
                 break
             if not left_until(deadline):
