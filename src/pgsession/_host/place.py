@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from pgsession._core.arena import Arena, ArenaError
 from pgsession._host.offices import HOLDERS, MAKING, SUPPORTED, Offices
 
-__all__ = ["Opened", "Place", "Refused"]
+__all__ = ["Opened", "Place", "Refused", "attached", "locks_of", "own_folder", "trusted"]
 
 PATIENCE: Final = 5.0  # seconds for another process to make the arena
 _PAUSE: Final = 0.01
@@ -97,7 +97,7 @@ class Place:
             self._make_alone(offices)
             try:
                 with suppress(FileNotFoundError, ArenaError):
-                    found = _attached(path)
+                    found = attached(path)
                     if found.id != given_up and not found.poisoned:
                         return Opened(found, offices, path)
                 return Opened(self._made(path), offices, path)
@@ -118,7 +118,7 @@ class Place:
                 with suppress(FileNotFoundError):
                     path.unlink()
                 with suppress(FileNotFoundError):
-                    _locks_of(path).unlink()
+                    locks_of(path).unlink()
         offices.close()
 
     # Below, errors are OSError and ArenaError.
@@ -129,7 +129,7 @@ class Place:
         if self._name.startswith("/"):
             folder, stem = Path(self._name), digest
         else:
-            folder, stem = _own_folder(), f"{self._name}-{digest}"
+            folder, stem = own_folder(), f"{self._name}-{digest}"
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise Refused(f"{folder} is no folder")
@@ -141,10 +141,10 @@ class Place:
         path = folder / f"{stem}.arena"
         end = time.monotonic() + PATIENCE
         while True:
-            offices = Offices(_checked(os.open(_locks_of(path), os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)))
+            offices = Offices(trusted(locks_of(path), os.O_RDWR | os.O_CREAT))
             try:
                 self._make_alone(offices)
-                if not _is_at(offices, _locks_of(path)):  # the last one out took it away meanwhile
+                if not _is_at(offices, locks_of(path)):  # the last one out took it away meanwhile
                     if time.monotonic() > end:
                         raise Refused("other processes take the arena away again and again")
                     offices.close()
@@ -155,7 +155,7 @@ class Place:
                 arena = None
                 if not alone:
                     with suppress(FileNotFoundError):
-                        arena = _attached(path)
+                        arena = attached(path)
                 if arena is None or arena.poisoned:
                     arena = self._made(path)
                 offices.give_up(MAKING)
@@ -190,16 +190,29 @@ class Place:
             os.close(file)
 
 
-def _attached(path: Path) -> Arena:
-    file = os.open(path, os.O_RDWR | _FLAGS)
+def attached(path: Path) -> Arena:
+    """Return the arena of a file.
+
+    Raises:
+        ArenaError: It is none, or not for this library.
+        Refused: Somebody else could have put it there.
+        OSError: There is none.
+    """
+    file = trusted(path)
     try:
-        return Arena.attach(_checked(file))
+        return Arena.attach(file)
     finally:
         os.close(file)
 
 
-def _checked(file: int) -> int:
-    """Return a descriptor of a file that nobody else can have put there, or change."""
+def trusted(path: Path, flags: int = os.O_RDWR) -> int:
+    """Return a descriptor of a file that nobody else can have put there, or change.
+
+    Raises:
+        Refused: Somebody else can.
+        OSError: It cannot be opened.
+    """
+    file = os.open(path, flags | _FLAGS, 0o600)
     found = os.fstat(file)
     if (
         not stat.S_ISREG(found.st_mode)
@@ -218,15 +231,18 @@ def _is_at(offices: Offices, path: Path) -> bool:
     return False
 
 
-def _locks_of(path: Path) -> Path:
+def locks_of(path: Path) -> Path:
+    """Return where the locks of an arena are."""
     return path.with_suffix(".locks")
 
 
-def _own_folder() -> Path:
+def own_folder(*, make: bool = True) -> Path:
+    """Return where arenas lie that have a name; it is made where there is none."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(runtime) / "pgsession" if runtime else Path(f"/dev/shm/pgsession-{os.geteuid()}")
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+    if make:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
     return folder
 
 
