@@ -22,7 +22,7 @@ from pgsession._concurrency import (
     deadline_in,
     left_until,
 )
-from pgsession._core.arena import ArenaError
+from pgsession._core.arena import Arena, ArenaError
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._host.offices import HOLDERS
@@ -32,6 +32,7 @@ from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import AsyncListener
+from .section import AsyncSection
 from .store import AsyncStore
 from .synchronizer import LISTENING_WITHIN, AsyncSynchronizer
 
@@ -80,6 +81,7 @@ class AsyncHost:
         self._place = place
         self._store = store
         self._coherence = coherence
+        self._section = AsyncSection(coherence)
         self._cache = cache
         self._clock = clock
         self._serves_for = serves_for
@@ -91,6 +93,7 @@ class AsyncHost:
         self._be_alone = alone
         self._logger = logger
         self._opened: Opened | None = None
+        self._former: set[str] = set()  # ids by which arenas were registered that are given up
         self._watch: Watch | None = None
         self._failovers = 0  # of watches before this one
         self._listener: AsyncListener | None = None
@@ -236,6 +239,7 @@ class AsyncHost:
             self._cache,
             now=self._clock.now,
             on_news=self._news.set,
+            hear=self._coherence.hear,
             on_locks=self._note_locks,
             logger=self._logger,
         )
@@ -294,7 +298,8 @@ class AsyncHost:
     async def _lead(self, number: int, watch: Watch) -> None:
         if self.synchronizer is not None:  # it led an arena that was given up
             await self._stop_synchronizer(deadline_in(1.0))
-        self._coherence.lead(number)
+        async with self._section:
+            self._coherence.lead(number)
         try:
             await self._start_synchronizer()
         except BaseException:
@@ -305,7 +310,8 @@ class AsyncHost:
 
     async def _stand(self, watch: Watch) -> None:
         """Be ready before the leader goes: hear, compare and prove; then take the number, and vouch."""
-        self._coherence.stand()
+        async with self._section:
+            self._coherence.stand()
         try:
             await self._start_synchronizer()
         except (psycopg.Error, PgSessionError):
@@ -314,7 +320,9 @@ class AsyncHost:
             await self._stop_synchronizer(deadline_in(1.0))
             raise
         if watch.candidate and watch.succeed():
-            self._coherence.lead(watch.number)
+            async with self._section:
+                self._coherence.lead(watch.number)
+            self._news.set()
         elif not watch.number:
             self._coherence.follow()
 
@@ -328,11 +336,21 @@ class AsyncHost:
         # One id for all who lead: who waits for the host to acknowledge need not know which process does (C13).
         self.synchronizer = self._make_synchronizer(
             listener,
-            arena.id[:8].hex(),
+            _name_of(arena),
             lambda: max(self._serves_for, arena.longest),
             arena.set_registered,
         )
         await self.synchronizer.start()
+        await self._unregister_former()
+
+    async def _unregister_former(self) -> None:
+        """Remove what arenas were registered by that are given up: whoever looks at one finds that out, and serves nothing."""
+        for name in list(self._former):
+            try:
+                await self._store.unregister(name, self._store.deadline())
+                self._former.discard(name)
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.info("what the former arena was registered by stays until a cleanup: %s", error)
 
     async def _stop_synchronizer(self, deadline: float) -> None:
         synchronizer, listener = self.synchronizer, self._listener
@@ -373,6 +391,7 @@ class AsyncHost:
             self._stopping = True
             await self._refuse(error)
             return
+        self._former.add(_name_of(opened.arena))
         opened.arena.close()
         self._take_part(renewed)
         self._news.set()
@@ -390,3 +409,8 @@ class AsyncHost:
             return arena.number != number
         except ArenaError:
             return False
+
+
+def _name_of(arena: Arena) -> str:
+    """Return the id by which the processes that share an arena are registered, all as one."""
+    return arena.id[:8].hex()

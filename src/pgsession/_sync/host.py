@@ -24,7 +24,7 @@ from pgsession._concurrency import (
     in_own_thread,
     left_until,
 )
-from pgsession._core.arena import ArenaError
+from pgsession._core.arena import Arena, ArenaError
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._host.offices import HOLDERS
@@ -34,6 +34,7 @@ from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import Listener
+from .section import Section
 from .store import Store
 from .synchronizer import LISTENING_WITHIN, Synchronizer
 
@@ -82,6 +83,7 @@ class Host:
         self._place = place
         self._store = store
         self._coherence = coherence
+        self._section = Section(coherence)
         self._cache = cache
         self._clock = clock
         self._serves_for = serves_for
@@ -93,6 +95,7 @@ class Host:
         self._be_alone = alone
         self._logger = logger
         self._opened: Opened | None = None
+        self._former: set[str] = set()  # ids by which arenas were registered that are given up
         self._watch: Watch | None = None
         self._failovers = 0  # of watches before this one
         self._listener: Listener | None = None
@@ -240,6 +243,7 @@ class Host:
             self._cache,
             now=self._clock.now,
             on_news=self._news.set,
+            hear=self._coherence.hear,
             on_locks=self._note_locks,
             logger=self._logger,
         )
@@ -298,7 +302,8 @@ class Host:
     def _lead(self, number: int, watch: Watch) -> None:
         if self.synchronizer is not None:  # it led an arena that was given up
             self._stop_synchronizer(deadline_in(1.0))
-        self._coherence.lead(number)
+        with self._section:
+            self._coherence.lead(number)
         try:
             self._start_synchronizer()
         except BaseException:
@@ -309,7 +314,8 @@ class Host:
 
     def _stand(self, watch: Watch) -> None:
         """Be ready before the leader goes: hear, compare and prove; then take the number, and vouch."""
-        self._coherence.stand()
+        with self._section:
+            self._coherence.stand()
         try:
             self._start_synchronizer()
         except (psycopg.Error, PgSessionError):
@@ -318,7 +324,9 @@ class Host:
             self._stop_synchronizer(deadline_in(1.0))
             raise
         if watch.candidate and watch.succeed():
-            self._coherence.lead(watch.number)
+            with self._section:
+                self._coherence.lead(watch.number)
+            self._news.set()
         elif not watch.number:
             self._coherence.follow()
 
@@ -332,11 +340,21 @@ class Host:
         # One id for all who lead: who waits for the host to acknowledge need not know which process does (C13).
         self.synchronizer = self._make_synchronizer(
             listener,
-            arena.id[:8].hex(),
+            _name_of(arena),
             lambda: max(self._serves_for, arena.longest),
             arena.set_registered,
         )
         self.synchronizer.start()
+        self._unregister_former()
+
+    def _unregister_former(self) -> None:
+        """Remove what arenas were registered by that are given up: whoever looks at one finds that out, and serves nothing."""
+        for name in list(self._former):
+            try:
+                self._store.unregister(name, self._store.deadline())
+                self._former.discard(name)
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.info("what the former arena was registered by stays until a cleanup: %s", error)
 
     def _stop_synchronizer(self, deadline: float) -> None:
         synchronizer, listener = self.synchronizer, self._listener
@@ -377,6 +395,7 @@ class Host:
             self._stopping = True
             self._refuse(error)
             return
+        self._former.add(_name_of(opened.arena))
         opened.arena.close()
         self._take_part(renewed)
         self._news.set()
@@ -394,3 +413,8 @@ class Host:
             return arena.number != number
         except ArenaError:
             return False
+
+
+def _name_of(arena: Arena) -> str:
+    """Return the id by which the processes that share an arena are registered, all as one."""
+    return arena.id[:8].hex()

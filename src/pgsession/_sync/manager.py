@@ -76,6 +76,7 @@ from .listener import Listener
 from .lock import Lock
 from .lock_renewal import LockRenewal
 from .runtime import NOTHING_COUNTED, Runtime
+from .section import Section
 
 SessionId = UUID | str | bytes
 AnyId = TypeVar("AnyId", bound=UUID | str | bytes)
@@ -806,7 +807,8 @@ class SessionManager(Reader):
             ended = False
         except BaseException:
             # Whoever wanted to end it is not shown it by this node, whatever became of that.
-            self._coherence.drop(events.Deleted(key))
+            with Section(self._coherence):
+                self._coherence.drop(events.Deleted(key))
             raise
         self._confirm_everywhere(runtime, patience, int(ended))
         return ended
@@ -930,7 +932,8 @@ class SessionManager(Reader):
                 raise SessionNotFoundError(UUID(bytes=key))
         position = None if last is None else (last.last_accessed, last.key)
         records, incarnation = store.list_page(subject, name, limit, position, deadline)
-        self._coherence.observed([(record.key, record.version) for record in records], incarnation)
+        with Section(self._coherence):
+            self._coherence.observed([(record.key, record.version) for record in records], incarnation)
         accesses = dict(self._cache.accesses_of_user(name)) if subject == "user" else {}
         return [
             session_of(
@@ -1219,11 +1222,13 @@ class _Dropping:
 
     def these(self, keys: list[bytes]) -> None:
         """Drop these sessions: a step of the statement is done."""
-        self._coherence.drop(*map(events.Deleted, keys))
+        with Section(self._coherence):
+            self._coherence.drop(*map(events.Deleted, keys))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         unknown = kind is not None and issubclass(kind, WriteOutcomeUnknown)
-        self._coherence.drop(events.Everything() if unknown else self._item)
+        with Section(self._coherence):
+            self._coherence.drop(events.Everything() if unknown else self._item)
 
 
 _WHY_CLOSED = {

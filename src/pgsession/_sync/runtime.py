@@ -269,7 +269,9 @@ class Runtime:
     def _join_host(self) -> None:
         config = self._config
         assert config.shared_cache is not None
-        common = (config.schema_name, config.table_prefix, *self.store.identity())
+        # Also for how long a proof holds: it does for all.
+        longest = str(microseconds_of(config.max_staleness))
+        common = (config.schema_name, config.table_prefix, self.store.identity(), longest)
         self._host = Host(
             Place(config.shared_cache, config.shared_cache_size, common),
             self.store,
