@@ -38,6 +38,10 @@ class Process:
             raise Failed(answer)
         return answer
 
+    @property
+    def answered(self) -> bool:
+        return self._line.poll()
+
     def do(self, do: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self.begin(do, *arguments, **options)
         return self.end()

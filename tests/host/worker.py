@@ -35,6 +35,9 @@ class Ways:
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         raise NotImplementedError
 
+    def wait(self, result: Any) -> Any:
+        raise NotImplementedError
+
 
 class Threads(Ways):
     def open(self) -> None:
@@ -43,6 +46,9 @@ class Threads(Ways):
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         return getattr(self.manager, name)(*arguments, **options)
+
+    def wait(self, result: Any) -> Any:
+        return result
 
 
 class Tasks(Ways):
@@ -65,6 +71,9 @@ class Tasks(Ways):
             return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
 
         return self.run(done())
+
+    def wait(self, result: Any) -> Any:
+        return self.run(result)
 
 
 def serve(kind: str, line: Connection, dsn: str, fields: dict[str, Any]) -> None:
@@ -120,3 +129,44 @@ def write(worker: Any, session_id: str, **attributes: Any) -> int:
 
 def delete(worker: Any, session_id: str, wait: float | None) -> bool:
     return bool(worker.call("delete_session", session_id, wait=wait))
+
+
+def in_memory(worker: Any, session_id: str) -> dict[str, Any] | None:
+    """What memory has, without the database."""
+    session = worker.call("get_cached_session", session_id)
+    return None if session is None else dict(session)
+
+
+def lock(worker: Any, resource: str) -> int:
+    held = worker.kept[resource] = worker.call("lock", resource, lease_time=30, heartbeat_interval=10)
+    worker.wait(held.acquire(timeout=20))
+    return int(held.token)
+
+
+def unlock(worker: Any, resource: str) -> None:
+    worker.wait(worker.kept.pop(resource).release())
+
+
+def poison(worker: Any) -> None:
+    worker.manager._cache.shared.poison()
+
+
+def in_child(worker: Any, session_id: str) -> tuple[Any, bool, bool]:
+    """What the child of a fork reads, twice; and whether it leads, or was refused."""
+    ours, theirs = os.pipe(), 0
+    child = os.fork()
+    if not child:
+        try:
+            read(worker, session_id)
+            found = read(worker, session_id)
+            told = stats(worker)
+            answer = repr((found, told.leader, told.shared_fallback_reason is None))
+            worker.call("close")
+        except BaseException as error:
+            answer = repr(error)
+        os.write(ours[1], answer.encode())
+        os._exit(0)
+    os.close(ours[1])
+    answer = os.read(ours[0], 10_000).decode()
+    os.waitpid(child, theirs)
+    return eval(answer)  # type: ignore[no-any-return]
