@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 import pgsession
 from tests.host.processes import Host
@@ -18,15 +21,33 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tables_of_hosts(dsn: str) -> Iterator[str]:
+    """The schema of all tests with processes: making one takes longer than most of them."""
+    name = f"t_{secrets.token_hex(6)}"
+    with pgsession.SessionManager(dsn, pgsession.Config(schema_name=name, create_schema_if_missing=True)):
+        pass
+    yield name
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+
+
 @pytest.fixture
-def host(dsn: str, schema: str, folder: Path) -> Iterator[Host]:
+def host_schema(dsn: str, tables_of_hosts: str) -> str:
+    """It, without what the processes of the last test have left."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for table in ("sessions", "session_nodes", "session_locks"):
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(tables_of_hosts, table)))
+    return tables_of_hosts
+
+
+@pytest.fixture
+def host(dsn: str, host_schema: str, folder: Path) -> Iterator[Host]:
     if sys.platform != "linux":
         pytest.skip("Linux only")
-    with pgsession.SessionManager(dsn, pgsession.Config(schema_name=schema, create_schema_if_missing=True)):
-        pass
-    host = Host(
-        dsn, {"schema_name": schema, "shared_cache": str(folder), "shared_cache_size": 2**24, "max_staleness": 4.0}
-    )
+    options = {"shared_cache": str(folder), "shared_cache_size": 2**24, "max_staleness": 4.0}
+    host = Host(dsn, {"schema_name": host_schema, **options})
     try:
         yield host
     finally:

@@ -15,19 +15,9 @@ from tests.host.worker import close, create, delete, in_child, in_memory, lock, 
 KINDS = ("threads", "tasks")
 
 
-def registered(dsn: str, schema: str) -> int:
+def registered(dsn: str, host_schema: str) -> int:
     with psycopg.connect(dsn) as connection:
-        row = connection.execute(f"SELECT count(*) FROM {schema}.session_nodes").fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def listening(dsn: str, schema: str) -> int:
-    """How many of the test's connections have said LISTEN."""
-    with psycopg.connect(dsn) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND query ILIKE '%%listen%%'", (schema,)
-        ).fetchone()
+        row = connection.execute(f"SELECT count(*) FROM {host_schema}.session_nodes").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -53,7 +43,7 @@ def goes_on(processes: list[Process], session: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_one_writes_all_have_at_once(host: Host, kind: str, dsn: str, schema: str) -> None:
+def test_what_one_writes_all_have_at_once(host: Host, kind: str, dsn: str, host_schema: str) -> None:
     processes = [host.start(kind) for _ in range(3)]
     first, second, third = processes
     session = first.do(create, "u", n=0)
@@ -66,22 +56,22 @@ def test_what_one_writes_all_have_at_once(host: Host, kind: str, dsn: str, schem
     assert third.stats.shared_hits
     assert third.stats.shared_sessions == 0
     leader_of(processes)
-    assert registered(dsn, schema) == 1
+    assert registered(dsn, host_schema) == 1
     assert [process.stats.nodes for process in processes] == [1] * 3
 
 
-def test_plain_sql_reaches_all(host: Host, dsn: str, schema: str) -> None:
+def test_plain_sql_reaches_all(host: Host, dsn: str, host_schema: str) -> None:
     processes = [host.start(kind) for kind in KINDS]
     session = processes[0].do(create, "u", n=0)
     assert all(process.do(read, session) == ({"n": 0}, True) for process in processes)
     with psycopg.connect(dsn) as connection:
-        connection.execute(f"DELETE FROM {schema}.sessions")
+        connection.execute(f"DELETE FROM {host_schema}.sessions")
     for process in processes:
         eventually(lambda process=process: process.do(read, session) is None, "the deletion")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_leads_when_the_leader_is_killed(host: Host, kind: str, dsn: str, schema: str) -> None:
+def test_another_leads_when_the_leader_is_killed(host: Host, kind: str, dsn: str, host_schema: str) -> None:
     processes = [host.start(kind) for _ in range(3)]
     session = processes[0].do(create, "u", n=0)
     leader, others = leader_of(processes)
@@ -91,7 +81,7 @@ def test_another_leads_when_the_leader_is_killed(host: Host, kind: str, dsn: str
     goes_on(others, session)
     assert others[0].do(delete, session, 10)
     assert sum(process.stats.failovers for process in others) == 1
-    assert registered(dsn, schema) == 1
+    assert registered(dsn, host_schema) == 1
     late = host.start(kind)
     goes_on([*others, late], late.do(create, "u", n=0))
 
@@ -111,7 +101,7 @@ def test_a_leader_that_is_stopped_is_deposed(host: Host, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_leader_that_closes_leaves_no_gap(host: Host, kind: str, dsn: str, schema: str) -> None:
+def test_a_leader_that_closes_leaves_no_gap(host: Host, kind: str, dsn: str, host_schema: str) -> None:
     processes = [host.start(kind) for _ in range(3)]
     session = processes[0].do(create, "u", n=0)
     leader, others = leader_of(processes)
@@ -124,10 +114,10 @@ def test_a_leader_that_closes_leaves_no_gap(host: Host, kind: str, dsn: str, sch
     assert [process.stats.misses_out_of_sync for process in others] == [now.misses_out_of_sync for now in before]
     assert sum(process.stats.failovers for process in others) == 0
     goes_on(others, session)
-    assert registered(dsn, schema) == 1
+    assert registered(dsn, host_schema) == 1
     for process in others:
         process.do(close)
-    assert registered(dsn, schema) == 0
+    assert registered(dsn, host_schema) == 0
 
 
 def test_an_outage_empties_nothing(host: Host, dsn: str) -> None:
@@ -137,6 +127,7 @@ def test_an_outage_empties_nothing(host: Host, dsn: str) -> None:
         sessions = [processes[0].do(create, f"u{number}", n=number) for number in range(5)]
         _, others = leader_of(processes)
         proxy.refuse()
+        proxy.cut()
         eventually(lambda: not any(process.stats.in_sync for process in processes), "out of sync")
         for process in processes:
             assert [process.do(read, session) for session in sessions] == [({"n": number}, True) for number in range(5)]
@@ -171,7 +162,7 @@ def test_the_child_of_a_fork_takes_part_anew(host: Host) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_poisoned_arena_is_replaced(host: Host, kind: str, dsn: str, schema: str) -> None:
+def test_a_poisoned_arena_is_replaced(host: Host, kind: str, dsn: str, host_schema: str) -> None:
     processes = [host.start(kind) for _ in range(3)]
     session = processes[0].do(create, "u", n=0)
     processes[1].do(poison)
@@ -179,10 +170,10 @@ def test_a_poisoned_arena_is_replaced(host: Host, kind: str, dsn: str, schema: s
     goes_on(processes, session)
     assert processes[2].do(delete, session, 3)
     leader_of(processes)
-    assert registered(dsn, schema) == 1
+    assert registered(dsn, host_schema) == 1
 
 
-def test_who_may_serve_longest_counts(host: Host, dsn: str, schema: str) -> None:
+def test_who_may_serve_longest_counts(host: Host, dsn: str, host_schema: str) -> None:
     """The host is registered by what any of its processes may serve, and `wait=` knows of it (C13)."""
     leader = host.start("threads")
     host.start("tasks", stale_if_error=600.0)
@@ -190,7 +181,7 @@ def test_who_may_serve_longest_counts(host: Host, dsn: str, schema: str) -> None
     def longest() -> int:
         with psycopg.connect(dsn) as connection:
             row = connection.execute(
-                f"SELECT extract(epoch FROM serves_for)::integer FROM {schema}.session_nodes"
+                f"SELECT extract(epoch FROM serves_for)::integer FROM {host_schema}.session_nodes"
             ).fetchone()
         return 0 if row is None else int(row[0])
 
@@ -198,7 +189,7 @@ def test_who_may_serve_longest_counts(host: Host, dsn: str, schema: str) -> None
     assert leader.stats.leader
 
 
-def test_where_it_cannot_be_shared_each_has_its_own(host: Host, folder: Path, dsn: str, schema: str) -> None:
+def test_where_it_cannot_be_shared_each_has_its_own(host: Host, folder: Path, dsn: str, host_schema: str) -> None:
     os.chmod(folder, 0o755)
     processes = [host.start(kind) for kind in KINDS]
     session = processes[0].do(create, "u", n=0)
@@ -209,4 +200,4 @@ def test_where_it_cannot_be_shared_each_has_its_own(host: Host, folder: Path, ds
         assert told.shared_fallback_reason and "0700" in told.shared_fallback_reason
         assert not told.leader
         assert len(process.do(warnings)) == 1
-    assert registered(dsn, schema) == 2
+    assert registered(dsn, host_schema) == 2
