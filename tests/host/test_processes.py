@@ -10,7 +10,19 @@ import pytest
 
 from tests.fault_proxy import FaultProxy
 from tests.host.processes import Host, Process, eventually
-from tests.host.worker import close, create, delete, in_child, in_memory, lock, poison, read, unlock, warnings, write
+from tests.host.worker import (
+    close,
+    create,
+    delete,
+    in_child,
+    in_memory,
+    lock,
+    poison,
+    read,
+    unlock,
+    warnings,
+    write,
+)
 
 KINDS = ("threads", "tasks")
 
@@ -111,7 +123,9 @@ def test_a_leader_that_closes_leaves_no_gap(host: Host, kind: str, dsn: str, hos
         assert all(process.do(in_memory, session) == {"n": 0} for process in others)
     leader.end()
     leader_of(others)
-    assert [process.stats.misses_out_of_sync for process in others] == [now.misses_out_of_sync for now in before]
+    assert [process.stats.misses_out_of_sync for process in others] == [
+        now.misses_out_of_sync for now in before
+    ]
     assert sum(process.stats.failovers for process in others) == 0
     goes_on(others, session)
     assert registered(dsn, host_schema) == 1
@@ -130,11 +144,15 @@ def test_an_outage_empties_nothing(host: Host, dsn: str) -> None:
         proxy.cut()
         eventually(lambda: not any(process.stats.in_sync for process in processes), "out of sync")
         for process in processes:
-            assert [process.do(read, session) for session in sessions] == [({"n": number}, True) for number in range(5)]
+            assert [process.do(read, session) for session in sessions] == [
+                ({"n": number}, True) for number in range(5)
+            ]
         leader, others = leader_of(processes)
         leader.kill()
         for process in others:  # also where nobody leads
-            assert [process.do(read, session) for session in sessions] == [({"n": number}, True) for number in range(5)]
+            assert [process.do(read, session) for session in sessions] == [
+                ({"n": number}, True) for number in range(5)
+            ]
         proxy.forward()
         goes_on(others, sessions[0])
         assert others[0].stats.shared_sessions == 5
@@ -189,7 +207,9 @@ def test_who_may_serve_longest_counts(host: Host, dsn: str, host_schema: str) ->
     assert leader.stats.leader
 
 
-def test_where_it_cannot_be_shared_each_has_its_own(host: Host, folder: Path, dsn: str, host_schema: str) -> None:
+def test_where_it_cannot_be_shared_each_has_its_own(
+    host: Host, folder: Path, dsn: str, host_schema: str
+) -> None:
     os.chmod(folder, 0o755)
     processes = [host.start(kind) for kind in KINDS]
     session = processes[0].do(create, "u", n=0)

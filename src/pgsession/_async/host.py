@@ -38,6 +38,7 @@ from .synchronizer import LISTENING_WITHIN, AsyncSynchronizer
 
 HANDOVER: Final = 5.0  # seconds that a leader who goes waits for another one to be ready
 _PAUSE: Final = 0.05  # seconds between two looks, where nothing wakes who waits
+_LONG_PAUSE: Final = 1.0
 
 
 class AsyncHost:
@@ -101,6 +102,7 @@ class AsyncHost:
         self._news = AsyncSignal()
         self._lock_news: deque[tuple[str | None, int]] = deque()
         self._stopping = False
+        self._is_alone = False  # after an arena was given up that no other followed
 
     @property
     def leads(self) -> bool:
@@ -114,7 +116,7 @@ class AsyncHost:
 
     @property
     def longest(self) -> int:
-        """Return the longest that a node serves unheard, of those that the host's leader has heard of, in microseconds."""
+        """Return the longest that a node serves unheard, of those the host's leader has heard of, in microseconds."""
         opened = self._opened
         with suppress(ArenaError):
             return max(opened.arena.known, opened.arena.longest) if opened is not None else 0
@@ -142,7 +144,9 @@ class AsyncHost:
         if self._coherence.in_sync:
             return None
         if not self._cache.tied:
-            return "Reads go to the database, for it is another one than the process reads that leads this host"
+            return (
+                "Reads go to the database, for it is another one than the process reads that leads this host"
+            )
         return "Reads go to the database, for the process that leads this host has no proof to be in sync"
 
     async def join(self) -> None:
@@ -154,29 +158,29 @@ class AsyncHost:
         try:
             self._opened = await async_in_own_thread(self._place.open, "pgsession arena").wait()
         except Refused as error:
-            await self._refuse(error)
+            self._refused_now(error)
+            await self._be_alone()
             return
         self._take_part(self._opened)
-        deadline = deadline_in(2 * LISTENING_WITHIN)
+        deadline = deadline_in(LISTENING_WITHIN)
         while not self._coherence.in_sync:
             await self._step(first=True)
             if self._stopping:
                 raise ListenerError("the manager was closed before it was in sync")
             if not left_until(deadline):
-                raise ListenerError("the process that leads this host was not in sync in time")
+                break  # whoever leads has no proof at present: until then the database answers
             if not self._coherence.in_sync:
                 await self._news.wait(_PAUSE)
                 self._news.clear()
         self._loop.start(self._keep, "pgsession host")
 
-    async def _refuse(self, error: Refused) -> None:
+    def _refused_now(self, error: Refused) -> None:
         self.refused = error.reason
         self._logger.warning(
             "the cache is not shared with the other processes of this host: this one has its own, for %s",
             error.reason,
             extra={"pgsession_event": "shared_cache_refused", "pgsession_reason": error.reason},
         )
-        await self._be_alone()
 
     async def leave(self, deadline: float) -> None:
         """Have no part any more; a leader first sees another one ready, where there is one."""
@@ -188,14 +192,16 @@ class AsyncHost:
         opened, watch = self._opened, self._watch
         if opened is None or watch is None:
             return
-        if self.leads and await self._hand_over(opened, min(deadline, deadline_in(HANDOVER))):
-            self._stays_registered()
+        if self.leads:
+            await self._hand_over(opened, min(deadline, deadline_in(HANDOVER)))
         watch.end()
         await self._stop_synchronizer(deadline)
         watch.resign()
         self._coherence.unshare()
-        await async_in_own_thread(lambda: self._place.leave(opened), "pgsession arena").wait()
+        if await async_in_own_thread(lambda: self._place.leave(opened), "pgsession arena").wait():
+            self._former.add(_name_of(opened.arena))
         opened.arena.close()
+        await self._unregister_former(deadline)
 
     def give_up(self) -> None:
         """Begin nothing more; a `join` that is under way fails."""
@@ -262,8 +268,8 @@ class AsyncHost:
             self._on_lock_changes(LockChanges(released, ended))
 
     async def _keep(self) -> None:
-        while not self._stopping:
-            await self._news.wait(1.0)
+        while not (self._stopping or self._is_alone):
+            await self._news.wait(_LONG_PAUSE)
             self._news.clear()
             self._hear_locks()
             try:
@@ -274,7 +280,11 @@ class AsyncHost:
     async def _step(self, *, first: bool = False) -> None:
         """Do what the watch has decided."""
         watch = self._watch
-        assert watch is not None
+        if watch is None:
+            await self._be_alone()
+            self._is_alone = True
+            await self._unregister_former(self._store.deadline())
+            return
         if watch.given_up:
             await self._renew()
             return
@@ -289,8 +299,8 @@ class AsyncHost:
             await self._stand(watch)
         else:
             if self.synchronizer is not None:
-                self._stays_registered()
-                self._coherence.follow()
+                async with self._section:
+                    self._coherence.follow()
                 await self._stop_synchronizer(deadline_in(1.0))
             if first or not self._cache.tied:
                 await self._tie()
@@ -340,14 +350,15 @@ class AsyncHost:
             lambda: max(self._serves_for, arena.longest),
             arena.set_registered,
         )
+        self.synchronizer.stays_registered = True  # the others go on by it
         await self.synchronizer.start()
-        await self._unregister_former()
+        await self._unregister_former(self._store.deadline())
 
-    async def _unregister_former(self) -> None:
-        """Remove what arenas were registered by that are given up: whoever looks at one finds that out, and serves nothing."""
+    async def _unregister_former(self, deadline: float) -> None:
+        """Remove what arenas were registered by that nobody serves from any more."""
         for name in list(self._former):
             try:
-                await self._store.unregister(name, self._store.deadline())
+                await self._store.unregister(name, deadline)
                 self._former.discard(name)
             except (psycopg.Error, PgSessionError) as error:
                 self._logger.info("what the former arena was registered by stays until a cleanup: %s", error)
@@ -359,10 +370,6 @@ class AsyncHost:
         if listener is not None:
             await listener.close(left_until(deadline))
         self.synchronizer = self._listener = None
-
-    def _stays_registered(self) -> None:
-        if self.synchronizer is not None:
-            self.synchronizer.stays_registered = True
 
     async def _tie(self) -> None:
         """Read from the database, and so learn whether it is the one that the arena is about (S8)."""
@@ -378,9 +385,7 @@ class AsyncHost:
         self._failovers += watch.failovers
         self.resets += 1
         self._coherence.unshare()
-        if self.synchronizer is not None:
-            self._stays_registered()
-            await self._stop_synchronizer(deadline_in(1.0))
+        await self._stop_synchronizer(deadline_in(1.0))
         self._logger.warning(
             "the cache of this host was given up, for a process was stopped inside it: a new one is made",
             extra={"pgsession_event": "arena_given_up"},
@@ -388,27 +393,24 @@ class AsyncHost:
         try:
             renewed = await async_in_own_thread(lambda: self._place.renew(opened), "pgsession arena").wait()
         except Refused as error:
-            self._stopping = True
-            await self._refuse(error)
+            self._former.add(_name_of(opened.arena))
+            opened.offices.close()
+            self._opened = self._watch = None
+            self._refused_now(error)
             return
         self._former.add(_name_of(opened.arena))
         opened.arena.close()
         self._take_part(renewed)
         self._news.set()
 
-    async def _hand_over(self, opened: Opened, deadline: float) -> bool:
-        """Wait for another process to take the lead; return False where none does in time."""
+    async def _hand_over(self, opened: Opened, deadline: float) -> None:
+        """Wait for another process to take the lead, where there is one, until the deadline."""
         arena, number = opened.arena, self._coherence.number
-        try:
-            if not opened.offices.has_others(HOLDERS):
-                return False
+        with suppress(ArenaError):
             arena.leave_lead(number)
-            while arena.number == number and left_until(deadline):
+            while arena.number == number and opened.offices.has_others(HOLDERS) and left_until(deadline):
                 await self._news.wait(_PAUSE)
                 self._news.clear()
-            return arena.number != number
-        except ArenaError:
-            return False
 
 
 def _name_of(arena: Arena) -> str:

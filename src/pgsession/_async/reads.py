@@ -343,7 +343,9 @@ class AsyncReads:
         try:
             record, incarnation, now, xmax, absent = await self._store.read(asked.fill.key, asked.deadline)
             async with self._section:
-                self._settle([Answered(asked.fill, record, asked.min_version, absent)], incarnation, now, xmax)
+                self._settle(
+                    [Answered(asked.fill, record, asked.min_version, absent)], incarnation, now, xmax
+                )
         except BaseException as error:
             self._give_up([asked], error)
 

@@ -194,6 +194,7 @@ class Runtime:
         self.lock_renewal = LockRenewal(self.store, clock, logger, audit=self.audit, meter=self.meter)
         self._clock = clock
         self._serves_for = microseconds_of(config.max_staleness) + microseconds_of(config.stale_if_error)
+        self._node = node
         self._own_synchronizer = self._synchronizer(self.listener, node)
         self._host: Host | None = None  # where the cache is shared, or was to be
         self._shares = False
@@ -296,6 +297,8 @@ class Runtime:
         """Listen for this process only, which has a cache of its own."""
         self._shares = False
         if self._owns_listener:
+            self.listener = self._new_listener()  # one that could not be opened is of no use any more
+            self._own_synchronizer = self._synchronizer(self.listener, self._node)
             self.listener.open()
         self._own_synchronizer.start()
 
