@@ -142,6 +142,13 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     queued_writes: int
     pool_size: int
     pool_waiting: int
+    shared_hits: int
+    shared_sessions: int
+    leader: bool
+    failovers: int
+    arena_resets: int
+    ring_overruns: int
+    shared_fallback_reason: str | None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -280,9 +280,13 @@ except Refused as error:
 @pytest.mark.parametrize("size", ["64m", "1m"])
 def test_a_small_tmpfs(tmp_path: Path, size: str) -> None:
     """As a container has it: nothing may be left, and nothing end by a signal later."""
-    inside = f"mount -t tmpfs -o size={size},mode=0700 tmpfs {tmp_path} && exec {sys.executable} -c \"$0\" {tmp_path}/a"
+    inside = f'mount -t tmpfs -o size={size},mode=0700 tmpfs {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}/a'
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", inside, _IN_A_FULL_ONE], capture_output=True, text=True, timeout=60, check=False
+        ["unshare", "-m", "sh", "-c", inside, _IN_A_FULL_ONE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     if "unshare" in done.stderr or "permission denied" in done.stderr.lower():
         pytest.skip(f"no mount namespace is to be had here: {done.stderr.strip()}")

@@ -22,7 +22,7 @@ from pgsession._concurrency import (
     deadline_in,
     left_until,
 )
-from pgsession._core.arena import ArenaError
+from pgsession._core.arena import Arena, ArenaError
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._host.offices import HOLDERS
@@ -32,11 +32,13 @@ from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import AsyncListener
+from .section import AsyncSection
 from .store import AsyncStore
 from .synchronizer import LISTENING_WITHIN, AsyncSynchronizer
 
 HANDOVER: Final = 5.0  # seconds that a leader who goes waits for another one to be ready
 _PAUSE: Final = 0.05  # seconds between two looks, where nothing wakes who waits
+_LONG_PAUSE: Final = 1.0
 
 
 class AsyncHost:
@@ -80,6 +82,7 @@ class AsyncHost:
         self._place = place
         self._store = store
         self._coherence = coherence
+        self._section = AsyncSection(coherence)
         self._cache = cache
         self._clock = clock
         self._serves_for = serves_for
@@ -91,6 +94,7 @@ class AsyncHost:
         self._be_alone = alone
         self._logger = logger
         self._opened: Opened | None = None
+        self._former: set[str] = set()  # ids by which arenas were registered that are given up
         self._watch: Watch | None = None
         self._failovers = 0  # of watches before this one
         self._listener: AsyncListener | None = None
@@ -98,6 +102,7 @@ class AsyncHost:
         self._news = AsyncSignal()
         self._lock_news: deque[tuple[str | None, int]] = deque()
         self._stopping = False
+        self._is_alone = False  # after an arena was given up that no other followed
 
     @property
     def leads(self) -> bool:
@@ -111,7 +116,7 @@ class AsyncHost:
 
     @property
     def longest(self) -> int:
-        """Return the longest that a node serves unheard, of those that the host's leader has heard of, in microseconds."""
+        """Return the longest that a node serves unheard, of those the host's leader has heard of, in microseconds."""
         opened = self._opened
         with suppress(ArenaError):
             return max(opened.arena.known, opened.arena.longest) if opened is not None else 0
@@ -139,7 +144,9 @@ class AsyncHost:
         if self._coherence.in_sync:
             return None
         if not self._cache.tied:
-            return "Reads go to the database, for it is another one than the process reads that leads this host"
+            return (
+                "Reads go to the database, for it is another one than the process reads that leads this host"
+            )
         return "Reads go to the database, for the process that leads this host has no proof to be in sync"
 
     async def join(self) -> None:
@@ -151,29 +158,29 @@ class AsyncHost:
         try:
             self._opened = await async_in_own_thread(self._place.open, "pgsession arena").wait()
         except Refused as error:
-            await self._refuse(error)
+            self._refused_now(error)
+            await self._be_alone()
             return
         self._take_part(self._opened)
-        deadline = deadline_in(2 * LISTENING_WITHIN)
+        deadline = deadline_in(LISTENING_WITHIN)
         while not self._coherence.in_sync:
             await self._step(first=True)
             if self._stopping:
                 raise ListenerError("the manager was closed before it was in sync")
             if not left_until(deadline):
-                raise ListenerError("the process that leads this host was not in sync in time")
+                break  # whoever leads has no proof at present: until then the database answers
             if not self._coherence.in_sync:
                 await self._news.wait(_PAUSE)
                 self._news.clear()
         self._loop.start(self._keep, "pgsession host")
 
-    async def _refuse(self, error: Refused) -> None:
+    def _refused_now(self, error: Refused) -> None:
         self.refused = error.reason
         self._logger.warning(
             "the cache is not shared with the other processes of this host: this one has its own, for %s",
             error.reason,
             extra={"pgsession_event": "shared_cache_refused", "pgsession_reason": error.reason},
         )
-        await self._be_alone()
 
     async def leave(self, deadline: float) -> None:
         """Have no part any more; a leader first sees another one ready, where there is one."""
@@ -185,14 +192,16 @@ class AsyncHost:
         opened, watch = self._opened, self._watch
         if opened is None or watch is None:
             return
-        if self.leads and await self._hand_over(opened, min(deadline, deadline_in(HANDOVER))):
-            self._stays_registered()
+        if self.leads:
+            await self._hand_over(opened, min(deadline, deadline_in(HANDOVER)))
         watch.end()
         await self._stop_synchronizer(deadline)
         watch.resign()
         self._coherence.unshare()
-        await async_in_own_thread(lambda: self._place.leave(opened), "pgsession arena").wait()
+        if await async_in_own_thread(lambda: self._place.leave(opened), "pgsession arena").wait():
+            self._former.add(_name_of(opened.arena))
         opened.arena.close()
+        await self._unregister_former(deadline)
 
     def give_up(self) -> None:
         """Begin nothing more; a `join` that is under way fails."""
@@ -236,6 +245,7 @@ class AsyncHost:
             self._cache,
             now=self._clock.now,
             on_news=self._news.set,
+            hear=self._coherence.hear,
             on_locks=self._note_locks,
             logger=self._logger,
         )
@@ -258,8 +268,8 @@ class AsyncHost:
             self._on_lock_changes(LockChanges(released, ended))
 
     async def _keep(self) -> None:
-        while not self._stopping:
-            await self._news.wait(1.0)
+        while not (self._stopping or self._is_alone):
+            await self._news.wait(_LONG_PAUSE)
             self._news.clear()
             self._hear_locks()
             try:
@@ -270,7 +280,11 @@ class AsyncHost:
     async def _step(self, *, first: bool = False) -> None:
         """Do what the watch has decided."""
         watch = self._watch
-        assert watch is not None
+        if watch is None:
+            await self._be_alone()
+            self._is_alone = True
+            await self._unregister_former(self._store.deadline())
+            return
         if watch.given_up:
             await self._renew()
             return
@@ -285,8 +299,8 @@ class AsyncHost:
             await self._stand(watch)
         else:
             if self.synchronizer is not None:
-                self._stays_registered()
-                self._coherence.follow()
+                async with self._section:
+                    self._coherence.follow()
                 await self._stop_synchronizer(deadline_in(1.0))
             if first or not self._cache.tied:
                 await self._tie()
@@ -294,7 +308,8 @@ class AsyncHost:
     async def _lead(self, number: int, watch: Watch) -> None:
         if self.synchronizer is not None:  # it led an arena that was given up
             await self._stop_synchronizer(deadline_in(1.0))
-        self._coherence.lead(number)
+        async with self._section:
+            self._coherence.lead(number)
         try:
             await self._start_synchronizer()
         except BaseException:
@@ -305,7 +320,8 @@ class AsyncHost:
 
     async def _stand(self, watch: Watch) -> None:
         """Be ready before the leader goes: hear, compare and prove; then take the number, and vouch."""
-        self._coherence.stand()
+        async with self._section:
+            self._coherence.stand()
         try:
             await self._start_synchronizer()
         except (psycopg.Error, PgSessionError):
@@ -314,7 +330,9 @@ class AsyncHost:
             await self._stop_synchronizer(deadline_in(1.0))
             raise
         if watch.candidate and watch.succeed():
-            self._coherence.lead(watch.number)
+            async with self._section:
+                self._coherence.lead(watch.number)
+            self._news.set()
         elif not watch.number:
             self._coherence.follow()
 
@@ -328,11 +346,22 @@ class AsyncHost:
         # One id for all who lead: who waits for the host to acknowledge need not know which process does (C13).
         self.synchronizer = self._make_synchronizer(
             listener,
-            arena.id[:8].hex(),
+            _name_of(arena),
             lambda: max(self._serves_for, arena.longest),
             arena.set_registered,
         )
+        self.synchronizer.stays_registered = True  # the others go on by it
         await self.synchronizer.start()
+        await self._unregister_former(self._store.deadline())
+
+    async def _unregister_former(self, deadline: float) -> None:
+        """Remove what arenas were registered by that nobody serves from any more."""
+        for name in list(self._former):
+            try:
+                await self._store.unregister(name, deadline)
+                self._former.discard(name)
+            except (psycopg.Error, PgSessionError) as error:
+                self._logger.info("what the former arena was registered by stays until a cleanup: %s", error)
 
     async def _stop_synchronizer(self, deadline: float) -> None:
         synchronizer, listener = self.synchronizer, self._listener
@@ -341,10 +370,6 @@ class AsyncHost:
         if listener is not None:
             await listener.close(left_until(deadline))
         self.synchronizer = self._listener = None
-
-    def _stays_registered(self) -> None:
-        if self.synchronizer is not None:
-            self.synchronizer.stays_registered = True
 
     async def _tie(self) -> None:
         """Read from the database, and so learn whether it is the one that the arena is about (S8)."""
@@ -360,9 +385,7 @@ class AsyncHost:
         self._failovers += watch.failovers
         self.resets += 1
         self._coherence.unshare()
-        if self.synchronizer is not None:
-            self._stays_registered()
-            await self._stop_synchronizer(deadline_in(1.0))
+        await self._stop_synchronizer(deadline_in(1.0))
         self._logger.warning(
             "the cache of this host was given up, for a process was stopped inside it: a new one is made",
             extra={"pgsession_event": "arena_given_up"},
@@ -370,23 +393,26 @@ class AsyncHost:
         try:
             renewed = await async_in_own_thread(lambda: self._place.renew(opened), "pgsession arena").wait()
         except Refused as error:
-            self._stopping = True
-            await self._refuse(error)
+            self._former.add(_name_of(opened.arena))
+            opened.offices.close()
+            self._opened = self._watch = None
+            self._refused_now(error)
             return
+        self._former.add(_name_of(opened.arena))
         opened.arena.close()
         self._take_part(renewed)
         self._news.set()
 
-    async def _hand_over(self, opened: Opened, deadline: float) -> bool:
-        """Wait for another process to take the lead; return False where none does in time."""
+    async def _hand_over(self, opened: Opened, deadline: float) -> None:
+        """Wait for another process to take the lead, where there is one, until the deadline."""
         arena, number = opened.arena, self._coherence.number
-        try:
-            if not opened.offices.has_others(HOLDERS):
-                return False
+        with suppress(ArenaError):
             arena.leave_lead(number)
-            while arena.number == number and left_until(deadline):
+            while arena.number == number and opened.offices.has_others(HOLDERS) and left_until(deadline):
                 await self._news.wait(_PAUSE)
                 self._news.clear()
-            return arena.number != number
-        except ArenaError:
-            return False
+
+
+def _name_of(arena: Arena) -> str:
+    """Return the id by which the processes that share an arena are registered, all as one."""
+    return arena.id[:8].hex()

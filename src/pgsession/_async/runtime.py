@@ -192,6 +192,7 @@ class AsyncRuntime:
         self.lock_renewal = AsyncLockRenewal(self.store, clock, logger, audit=self.audit, meter=self.meter)
         self._clock = clock
         self._serves_for = microseconds_of(config.max_staleness) + microseconds_of(config.stale_if_error)
+        self._node = node
         self._own_synchronizer = self._synchronizer(self.listener, node)
         self._host: AsyncHost | None = None  # where the cache is shared, or was to be
         self._shares = False
@@ -267,7 +268,9 @@ class AsyncRuntime:
     async def _join_host(self) -> None:
         config = self._config
         assert config.shared_cache is not None
-        common = (config.schema_name, config.table_prefix, *await self.store.identity())
+        # Also for how long a proof holds: it does for all.
+        longest = str(microseconds_of(config.max_staleness))
+        common = (config.schema_name, config.table_prefix, await self.store.identity(), longest)
         self._host = AsyncHost(
             Place(config.shared_cache, config.shared_cache_size, common),
             self.store,
@@ -292,6 +295,8 @@ class AsyncRuntime:
         """Listen for this process only, which has a cache of its own."""
         self._shares = False
         if self._owns_listener:
+            self.listener = self._new_listener()  # one that could not be opened is of no use any more
+            self._own_synchronizer = self._synchronizer(self.listener, self._node)
             await self.listener.open()
         await self._own_synchronizer.start()
 
@@ -541,7 +546,8 @@ class AsyncRuntime:
             "warmed_sessions": self.warm_start.sessions,
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
-            "nodes": self.synchronizer.nodes or (self._host.nodes if self._shares and self._host is not None else 0),
+            "nodes": self.synchronizer.nodes
+            or (self._host.nodes if self._shares and self._host is not None else 0),
             "audited_sessions": self.auditor.audited_sessions,
             "failed_audits": self.auditor.failed_audits,
             "in_sync": self._coherence.in_sync,

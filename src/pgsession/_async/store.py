@@ -47,15 +47,10 @@ ANSWERS_PART: Final = 0.15
 # The part by which the server may take longer: to tell it each time would cost a tenth of a lone write.
 SLACK: Final = 0.05
 
-_IDENTITY: Final = (
-    "SELECT c.system_identifier::pg_catalog.text, d.oid::pg_catalog.text"
-    " FROM pg_catalog.pg_control_system() c, pg_catalog.pg_database d"
-    " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
-)
 _SERVING: Final = msgspec.json.Decoder(dict[str, int])
 _NAMES: Final = msgspec.json.Decoder(list[str])
 
-OnDone = Callable[[list[bytes]], object]
+OnDone = Callable[[list[bytes]], Any]
 
 
 class Acquired(NamedTuple):
@@ -448,7 +443,7 @@ class AsyncStore:
                 last, done, passed, ended, *_ = await self._run_between_others(step)
             except OperationTimeout as error:
                 raise error._after(before + changed) from error
-            on_done(_unpacked(ended))
+            await on_done(_unpacked(ended))
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)
@@ -474,11 +469,6 @@ class AsyncStore:
         return str(row[0])
 
     # Nodes
-
-    async def identity(self) -> tuple[str, str]:
-        """Return what tells this database from all others: the id of its cluster, and its own there."""
-        row = await self.query(_IDENTITY, ())
-        return str(row[0]), str(row[1])
 
     async def register(self, node: str, serves_for: int, *, wait: bool = True) -> tuple[int, int]:
         """Enter a node among those that serve sessions from memory; again: it is still there.

@@ -29,6 +29,7 @@ from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import AsyncListener
 from .listener_connection import Command, Row
+from .section import AsyncSection
 from .store import AsyncStore
 from .subscription import AsyncSubscription, Secret
 
@@ -95,6 +96,7 @@ class AsyncSynchronizer:
         self._listener = listener
         self._store = store
         self._coherence = coherence
+        self._section = AsyncSection(coherence)
         self._sql = statements
         self._now = clock_now
         self._database_now = database_now
@@ -111,7 +113,7 @@ class AsyncSynchronizer:
         self._queue_warnings = Seldom()
         self._events = AsyncSubscription(
             "",
-            self._on_event,
+            self._on_notification,
             self._on_connected,
             self._on_error,
             None,
@@ -203,7 +205,9 @@ class AsyncSynchronizer:
         self.longest = max(self.longest, longest)
         self._on_registered(serves_for, self.longest, self.nodes)
         self._sign_due = at + _SIGN_OF_LIFE
-        if not self._coherence.registered(at):
+        async with self._section:
+            on_time = self._coherence.registered(at)
+        if not on_time:
             self.reconnect("this node was silent for too long")
 
     async def _give_sign_of_life(self) -> None:
@@ -266,6 +270,10 @@ class AsyncSynchronizer:
         self._logger.warning("%s%s", again if change.well else why, times(change.unheard), extra=extra)
 
     # What the listener tells
+
+    async def _on_notification(self, notification: Notify) -> None:
+        async with self._section:
+            self._on_event(notification)
 
     def _on_event(self, notification: Notify) -> None:
         heard = self._coherence.on_event(notification.payload)
@@ -360,7 +368,9 @@ class AsyncSynchronizer:
             self._listener.reconnect()
             raise ListenerError(_ELSEWHERE)
         await self._register()  # before anything enters the cache
-        if self._coherence.on_listening(incarnation, since=since) is None:
+        async with self._section:
+            epoch = self._coherence.on_listening(incarnation, since=since)
+        if epoch is None:
             if self._connected and since == self._since:
                 self.reconnect()  # something else ended the epoch, and this connection stands for the one before
             raise ListenerError("the listener was lost while its server was asked which one it is")
@@ -368,7 +378,9 @@ class AsyncSynchronizer:
         differing = await self._store.resync(resync)
         if differing is None:
             raise ListenerError("the database server changed during the resync")
-        if self._coherence.resynced(resync, differing):
+        async with self._section:
+            resynced = self._coherence.resynced(resync, differing)
+        if resynced:
             self._synced = resync.epoch
             self._acknowledging.wake()  # what was asked for meanwhile
             await self._read()

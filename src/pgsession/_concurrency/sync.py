@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from pgsession.errors import EventLoopError
 
@@ -86,6 +86,12 @@ Mutex = threading.Lock
 It is compiled all the way: an `__enter__` of ours could be interrupted (Ctrl-C, a time limit of a framework) between
 having the lock and returning, and nobody would ever give it back.
 """
+
+
+async_may_wait: Final = False
+"""False: what waits would stop the event loop."""
+may_wait: Final = True
+"""True: a thread may wait."""
 
 
 async def async_sleep(seconds: float) -> None:

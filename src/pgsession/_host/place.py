@@ -23,9 +23,7 @@ __all__ = ["Opened", "Place", "Refused", "attached", "locks_of", "own_folder", "
 
 PATIENCE: Final = 5.0  # seconds for another process to make the arena
 _PAUSE: Final = 0.01
-_FLAGS: Final = (
-    (os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY) if sys.platform != "win32" else 0
-)
+_FLAGS: Final = (os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY) if sys.platform != "win32" else 0
 
 
 class Refused(Exception):
@@ -108,18 +106,21 @@ class Place:
         except OSError as error:
             raise Refused(str(error.strerror or error)) from error
 
-    def leave(self, opened: Opened) -> None:
-        """Have no part any more; the last one takes the files away."""
+    def leave(self, opened: Opened) -> bool:
+        """Have no part any more; the last one takes the files away. Return True where this is the last one."""
         offices, path = opened.offices, opened.path
+        last = False
         with suppress(OSError, Refused):
             self._make_alone(offices)
             offices.give_up(HOLDERS)
-            if offices.take(HOLDERS):
+            last = offices.take(HOLDERS)
+            if last:
                 with suppress(FileNotFoundError):
                     path.unlink()
                 with suppress(FileNotFoundError):
                     locks_of(path).unlink()
         offices.close()
+        return last
 
     # Below, errors are OSError and ArenaError.
 

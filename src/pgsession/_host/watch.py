@@ -33,6 +33,7 @@ class Watch:
         cache: The cache that shares it.
         now: Returns node time, in microseconds.
         on_news: Called in the watch's thread when `number`, `candidate` or `given_up` has changed.
+        hear: Called in the watch's thread at each look: learns what the others have told.
         on_locks: Called in the watch's thread with what the leader has heard of locks.
         logger: Takes what nobody has foreseen.
     """
@@ -44,6 +45,7 @@ class Watch:
         *,
         now: Callable[[], int],
         on_news: Callable[[], object],
+        hear: Callable[[], object],
         on_locks: Callable[[list[tuple[str | None, int]]], object],
         logger: logging.Logger,
     ) -> None:
@@ -59,6 +61,7 @@ class Watch:
         self._cache = cache
         self._now = now
         self._on_news = on_news
+        self._hear = hear
         self._on_locks = on_locks
         self._logger = logger
         self._guard = threading.Lock()
@@ -119,7 +122,9 @@ class Watch:
                 if self.arena.poisoned:
                     break
                 self._beat()
-                if not self.number and (news := self._cache.lock_news()):
+                self._hear()
+                news = self._cache.lock_news()
+                if news and not self.number:
                     self._on_locks(news)
                 if time.monotonic() - marked >= _MARKING:
                     marked = time.monotonic()

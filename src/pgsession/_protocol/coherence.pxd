@@ -11,6 +11,11 @@ cdef class Coherence:
     cdef long long _stale_if_error
     cdef readonly object _logger
     cdef object _lock
+    cdef object _section
+    cdef object _attempt
+    cdef object _attention
+    cdef bint _begun
+    cdef bint _owes_lost
     cdef object _warnings
     cdef readonly leases.Leases _leases
     cdef object _state
