@@ -174,7 +174,7 @@ class Place:
 
     def _made(self, path: Path) -> Arena:
         """Make an arena; nobody sees it before it is whole."""
-        temporary = path.with_suffix(".new")  # one name: what a killed maker left is taken away by the next one
+        temporary = path.with_suffix(".new")  # one name: the next maker removes what a killed one left
         with suppress(FileNotFoundError):
             temporary.unlink()
         file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
