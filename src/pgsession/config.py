@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -76,8 +77,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         cleanup_interval (duration, default 1 hour): How often expired sessions, attributes and locks are deleted,
             by one node at a time; inactive sessions too, once they have been so for `last_access_update_interval`.
             0: never by this node.
-        cache_size (int, default 10000): Sessions kept in this process; beyond it the least recently used leaves
-            memory.
+        cache_size (int, default None): Sessions kept in this process; beyond it the least recently used leaves
+            memory. None: 10,000, or 2,000 where the processes of the host share a cache.
+        shared_cache (str, default None): Share one cache among the processes of this host that give the same name, and
+            use the same tables: one of them listens for all. A name of letters, digits, `-` and `_`, or the absolute
+            path of a folder that is closed to other users. Where that cannot be (Linux only), each process has a
+            cache of its own, as with None; a warning and `Stats.shared_fallback_reason` say why.
+        shared_cache_size (int, default 134217728): The bytes of shared memory that it takes, all at once; at least 4
+            MiB. Whoever makes it decides.
         max_session_lifetime_in_cache (duration, default 48 hours): A cached session is read from the database again
             after so long, used or not. 0: no limit.
         max_staleness (duration, default 10 seconds): The longest that this node may serve from memory without fresh
@@ -148,7 +155,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
     session_expiration: Duration = timedelta(days=30)
     inactivity_duration: Duration = timedelta(hours=48)
     cleanup_interval: Duration = timedelta(hours=1)
-    cache_size: int = 10000
+    cache_size: int | None = None
+    shared_cache: str | None = None
+    shared_cache_size: int = 2**27
     max_session_lifetime_in_cache: Duration = timedelta(hours=48)
     max_staleness: Duration = timedelta(seconds=10)
     stale_if_error: Duration = timedelta(0)
@@ -267,6 +276,22 @@ def _instrument(name: str, value: object) -> object:
     return value
 
 
+def _cache_size(name: str, value: object) -> int | None:
+    return None if value is None else rules.count(name, value, 1, 2**30)
+
+
+def _shared_cache(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: a str or None is needed, not {type(value).__name__}")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}|/[^\0]{1,1000}", value):
+        raise ValueError(
+            f"{name}: a name of at most 64 letters, digits, - and _, or the absolute path of a folder, is needed"
+        )
+    return value
+
+
 def _logger(name: str, value: object) -> logging.Logger | None:
     return None if value is None else rules.instance(name, value, logging.Logger, "a logging.Logger or None")
 
@@ -281,7 +306,9 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "session_expiration": _duration,
     "inactivity_duration": _idle_timeout,
     "cleanup_interval": _duration_or_zero,
-    "cache_size": partial(rules.count, least=1, most=2**30),
+    "cache_size": _cache_size,
+    "shared_cache": _shared_cache,
+    "shared_cache_size": partial(rules.count, least=2**22, most=2**40),
     "max_session_lifetime_in_cache": _duration_or_zero,
     "max_staleness": _duration,
     "stale_if_error": _duration_or_zero,

@@ -77,6 +77,17 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         queued_writes (gauge): Writes waiting for their batch.
         pool_size (gauge): Connections in the pool.
         pool_waiting (gauge): Callers waiting for a connection.
+        shared_hits (counter): Of the hits, those whose session came from the cache that the processes of this host
+            share (`Config.shared_cache`).
+        shared_sessions (gauge): Sessions in that cache; 0 where none is shared.
+        leader (gauge): True where this process listens for all that share that cache.
+        failovers (counter): Times this process has begun to do so because the one before it had died, or was stopped.
+        arena_resets (counter): Times the shared cache was given up, and another one made, because a process was
+            stopped while it changed it.
+        ring_overruns (counter): Times this process was so slow to hear what the others told that it emptied its own
+            part of the cache.
+        shared_fallback_reason (text): Why this process has a cache of its own although one was to be shared, None where
+            that is not so.
     """
 
     cached_sessions: int
@@ -131,6 +142,13 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     queued_writes: int
     pool_size: int
     pool_waiting: int
+    shared_hits: int
+    shared_sessions: int
+    leader: bool
+    failovers: int
+    arena_resets: int
+    ring_overruns: int
+    shared_fallback_reason: str | None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ RUN_BY = {
     "docs/encryption.md": ("docs/test_recipes.py",),
     "docs/erasure.md": ("docs/test_recipes.py",),
     "docs/flask.md": ("docs/test_flask.py",),
+    "docs/host-cache.md": ("docs/test_host_cache.py",),
     "docs/litestar.md": ("docs/test_litestar.py",),
     "docs/locks.md": ("docs/test_locks.py",),
     "docs/log-out-everywhere.md": ("docs/test_recipes.py",),

@@ -148,10 +148,12 @@ typedef struct {
     uint32_t leader, unused;
     int64_t proved_until, longest;
     uint32_t nodes, bell;
-    char apart3[16];
+    int64_t registered; /* the `longest` that the leader has told the other nodes of */
+    uint64_t leaving;   /* the number of a leader that goes and waits for another one to be ready */
     uint64_t facts_turn;
     char incarnation[PGS_INCARNATION];
-    char apart4[56];
+    int64_t known; /* the longest staleness of any node that the leader has heard of */
+    char apart4[48];
     /* under the lock */
     uint32_t free_slot, live, hand, slab_hand, free_slabs, unused2;
     uint32_t free_block[PGS_CLASSES]; /* in units of 64 bytes from at_slabs; PGS_NONE: none */

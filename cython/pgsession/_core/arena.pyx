@@ -53,6 +53,12 @@ cdef extern from "sharing.h" nogil:
     int64_t pgs_arena_longest(const pgs_arena *arena)
     void pgs_arena_raise_longest(pgs_arena *arena, int64_t longest)
     uint32_t pgs_arena_nodes(const pgs_arena *arena)
+    int64_t pgs_arena_registered(const pgs_arena *arena)
+    uint64_t pgs_arena_leaving(const pgs_arena *arena)
+    void pgs_arena_set_registered(pgs_arena *arena, int64_t us)
+    int64_t pgs_arena_known(const pgs_arena *arena)
+    void pgs_arena_set_known(pgs_arena *arena, int64_t us)
+    void pgs_arena_set_leaving(pgs_arena *arena, uint64_t number)
     void pgs_arena_set_nodes(pgs_arena *arena, uint32_t nodes)
     const unsigned char *pgs_arena_id(const pgs_arena *arena)
     void pgs_arena_count(const pgs_arena *arena, pgs_arena_counters *counters)
@@ -318,6 +324,49 @@ cdef class Arena:
         """Say that this process asks for this staleness; `longest` never falls."""
         inside(self)
         pgs_arena_raise_longest(&self.memory, us)
+        self.leave()
+
+    @property
+    def registered(self):
+        """Return the longest staleness, in microseconds, that the other nodes know this host by."""
+        inside(self)
+        try:
+            return pgs_arena_registered(&self.memory)
+        finally:
+            self.leave()
+
+    @property
+    def known(self):
+        """Return the longest staleness, in microseconds, of any node that the leader has heard of."""
+        inside(self)
+        try:
+            return pgs_arena_known(&self.memory)
+        finally:
+            self.leave()
+
+    def set_registered(self, int64_t us, int64_t known, uint32_t nodes):
+        """Say by which staleness the other nodes know this host, the longest of all that there are, and how many they are."""
+        inside(self)
+        pgs_arena_set_registered(&self.memory, us)
+        pgs_arena_set_known(&self.memory, max(known, pgs_arena_known(&self.memory)))
+        pgs_arena_set_nodes(&self.memory, nodes)
+        self.leave()
+
+    @property
+    def leaving(self):
+        """Return True while the leader waits for another process to be ready."""
+        inside(self)
+        try:
+            number = pgs_arena_number(&self.memory)
+            return number != 0 and pgs_arena_leaving(&self.memory) == number
+        finally:
+            self.leave()
+
+    def leave_lead(self, uint64_t number):
+        """Say that the leader of this number goes, once another process is ready."""
+        inside(self)
+        pgs_arena_set_leaving(&self.memory, number)
+        pgs_arena_ring_bell(&self.memory)
         self.leave()
 
     def set_nodes(self, uint32_t nodes):

@@ -39,6 +39,13 @@ PGS_ARENA_FACT(int64_t, last_beat, beat)
 PGS_ARENA_FACT(int64_t, proved_until, proved_until)
 PGS_ARENA_FACT(int64_t, longest, longest)
 PGS_ARENA_FACT(uint32_t, nodes, nodes)
+PGS_ARENA_FACT(int64_t, registered, registered)
+PGS_ARENA_FACT(uint64_t, leaving, leaving)
+PGS_ARENA_FACT(int64_t, known, known)
+
+static inline void pgs_arena_set_registered(pgs_arena *a, int64_t us) { pgs_store_release(&a->header->registered, us); }
+static inline void pgs_arena_set_known(pgs_arena *a, int64_t us) { pgs_store_release(&a->header->known, us); }
+static inline void pgs_arena_set_leaving(pgs_arena *a, uint64_t number) { pgs_store_release(&a->header->leaving, number); }
 
 static inline void pgs_arena_set_nodes(pgs_arena *a, uint32_t nodes) { pgs_store_release(&a->header->nodes, nodes); }
 static inline const unsigned char *pgs_arena_id(const pgs_arena *a) { return a->header->id; }
@@ -121,6 +128,12 @@ PGS_NO_ARENA(int64_t, pgs_arena_last_beat, (const pgs_arena *a))
 PGS_NO_ARENA(int64_t, pgs_arena_proved_until, (const pgs_arena *a))
 PGS_NO_ARENA(int64_t, pgs_arena_longest, (const pgs_arena *a))
 PGS_NO_ARENA(uint32_t, pgs_arena_nodes, (const pgs_arena *a))
+PGS_NO_ARENA(int64_t, pgs_arena_registered, (const pgs_arena *a))
+PGS_NO_ARENA(uint64_t, pgs_arena_leaving, (const pgs_arena *a))
+PGS_NO_ARENA(int64_t, pgs_arena_known, (const pgs_arena *a))
+PGS_NOTHING(pgs_arena_set_known, (pgs_arena * a, int64_t us))
+PGS_NOTHING(pgs_arena_set_registered, (pgs_arena * a, int64_t us))
+PGS_NOTHING(pgs_arena_set_leaving, (pgs_arena * a, uint64_t number))
 PGS_NOTHING(pgs_arena_ring_bell, (pgs_arena * a))
 PGS_NOTHING(pgs_arena_poison, (pgs_arena * a))
 PGS_NOTHING(pgs_arena_unlock, (pgs_arena * a))

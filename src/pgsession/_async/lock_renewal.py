@@ -114,6 +114,12 @@ class AsyncLockRenewal:
             for event in list(self._waiting.get(resource, ())):
                 event.set()
 
+    def on_locks_missed(self) -> None:
+        """Wake whoever waits for a lock: which ones became free was not heard."""
+        for events in list(self._waiting.values()):
+            for event in list(events):
+                event.set()
+
     def disown(self) -> None:
         """Hold nothing any more in the child of a fork: the locks are the parent's."""
         for lock in list(self._held):

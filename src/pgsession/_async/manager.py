@@ -75,6 +75,7 @@ from .listener import AsyncListener
 from .lock import AsyncLock
 from .lock_renewal import AsyncLockRenewal
 from .runtime import NOTHING_COUNTED, AsyncRuntime
+from .section import AsyncSection
 
 SessionId = UUID | str | bytes
 AnyId = TypeVar("AnyId", bound=UUID | str | bytes)
@@ -148,7 +149,7 @@ class AsyncSessionManager(AsyncReader):
         self._clock = Clock()
         super().__init__(
             Cache(
-                config.cache_size,
+                config.cache_size or (10_000 if config.shared_cache is None else 2_000),
                 self._clock,
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
@@ -342,6 +343,7 @@ class AsyncSessionManager(AsyncReader):
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()
+            self._runtime.forked()
         self._runtime = None
         if self._state == "open":
             self._state = "forked"
@@ -808,7 +810,8 @@ class AsyncSessionManager(AsyncReader):
             ended = False
         except BaseException:
             # Whoever wanted to end it is not shown it by this node, whatever became of that.
-            self._coherence.drop(events.Deleted(key))
+            async with AsyncSection(self._coherence):
+                self._coherence.drop(events.Deleted(key))
             raise
         await self._confirm_everywhere(runtime, patience, int(ended))
         return ended
@@ -823,7 +826,7 @@ class AsyncSessionManager(AsyncReader):
         if patience is None or runtime is None:
             return
         confirmation = AsyncConfirmation(
-            runtime.store, self._clock.now, runtime.synchronizer.longest, lambda: self._runtime is runtime
+            runtime.store, self._clock.now, runtime.longest, lambda: self._runtime is runtime
         )
         await confirmation.wait(patience, done)
 
@@ -934,7 +937,8 @@ class AsyncSessionManager(AsyncReader):
                 raise SessionNotFoundError(UUID(bytes=key))
         position = None if last is None else (last.last_accessed, last.key)
         records, incarnation = await store.list_page(subject, name, limit, position, deadline)
-        self._coherence.observed([(record.key, record.version) for record in records], incarnation)
+        async with AsyncSection(self._coherence):
+            self._coherence.observed([(record.key, record.version) for record in records], incarnation)
         accesses = dict(self._cache.accesses_of_user(name)) if subject == "user" else {}
         return [
             session_of(
@@ -965,7 +969,7 @@ class AsyncSessionManager(AsyncReader):
         kept = rules.optional_session_id("keep", keep)
         patience = rules.optional_seconds("wait", wait)
         runtime = await self._ready()
-        with self._dropping(events.UserChanged(user)) as dropping:
+        async with self._dropping(events.UserChanged(user)) as dropping:
             delete = partial(runtime.store.delete_user, user, kept, dropping.these)
             count = await self._revoke(delete, runtime, user_id=user)
         await self._confirm_everywhere(runtime, patience, count)
@@ -986,7 +990,7 @@ class AsyncSessionManager(AsyncReader):
         group = rules.identifier("group_id", group_id)
         patience = rules.optional_seconds("wait", wait)
         runtime = await self._ready()
-        with self._dropping(events.GroupChanged(group)) as dropping:
+        async with self._dropping(events.GroupChanged(group)) as dropping:
             delete = partial(runtime.store.delete_group, group, dropping.these)
             count = await self._revoke(delete, runtime, group_id=group)
         await self._confirm_everywhere(runtime, patience, count)
@@ -1003,7 +1007,7 @@ class AsyncSessionManager(AsyncReader):
         """
         patience = rules.optional_seconds("wait", wait)
         runtime = await self._ready()
-        with self._dropping(events.Everything()) as dropping:
+        async with self._dropping(events.Everything()) as dropping:
             count = await self._revoke(partial(runtime.store.delete_all, dropping.these), runtime)
         await self._confirm_everywhere(runtime, patience, count)
         return count
@@ -1048,7 +1052,7 @@ class AsyncSessionManager(AsyncReader):
         user = rules.identifier("user_id", user_id)
         name = rules.attribute_key("key", key)
         runtime = await self._ready()
-        with self._dropping(events.UserChanged(user)) as dropping:
+        async with self._dropping(events.UserChanged(user)) as dropping:
             return await runtime.store.drop_attribute(user, name, dropping.these)
 
     async def evict_user_sessions(self, user_id: str | int | UUID) -> None:
@@ -1065,11 +1069,11 @@ class AsyncSessionManager(AsyncReader):
 
     async def _drop_everywhere(self, item: events.UserChanged | events.Everything) -> None:
         runtime = await self._ready()
-        with self._dropping(item):
+        async with self._dropping(item):
             await runtime.store.notify([item])
 
-    def _dropping(self, item: events.UserChanged | events.GroupChanged | events.Everything) -> _Dropping:
-        return _Dropping(self._coherence, item)
+    def _dropping(self, item: events.UserChanged | events.GroupChanged | events.Everything) -> _AsyncDropping:
+        return _AsyncDropping(self._coherence, item)
 
     # Locks, statistics and health
 
@@ -1160,6 +1164,8 @@ class AsyncSessionManager(AsyncReader):
             ended_tokens=ended,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
+            shared_hits=cached["shared_hits"],
+            ring_overruns=cached["ring_overruns"],
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
 
@@ -1202,7 +1208,7 @@ def _called(operation: Operation) -> instrument.Operation:
     return "rotate_session" if isinstance(operation, Update) and operation.rotation else "update_session"
 
 
-class _Dropping:
+class _AsyncDropping:
     """Stands around an own statement about many sessions, to drop them once it returned or its outcome is unknown.
 
     Nothing that was cached or under way before is served any more then (C3, C7). What memory says of a session's user
@@ -1216,16 +1222,18 @@ class _Dropping:
         self._coherence = coherence
         self._item = item
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def these(self, keys: list[bytes]) -> None:
+    async def these(self, keys: list[bytes]) -> None:
         """Drop these sessions: a step of the statement is done."""
-        self._coherence.drop(*map(events.Deleted, keys))
+        async with AsyncSection(self._coherence):
+            self._coherence.drop(*map(events.Deleted, keys))
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         unknown = kind is not None and issubclass(kind, WriteOutcomeUnknown)
-        self._coherence.drop(events.Everything() if unknown else self._item)
+        async with AsyncSection(self._coherence):
+            self._coherence.drop(events.Everything() if unknown else self._item)
 
 
 _WHY_CLOSED = {

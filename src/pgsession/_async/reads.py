@@ -20,6 +20,7 @@ from pgsession._protocol.meter import Meter
 from pgsession.errors import DatabaseUnavailable, ListenerError, ManagerClosedError, OperationTimeout
 
 from .pool import MOST_WAITING
+from .section import AsyncSection
 from .store import AsyncStore
 
 TOGETHER: Final = 256  # sessions in one statement
@@ -100,6 +101,7 @@ class AsyncReads:
     ) -> None:
         self._store = store
         self._coherence = coherence
+        self._section = AsyncSection(coherence)
         self._cache = cache
         self._deadlines = deadlines
         self._on_wrong_server = on_wrong_server
@@ -333,13 +335,17 @@ class AsyncReads:
             for one in asked
             if one.fill.key not in unread
         ]
-        self._settle(answers, incarnation, now, xmax)
+        async with self._section:
+            self._settle(answers, incarnation, now, xmax)
         return [one for one in asked if one.fill.key in unread]
 
     async def _read_alone(self, asked: _Asked) -> None:
         try:
             record, incarnation, now, xmax, absent = await self._store.read(asked.fill.key, asked.deadline)
-            self._settle([Answered(asked.fill, record, asked.min_version, absent)], incarnation, now, xmax)
+            async with self._section:
+                self._settle(
+                    [Answered(asked.fill, record, asked.min_version, absent)], incarnation, now, xmax
+                )
         except BaseException as error:
             self._give_up([asked], error)
 

@@ -9,7 +9,8 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from pgsession.errors import EventLoopError
 
@@ -87,6 +88,12 @@ having the lock and returning, and nobody would ever give it back.
 """
 
 
+async_may_wait: Final = False
+"""False: what waits would stop the event loop."""
+may_wait: Final = True
+"""True: a thread may wait."""
+
+
 async def async_sleep(seconds: float) -> None:
     """Let so many seconds pass."""
     await asyncio.sleep(seconds)
@@ -127,6 +134,31 @@ def call(function: Callable[..., Any], *args: object) -> Any:
         raise
     except BaseException as error:  # such as sys.exit(), which in a thread would end only the thread
         raise RuntimeError(f"{type(error).__name__} raised in a thread") from error
+
+
+class AsyncSignal:
+    """An event that any thread may set, for who waits in an event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = AsyncEvent()
+
+    def set(self) -> None:
+        """Set it, and wake who waits."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    def clear(self) -> None:
+        """Take it back."""
+        self._event.clear()
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait for at most `timeout` seconds; return True where it is set."""
+        return await self._event.wait(timeout)
+
+
+class Signal(Event):
+    """An event that any thread may set, for threads."""
 
 
 class AsyncHome:

@@ -28,6 +28,10 @@ class Timelines:
         self._guard = threading.Lock()
         self._newest: dict[bytes, int] = {}
 
+    def share(self, other: Timelines) -> None:
+        """Know from here on what another one knows, and the other way round."""
+        self._guard, self._newest = other._guard, other._newest
+
     def learn(self, system: bytes, timeline: int) -> bool:
         """Learn of a primary; return False for one in whose place another was promoted."""
         with self._guard:

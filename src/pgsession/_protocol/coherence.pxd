@@ -11,6 +11,11 @@ cdef class Coherence:
     cdef long long _stale_if_error
     cdef readonly object _logger
     cdef object _lock
+    cdef object _section
+    cdef object _attempt
+    cdef object _attention
+    cdef bint _begun
+    cdef bint _owes_lost
     cdef object _warnings
     cdef readonly leases.Leases _leases
     cdef object _state
@@ -23,6 +28,11 @@ cdef class Coherence:
     cdef object _counters
     cdef object _malformed_lines
     cdef object _step_lines
+    cdef readonly object _arena
+    cdef object _proved_until
+    cdef long long _number
+    cdef bint _candidate
+    cdef object _arena_epoch
 
     cpdef leases.Lease open_write(self, bytes key, bint creates=*)
     cpdef write_saved(self, leases.Lease lease, Record record, str incarnation)

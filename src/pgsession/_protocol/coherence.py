@@ -25,6 +25,12 @@ and how it connects its listener: LISTEN and commit; read the incarnation, setti
 `registered`; `on_listening`; `resync_started`, compare, `resynced`; then a read of the database every `read_interval`,
 with a beacon where `wanted_beacon` says so. Whatever else is asked of the database: `asked` before it, and `answered`
 after it.
+
+Where the processes of a host share one cache (see docs/host-cache.md), each has a `Coherence`, and one of them leads:
+it hears the events for all, and proves for all to be in sync. The others follow: what they know of events, of the
+server and of proofs they find in the arena. What changes the cache is done in a *section* then: it has the arena's
+lock, which it takes first, and has read what the others have told. So nobody waits for the arena with the lock here,
+which event loops wait for.
 """
 
 from __future__ import annotations
@@ -34,9 +40,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pgsession._core.arena import Arena, ArenaError
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -186,6 +194,7 @@ class _State(enum.Enum):
     """What is cached was compared: it is served as long as proofs come."""
 
 
+_STATES = {"lost": _State.LOST, "listening": _State.LISTENING, "synced": _State.SYNCED}
 _NOTHING = LockChanges((), ())
 _SECOND = 1_000_000
 _FOREVER = 2**62
@@ -208,6 +217,33 @@ class Answered(NamedTuple):
     record: Record | None
     min_version: int = 0
     absent: bool = False
+
+
+class _Section:
+    """Is the lock of a `Coherence` whose cache is shared, and the arena's before it; without `wait` that where it is free."""
+
+    def __init__(self, coherence: Coherence, wait: bool) -> None:
+        self._coherence = coherence
+        self._wait = wait
+
+    def __enter__(self) -> None:
+        self._coherence._enter(self._wait)
+
+    def __exit__(self, *_: object) -> None:
+        self._coherence._leave()
+
+
+class _Attention:
+    """Is the lock of a `Coherence`, that has heard what the others have told."""
+
+    def __init__(self, coherence: Coherence) -> None:
+        self._coherence = coherence
+
+    def __enter__(self) -> None:
+        self._coherence._attend()
+
+    def __exit__(self, *_: object) -> None:
+        self._coherence._leave()
 
 
 class Coherence:
@@ -235,7 +271,8 @@ class Coherence:
         self._max_staleness = max_staleness
         self._stale_if_error = stale_if_error
         self._logger = logger
-        self._lock = threading.Lock()
+        self._arena: Arena | None = None
+        self._begin_locking()
         self._warnings: deque[tuple[str, str, tuple[object, ...]]] = (
             deque()
         )  # to be logged once the lock is released
@@ -244,12 +281,25 @@ class Coherence:
         self._incarnation: str | None = None
         self._losses = 0
         self._awaited = 0
+        self._number = 0  # of this process as the leader of its host; 0: it does not lead
+        self._candidate = False
+        self._arena_epoch = 0
+        self._owes_lost = False  # to the arena: the listener was lost, and the arena was not free
         self._start()
+
+    def _begin_locking(self) -> None:
+        # Whoever changes the cache, would change it, or has to hear what was told; where it is private these are one.
+        self._lock = threading.Lock()
+        self._section: AbstractContextManager[object] = self._lock
+        self._attempt: AbstractContextManager[object] = self._lock
+        self._attention: AbstractContextManager[object] = self._lock
+        self._begun = False  # the arena's lock is held, too
 
     def _start(self) -> None:
         self._proofs = Proofs(self._max_staleness)
         self._offset = Offset()
         self._registered_until = _FOREVER
+        self._proved_until = 0
         self._counters = Counters()
         self._malformed_lines = Seldom(self._seconds)
         self._step_lines = Seldom(self._seconds)
@@ -268,7 +318,7 @@ class Coherence:
         leader's record and reads again if it does not satisfy its `min_version` (see `satisfies`). With `refresh` a
         caller never joins.
         """
-        with self._lock:
+        with self._attention:
             now = self._clock.now()
             # The age matters when no events arrive: a joiner gets what was current when the fill began (C6).
             fill = None if refresh else self._leases.joinable(key, now - self._max_staleness)
@@ -286,7 +336,7 @@ class Coherence:
         that there is no session is not remembered.
         """
         fills = []
-        with self._lock:
+        with self._attention:
             now = self._clock.now()
             oldest = now - self._max_staleness
             for key in keys:
@@ -334,7 +384,7 @@ class Coherence:
         """
         verdicts: list[Verdict] = []
         elsewhere: Verdict | None = None
-        with self._lock:
+        with self._section:
             now = self._clock.now()
             if answers and incarnation == self._incarnation:
                 self._sample(min(answer.fill.opened for answer in answers), now, database_time)
@@ -374,6 +424,8 @@ class Coherence:
         if record is None:
             if absent and not fill.early and self._may_be_absent(fill):
                 self._leases.void(fill.key)
+                if self._arena is not None:
+                    self._cache.discard(fill.key)  # what others of the host have of it
                 self._cache.put_absence(fill.key, min_version, fill.opened + self._max_staleness)
             else:
                 self._gone(fill.key)
@@ -425,7 +477,7 @@ class Coherence:
         """
         with self._lock:
             now = self._clock.now()
-            if now >= self._proofs.proved_until + self._stale_if_error:
+            if now >= self._stale_until:
                 return None
             self._set_clock(now)
             record: Record | None = self._cache.get(key, False)
@@ -436,7 +488,7 @@ class Coherence:
 
     def observed(self, versions: Iterable[tuple[bytes, int]], incarnation: str | None) -> None:
         """Note versions that callers are about to get by another way than a fill (a list): serve nothing older (C2)."""
-        with self._lock:
+        with self._section:
             for key, version in versions:
                 self._outdate(key, version, incarnation)
 
@@ -448,14 +500,14 @@ class Coherence:
         Its end is told by one of the `write_*` methods. One that creates the session ends what is known of its absence,
         and keeps what is being read from saying so.
         """
-        with self._lock:
+        with self._section:
             if creates:
                 self._outdate(key, 1, self._incarnation)
             return self._leases.open_write(key, self._clock.now())
 
     def write_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
         """Close the lease of a write that is committed and durable; `record` is what the database now holds (C9)."""
-        with self._lock:
+        with self._section:
             return self._close_saved(lease, record, incarnation)
 
     def _close_saved(self, lease: Lease, record: Record, incarnation: str | None) -> Verdict:
@@ -469,7 +521,7 @@ class Coherence:
 
     def write_gone(self, lease: Lease) -> None:
         """Close the lease of a write that deleted the session, or found that there is no live one (C7)."""
-        with self._lock:
+        with self._section:
             self._leases.close(lease)
             self._gone(lease.key)
 
@@ -478,7 +530,7 @@ class Coherence:
 
         No event may ever say so: after somebody's `notify=False`, get and conflict would repeat for ever.
         """
-        with self._lock:
+        with self._section:
             self._leases.close(lease)
             self._gone(lease.key)
 
@@ -487,7 +539,7 @@ class Coherence:
 
         It may have been done, or may be done later: the connection was lost, or the call was cancelled.
         """
-        with self._lock:
+        with self._section:
             self._leases.close(lease)
             self._gone(lease.key)
 
@@ -504,7 +556,7 @@ class Coherence:
         Such statements are deletions, the eviction of sessions by a new one, `delete_attribute_from_user_sessions`,
         `evict_user_sessions` and `clear_cache`. What was cached or is under way is not served any more.
         """
-        with self._lock:
+        with self._section:
             for item in items:
                 self._apply(item)
 
@@ -518,7 +570,7 @@ class Coherence:
         that all before it were given.
         """
         event = events.parse(payload)
-        with self._lock:
+        with self._section:
             self._counters.events += bool(event.items)
             if event.malformed:
                 self._counters.malformed_events += 1
@@ -538,6 +590,8 @@ class Coherence:
                     asks = True
                 else:
                     self._apply(item)
+            if self._arena is not None and (changes.released or changes.ended):
+                self._share_locks(changes)
             if self._proofs.heard(event.xid):
                 self._prove()
         self._log()
@@ -579,7 +633,7 @@ class Coherence:
         Returns:
             A number for `on_listening`.
         """
-        with self._lock:
+        with self._attempt:
             self._lose()
             return self._losses
 
@@ -594,7 +648,7 @@ class Coherence:
             The new epoch; None, with nothing changed, if the connection was lost again while the incarnation was being
             asked for, which another thread may have noticed.
         """
-        with self._lock:
+        with self._section:
             epoch = self._begin_listening(incarnation, since)
         self._log()
         return epoch
@@ -602,7 +656,10 @@ class Coherence:
     def resync_started(self) -> Resync:
         """Return what to compare. The database must be read after this returned."""
         with self._lock:
-            return Resync(self._leases.epoch, *self._cache.identities())
+            epoch = self._leases.epoch
+            if self._arena is None:
+                return Resync(epoch, *self._cache.identities())
+        return Resync(epoch, *self._cache.identities())  # it waits for the arena
 
     def resynced(self, resync: Resync, differing: Iterable[bytes]) -> bool:
         """Drop the sessions that have another version in the database, or are gone there (C5).
@@ -610,7 +667,7 @@ class Coherence:
         Returns:
             False where this comparison is outdated: make another one once the listener listens again.
         """
-        with self._lock:
+        with self._section:
             if resync.epoch != self._leases.epoch or self._state is _State.LOST:
                 return False
             for key in differing:
@@ -634,7 +691,7 @@ class Coherence:
 
     def asked(self) -> Asked:
         """Return what `answered` takes; the time is taken here, so ask the database after that."""
-        with self._lock:
+        with self._attention:
             return Asked(self._leases.epoch, self._clock.now())
 
     def answered(self, asked: Asked | Lease, incarnation: str | None, xmax: int) -> Verdict | None:
@@ -646,7 +703,7 @@ class Coherence:
         Returns:
             None if it is the listener's server, as far as that is known, else the verdict on it.
         """
-        with self._lock:
+        with self._attempt:
             return self._check_origin(asked, incarnation, xmax)
 
     def wanted_beacon(self) -> Wanted | None:
@@ -699,7 +756,7 @@ class Coherence:
             False where it cannot be sure to have been so without a break: others may have ended what it has not heard
             of, without waiting for it. The epoch is over: connect the listener again.
         """
-        with self._lock:
+        with self._section:
             lapsed = self._clock.now() >= self._registered_until and self._state is not _State.LOST
             self._registered_until = at + SERVES_UNHEARD * _SECOND
             if lapsed:
@@ -718,6 +775,93 @@ class Coherence:
                 return None
             return Applied(self._awaited, self._incarnation)
 
+    # One cache a host
+
+    def share(self, arena: Arena, serves_for: int) -> None:
+        """Share the cache with the other processes of the host from here on; this one follows.
+
+        Nothing is served before a read of its own has come from the server that the arena is about (S8).
+
+        Args:
+            arena: What they share.
+            serves_for: For how many microseconds after a proof this process may serve, which the leader has to say of
+                the host (C13).
+        """
+        if self._section is self._lock:  # the manager is being opened: nobody else has its lock
+            self._section, self._attempt = _Section(self, True), _Section(self, False)
+            self._attention = _Attention(self)
+        with self._lock:
+            self._be_private()
+            arena.raise_longest(serves_for)
+            self._cache.share(arena)
+            self._arena = arena
+            self._arena_epoch = -1
+
+    def unshare(self) -> None:
+        """Have a cache of its own again, which is empty and out of sync; nothing happens where it has."""
+        with self._lock:
+            if self._arena is not None:
+                self._be_private()
+
+    def begin(self, *, wait: bool) -> bool:
+        """Hold the arena's lock until `end`, so that several calls are one step; nothing happens where there is no arena.
+
+        Args:
+            wait: False: only where nobody else has it.
+
+        Returns:
+            False where somebody has.
+        """
+        if self._arena is None:
+            return True
+        try:
+            return self._cache.begin(wait)
+        except ArenaError:
+            return True  # whoever comes next finds the cache private
+
+    def end(self) -> None:
+        """Give back what `begin` has taken."""
+        if self._section is not self._lock:
+            self._cache.end()
+
+    def hear(self) -> None:
+        """Learn what the others have told; call it whenever their bell has rung, and now and then."""
+        with self._attention:
+            pass
+
+    def lead(self, number: int) -> None:
+        """Be the leader of that number: what it hears and proves is true of all processes of the host."""
+        with self._section:
+            if self._arena is not None:
+                was_candidate, self._candidate = self._candidate, False
+                self._number = number
+                if was_candidate and self._arena.incarnation == self._incarnation:
+                    self._extend_sync()
+                else:
+                    self._lose()
+
+    def stand(self) -> None:
+        """Be a candidate: hear, compare and prove what the leader does too, and tell nobody of proofs."""
+        with self._section:
+            if self._arena is not None:
+                self._candidate = True
+                self._lose()
+
+    def follow(self) -> None:
+        """Lead no longer, and be no candidate."""
+        with self._section:
+            self._be_follower()
+
+    @property
+    def number(self) -> int:
+        """Return the number by which this process leads its host, 0 where it does not."""
+        return self._number
+
+    @property
+    def shared(self) -> bool:
+        """Return True while the cache is shared."""
+        return self._arena is not None
+
     # State and counters
 
     @property
@@ -728,6 +872,9 @@ class Coherence:
     @property
     def listening(self) -> bool:
         """Return True while the listener listens."""
+        arena = self._arena
+        if arena is not None and not self._number:
+            return bool(self._cache.tied) and arena.state != "lost"
         return self._state is not _State.LOST
 
     @property
@@ -736,14 +883,22 @@ class Coherence:
         return self._clock.now() < self._cache.in_sync_until
 
     @property
+    def proved(self) -> bool:
+        """Return True while what this process itself has heard and read proves to be in sync what is cached."""
+        return self._clock.now() < self._proved_until
+
+    @property
     def may_serve_stale(self) -> bool:
         """Return True while `stale_if_error` lets memory answer where the database fails."""
-        return 0 < self._stale_if_error > self._clock.now() - self._proofs.proved_until
+        return self._stale_if_error > 0 and self._clock.now() < self._stale_until
 
     @property
     def proof_age(self) -> int | None:
         """Return the microseconds since the newest proved read of this epoch was sent, None before the first."""
         with self._lock:
+            if self._arena is not None and not self._number:
+                proved = self._arena.proved_until - self._max_staleness
+                return self._clock.now() - proved if proved > 0 and self._state is _State.SYNCED else None
             return self._proofs.age(self._clock.now())
 
     @property
@@ -760,7 +915,13 @@ class Coherence:
 
     def forked(self) -> None:
         """Start over in the child of a fork: another node, with nothing cached, nothing under way and no listener."""
-        self._lock = threading.Lock()
+        self._begin_locking()
+        self._number, self._candidate, self._owes_lost = 0, False, False
+        if self._arena is not None:
+            self._arena.forked()
+            self._arena = None
+            self._cache.forked()
+            self._cache.unshare()
         self._leases.clear()
         self._lose()
         self._cache.clear()
@@ -776,7 +937,102 @@ class Coherence:
                 return  # another thread was faster
             self._logger.warning(text, *values, extra={"pgsession_event": event})
 
+    # Sections: the arena's lock, then the one here
+
+    def _enter(self, wait: bool) -> None:
+        while True:
+            arena = self._arena
+            begun = False
+            if arena is not None:
+                try:
+                    begun = self._cache.begin(wait)
+                except ArenaError:
+                    pass  # it is given up, and the cache is private
+            self._lock.acquire()
+            if arena is self._arena:
+                break
+            self._lock.release()  # it has just come, or gone
+            if begun:
+                self._cache.end()
+        self._begun = begun
+        self._hear()
+
+    def _attend(self) -> None:
+        self._lock.acquire()
+        self._hear()
+
+    def _leave(self) -> None:
+        begun, self._begun = self._begun, False
+        self._lock.release()
+        if begun:
+            self._cache.end()
+
     # Below, the lock is held.
+
+    def _hear(self) -> None:
+        """Learn what the others have told since the last time."""
+        arena = self._arena
+        if arena is None:
+            return
+        if self._cache.shared is not arena:
+            self._be_private()
+            return
+        everything, news = self._cache.news(self._leases.opened)
+        if everything:
+            self._leases.void_all()
+        for key, version in news:
+            self._leases.stamp(key, version)
+        if self._number:
+            if arena.number != self._number:
+                self._be_follower()
+            elif self._owes_lost and self._begun:
+                self._owes_lost = False
+                self._cache.new_epoch(self._number, True)
+        if not (self._number or self._candidate):
+            self._follow()
+
+    def _be_follower(self) -> None:
+        self._number, self._candidate, self._owes_lost = 0, False, False
+        self._awaited = 0
+        self._arena_epoch = -1
+
+    def _follow(self) -> None:
+        """Take over what the leader says of the server."""
+        arena = self._arena
+        assert arena is not None
+        if arena.epoch != self._arena_epoch:
+            self._arena_epoch = arena.epoch
+            self._leases.epoch += 1
+            self._cache.clear_absences()
+        incarnation = arena.incarnation
+        if incarnation != self._incarnation:
+            self._untie()
+            self._offset.start(self._clock.now())
+            self._incarnation = incarnation
+        self._state = _STATES[arena.state] if self._cache.tied else _State.LOST
+
+    def _be_private(self) -> None:
+        if self._arena is not None:
+            self._arena = None
+            self._cache.unshare()
+        self._number, self._candidate, self._owes_lost = 0, False, False
+        self._incarnation = None
+        self._lose()
+
+    def _share_locks(self, changes: LockChanges) -> None:
+        for resource in changes.released:
+            self._cache.share_lock(resource)
+        for resource, token in changes.ended:
+            self._cache.share_lock(resource, token)
+
+    @property
+    def _stale_until(self) -> int:
+        """Return until when `stale_if_error` lets memory answer; no longer than others have been told (C13)."""
+        arena = self._arena
+        if arena is None:
+            return self._proofs.proved_until + self._stale_if_error
+        said = arena.registered - self._max_staleness
+        return arena.proved_until + max(0, min(self._stale_if_error, said))
 
     def _warn(self, event: str, text: str, *values: object) -> None:
         self._warnings.append((event, text, values))
@@ -784,13 +1040,22 @@ class Coherence:
     def _begin_listening(self, incarnation: str, since: int | None) -> int | None:
         if since is not None and since != self._losses:
             return None
-        self._new_epoch(_State.LISTENING)
-        if self._incarnation != incarnation:
+        if self._arena is not None and not (self._number or self._candidate):
+            return None  # another process leads by now
+        known = self._incarnation if self._arena is None else self._arena.incarnation
+        if known != incarnation:
             self._offset.start(self._clock.now())
-            if self._incarnation is not None:
+            if known is not None:
                 self._warn("server_replaced", "the server has restarted or failed over: the cache is emptied")
                 self._cache.clear()
+            if self._number and self._arena is not None:
+                # Nobody serves by the clock of the one before.
+                self._cache.vouch(self._number, 0, self._proofs.proved_until)
+                self._arena.set_incarnation(self._number, incarnation)
+        self._new_epoch(_State.LISTENING)
         self._incarnation = incarnation
+        if self._arena is not None:
+            self._cache.tie()
         return self._leases.epoch
 
     def _keep(self, lease: Lease, record: Record, incarnation: str | None, behind: bool = False) -> Verdict:
@@ -798,6 +1063,8 @@ class Coherence:
         self._outdate(lease.key, record.version, incarnation)
         if self._state is _State.LOST or not self._leases.allow(lease, record.version):
             return Verdict.NOT_CACHED
+        if self._arena is not None and incarnation != self._arena.incarnation:
+            return Verdict.NOT_CACHED  # this process reads another server than the host serves
         return Verdict.CACHED if self._cache.put(record, behind) else Verdict.NOT_CACHED
 
     def _outdate(self, key: bytes, version: int, incarnation: str | None) -> None:
@@ -816,19 +1083,51 @@ class Coherence:
         self, asked: Lease | Asked, incarnation: str | None, xmax: int | None = None
     ) -> Verdict | None:
         """Return None if a result comes from the listener's server, as far as that is known, else the verdict on it."""
+        if self._arena is not None and not (self._number or self._candidate):
+            return self._check_tie(asked, incarnation)
         if self._state is _State.LOST:
             return None
         of_today = asked.epoch == self._leases.epoch
         if incarnation == self._incarnation:
+            if of_today and self._arena is not None:
+                self._cache.tie()
             if of_today and xmax is not None and self._proofs.read(asked.opened, xmax):
                 self._prove()
             return None
         if not of_today:
             return Verdict.SERVER_REPLACED
         self._lose()
+        if self._arena is not None:
+            self._cache.untie()  # the others go on until a result of their own says so, too
         return Verdict.WRONG_SERVER
 
+    def _check_tie(self, asked: Lease | Asked, incarnation: str | None) -> Verdict | None:
+        """Do what `_check_origin` does for one that follows: it serves what others have read only if it reads there (S8)."""
+        if self._incarnation is None:
+            return None
+        if incarnation == self._incarnation:
+            if not self._cache.tied and asked.epoch == self._leases.epoch:
+                self._cache.tie()
+                self._follow()
+            return None
+        if not self._cache.tied:
+            return None
+        if asked.epoch != self._leases.epoch:
+            return Verdict.SERVER_REPLACED
+        self._untie()
+        return Verdict.WRONG_SERVER
+
+    def _untie(self) -> None:
+        self._cache.untie()
+        self._cache.clear_absences()
+        self._leases.epoch += 1
+        self._state = _State.LOST
+
     def _lose(self) -> None:
+        if self._arena is not None and not (self._number or self._candidate):
+            self._losses += 1
+            self._leases.epoch += 1
+            return  # the listener that counts is another process's
         if self._state is not _State.LOST:
             self._counters.listener_losses += 1
         self._losses += 1
@@ -839,7 +1138,16 @@ class Coherence:
         self._leases.epoch += 1
         self._awaited = 0
         self._proofs.start()
-        self._cache.in_sync_until = 0
+        self._proved_until = 0
+        if self._arena is None:
+            self._cache.in_sync_until = 0
+        elif self._number and self._begun:
+            self._owes_lost = False
+            if not self._cache.new_epoch(self._number, state is _State.LOST):
+                self._be_follower()
+        elif self._number:
+            self._owes_lost = True
+        # The host's time in sync ends by itself: an outage empties nothing that `stale_if_error` may serve.
         self._cache.clear_absences()
 
     def _prove(self) -> None:
@@ -847,9 +1155,16 @@ class Coherence:
         self._extend_sync()
 
     def _extend_sync(self) -> None:
-        if self._state is _State.SYNCED:
-            self._cache.in_sync_until = self._proofs.in_sync_until(self._registered_until)
-            self._set_clock(self._cache.in_sync_until)
+        if self._state is not _State.SYNCED:
+            return
+        until = self._proved_until = self._proofs.in_sync_until(self._registered_until)
+        if self._arena is None:
+            self._cache.in_sync_until = until
+        self._set_clock(until)
+        if until and self._number and self._begun:  # else the next proof will tell
+            proved_until = max(self._proofs.proved_until, self._arena.proved_until)  # type: ignore[union-attr]
+            if not self._cache.vouch(self._number, until, proved_until):
+                self._be_follower()
 
     def _sample(self, asked: int, answered: int, database_time: int) -> None:
         step = self._offset.sample(asked, answered, database_time)

@@ -106,6 +106,11 @@ class Leases:
         return key in self._open
 
     @property
+    def opened(self) -> dict[bytes, list[Lease]]:
+        """Return the open leases by session; do not change them."""
+        return self._open
+
+    @property
     def sessions(self) -> int:
         """Return of how many sessions there are open leases."""
         return len(self._open)

@@ -38,6 +38,7 @@ from pgsession.errors import (
 )
 
 from .pool import MOST_WAITING
+from .section import Section
 from .store import Store
 from .stragglers import Stragglers
 
@@ -78,6 +79,7 @@ class GroupCommit:
         self._store = store
         self._deadlines = deadlines
         self._coherence = coherence
+        self._section = Section(coherence)
         self._on_wrong_server = on_wrong_server
         self._logger = logger
         self._audit = audit
@@ -142,7 +144,9 @@ class GroupCommit:
         except TimeoutError:
             if future.done:  # it is the answer that is such an error
                 raise
-            raise self._too_late(operation) from None
+            with self._section:
+                error = self._too_late(operation)
+            raise error from None
         finally:
             # If its caller is gone: what is not sent yet is not sent any more; what is sent comes to its end.
             if not future.done:
@@ -263,11 +267,12 @@ class GroupCommit:
     def _run(self, batch: Batch) -> None:
         """Write one batch: every operation in it ends, or waits to be written again."""
         try:
-            self._open_leases(batch)
+            with self._section:
+                self._open_leases(batch)
             answer = self._send(batch)
         except psycopg.Error as error:
             if not may_be_one_members(error):
-                self._fail(batch.operations, error)
+                self._fail_in_section(batch.operations, error)
             elif len(batch.operations) > 1:
                 # What one member has caused, by its values or by rows that somebody holds, must not fail the others.
                 for operation in batch.operations:
@@ -275,14 +280,16 @@ class GroupCommit:
             elif isinstance(error, pg.LockNotAvailable):
                 self._stragglers.add(batch.operations[0])
             else:
-                self._fail(batch.operations, error)
+                self._fail_in_section(batch.operations, error)
+        except Exception as error:
+            self._fail_in_section(batch.operations, _known(error))
         except BaseException as error:
             self._fail(batch.operations, _known(error))
-            if not isinstance(error, Exception):
-                raise
+            raise
         else:
             if answer is not None:
-                self._settle(batch, answer)
+                with self._section:
+                    self._settle(batch, answer)
 
     def _send(self, batch: Batch, *, wait: bool = False) -> str | None:
         """Send a batch; return its answer, or None where all callers have gone and nothing was sent."""
@@ -365,16 +372,22 @@ class GroupCommit:
             answer = self._send(batch, wait=self._holds_connections)
         except pg.LockNotAvailable:
             return False
+        except Exception as error:
+            self._fail_in_section(batch.operations, _known(error))
+            return True
         except BaseException as error:
             self._fail(batch.operations, _known(error))
-            if not isinstance(error, Exception):
-                raise
-            return True
-        settled = None if answer is None else self._read(batch, answer)
+            raise
+        with self._section:
+            settled = None if answer is None else self._read(batch, answer)
         if settled is None or operation.locked == tries:
             return True
         self._not_sent([operation])
         return False
+
+    def _fail_in_section(self, operations: list[Operation], error: Exception) -> None:
+        with self._section:
+            self._fail(operations, error)
 
     def _fail(self, operations: list[Operation], error: Exception) -> None:
         for number, operation in enumerate(operations):

@@ -77,6 +77,7 @@ from .listener import Listener
 from .lock import Lock
 from .lock_renewal import LockRenewal
 from .runtime import NOTHING_COUNTED, Runtime
+from .section import Section
 
 SessionId = UUID | str | bytes
 AnyId = TypeVar("AnyId", bound=UUID | str | bytes)
@@ -150,7 +151,7 @@ class SessionManager(Reader):
         self._clock = Clock()
         super().__init__(
             Cache(
-                config.cache_size,
+                config.cache_size or (10_000 if config.shared_cache is None else 2_000),
                 self._clock,
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
@@ -344,6 +345,7 @@ class SessionManager(Reader):
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()
+            self._runtime.forked()
         self._runtime = None
         if self._state == "open":
             self._state = "forked"
@@ -808,7 +810,8 @@ class SessionManager(Reader):
             ended = False
         except BaseException:
             # Whoever wanted to end it is not shown it by this node, whatever became of that.
-            self._coherence.drop(events.Deleted(key))
+            with Section(self._coherence):
+                self._coherence.drop(events.Deleted(key))
             raise
         self._confirm_everywhere(runtime, patience, int(ended))
         return ended
@@ -821,7 +824,7 @@ class SessionManager(Reader):
         if patience is None or runtime is None:
             return
         confirmation = Confirmation(
-            runtime.store, self._clock.now, runtime.synchronizer.longest, lambda: self._runtime is runtime
+            runtime.store, self._clock.now, runtime.longest, lambda: self._runtime is runtime
         )
         confirmation.wait(patience, done)
 
@@ -932,7 +935,8 @@ class SessionManager(Reader):
                 raise SessionNotFoundError(UUID(bytes=key))
         position = None if last is None else (last.last_accessed, last.key)
         records, incarnation = store.list_page(subject, name, limit, position, deadline)
-        self._coherence.observed([(record.key, record.version) for record in records], incarnation)
+        with Section(self._coherence):
+            self._coherence.observed([(record.key, record.version) for record in records], incarnation)
         accesses = dict(self._cache.accesses_of_user(name)) if subject == "user" else {}
         return [
             session_of(
@@ -1158,6 +1162,8 @@ class SessionManager(Reader):
             ended_tokens=ended,
             pending_accesses=cached["pending_accesses"],
             lost_accesses=cached["lost_accesses"],
+            shared_hits=cached["shared_hits"],
+            ring_overruns=cached["ring_overruns"],
             **(NOTHING_COUNTED if self._runtime is None else self._runtime.counters()),
         )
 
@@ -1219,11 +1225,13 @@ class _Dropping:
 
     def these(self, keys: list[bytes]) -> None:
         """Drop these sessions: a step of the statement is done."""
-        self._coherence.drop(*map(events.Deleted, keys))
+        with Section(self._coherence):
+            self._coherence.drop(*map(events.Deleted, keys))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         unknown = kind is not None and issubclass(kind, WriteOutcomeUnknown)
-        self._coherence.drop(events.Everything() if unknown else self._item)
+        with Section(self._coherence):
+            self._coherence.drop(events.Everything() if unknown else self._item)
 
 
 _WHY_CLOSED = {

@@ -22,6 +22,7 @@ from pgsession._protocol.meter import Meter
 from pgsession.errors import DatabaseUnavailable, ListenerError, ManagerClosedError, OperationTimeout
 
 from .pool import MOST_WAITING
+from .section import Section
 from .store import Store
 
 TOGETHER: Final = 256  # sessions in one statement
@@ -102,6 +103,7 @@ class Reads:
     ) -> None:
         self._store = store
         self._coherence = coherence
+        self._section = Section(coherence)
         self._cache = cache
         self._deadlines = deadlines
         self._on_wrong_server = on_wrong_server
@@ -335,13 +337,17 @@ class Reads:
             for one in asked
             if one.fill.key not in unread
         ]
-        self._settle(answers, incarnation, now, xmax)
+        with self._section:
+            self._settle(answers, incarnation, now, xmax)
         return [one for one in asked if one.fill.key in unread]
 
     def _read_alone(self, asked: _Asked) -> None:
         try:
             record, incarnation, now, xmax, absent = self._store.read(asked.fill.key, asked.deadline)
-            self._settle([Answered(asked.fill, record, asked.min_version, absent)], incarnation, now, xmax)
+            with self._section:
+                self._settle(
+                    [Answered(asked.fill, record, asked.min_version, absent)], incarnation, now, xmax
+                )
         except BaseException as error:
             self._give_up([asked], error)
 

@@ -35,6 +35,7 @@ from pgsession._database import pool_log
 from pgsession._database.script import limit_of
 from pgsession._database.statements import Commit, Statements
 from pgsession._database.timelines import Timelines
+from pgsession._host.place import Place
 from pgsession._protocol.audit_log import AuditLog
 from pgsession._protocol.breaker import Breaker
 from pgsession._protocol.coherence import Coherence
@@ -47,6 +48,7 @@ from pgsession.stats import Health
 from .auditor import Auditor
 from .conninfo import Conninfo
 from .group_commit import GroupCommit
+from .host import Host
 from .last_accesses import write_last_accesses
 from .listener import Listener
 from .lock_renewal import LockRenewal
@@ -66,7 +68,22 @@ PAUSE = 0.01  # seconds between two looks whether they are reported
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
-class RuntimeCounters(TypedDict):
+class HostCounters(TypedDict):
+    """Holds what `Stats` takes from one that shares the cache of its host, by the same names."""
+
+    shared_sessions: int
+    leader: bool
+    failovers: int
+    arena_resets: int
+    shared_fallback_reason: str | None
+
+
+NOTHING_SHARED = HostCounters(
+    shared_sessions=0, leader=False, failovers=0, arena_resets=0, shared_fallback_reason=None
+)
+
+
+class RuntimeCounters(HostCounters):
     """Holds what `Stats` takes from an open manager, by the same names."""
 
     writes: int
@@ -99,6 +116,7 @@ NOTHING_COUNTED = RuntimeCounters(
     cleanups=0, deleted_sessions=0, held_locks=0, audit_events=0, lost_audit_events=0, warmed_sessions=0,
     notification_queue_usage=0.0, oldest_write=0.0, nodes=0, audited_sessions=0, failed_audits=0, in_sync=False,
     proof_age=None, clock_error=None, queued_writes=0, pool_size=0, pool_waiting=0,
+    shared_sessions=0, leader=False, failovers=0, arena_resets=0, shared_fallback_reason=None,
 )  # fmt: skip
 
 
@@ -134,15 +152,8 @@ class Runtime:
         self._was_cut = False
         self._first_attempt: SharedFuture[None] = SharedFuture()  # of the pool's to connect
         self.statements = Statements(config.schema_name, config.table_prefix)
-        self.listener = (
-            listener
-            or Listener(
-                conninfos.to_listen(database, config.listener_conninfo),
-                health_check_interval=None,  # the beacons are better ones
-                logger=logger,
-            )._entrust()
-        )
-        self._timelines = self.listener._loop.timelines
+        self._timelines = Timelines() if listener is None else listener._loop.timelines
+        self.listener = listener or self._new_listener()
         if isinstance(database, ConnectionPool):
             self._conninfo: Conninfo | None = None
             self.pool: ConnectionPool[Any] = database
@@ -178,31 +189,22 @@ class Runtime:
             background=background,
             prober=self._prober,
             coherence=coherence,
-            on_wrong_server=lambda: self.synchronizer.reconnect(),
+            on_wrong_server=self._on_wrong_server,
         )
         self.meter = Meter(config.instrument, logger)
         self.audit = AuditLog(node, clock.database_now, active=config.on_audit_event is not None)
         self._audit_thread = AuditThread(self.audit, config.on_audit_event, logger)
         self.lock_renewal = LockRenewal(self.store, clock, logger, audit=self.audit, meter=self.meter)
-        self.synchronizer = Synchronizer(
-            self.listener,
-            self.store,
-            coherence,
-            self.statements,
-            clock_now=clock.now,
-            database_now=clock.database_now,
-            max_staleness=_seconds(config.max_staleness),
-            serves_for=microseconds_of(config.max_staleness) + microseconds_of(config.stale_if_error),
-            on_lock_changes=self.lock_renewal.on_lock_changes,
-            on_lost=self._prober.suspect,
-            node=node,
-            meter=self.meter,
-            logger=logger,
-        )
+        self._clock = clock
+        self._serves_for = microseconds_of(config.max_staleness) + microseconds_of(config.stale_if_error)
+        self._node = node
+        self._own_synchronizer = self._synchronizer(self.listener, node)
+        self._host: Host | None = None  # where the cache is shared, or was to be
+        self._shares = False
         self.group_commit = GroupCommit(
             self.store,
             coherence,
-            self.synchronizer.reconnect,
+            self._on_wrong_server,
             logger,
             deadlines=self._deadlines,
             most_stragglers=most_connections // 2,
@@ -215,7 +217,7 @@ class Runtime:
             cache,
             deadlines=self._deadlines,
             most_statements=most_connections,
-            on_wrong_server=self.synchronizer.reconnect,
+            on_wrong_server=self._on_wrong_server,
             on_evicted_accesses=lambda: self.maintenance.write_accesses_soon(),
             meter=self.meter,
             logger=logger,
@@ -249,13 +251,17 @@ class Runtime:
         With `warm_up_first` it waits for the warm start; otherwise that goes on afterwards.
         """
         # The listener first: where nobody answers, it says so and within its time; a pool would try on.
-        if self._owns_listener:
+        alone = self._config.shared_cache is None
+        if alone and self._owns_listener:
             self.listener.open()
         if self._owns_pool:
             self._background.call(self._open_pool)
         self.store.look_for_pooler()
         self._check_schema()
-        self.synchronizer.start()
+        if alone:
+            self._own_synchronizer.start()
+        else:
+            self._join_host()
         self._audit_thread.start()
         self.maintenance.start()
         self.auditor.start()
@@ -263,6 +269,97 @@ class Runtime:
             self.warm_start.run()
         else:
             self.warm_start.start()
+
+    def _join_host(self) -> None:
+        config = self._config
+        assert config.shared_cache is not None
+        # Also for how long a proof holds: it does for all.
+        longest = str(microseconds_of(config.max_staleness))
+        common = (config.schema_name, config.table_prefix, self.store.identity(), longest)
+        self._host = Host(
+            Place(config.shared_cache, config.shared_cache_size, common),
+            self.store,
+            self._coherence,
+            self._cache,
+            self._clock,
+            serves_for=self._serves_for,
+            listener=None if self._owns_listener else self.listener,
+            make_listener=self._new_listener,
+            make_synchronizer=self._synchronizer,
+            on_lock_changes=self.lock_renewal.on_lock_changes,
+            on_locks_missed=self.lock_renewal.on_locks_missed,
+            alone=self._be_alone,
+            logger=self._logger,
+        )
+        self._shares = True
+        if self._was_cut:
+            self._host.give_up()
+        self._host.join()
+
+    def _be_alone(self) -> None:
+        """Listen for this process only, which has a cache of its own."""
+        self._shares = False
+        if self._owns_listener:
+            self.listener = self._new_listener()  # one that could not be opened is of no use any more
+            self._own_synchronizer = self._synchronizer(self.listener, self._node)
+            self.listener.open()
+        self._own_synchronizer.start()
+
+    def _new_listener(self) -> Listener:
+        listener = Listener(
+            conninfos.to_listen(self._database, self._config.listener_conninfo),
+            health_check_interval=None,  # the beacons are better ones
+            logger=self._logger,
+        )._entrust()
+        listener._loop.timelines.share(self._timelines)
+        return listener
+
+    def _synchronizer(
+        self,
+        listener: Listener,
+        node: str,
+        serves_for: Callable[[], int] | None = None,
+        on_registered: Callable[[int, int, int], object] = lambda serves_for, longest, nodes: None,
+    ) -> Synchronizer:
+        return Synchronizer(
+            listener,
+            self.store,
+            self._coherence,
+            self.statements,
+            clock_now=self._clock.now,
+            database_now=self._clock.database_now,
+            max_staleness=_seconds(self._config.max_staleness),
+            serves_for=serves_for or (lambda: self._serves_for),
+            on_registered=on_registered,
+            on_lock_changes=self.lock_renewal.on_lock_changes,
+            on_lost=self._prober.suspect,
+            node=node,
+            meter=self.meter,
+            logger=self._logger,
+        )
+
+    @property
+    def synchronizer(self) -> Synchronizer:
+        """Return that of this process; where another one leads its host it has nothing to do."""
+        led = self._host.synchronizer if self._shares and self._host is not None else None
+        return led or self._own_synchronizer
+
+    @property
+    def longest(self) -> int:
+        """Return the longest that a node serves unheard, of those that are known of, in microseconds."""
+        told = self._host.longest if self._shares and self._host is not None else 0
+        return max(self.synchronizer.longest, told)
+
+    def _on_wrong_server(self) -> None:
+        if self._shares and self._host is not None:
+            self._host.on_wrong_server()
+        else:
+            self._own_synchronizer.reconnect()
+
+    def forked(self) -> None:
+        """Leave to the parent of a fork what is the parent's."""
+        if self._host is not None:
+            self._host.forked()
 
     def _open_pool(self) -> None:
         end = time.monotonic() + 2 * CONNECT_TIMEOUT
@@ -311,7 +408,9 @@ class Runtime:
         self._first_attempt.set_error(_closed_meanwhile())
         self._prober.give_up()
         self.warm_start.give_up()
-        self.synchronizer.give_up()
+        self._own_synchronizer.give_up()
+        if self._host is not None:
+            self._host.cut()
         self.connections.cut()
         self.connections.close()
         if self._owns_listener:
@@ -339,6 +438,8 @@ class Runtime:
             self.connections.finish()
         if self._owns_listener:
             self.listener._finish()
+        if self._host is not None:
+            self._host.finish()
         self._audit_thread.end()
 
     def _write_last_accesses(self, deadline: float) -> None:
@@ -367,7 +468,9 @@ class Runtime:
         self.lock_renewal.close(deadline)
         self.auditor.stop(deadline)
         self.maintenance.stop(deadline)
-        self.synchronizer.stop(deadline)
+        if self._host is not None:
+            self._host.leave(deadline)
+        self._own_synchronizer.stop(deadline)
         if self._owns_listener:
             self.listener.close(left_until(deadline))
         self._background.drain(left_until(deadline))
@@ -415,7 +518,22 @@ class Runtime:
     def _why_not_healthy(self, failure: str | None) -> str | None:
         if failure is not None:
             return f"The database does not answer: {failure}"
+        host = self._host
+        if self._shares and host is not None and not host.leads:
+            return host.why_out_of_sync
         return self.synchronizer.why_out_of_sync
+
+    def _host_counters(self) -> HostCounters:
+        host = self._host
+        if host is None:
+            return NOTHING_SHARED
+        return {
+            "shared_sessions": host.sessions if self._shares else 0,
+            "leader": self._shares and host.leads,
+            "failovers": host.failovers,
+            "arena_resets": host.resets,
+            "shared_fallback_reason": host.refused,
+        }
 
     def counters(self) -> RuntimeCounters:
         """Return what `Stats` takes from here, by the same names."""
@@ -435,7 +553,8 @@ class Runtime:
             "warmed_sessions": self.warm_start.sessions,
             "notification_queue_usage": self.synchronizer.queue_usage,
             "oldest_write": self.group_commit.oldest_waiting or 0.0,
-            "nodes": self.synchronizer.nodes,
+            "nodes": self.synchronizer.nodes
+            or (self._host.nodes if self._shares and self._host is not None else 0),
             "audited_sessions": self.auditor.audited_sessions,
             "failed_audits": self.auditor.failed_audits,
             "in_sync": self._coherence.in_sync,
@@ -444,6 +563,7 @@ class Runtime:
             "queued_writes": len(self.group_commit),
             "pool_size": pool.get("pool_size", 0),
             "pool_waiting": pool.get("requests_waiting", 0),
+            **self._host_counters(),
         }
 
     def _completed(self, given: str | Callable[[], object]) -> Conninfo:

@@ -52,7 +52,7 @@ SLACK: Final = 0.05
 _SERVING: Final = msgspec.json.Decoder(dict[str, int])
 _NAMES: Final = msgspec.json.Decoder(list[str])
 
-OnDone = Callable[[list[bytes]], object]
+OnDone = Callable[[list[bytes]], Any]
 
 
 class Acquired(NamedTuple):
@@ -466,37 +466,38 @@ class Store:
 
     # Nodes
 
-    def register(self, serves_for: int, *, wait: bool = True) -> tuple[int, int]:
-        """Enter this node among those that serve sessions from memory; again: it is still there.
+    def register(self, node: str, serves_for: int, *, wait: bool = True) -> tuple[int, int]:
+        """Enter a node among those that serve sessions from memory; again: it is still there.
 
         Args:
+            node: Its id: this one's, or that of the host whose processes share a cache.
             serves_for: The microseconds for which it serves them after its last proof.
             wait: False: not while somebody else has the table locked (psycopg's LockNotAvailable).
 
         Returns:
             How many nodes there are, and the longest that one of them serves unheard, in microseconds.
         """
-        script = self._sql.register(self._node, serves_for, lock_timeout=BATCH_LOCK_TIMEOUT)
+        script = self._sql.register(node, serves_for, lock_timeout=BATCH_LOCK_TIMEOUT)
         count, longest, *_ = self._run_between_others(script) if wait else self._run(script)
         return int(count), int(longest)
 
-    def unregister(self, deadline: float) -> None:
-        """Remove this node by the deadline: it serves nothing any more.
+    def unregister(self, node: str, deadline: float) -> None:
+        """Remove a node by the deadline: it serves nothing any more.
 
         At the end of a manager there may be less time than a statement has elsewhere.
         """
-        self._apart(self._unregister, min(deadline, self.deadline()))
+        self._apart(partial(self._unregister, node), min(deadline, self.deadline()))
 
-    def _unregister(self, end: float) -> None:
+    def _unregister(self, node: str, end: float) -> None:
         with self._pool.connection(end) as connection:
             try:
-                self._pool.run(connection, self._sql.unregister(self._node).run(connection.pgconn))
+                self._pool.run(connection, self._sql.unregister(node).run(connection.pgconn))
             except CommitFailed as failure:
                 raise failure.error from None
 
-    def acknowledge(self, applied: Applied) -> None:
-        """Tell that this node has applied what was committed before a transaction, which asked for it."""
-        self._run(self._sql.acknowledge(self._node, *applied, lock_timeout=BATCH_LOCK_TIMEOUT))
+    def acknowledge(self, node: str, applied: Applied) -> None:
+        """Tell that a node has applied what was committed before a transaction, which asked for it."""
+        self._run(self._sql.acknowledge(node, *applied, lock_timeout=BATCH_LOCK_TIMEOUT))
 
     def ask_nodes(self, deadline: float) -> acknowledgements.Asked:
         """Ask every node to acknowledge what has been committed so far; return which there are."""

@@ -31,6 +31,7 @@ from pgsession.errors import ListenerError, PgSessionError
 
 from .listener import Listener
 from .listener_connection import Command, Row
+from .section import Section
 from .store import Store
 from .subscription import Secret, Subscription
 
@@ -66,7 +67,9 @@ class Synchronizer:
         clock_now: Returns node time, in microseconds.
         database_now: Returns database time, in microseconds.
         max_staleness: Seconds after which a question to the listener's server, or a first proof, is given up.
-        serves_for: Microseconds after its last proof for which the node may serve from memory, whatever happens.
+        serves_for: Returns for how many microseconds after its last proof the node may serve from memory, whatever
+            happens.
+        on_registered: Called with that once the others can know it, with the longest of any node, and how many there are.
         on_lock_changes: Called with what an event says about locks.
         on_lost: Called when the listener is lost.
         node: The id of the node, for the log.
@@ -84,7 +87,8 @@ class Synchronizer:
         clock_now: Callable[[], int],
         database_now: Callable[[], int] = lambda: 0,
         max_staleness: float,
-        serves_for: int,
+        serves_for: Callable[[], int],
+        on_registered: Callable[[int, int, int], object] = lambda serves_for, longest, nodes: None,
         on_lock_changes: Callable[[LockChanges], None],
         on_lost: Callable[[], None],
         node: str = "",
@@ -94,11 +98,13 @@ class Synchronizer:
         self._listener = listener
         self._store = store
         self._coherence = coherence
+        self._section = Section(coherence)
         self._sql = statements
         self._now = clock_now
         self._database_now = database_now
         self._patience = max_staleness
         self._serves_for = serves_for
+        self._on_registered = on_registered
         self._on_lock_changes = on_lock_changes
         self._tell_lost = on_lost
         self._node = node
@@ -109,7 +115,7 @@ class Synchronizer:
         self._queue_warnings = Seldom()
         self._events = Subscription(
             "",
-            self._on_event,
+            self._on_notification,
             self._on_connected,
             self._on_error,
             None,
@@ -123,6 +129,8 @@ class Synchronizer:
         self._hooked = False
         self._connected = False
         self._registered = False
+        self.stays_registered = False
+        """True: others serve by the same registration when this one has stopped."""
         self._sign_due = 0  # in node time
         self._mute: str | None = None  # why the last sign of life did not get through
         self._acknowledging = Combiner(self._acknowledge, "pgsession acknowledgement", logger)
@@ -131,7 +139,7 @@ class Synchronizer:
         self.queue_usage = 0.0
         self.failure: str | None = None  # why the last step failed; None: it did not
         self.nodes = 0
-        self.longest = serves_for
+        self.longest = serves_for()
         """The longest that a node serves unheard, of those that this one has known of, in microseconds."""
 
     def start(self) -> None:
@@ -194,10 +202,14 @@ class Synchronizer:
         """Say that this node is there, which it must be before it may serve anything (C13)."""
         self._registered = True
         at = self._now()
-        self.nodes, longest = self._store.register(self._serves_for, wait=wait)
+        serves_for = self._serves_for()
+        self.nodes, longest = self._store.register(self._node, serves_for, wait=wait)
         self.longest = max(self.longest, longest)
+        self._on_registered(serves_for, self.longest, self.nodes)
         self._sign_due = at + _SIGN_OF_LIFE
-        if not self._coherence.registered(at):
+        with self._section:
+            on_time = self._coherence.registered(at)
+        if not on_time:
             self.reconnect("this node was silent for too long")
 
     def _give_sign_of_life(self) -> None:
@@ -206,16 +218,21 @@ class Synchronizer:
             self._register(wait=False)
             self._mute = None
         except (psycopg.Error, PgSessionError) as error:
-            self._sign_due = self._now() + self._serves_for // 4
+            self._sign_due = self._now() + self._serves_for() // 4
             self._mute = _in_words(error)
             self._logger.info("this node could not say that it is there, trying again: %s", error)
 
     def _unregister(self, deadline: float) -> None:
-        if self._registered:
+        if self._registered and not self.stays_registered:
             try:
-                self._store.unregister(deadline)
+                self._store.unregister(self._node, deadline)
             except (psycopg.Error, PgSessionError) as error:
                 self._logger.info("this node stays registered until a cleanup: %s", error)
+
+    def sign_soon(self) -> None:
+        """Say again that the node is there, with what `serves_for` returns now."""
+        self._sign_due = 0
+        self._wake.set()
 
     def reconnect(self, why: str = _ELSEWHERE) -> None:
         """Connect the listener again: the server that is read is not the one that is listened to, or as it says."""
@@ -256,6 +273,10 @@ class Synchronizer:
 
     # What the listener tells
 
+    def _on_notification(self, notification: Notify) -> None:
+        with self._section:
+            self._on_event(notification)
+
     def _on_event(self, notification: Notify) -> None:
         heard = self._coherence.on_event(notification.payload)
         if heard.sent and self._meter is not None:
@@ -266,7 +287,7 @@ class Synchronizer:
             self.reconnect("the secret was rotated, and the channels have other names")
         if heard.asks:
             self._acknowledging.wake()
-        if self._coherence.in_sync:
+        if self._coherence.proved:
             self._proved.set()
             if self._states is not None and not self._states.quiet:
                 self._tell()
@@ -294,7 +315,7 @@ class Synchronizer:
         applied = self._coherence.applied
         if applied is not None:
             try:
-                self._store.acknowledge(applied)
+                self._store.acknowledge(self._node, applied)
             except (psycopg.Error, PgSessionError) as error:
                 self._logger.info("what others wait for could not be acknowledged: %s", error)
         return False
@@ -349,7 +370,9 @@ class Synchronizer:
             self._listener.reconnect()
             raise ListenerError(_ELSEWHERE)
         self._register()  # before anything enters the cache
-        if self._coherence.on_listening(incarnation, since=since) is None:
+        with self._section:
+            epoch = self._coherence.on_listening(incarnation, since=since)
+        if epoch is None:
             if self._connected and since == self._since:
                 self.reconnect()  # something else ended the epoch, and this connection stands for the one before
             raise ListenerError("the listener was lost while its server was asked which one it is")
@@ -357,7 +380,9 @@ class Synchronizer:
         differing = self._store.resync(resync)
         if differing is None:
             raise ListenerError("the database server changed during the resync")
-        if self._coherence.resynced(resync, differing):
+        with self._section:
+            resynced = self._coherence.resynced(resync, differing)
+        if resynced:
             self._synced = resync.epoch
             self._acknowledging.wake()  # what was asked for meanwhile
             self._read()
@@ -392,7 +417,7 @@ class Synchronizer:
 
     def _prove_first(self, deadline: float) -> bool:
         """Wait for the first proof, asking for beacons meanwhile; return True where it has come in time."""
-        while not (self._coherence.in_sync or self._stopping.is_set()):
+        while not (self._coherence.proved or self._stopping.is_set()):
             if self._proved.wait(self._coherence.read_interval / _SECOND):
                 break
             if not left_until(deadline):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 from . import _failures
+from .arena import arena
 from .check import check
 from .completion import VARIABLE, completion
 from .doctor import doctor
@@ -55,7 +56,8 @@ def cli() -> None:
 
 
 for _command in (
-    init, check, doctor, drop, sessions, locks, nodes, stats, watch, plan, secret, move, completion,
+    init, check, doctor, drop, sessions, locks, nodes, stats, watch, arena, plan, secret, move,
+    completion,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -1,0 +1,28 @@
+"""A section stands around several steps of a `Coherence`; an event loop enters it without being blocked."""
+
+from __future__ import annotations
+
+from pgsession._concurrency import async_in_own_thread, async_may_wait
+from pgsession._protocol.coherence import Coherence
+
+
+class AsyncSection:
+    """Holds the lock of the arena that the processes of a host share, by `async with`: what is in the block is one step.
+
+    In an event loop nothing is waited for inside, nor by the loop before it: a thread waits, for at most a second, where
+    another process is at it. Where the cache is private this is nothing.
+    """
+
+    def __init__(self, coherence: Coherence) -> None:
+        self._coherence = coherence
+
+    async def __aenter__(self) -> None:
+        while not self._coherence.begin(wait=async_may_wait):
+            await async_in_own_thread(self._wait, "pgsession section").wait()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._coherence.end()
+
+    def _wait(self) -> None:
+        self._coherence.begin(wait=True)
+        self._coherence.end()

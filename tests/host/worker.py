@@ -1,0 +1,172 @@
+"""One process of a host: does with its manager what the test says, one thing after the other.
+
+It is forked from a server that has imported everything, so that a test may start many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pgsession
+
+Do = Callable[[Any], Any]
+"""What a test has done: a function of its module, of the worker's `Ways`."""
+
+
+class Ways:
+    """A manager for threads or asyncio, called alike."""
+
+    def __init__(self, dsn: str, fields: dict[str, Any]) -> None:
+        self.warnings: list[str] = []
+        logger = logging.Logger("worker", logging.WARNING)
+        handler = logging.Handler()
+        handler.emit = lambda record: self.warnings.append(record.getMessage())  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        self.dsn = dsn
+        self.config = pgsession.Config(logger=logger, **fields)
+        self.kept: dict[str, Any] = {}
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def wait(self, result: Any) -> Any:
+        raise NotImplementedError
+
+
+class Threads(Ways):
+    def open(self) -> None:
+        self.manager: Any = pgsession.SessionManager(self.dsn, self.config)
+        self.manager.open()
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        return getattr(self.manager, name)(*arguments, **options)
+
+    def wait(self, result: Any) -> Any:
+        return result
+
+
+class Tasks(Ways):
+    def open(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+        async def open_one() -> None:
+            self.manager = pgsession.AsyncSessionManager(self.dsn, self.config)
+            await self.manager.open()
+
+        self.run(open_one())
+
+    def run(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        async def done() -> Any:
+            result = getattr(self.manager, name)(*arguments, **options)
+            return await result if asyncio.iscoroutine(result) or asyncio.isfuture(result) else result
+
+        return self.run(done())
+
+    def wait(self, result: Any) -> Any:
+        return self.run(result)
+
+
+def serve(kind: str, line: Connection, dsn: str, fields: dict[str, Any]) -> None:
+    """Do what comes down the line, until it ends."""
+    worker = {"threads": Threads, "tasks": Tasks}[kind](dsn, fields)
+    while True:
+        try:
+            do, arguments = line.recv()
+        except EOFError:
+            os._exit(0)
+        try:
+            answer = (True, do(worker, *arguments))
+        except BaseException as error:
+            answer = (False, f"{type(error).__name__}: {error}")
+        line.send(answer)
+
+
+# What tests have done.
+
+
+def open(worker: Any) -> None:
+    worker.open()
+
+
+def close(worker: Any) -> None:
+    worker.call("close")
+
+
+def stats(worker: Any) -> pgsession.Stats:
+    return worker.call("stats")  # type: ignore[no-any-return]
+
+
+def warnings(worker: Any) -> list[str]:
+    return worker.warnings  # type: ignore[no-any-return]
+
+
+def create(worker: Any, user: str, **attributes: Any) -> str:
+    return str(worker.call("create_session", user, attributes=attributes or None).id)
+
+
+def read(worker: Any, session_id: str) -> tuple[dict[str, Any], bool] | None:
+    """What a session has, and whether it was in memory."""
+    session = worker.call("get_session", session_id)
+    return None if session is None else (dict(session), session.from_cache)
+
+
+def write(worker: Any, session_id: str, **attributes: Any) -> int:
+    session = worker.call("get_session", session_id)
+    session.update(attributes)
+    worker.call("update_session", session)
+    return int(session.version)
+
+
+def delete(worker: Any, session_id: str, wait: float | None) -> bool:
+    return bool(worker.call("delete_session", session_id, wait=wait))
+
+
+def in_memory(worker: Any, session_id: str) -> dict[str, Any] | None:
+    """What memory has, without the database."""
+    session = worker.call("get_cached_session", session_id)
+    return None if session is None else dict(session)
+
+
+def lock(worker: Any, resource: str) -> int:
+    held = worker.kept[resource] = worker.call("lock", resource, lease_time=30, heartbeat_interval=10)
+    worker.wait(held.acquire(timeout=20))
+    return int(held.token)
+
+
+def unlock(worker: Any, resource: str) -> None:
+    worker.wait(worker.kept.pop(resource).release())
+
+
+def poison(worker: Any) -> None:
+    worker.manager._cache.shared.poison()
+
+
+def in_child(worker: Any, session_id: str) -> tuple[Any, bool, bool]:
+    """What the child of a fork reads, twice; and whether it leads, or was refused."""
+    ours, theirs = os.pipe(), 0
+    child = os.fork()
+    if not child:
+        try:
+            read(worker, session_id)
+            found = read(worker, session_id)
+            told = stats(worker)
+            answer = repr((found, told.leader, told.shared_fallback_reason is None))
+            worker.call("close")
+        except BaseException as error:
+            answer = repr(error)
+        os.write(ours[1], answer.encode())
+        os._exit(0)
+    os.close(ours[1])
+    answer = os.read(ours[0], 10_000).decode()
+    os.waitpid(child, theirs)
+    return eval(answer)  # type: ignore[no-any-return]
