@@ -17,7 +17,7 @@ DECISIONS = $(wildcard src/pgsession/_protocol/*.pxd src/pgsession/_database/*.p
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos kill web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,9 @@ chaos: build ## the simulation at length, then SECONDS=60 of random operations a
 
 web-matrix: build ## the rules of web sessions on every server; ARGS="-k uvicorn" for some
 	PGSESSION_WEB_MATRIX=1 $(PY) -m pytest tests/web/rules $(ARGS)
+
+kill: build ## SECONDS=60 of processes that are killed while they share a cache, then each rule broken on purpose
+	$(PY) -m tests.kill --seconds $(SECONDS) $(ARGS)
 
 fuzz: build ## SECONDS=60 of keys, notifications, tokens and rows as nobody should send them
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(ARGS)

@@ -9,10 +9,23 @@ import pytest
 from pgsession._core.record import Record
 from pgsession._core.record_bytes import decode, encode
 
-FIELDS = (
-    "key version user_id group_id created_at updated_at last_accessed expires_at inactivity generation owner_since"
-    " previous_generation previous_until rotated_at incarnation"
-).split()
+FIELDS = [
+    "key",
+    "version",
+    "user_id",
+    "group_id",
+    "created_at",
+    "updated_at",
+    "last_accessed",
+    "expires_at",
+    "inactivity",
+    "generation",
+    "owner_since",
+    "previous_generation",
+    "previous_until",
+    "rotated_at",
+    "incarnation",
+]
 
 
 def said(record: Record) -> tuple[object, ...]:
@@ -27,7 +40,10 @@ def some_record(chance: random.Random) -> Record:
         return chance.choice([None, "", "ü" * chance.randrange(20), "u" * chance.randrange(300)])
 
     version = chance.getrandbits(40)
-    names = {chance.choice(["", "k", "ключ", "long " * 9]) + str(chance.randrange(99)) for _ in range(chance.randrange(9))}
+    names = {
+        chance.choice(["", "k", "ключ", "long " * 9]) + str(chance.randrange(99))
+        for _ in range(chance.randrange(9))
+    }
     attributes = [
         (
             name,
@@ -76,7 +92,8 @@ def test_what_is_cut_short_or_changed_anywhere_is_refused_or_stays_within_itself
 
 def test_records_of_the_same_keys_share_them() -> None:
     first, second = (
-        decode(encode(Record(bytes(16), 1, None, None, 0, 0, 0, 1, None, [("colour", 1, None, b"1")]))) for _ in range(2)
+        decode(encode(Record(bytes(16), 1, None, None, 0, 0, 0, 1, None, [("colour", 1, None, b"1")])))
+        for _ in range(2)
     )
     assert first.attributes()[0][0] is second.attributes()[0][0]
 

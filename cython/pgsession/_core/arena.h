@@ -182,6 +182,14 @@ static const uint32_t pgs_class_size[PGS_CLASSES] = {
 #define pgs_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define pgs_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
 #define pgs_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+/* What a process did before it was killed is seen by all: it is the compiler alone that must not move things. */
+#define pgs_in_this_order() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+
+_Static_assert(sizeof(pgs_hit_line) == 64 && sizeof(pgs_event) == 64 && sizeof(pgs_entry) == 128, "whole cache lines");
+_Static_assert(offsetof(pgs_arena_header, line) % 64 == 0 && offsetof(pgs_arena_header, reserve) % 64 == 0 &&
+                   offsetof(pgs_arena_header, mutex) % 64 == 0 && offsetof(pgs_arena_header, number) % 64 == 0,
+               "what different processes write lies in different cache lines");
+_Static_assert(sizeof(pgs_arena_header) <= PGS_HEADER, "the ring begins after the header");
 
 /* ---- numbers ---- */
 
@@ -308,6 +316,7 @@ static inline void pgs_arena_clear(pgs_arena *a) {
         a->links[i].next_free = i + 1 < h->slot_count ? i + 1 : PGS_NONE;
     }
     pgs_fence_release();
+    PGS_CRASH_POINT(15);
     for (i = 0; i < h->bucket_count; i++) {
         int j;
         for (j = 0; j < PGS_CELLS; j++)
@@ -459,6 +468,7 @@ static inline int pgs_arena_got(pgs_arena *a, int error) {
     if (error == EOWNERDEAD) {
         reset = pgs_load_acquire(&h->dirty) != 0;
         pgs_store(&h->dirty, 1);
+        pgs_in_this_order();
         if (reset)
             pgs_arena_reset(a);
         if (pthread_mutex_consistent(&h->mutex))
@@ -468,6 +478,7 @@ static inline int pgs_arena_got(pgs_arena *a, int error) {
         return PGS_ARENA_POISONED;
     }
     pgs_store(&h->dirty, 1);
+    pgs_in_this_order();
     if (pgs_arena_poisoned(a)) {
         pgs_arena_unlock(a);
         return PGS_ARENA_POISONED;
@@ -968,13 +979,16 @@ static inline int pgs_arena_beat(pgs_arena *a, uint64_t number, int64_t now) {
  * proof stands for has been appended (S3). Returns 1; 0: another leads, or it is poisoned. */
 static inline int pgs_arena_vouch(pgs_arena *a, uint64_t number, int64_t until, int64_t proved_until, int64_t offset, int64_t lag) {
     pgs_hit_line *line = a->line;
+    uint64_t turn;
     if (pgs_arena_number(a) != number || pgs_arena_poisoned(a))
         return 0;
-    pgs_store(&line->clock_turn, line->clock_turn + 1);
+    turn = pgs_load(&line->clock_turn) | 1; /* odd already where one who wrote it died */
+    pgs_store(&line->clock_turn, turn);
     pgs_fence_release();
     pgs_store(&line->offset, offset);
+    PGS_CRASH_POINT(14);
     pgs_store(&line->lag, lag);
-    pgs_store_release(&line->clock_turn, line->clock_turn + 1);
+    pgs_store_release(&line->clock_turn, turn + 1);
     pgs_store_release(&a->header->proved_until, proved_until);
     pgs_store_release(&line->state, PGS_SYNCED);
     pgs_store_release(&line->in_sync_until, until);

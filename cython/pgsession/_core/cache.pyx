@@ -81,7 +81,7 @@ cdef class Cache:
 
     A cache is private, or shares an arena with the other processes of the host (`share`). Then whatever leaves it, leaves
     all of them: a change is made in the arena, told in its ring, and done here by reading that (S1, S2, S4); what is not here
-    may be there. The rules S1 to S9 are those of docs/architecture.md.
+    may be there. The rules S1 to S9 are those of docs/host-cache.md.
     """
 
     def __cinit__(self, capacity, Clock clock not None, *, int64_t access_interval, int64_t lifetime,
@@ -255,6 +255,7 @@ cdef class Cache:
         """Return True where memory may answer that no session of this id is there; that is a negative hit."""
         cdef Key key
         parse(session_id, &key)
+        catch_up(self)
         return is_absent(self, key, min_version)
 
     def clear_absences(self):
@@ -967,10 +968,12 @@ cdef Reading read_ring(Cache cache, Arena arena, list released, pgs_table *old) 
 cdef int hear(Cache cache, const pgs_event *event, list released) except -1:
     """Do what an event says that is about a session, an owner or a lock."""
     cdef pgs_text text
-    if event.kind == PGS_CHANGED:
-        remove_below(cache, Key(event.high, event.low), event.version, released)
-    elif event.kind == PGS_GONE:
-        remove_below(cache, Key(event.high, event.low), NEVER, released)
+    cdef uint32_t slot
+    if event.kind == PGS_CHANGED or event.kind == PGS_GONE:
+        slot = find_below(cache, Key(event.high, event.low), event.version if event.kind == PGS_CHANGED else NEVER)
+        if slot:
+            collect(cache, slot, released)
+            cache.discards += 1
     elif event.kind == PGS_USER_CHANGED or event.kind == PGS_GROUP_CHANGED:
         text.data = pgs_text_in(event, PGS_OWNER_AT, &text.length)
         remove_members(cache, PGS_GROUP if event.kind == PGS_GROUP_CHANGED else PGS_USER, text, released)
@@ -1305,27 +1308,28 @@ cdef int empty(Cache cache, pgs_table *old) except -1:
 cdef object discard_below(Cache cache, object session_id, int64_t version):
     cdef Key key
     cdef int64_t changed
-    cdef list released = []
+    cdef uint32_t slot
+    released = None
     parse(session_id, &key)
     changed = change(cache, DISCARD, key, version, None)
     if changed < 0:
         pgs_lock(&cache.mutex)
         try:
-            changed = remove_below(cache, key, version, released)
+            slot = find_below(cache, key, version)
+            changed = slot != 0
+            if slot:
+                released = take_out(cache, slot)
+                cache.discards += 1
         finally:
             pgs_unlock(&cache.mutex)
     return changed > 0
 
 
-cdef bint remove_below(Cache cache, Key key, int64_t version, list released) except -1:
-    """Take out a session that is older than that, and any absence; return True if it was there. The caller has the lock."""
+cdef uint32_t find_below(Cache cache, Key key, int64_t version) noexcept:
+    """Return the slot of a session that is older than that, 0: none is here; forget any absence. The caller has the lock."""
     cdef uint32_t slot = pgs_find(&cache.table, key.high, key.low)
     cache.absences.remove(key)
-    if slot == 0 or cache.table.hot[slot].version >= version:
-        return False
-    collect(cache, slot, released)
-    cache.discards += 1
-    return True
+    return slot if slot and cache.table.hot[slot].version < version else 0
 
 
 cdef int drop(Cache cache, Key key) except -1:
