@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pgsession._core.arena import Arena, ArenaError
+from pgsession._core.arena import ArenaError
 from pgsession._core.clock import Clock
 from pgsession._host.offices import HOLDERS, Offices
 from pgsession._host.place import Refused, attached, locks_of, own_folder, trusted
