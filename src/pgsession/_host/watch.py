@@ -115,8 +115,10 @@ class Watch:
         marked = time.monotonic()
         try:
             bell = self.arena.bell
-            while not self._ending:
+            while True:
                 bell = self.arena.wait_bell(bell, BEAT)
+                if self._ending:
+                    return
                 if self.arena.poisoned:
                     break
                 self._beat()

@@ -220,7 +220,7 @@ class Answered(NamedTuple):
 
 
 class _Section:
-    """Is the lock of a `Coherence` whose cache is shared, and before it the arena's; without `wait` only if that is free."""
+    """Is the lock of a `Coherence` that shares its cache, and before it the arena's; without `wait` only if it is free."""
 
     def __init__(self, coherence: Coherence, wait: bool) -> None:
         self._coherence = coherence
