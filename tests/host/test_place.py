@@ -121,6 +121,38 @@ def test_a_name_lies_in_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, tm
     assert own_folder(make=False) == Path(f"/dev/shm/pgsession-{os.geteuid()}")
 
 
+def test_who_comes_while_the_last_one_leaves_begins_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files are taken away between two steps of another's: that is no refusal."""
+    first = place.open()
+    fstat, leaving = os.fstat, [first]
+
+    def left_before(file: int) -> os.stat_result:
+        if leaving:
+            place.leave(leaving.pop())
+        return fstat(file)
+
+    monkeypatch.setattr(os, "fstat", left_before)
+    second = place.open()
+    assert second.path.exists() and second.arena.id != first.arena.id
+    place.leave(second)
+
+
+def test_what_a_killed_maker_left_goes(folder: Path, place: Place) -> None:
+    first = place.open()
+    place.leave(first)
+    first.path.with_suffix(".new").write_bytes(bytes(4096))
+    second = place.open()
+    assert files(folder) == [".arena", ".locks"]
+    place.leave(second)
+
+
+@as_root
+def test_another_users_runtime_folder_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert own_folder(make=False) == Path(f"/dev/shm/pgsession-{os.geteuid()}")
+
+
 # What is refused
 
 

@@ -174,7 +174,7 @@ class Place:
 
     def _made(self, path: Path) -> Arena:
         """Make an arena; nobody sees it before it is whole."""
-        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary = path.with_suffix(".new")  # one name: the next maker removes what a killed one left
         with suppress(FileNotFoundError):
             temporary.unlink()
         file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
@@ -219,7 +219,7 @@ def trusted(path: Path, flags: int = os.O_RDWR) -> int:
         not stat.S_ISREG(found.st_mode)
         or found.st_uid != os.geteuid()
         or found.st_mode & 0o077
-        or found.st_nlink != 1
+        or found.st_nlink > 1  # 0: the last one out has just taken it away, which `_is_at` sees
     ):
         os.close(file)
         raise Refused("a file of the arena is another user's, open to others, or linked elsewhere")
@@ -240,7 +240,11 @@ def locks_of(path: Path) -> Path:
 def own_folder(*, make: bool = True) -> Path:
     """Return where arenas lie that have a name; it is made where there is none."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime) / "pgsession" if runtime else Path(f"/dev/shm/pgsession-{os.geteuid()}")
+    # Under sudo it may be another user's, who could exchange the folder in it.
+    if runtime and os.path.isabs(runtime) and os.stat(runtime).st_uid == os.geteuid():
+        folder = Path(runtime) / "pgsession"
+    else:
+        folder = Path(f"/dev/shm/pgsession-{os.geteuid()}")
     if make:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
