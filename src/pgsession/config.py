@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -281,15 +280,7 @@ def _cache_size(name: str, value: object) -> int | None:
 
 
 def _shared_cache(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: a str or None is needed, not {type(value).__name__}")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}|/[^\0]{1,1000}", value):
-        raise ValueError(
-            f"{name}: a name of at most 64 letters, digits, - and _, or the absolute path of a folder, is needed"
-        )
-    return value
+    return None if value is None else rules.place(name, value)
 
 
 def _logger(name: str, value: object) -> logging.Logger | None:
@@ -358,7 +349,7 @@ def _from_text(variable: str, field: str, text: str) -> Any:
             return msgspec.convert(text, timedelta) if iso else float(text)
         if isinstance(default, bool):
             return _BOOLEANS[text.strip().lower()]
-        return int(text) if isinstance(default, int) else text
+        return int(text) if isinstance(default, int) or field in _NUMBERS else text
     except (ValueError, KeyError, msgspec.ValidationError):
         raise ConfigError(f"{variable}: {text!r} cannot be read as {_kind(default)}") from None
 
@@ -370,6 +361,7 @@ def _kind(default: object) -> str:
 
 
 _DEFAULTS = Config()
+_NUMBERS = ("cache_size",)  # also where there is none by default
 _OBJECTS = ("codec", "instrument", "logger", "on_audit_event")  # which no text can name
 _BOOLEANS = {
     "true": True,

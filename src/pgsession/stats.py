@@ -86,8 +86,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
             stopped while it changed it.
         ring_overruns (counter): Times this process was so slow to hear what the others told that it emptied its own
             part of the cache.
-        shared_fallback_reason (text): Why this process has a cache of its own although one was to be shared, None where
-            that is not so.
+        shared_fallback_reason (gauge): Why this process has a cache of its own although one was to be shared, None
+            where that is not so.
     """
 
     cached_sessions: int

@@ -23,7 +23,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert config.session_expiration == timedelta(days=30)
     assert config.inactivity_duration == timedelta(hours=48)
     assert config.cleanup_interval == timedelta(hours=1)
-    assert config.cache_size == 10000
+    assert config.cache_size is None and config.shared_cache is None
+    assert config.shared_cache_size == 128 * 2**20
     assert config.max_session_lifetime_in_cache == timedelta(hours=48)
     assert config.max_staleness == timedelta(seconds=10)
     assert config.stale_if_error == timedelta(0)

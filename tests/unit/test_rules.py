@@ -179,6 +179,9 @@ VALUE = Rule(
 )
 TEXT = typed("a str", "")
 PATH = Rule(rules.path, ["", "x" * 4097, *NO_TEXT], ["x", "é" * 2048])
+SHARED = Rule(
+    rules.place, ["", "a b", "a/b", "x" * 65, "/" * 4097, *NO_TEXT], ["x-1_Y", "x" * 64, "/", "/a b"]
+)
 MESSAGE = Rule(
     rules.octets, ["\ud800", None, 5, [], object()], ["", "\0", b"", bytearray(b"x"), memoryview(b"x")]
 )
@@ -329,7 +332,9 @@ CONFIG: dict[str, Rule] = {
     "session_expiration": DURATION,
     "inactivity_duration": IDLE_TIMEOUT,
     "cleanup_interval": ZERO_OR_DURATION,
-    "cache_size": count(1, 2**30),
+    "cache_size": optional(count(1, 2**30)),
+    "shared_cache": optional(SHARED),
+    "shared_cache_size": count(2**22, 2**40),
     "max_session_lifetime_in_cache": ZERO_OR_DURATION,
     "max_staleness": DURATION,
     "stale_if_error": ZERO_OR_DURATION,
@@ -365,6 +370,7 @@ COMMAND: dict[str, Rule | Free] = {
     "cache_size": CHOSEN,
     "database": DRIVER,
     "dry_run": CHOSEN,
+    "folder": Free("tests/host"),
     "everybodys": CHOSEN,
     "full_ids": CHOSEN,
     "grant_to": ROLE,

@@ -7,10 +7,10 @@ from pgsession._protocol.coherence import Coherence
 
 
 class AsyncSection:
-    """Holds the lock of the arena that the processes of a host share, by `async with`: what is in the block is one step.
+    """Holds the lock of the arena that the processes of a host share, by `async with`: the block is one step.
 
-    In an event loop nothing is waited for inside, nor by the loop before it: a thread waits, for at most a second, where
-    another process is at it. Where the cache is private this is nothing.
+    In an event loop nothing is awaited in the block. Nor does the loop wait for it: where another process is at it, a
+    thread does, for a second at most. Where the cache is private this is nothing.
     """
 
     def __init__(self, coherence: Coherence) -> None:

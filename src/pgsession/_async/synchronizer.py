@@ -67,7 +67,7 @@ class AsyncSynchronizer:
         max_staleness: Seconds after which a question to the listener's server, or a first proof, is given up.
         serves_for: Returns for how many microseconds after its last proof the node may serve from memory, whatever
             happens.
-        on_registered: Called with that once the others can know it, with the longest of any node, and how many there are.
+        on_registered: Called with that once the others can know it, with the longest of any node, and their number.
         on_lock_changes: Called with what an event says about locks.
         on_lost: Called when the listener is lost.
         node: The id of the node, for the log.

@@ -1,1 +1,1 @@
-"""What the processes of a host have in common beside the database: where their shared cache lies, and who leads them."""
+"""What the processes of a host have in common beside the database: where their cache lies, and who leads them."""

@@ -1,7 +1,7 @@
-"""Offices are locks on single bytes of a file: the kernel gives one up when its holder's process ends, however it ends.
+"""Offices are locks on single bytes of a file: the kernel gives one up when its holder's process ends, however it does.
 
-They are locks of an open file description (Linux's F_OFD_SETLK), not of a process as POSIX's are, which any close of the
-same file in the process would end. A fork inherits the description, and with it the offices: a child closes its
+They are locks of an open file description (Linux's F_OFD_SETLK), not of a process as POSIX's are, which any close of
+the same file in the process would end. A fork inherits the description, and with it the offices: a child closes its
 descriptor and never unlocks anything, for that would end its parent's.
 """
 

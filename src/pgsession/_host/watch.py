@@ -1,4 +1,4 @@
-"""The watch is a thread of each process that shares an arena: it says that the leader is there, and sees when it is not.
+"""The watch is a thread of each process that shares an arena: it says that the leader is there, or sees that it is not.
 
 A real thread, with asyncio and gevent too: a blocked event loop must not look like a dead leader. It decides who leads;
 what has to be done about that, which takes the database, its owner does.
@@ -115,7 +115,7 @@ class Watch:
         marked = time.monotonic()
         try:
             bell = self.arena.bell
-            while not self._ending:
+            while True:
                 bell = self.arena.wait_bell(bell, BEAT)
                 if self._ending:
                     return

@@ -220,7 +220,7 @@ class Answered(NamedTuple):
 
 
 class _Section:
-    """Is the lock of a `Coherence` whose cache is shared, and the arena's before it; without `wait` that where it is free."""
+    """Is the lock of a `Coherence` that shares its cache, and before it the arena's; without `wait` only if it is free."""
 
     def __init__(self, coherence: Coherence, wait: bool) -> None:
         self._coherence = coherence
@@ -804,7 +804,7 @@ class Coherence:
                 self._be_private()
 
     def begin(self, *, wait: bool) -> bool:
-        """Hold the arena's lock until `end`, so that several calls are one step; nothing happens where there is no arena.
+        """Hold the arena's lock until `end`, so that several calls are one step; where there is no arena, nothing.
 
         Args:
             wait: False: only where nobody else has it.
@@ -1102,7 +1102,7 @@ class Coherence:
         return Verdict.WRONG_SERVER
 
     def _check_tie(self, asked: Lease | Asked, incarnation: str | None) -> Verdict | None:
-        """Do what `_check_origin` does for one that follows: it serves what others have read only if it reads there (S8)."""
+        """Do what `_check_origin` does for one that follows: it serves what others read only if it reads there (S8)."""
         if self._incarnation is None:
             return None
         if incarnation == self._incarnation:

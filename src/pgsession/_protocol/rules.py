@@ -8,6 +8,7 @@ words.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
@@ -222,6 +223,16 @@ def conninfo_text(name: str, value: object, least: int = 0) -> str:
 def path(name: str, value: object) -> str:
     """Return the path of a file."""
     return check_text(name, value, 1, LONGEST_PATH)
+
+
+def place(name: str, value: object) -> str:
+    """Return where processes of a host find what they share: a name, or the path of a folder."""
+    text = check_text(name, value, 1, LONGEST_PATH)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}|/.*", text, re.DOTALL):
+        raise ValueError(
+            f"{name}: must be a name of 1 to 64 letters, digits, - and _, or the absolute path of a folder"
+        )
+    return text
 
 
 def instance(name: str, value: object, kind: type[_T], words: str) -> _T:

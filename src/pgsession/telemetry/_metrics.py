@@ -88,8 +88,14 @@ METRICS: Final = (
     _counter("audited_sessions", "session", "Cached sessions compared with the database."),
     _counter("failed_audits", "finding", "What the auditor has found."),
     _gauge("nodes", "{node}", "Nodes that are registered with the database."),
+    _counter("shared_hits", "read", "Reads answered from the cache that the processes of the host share."),
+    _gauge("shared_sessions", "{session}", "Sessions in that cache."),
+    _gauge("leader", "1", "1 while this process listens for all that share it, else 0."),
+    _counter("failovers", "failover", "Times it has begun to because another one had died, or was stopped."),
+    _counter("arena_resets", "reset", "Times the shared cache was given up, and another one made."),
+    _counter("ring_overruns", "overrun", "Times what the others told came faster than it was heard."),
 )  # fmt: skip
-"""Every field of `Stats` is in one of them; `misses` and `refused_tokens` are the sums of theirs."""
+"""Every field of `Stats` is in one of them, but for its texts; `misses` and `refused_tokens` are the sums of theirs."""
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
