@@ -121,7 +121,9 @@ def test_a_name_lies_in_the_users_own_folder(monkeypatch: pytest.MonkeyPatch, tm
     assert own_folder(make=False) == Path(f"/dev/shm/pgsession-{os.geteuid()}")
 
 
-def test_who_comes_while_the_last_one_leaves_begins_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_comes_while_the_last_one_leaves_begins_anew(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The files are taken away between two steps of another's: that is no refusal."""
     first = place.open()
     fstat, leaving = os.fstat, [first]

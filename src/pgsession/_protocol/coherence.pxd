@@ -16,6 +16,7 @@ cdef class Coherence:
     cdef object _attention
     cdef bint _begun
     cdef bint _owes_lost
+    cdef bint _owes_proof
     cdef object _warnings
     cdef readonly leases.Leases _leases
     cdef object _state

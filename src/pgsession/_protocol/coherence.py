@@ -220,7 +220,7 @@ class Answered(NamedTuple):
 
 
 class _Section:
-    """Is the lock of a `Coherence` that shares its cache, and before it the arena's; without `wait` only if it is free."""
+    """Is the lock of a `Coherence` that shares its cache, and before it the arena's; without `wait` if that is free."""
 
     def __init__(self, coherence: Coherence, wait: bool) -> None:
         self._coherence = coherence
@@ -284,7 +284,8 @@ class Coherence:
         self._number = 0  # of this process as the leader of its host; 0: it does not lead
         self._candidate = False
         self._arena_epoch = 0
-        self._owes_lost = False  # to the arena: the listener was lost, and the arena was not free
+        self._owes_lost = False  # to the others: the listener was lost, and the arena was not free
+        self._owes_proof = False  # likewise
         self._start()
 
     def _begin_locking(self) -> None:
@@ -916,7 +917,7 @@ class Coherence:
     def forked(self) -> None:
         """Start over in the child of a fork: another node, with nothing cached, nothing under way and no listener."""
         self._begin_locking()
-        self._number, self._candidate, self._owes_lost = 0, False, False
+        self._number, self._candidate, self._owes_lost, self._owes_proof = 0, False, False, False
         if self._arena is not None:
             self._arena.forked()
             self._arena = None
@@ -985,14 +986,21 @@ class Coherence:
         if self._number:
             if arena.number != self._number:
                 self._be_follower()
-            elif self._owes_lost and self._begun:
-                self._owes_lost = False
-                self._cache.new_epoch(self._number, True)
+            elif self._begun:
+                self._pay()
         if not (self._number or self._candidate):
             self._follow()
 
+    def _pay(self) -> None:
+        """Tell the others what could not be told at once, for the arena was not free."""
+        if self._owes_lost:
+            self._owes_lost = False
+            self._cache.new_epoch(self._number, True)
+        if self._owes_proof:
+            self._extend_sync()
+
     def _be_follower(self) -> None:
-        self._number, self._candidate, self._owes_lost = 0, False, False
+        self._number, self._candidate, self._owes_lost, self._owes_proof = 0, False, False, False
         self._awaited = 0
         self._arena_epoch = -1
 
@@ -1015,7 +1023,7 @@ class Coherence:
         if self._arena is not None:
             self._arena = None
             self._cache.unshare()
-        self._number, self._candidate, self._owes_lost = 0, False, False
+        self._number, self._candidate, self._owes_lost, self._owes_proof = 0, False, False, False
         self._incarnation = None
         self._lose()
 
@@ -1139,6 +1147,7 @@ class Coherence:
         self._awaited = 0
         self._proofs.start()
         self._proved_until = 0
+        self._owes_proof = False
         if self._arena is None:
             self._cache.in_sync_until = 0
         elif self._number and self._begun:
@@ -1161,7 +1170,10 @@ class Coherence:
         if self._arena is None:
             self._cache.in_sync_until = until
         self._set_clock(until)
-        if until and self._number and self._begun:  # else the next proof will tell
+        if until and self._number and not self._begun:
+            self._owes_proof = True
+        elif until and self._number:
+            self._owes_proof = False
             proved_until = max(self._proofs.proved_until, self._arena.proved_until)  # type: ignore[union-attr]
             if not self._cache.vouch(self._number, until, proved_until):
                 self._be_follower()
