@@ -101,7 +101,7 @@ class LeaderFaults(Plan):
             self._succeeded(fault, old, self._cluster.wait_for_successor(old))
             both.began = now()
             self.done.append(both)
-            time.sleep(self._max_staleness * self._random.uniform(2, 3))
+            time.sleep(self._max_staleness * self._random.uniform(4, 6))
             both.detail = f"{old.name} lives on" if old.writable() else f"{old.name} does NOT live on"
         finally:
             old.signal_patroni(signal.SIGCONT)
