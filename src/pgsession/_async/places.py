@@ -23,7 +23,7 @@ from pgsession._concurrency import (
 from pgsession._protocol.log_rate import Seldom
 from pgsession.errors import PgSessionError
 
-from .shard import DOWN, AsyncPlace, AsyncShard
+from .shard import DOWN, AsyncPlace, AsyncShardManager
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,13 +42,14 @@ class AsyncPlaces:
 
     def begin_anew(self) -> None:
         """Have what runs, in this process."""
-        self._background = AsyncBackgroundTasks(self._logger, most=64)
+        # A thread for each shard: so many that no more are begun while these are ended.
+        self._background = AsyncBackgroundTasks(self._logger, most=max(len(self.shards), 1))
         self._loop = AsyncBackgroundLoop(self._logger)
         self._stopping = AsyncEvent()
         self._failures = Seldom()
 
     @property
-    def shards(self) -> list[AsyncShard]:
+    def shards(self) -> list[AsyncShardManager]:
         """Return all shards."""
         return [shard for place in self.all for shard in place.shards]
 

@@ -43,7 +43,7 @@ class AsyncPlace:
         self._listener_conninfo = listener_conninfo
         self._config = config
         self._logger = logger
-        self.shards: list[AsyncShard] = []
+        self.shards: list[AsyncShardManager] = []
         self.server: AsyncServer | None = None
         self.error: Exception | None = None
         self.wanted = False  # since somebody has begun to open it
@@ -98,7 +98,7 @@ class AsyncPlace:
         self._opening = AsyncMutex()
 
 
-class AsyncShard(AsyncSessionManager):
+class AsyncShardManager(AsyncSessionManager):
     """Is the manager of one shard. What is the whole's, as being watched over, is left to the whole."""
 
     def __init__(

@@ -53,7 +53,7 @@ from .manager import (
     _not_open,
 )
 from .places import AsyncPlaces
-from .shard import AsyncPlace, AsyncShard
+from .shard import AsyncPlace, AsyncShardManager
 from .shard_mark import ShardMark
 
 R = TypeVar("R")
@@ -167,33 +167,33 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         user = rules.optional_identifier("user_id", user_id)
         return id_in(home_of(given.hex if user is None else user, len(self._all)), given)
 
-    def _home(self, user: str) -> AsyncShard:
+    def _home(self, user: str) -> AsyncShardManager:
         return self._all[home_of(user, len(self._all))]
 
-    def _home_of_anybody(self) -> AsyncShard:
+    def _home_of_anybody(self) -> AsyncShardManager:
         """Return any shard whose server is not known to be down, if there is one."""
         there = [shard for shard in self._all if shard.runtime and not shard.runtime.is_known_down]
         return (there or self._all)[home_of(None, len(there or self._all))]
 
-    def _of_user(self, user: str) -> list[AsyncShard]:
+    def _of_user(self, user: str) -> list[AsyncShardManager]:
         """Return the shards in which a user may have sessions, the own one first."""
         home = self._home(user)
         if self._legacy is None or self._all[self._legacy] is home:
             return [home]
         return [home, self._all[self._legacy]]
 
-    def _of_session(self, key: bytes) -> AsyncShard | None:
+    def _of_session(self, key: bytes) -> AsyncShardManager | None:
         number = self._shards.number(key)
         return None if number < 0 else self._all[number]
 
-    def _of_given(self, session: Session) -> AsyncShard:
+    def _of_given(self, session: Session) -> AsyncShardManager:
         record = rules.instance("session", session, Session, "a Session")._record
         shard = self._of_session(record.key)
         if shard is None:
             raise SessionNotFoundError(session.id)
         return shard
 
-    async def _on(self, shards: Sequence[AsyncShard], do: Callable[[AsyncShard], Awaitable[R]]) -> list[R]:
+    async def _on(self, shards: Sequence[AsyncShardManager], do: Callable[[AsyncShardManager], Awaitable[R]]) -> list[R]:
         """Return what it gives on each of these shards.
 
         Raises:
@@ -338,7 +338,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             expires_at=expires_at, expires_in=expires_in, session_id=chosen, if_exists=if_exists,
         )  # fmt: skip
 
-    def _of_chosen(self, chosen: bytes, user: str | None) -> AsyncShard:
+    def _of_chosen(self, chosen: bytes, user: str | None) -> AsyncShardManager:
         shard = self._of_session(chosen)
         version = chosen[6] >> 4
         if shard is None or (shard.mark.number == self._legacy and version != 8):
@@ -461,14 +461,14 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         await shard._confirm_everywhere(shard.runtime, patience, 1)
         return session
 
-    def _new_home(self, user_id: str | int | UUID | UnsetType | None) -> AsyncShard | None:
+    def _new_home(self, user_id: str | int | UUID | UnsetType | None) -> AsyncShardManager | None:
         """Return the shard of the user who gets a session; None where it stays where it is."""
         if user_id is UNSET or user_id is None:
             return None
         return self._home(rules.identifier("user_id", user_id))
 
     def _end_of_moved(
-        self, shard: AsyncShard, expires_at: datetime | None, expires_in: timedelta | float | None
+        self, shard: AsyncShardManager, expires_at: datetime | None, expires_in: timedelta | float | None
     ) -> int:
         ends = rules.expiry(shard._clock, expires_at, expires_in)
         return shard._clock.database_now() + shard._expires_in if ends is None else ends
@@ -476,8 +476,8 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
     async def _move(
         self,
         session: Session,
-        shard: AsyncShard,
-        home: AsyncShard,
+        shard: AsyncShardManager,
+        home: AsyncShardManager,
         user: str,
         ends: int,
         save: Callable[[], Awaitable[Session]],
@@ -615,7 +615,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         self._check_can_open()
         key = None if isinstance(after, Session) else rules.optional_session_id("after", after)
         shards = self._of_user(name) if subject == "user" else self._all
-        shard: AsyncShard | None = shards[0]
+        shard: AsyncShardManager | None = shards[0]
         if key is not None:
             shard = self._of_session(key)
             if shard is None:
@@ -867,7 +867,7 @@ def _checked(shards: Sequence[Shard | str], config: Config) -> list[Shard]:
 
 def _made(
     given: list[Shard], config: Config, signer: Signer | None, logger: logging.Logger
-) -> tuple[tuple[AsyncShard, ...], list[AsyncPlace]]:
+) -> tuple[tuple[AsyncShardManager, ...], list[AsyncPlace]]:
     """Return the managers of the shards, and where they are."""
     places: dict[Any, AsyncPlace] = {}
     shards = []
@@ -881,7 +881,7 @@ def _made(
             warm=None if config.warm is None else f"{os.fspath(config.warm)}.{number}",
         )
         mark = ShardMark(number, len(given))
-        shards.append(AsyncShard(places[shard.database], mark, own, signer, shard.database))
+        shards.append(AsyncShardManager(places[shard.database], mark, own, signer, shard.database))
     return tuple(shards), list(places.values())
 
 
