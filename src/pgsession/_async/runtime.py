@@ -47,7 +47,15 @@ from .maintenance import AsyncMaintenance
 from .pool import AsyncPool, plain_cursor
 from .prober import CAN_WRITE, AsyncProber
 from .reads import AsyncReads
-from .server import CONNECT_TIMEOUT, AsyncServer, closed_meanwhile, completed, make_pool, open_pool, seconds_of
+from .server import (
+    CONNECT_TIMEOUT,
+    AsyncServer,
+    closed_meanwhile,
+    completed,
+    make_pool,
+    open_pool,
+    seconds_of,
+)
 from .shard_mark import ShardMark, check_mark
 from .store import CALLERS_PART, AsyncStore
 from .synchronizer import AsyncSynchronizer

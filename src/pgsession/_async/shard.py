@@ -162,4 +162,3 @@ class AsyncShardManager(AsyncSessionManager):
     async def write(self, operation: Operation) -> Any:
         """Do a write of the whole's making."""
         return await self._write(await self._ready(), operation)
-

@@ -193,7 +193,9 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             raise SessionNotFoundError(session.id)
         return shard
 
-    async def _on(self, shards: Sequence[AsyncShardManager], do: Callable[[AsyncShardManager], Awaitable[R]]) -> list[R]:
+    async def _on(
+        self, shards: Sequence[AsyncShardManager], do: Callable[[AsyncShardManager], Awaitable[R]]
+    ) -> list[R]:
         """Return what it gives on each of these shards.
 
         Raises:
@@ -331,7 +333,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         else:
             shard = self._home_of_anybody() if user is None else self._home(user)
         self._check_can_open()
-        if user is not None and len(self._of_user(user)) > 1:
+        if user is not None and self._legacy is not None:
             await self._make_room_in_legacy(user)
         return await shard.create_session(
             user, attributes, group_id=group_id, inactivity=inactivity, include_inactivity=include_inactivity,
@@ -357,7 +359,10 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         limit = self._config.max_sessions
         if not limit:
             return
-        home, legacy = self._of_user(user)
+        home, *others = self._of_user(user)
+        if not others:
+            return
+        legacy = others[0]
         there = await legacy.count_sessions(user_id=user)
         if not there:
             return
@@ -407,7 +412,9 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         if home is None or home is shard:
             return await save(expires_at=expires_at, expires_in=expires_in, user_id=user_id)
         ends = self._end_of_moved(shard, expires_at, expires_in)
-        return await self._move(session, shard, home, str(rules.optional_identifier("user_id", user_id)), ends, save)
+        return await self._move(
+            session, shard, home, str(rules.optional_identifier("user_id", user_id)), ends, save
+        )
 
     async def rotate_session(
         self,
@@ -488,7 +495,19 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         """
         if session._by_older_token:
             raise SessionVersionConflict(session.id, session.version, session.version)
+        session._check_usable()
         generation = session._record.generation
+        now = await shard.get_session(session.id, touch=False, refresh=True)
+        if now is None:
+            raise SessionNotFoundError(session.id)
+        if now._record.generation != generation:
+            raise SessionVersionConflict(session.id, session.version, now.version)
+        limit = self._config.max_sessions
+        if self._legacy is not None:
+            await self._make_room_in_legacy(user)
+        if limit and self._config.max_sessions_policy == "reject":
+            if await home.count_sessions(user_id=user) >= limit:  # before anything is written
+                raise TooManySessionsError(user, limit)
         await save()
         for _ in range(_COPIES):
             old = session._record
@@ -603,9 +622,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         user = rules.optional_identifier("user_id", user_id)
         group = rules.optional_identifier("group_id", group_id)
         shards = self._all if user is None else self._of_user(user)
-        return sum(
-            await self._on(shards, lambda shard: shard.count_sessions(user_id=user, group_id=group))
-        )
+        return sum(await self._on(shards, lambda shard: shard.count_sessions(user_id=user, group_id=group)))
 
     async def _list(
         self, subject: Literal["user", "group"], name: str, limit: int, after: Session | SessionId | None
@@ -669,9 +686,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         """
         group = rules.identifier("group_id", group_id)
         patience = rules.optional_seconds("wait", wait)
-        return sum(
-            await self._on(self._all, lambda shard: shard.delete_group_sessions(group, wait=patience))
-        )
+        return sum(await self._on(self._all, lambda shard: shard.delete_group_sessions(group, wait=patience)))
 
     async def delete_all_sessions(self, *, wait: timedelta | float | None = None) -> int:
         """End every session, on every server; return how many ended.
@@ -811,8 +826,12 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             return _not_open(_WHY_CLOSED[self._state])
         health = await self.check_health_by_shard(timeout=patience)
         each = list(health.values())
-        reasons = [f"shard {number}: {one.reason}" for number, one in health.items() if one.reason is not None]
-        failures = [f"shard {number}: {one.database}" for number, one in health.items() if one.database is not None]
+        reasons = [
+            f"shard {number}: {one.reason}" for number, one in health.items() if one.reason is not None
+        ]
+        failures = [
+            f"shard {number}: {one.database}" for number, one in health.items() if one.database is not None
+        ]
         ages = [one.proof_age for one in each]
         firsts = [health[place.shards[0].mark.number] for place in self._places.all]
         return Health(
@@ -827,7 +846,9 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             pool_size=sum(one.pool_size for one in firsts),
             pool_waiting=sum(one.pool_waiting for one in firsts),
             queued_writes=sum(one.queued_writes for one in each),
-            oldest_write=max((one.oldest_write for one in each if one.oldest_write is not None), default=None),
+            oldest_write=max(
+                (one.oldest_write for one in each if one.oldest_write is not None), default=None
+            ),
         )
 
     async def check_health_by_shard(self, *, timeout: timedelta | float = 5) -> dict[int, Health]:

@@ -49,7 +49,15 @@ from .maintenance import Maintenance
 from .pool import Pool, plain_cursor
 from .prober import CAN_WRITE, Prober
 from .reads import Reads
-from .server import CONNECT_TIMEOUT, Server, closed_meanwhile, completed, make_pool, open_pool, seconds_of
+from .server import (
+    CONNECT_TIMEOUT,
+    Server,
+    closed_meanwhile,
+    completed,
+    make_pool,
+    open_pool,
+    seconds_of,
+)
 from .shard_mark import ShardMark, check_mark
 from .store import CALLERS_PART, Store
 from .synchronizer import Synchronizer

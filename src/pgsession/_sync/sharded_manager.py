@@ -333,7 +333,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         else:
             shard = self._home_of_anybody() if user is None else self._home(user)
         self._check_can_open()
-        if user is not None and len(self._of_user(user)) > 1:
+        if user is not None and self._legacy is not None:
             self._make_room_in_legacy(user)
         return shard.create_session(
             user, attributes, group_id=group_id, inactivity=inactivity, include_inactivity=include_inactivity,
@@ -359,7 +359,10 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         limit = self._config.max_sessions
         if not limit:
             return
-        home, legacy = self._of_user(user)
+        home, *others = self._of_user(user)
+        if not others:
+            return
+        legacy = others[0]
         there = legacy.count_sessions(user_id=user)
         if not there:
             return
@@ -492,7 +495,19 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         """
         if session._by_older_token:
             raise SessionVersionConflict(session.id, session.version, session.version)
+        session._check_usable()
         generation = session._record.generation
+        now = shard.get_session(session.id, touch=False, refresh=True)
+        if now is None:
+            raise SessionNotFoundError(session.id)
+        if now._record.generation != generation:
+            raise SessionVersionConflict(session.id, session.version, now.version)
+        limit = self._config.max_sessions
+        if self._legacy is not None:
+            self._make_room_in_legacy(user)
+        if limit and self._config.max_sessions_policy == "reject":
+            if home.count_sessions(user_id=user) >= limit:  # before anything is written
+                raise TooManySessionsError(user, limit)
         save()
         for _ in range(_COPIES):
             old = session._record
