@@ -7,6 +7,7 @@ write's psycopg error is the server's message without its DETAIL, which may show
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from ._counted import counted
@@ -350,7 +351,7 @@ class ShardsFailed(PgSessionError):
         failed: What it failed with on the others, by their numbers.
     """
 
-    def __init__(self, done: dict[int, object], failed: dict[int, Exception]) -> None:
+    def __init__(self, done: Mapping[int, object], failed: dict[int, Exception]) -> None:
         first = next(iter(failed.values()))
         others = f"done on {', '.join(map(str, done))}" if done else "done on none"
         super().__init__(

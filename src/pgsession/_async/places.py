@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
 from pgsession._concurrency import (
     GRACE,
+    AsyncAction,
     AsyncBackgroundLoop,
     AsyncBackgroundTasks,
     AsyncDeadlines,
@@ -54,7 +55,7 @@ class AsyncPlaces:
         return [shard for place in self.all for shard in place.shards]
 
     async def of_each(
-        self, items: Iterable[T], do: Callable[[T], Awaitable[R]]
+        self, items: Iterable[T], do: AsyncAction[T, R]
     ) -> list[tuple[T, R | None, Exception | None]]:
         """Do something for several at the same time; return what it gave or failed with for each."""
         started: list[tuple[T, AsyncSharedFuture[R]]] = []
@@ -154,7 +155,7 @@ class AsyncPlaces:
         self.begin_anew()
 
 
-async def _settle(future: AsyncSharedFuture[Any], do: Callable[[Any], Awaitable[Any]], item: Any) -> None:
+async def _settle(future: AsyncSharedFuture[R], do: AsyncAction[T, R], item: T) -> None:
     try:
         future.set_result(await do(item))
     except BaseException as error:

@@ -12,7 +12,6 @@ from pgsession._protocol.operations import Operation
 from pgsession._protocol.shards import key_in
 from pgsession.config import Config
 from pgsession.errors import DatabaseUnavailable, OperationTimeout
-from pgsession.shard import ConninfoFunction
 from pgsession.tokens import Signer
 
 from .manager import AsyncSessionManager
@@ -34,8 +33,8 @@ class AsyncPlace:
 
     def __init__(
         self,
-        database: str | ConninfoFunction,
-        listener_conninfo: str | ConninfoFunction | None,
+        database: Any,
+        listener_conninfo: Any,
         config: Config,
         logger: logging.Logger,
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -15,9 +15,10 @@ import msgspec
 import psycopg
 from msgspec import UNSET, UnsetType
 
-from pgsession._concurrency import AsyncMutex, Unclosed, fork
+from pgsession._concurrency import AsyncAction, AsyncMutex, AsyncThunk, Unclosed, fork
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.sharded_reader import AsyncShardedReader, Shards
 from pgsession._counted import counted
@@ -194,7 +195,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         return shard
 
     async def _on(
-        self, shards: Sequence[AsyncShardManager], do: Callable[[AsyncShardManager], Awaitable[R]]
+        self, shards: Sequence[AsyncShardManager], do: AsyncAction[AsyncShardManager, R]
     ) -> list[R]:
         """Return what it gives on each of these shards.
 
@@ -204,7 +205,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         self._check_can_open()
         if len(shards) == 1:
             return [await do(shards[0])]
-        done: dict[int, Any] = {}
+        done: dict[int, R] = {}
         failed: dict[int, Exception] = {}
         for shard, result, error in await self._places.of_each(shards, do):
             if error is None:
@@ -487,7 +488,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         home: AsyncShardManager,
         user: str,
         ends: int,
-        save: Callable[[], Awaitable[Session]],
+        save: AsyncThunk[Session],
     ) -> Session:
         """Save a session's changes, and move it to its new user's shard.
 
@@ -906,7 +907,7 @@ def _made(
     return tuple(shards), list(places.values())
 
 
-def _ending(record: Any) -> Update:
+def _ending(record: Record) -> Update:
     """Return what ends a session now, unless it is not the version that was copied."""
     return Update(
         record, check="session", sets=[], deletes=[], expires_at=record.created_at, inactivity=None, group=None,

@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 
 from pgsession._concurrency import (
     GRACE,
+    Action,
     BackgroundLoop,
     BackgroundTasks,
     Deadlines,
@@ -55,9 +56,7 @@ class Places:
         """Return all shards."""
         return [shard for place in self.all for shard in place.shards]
 
-    def of_each(
-        self, items: Iterable[T], do: Callable[[T], Awaitable[R]]
-    ) -> list[tuple[T, R | None, Exception | None]]:
+    def of_each(self, items: Iterable[T], do: Action[T, R]) -> list[tuple[T, R | None, Exception | None]]:
         """Do something for several at the same time; return what it gave or failed with for each."""
         started: list[tuple[T, SharedFuture[R]]] = []
         for item in items:
@@ -156,7 +155,7 @@ class Places:
         self.begin_anew()
 
 
-def _settle(future: SharedFuture[Any], do: Callable[[Any], Awaitable[Any]], item: Any) -> None:
+def _settle(future: SharedFuture[R], do: Action[T, R], item: T) -> None:
     try:
         future.set_result(do(item))
     except BaseException as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -17,9 +17,10 @@ import msgspec
 import psycopg
 from msgspec import UNSET, UnsetType
 
-from pgsession._concurrency import Mutex, Unclosed, fork
+from pgsession._concurrency import Action, Mutex, Thunk, Unclosed, fork
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
+from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.sharded_reader import ShardedReader, Shards
 from pgsession._counted import counted
@@ -195,7 +196,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             raise SessionNotFoundError(session.id)
         return shard
 
-    def _on(self, shards: Sequence[ShardManager], do: Callable[[ShardManager], Awaitable[R]]) -> list[R]:
+    def _on(self, shards: Sequence[ShardManager], do: Action[ShardManager, R]) -> list[R]:
         """Return what it gives on each of these shards.
 
         Raises:
@@ -204,7 +205,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         self._check_can_open()
         if len(shards) == 1:
             return [do(shards[0])]
-        done: dict[int, Any] = {}
+        done: dict[int, R] = {}
         failed: dict[int, Exception] = {}
         for shard, result, error in self._places.of_each(shards, do):
             if error is None:
@@ -487,7 +488,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         home: ShardManager,
         user: str,
         ends: int,
-        save: Callable[[], Awaitable[Session]],
+        save: Thunk[Session],
     ) -> Session:
         """Save a session's changes, and move it to its new user's shard.
 
@@ -904,7 +905,7 @@ def _made(
     return tuple(shards), list(places.values())
 
 
-def _ending(record: Any) -> Update:
+def _ending(record: Record) -> Update:
     """Return what ends a session now, unless it is not the version that was copied."""
     return Update(
         record, check="session", sets=[], deletes=[], expires_at=record.created_at, inactivity=None, group=None,
