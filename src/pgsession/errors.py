@@ -342,7 +342,7 @@ class LockExpiredError(LockError):
 
 
 class ShardsFailed(PgSessionError):
-    """A call about several shards has failed on some of them, and was done on the others; the first failure is the cause.
+    """A call about several shards has failed on some of them, and was done on the others; one failure is its cause.
 
     The same call made again is safe: what was done is found done.
 

@@ -19,8 +19,8 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             `SessionManager`.
         schema_name (str | None): The schema of its tables, None for `Config.schema_name`, an underscore and its number:
             `public_3`.
-        listener_conninfo (str | Callable[[], str | Awaitable[str]] | None): The conninfo of the server's listener, where
-            `database` leads through a pooler; None for `database`. It is that of the first shard of a server.
+        listener_conninfo (str | Callable[[], str | Awaitable[str]] | None): The conninfo of the server's listener,
+            where `database` leads through a pooler; None for `database`. It is that of the first shard of a server.
     """
 
     database: str | ConninfoFunction

@@ -1,4 +1,4 @@
-"""Managers for tests: each on the test's own schema, closed with the test. What `tests.sharded` lists runs on shards, too."""
+"""Managers for tests: each on the test's own schema, closed with the test. `tests.sharded` says what runs on shards."""
 
 from __future__ import annotations
 

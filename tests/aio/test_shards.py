@@ -170,7 +170,7 @@ async def test_the_tables_say_which_shard_they_are(empty_shards: Shards) -> None
     swapped = [empty_shards[number] for number in (1, 0, 2, 3)]
     for wrong in (swapped, empty_shards[:3]):
         manager = pgsession.AsyncShardedSessionManager(wrong)
-        with pytest.raises(pgsession.ConfigError, match="say that they are shard . of 4"):
+        with pytest.raises(pgsession.ConfigError, match="say that they are shard"):
             await manager.open()
 
 

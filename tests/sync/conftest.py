@@ -1,6 +1,6 @@
 # Generated from tests/aio/conftest.py by tools/async_to_sync.py: never edit.
 
-"""Managers for tests: each on the test's own schema, closed with the test. What `tests.sharded` lists runs on shards, too."""
+"""Managers for tests: each on the test's own schema, closed with the test. `tests.sharded` says what runs on shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server is what managers connect to: a pool, and a listener; one manager has one, the shards of a server share one."""
+"""A server is what managers connect to: a pool, and a listener; the shards of one server share one."""
 
 from __future__ import annotations
 

@@ -506,9 +506,9 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         limit = self._config.max_sessions
         if self._legacy is not None:
             await self._make_room_in_legacy(user)
-        if limit and self._config.max_sessions_policy == "reject":
-            if await home.count_sessions(user_id=user) >= limit:  # before anything is written
-                raise TooManySessionsError(user, limit)
+        rejects = limit and self._config.max_sessions_policy == "reject"
+        if rejects and await home.count_sessions(user_id=user) >= limit:  # before anything is written
+            raise TooManySessionsError(user, limit)
         await save()
         for _ in range(_COPIES):
             old = session._record

@@ -1,6 +1,6 @@
 # Generated from src/pgsession/_async/server.py by tools/async_to_sync.py: never edit.
 
-"""A server is what managers connect to: a pool, and a listener; one manager has one, the shards of a server share one."""
+"""A server is what managers connect to: a pool, and a listener; the shards of one server share one."""
 
 from __future__ import annotations
 

@@ -56,6 +56,6 @@ def check_mark(connection: Connection[Any], statements: Statements, mark: ShardM
     elif (int(said[1]), int(said[2])) != mark:
         raise ConfigError(
             f"shards: the tables of number {mark.number} say that they are shard {said[1]} of {said[2]}, not "
-            f"{mark.number} of {mark.count}: every node must be given the same shards in the same order, and their number "
-            "is fixed once there are users"
+            f"{mark.number} of {mark.count}: every node must be given the same shards in the same order, and their "
+            "number is fixed once there are users"
         )
