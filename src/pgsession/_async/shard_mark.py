@@ -19,10 +19,10 @@ class ShardMark(NamedTuple):
     """Says which shard tables are to be."""
 
     number: int
-    count: int
+    shards: int
 
     def __str__(self) -> str:
-        return f"pgsession shard {self.number} of {self.count}"
+        return f"pgsession shard {self.number} of {self.shards}"
 
 
 async def check_mark(connection: AsyncConnection[Any], statements: Statements, mark: ShardMark) -> None:
@@ -54,6 +54,6 @@ async def check_mark(connection: AsyncConnection[Any], statements: Statements, m
     elif (int(said[1]), int(said[2])) != mark:
         raise ConfigError(
             f"shards: the tables of number {mark.number} say that they are shard {said[1]} of {said[2]}, not "
-            f"{mark.number} of {mark.count}: every node must be given the same shards in the same order, and their "
+            f"{mark.number} of {mark.shards}: every node must be given the same shards in the same order, and their "
             "number is fixed once there are users"
         )

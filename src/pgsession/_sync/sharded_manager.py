@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -208,10 +208,10 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         done: dict[int, R] = {}
         failed: dict[int, Exception] = {}
         for shard, result, error in self._places.of_each(shards, do):
-            if error is None:
-                done[shard.mark.number] = result
-            else:
+            if error is not None:
                 failed[shard.mark.number] = error
+            else:
+                done[shard.mark.number] = cast(R, result)
         if failed:
             raise ShardsFailed(done, failed) from next(iter(failed.values()))
         return list(done.values())
