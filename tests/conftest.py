@@ -23,6 +23,7 @@ import pytest
 if TYPE_CHECKING:
     import pgsession
     from pgsession.embedded import EmbeddedServer
+    from tests.sharded import Shards
     from tests.tables import Tables
 
 
@@ -87,6 +88,35 @@ def start_server(**options: Any) -> EmbeddedServer:
     from pgsession.embedded import EmbeddedServer
 
     return EmbeddedServer(programs=os.environ.get("PGSESSION_TEST_POSTGRES") or None, **options)
+
+
+@pytest.fixture(scope="session")
+def all_shards(dsn: str) -> Iterator[Shards]:
+    """Four shards on two servers, which all tests share: the one of `dsn`, and another one."""
+    from tests.sharded import make_shards
+
+    needs_postgres()
+    name = f"t_{secrets.token_hex(6)}"
+    with start_server(settings={"max_connections": 300, "fsync": "off"}) as second:
+        yield make_shards([dsn, second.conninfo], name, 4)
+
+        import psycopg
+        from psycopg import sql
+
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for number in range(0, 4, 2):
+                connection.execute(
+                    sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(f"{name}_{number}"))
+                )
+
+
+@pytest.fixture
+def empty_shards(all_shards: Shards) -> Iterator[Shards]:
+    """Those shards, emptied after the test."""
+    from tests.sharded import empty
+
+    yield all_shards
+    empty(all_shards)
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ from pgsession._async.admin import AsyncAdmin
 from pgsession._async.listener import AsyncListener
 from pgsession._async.lock import AsyncLock
 from pgsession._async.manager import AsyncSessionManager
+from pgsession._async.sharded_manager import AsyncShardedSessionManager
 from pgsession._core.session import Session
 from pgsession._sync.admin import Admin
 from pgsession._sync.listener import Listener
 from pgsession._sync.lock import Lock
 from pgsession._sync.manager import SessionManager
+from pgsession._sync.sharded_manager import ShardedSessionManager
 from pgsession._version import __version__
 from pgsession.attribute import Attribute
 from pgsession.audit import AuditEvent
@@ -46,6 +48,7 @@ from pgsession.errors import (
     SessionNotFoundError,
     SessionTooLargeError,
     SessionVersionConflict,
+    ShardsFailed,
     TooManyAttributesError,
     TooManySessionsError,
     WriteOutcomeUnknown,
@@ -53,6 +56,7 @@ from pgsession.errors import (
 from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
 from pgsession.instrument import Instrument
 from pgsession.opened import Opened
+from pgsession.shard import Shard
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
@@ -63,6 +67,7 @@ __all__ = [
     "AsyncListener",
     "AsyncLock",
     "AsyncSessionManager",
+    "AsyncShardedSessionManager",
     "Attribute",
     "AttributeCodecError",
     "AttributeTooLargeError",
@@ -102,6 +107,9 @@ __all__ = [
     "SessionNotFoundError",
     "SessionTooLargeError",
     "SessionVersionConflict",
+    "Shard",
+    "ShardedSessionManager",
+    "ShardsFailed",
     "Signer",
     "Stats",
     "TooManyAttributesError",

@@ -7,6 +7,7 @@ write's psycopg error is the server's message without its DETAIL, which may show
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from ._counted import counted
@@ -37,6 +38,7 @@ __all__ = [
     "SessionNotFoundError",
     "SessionTooLargeError",
     "SessionVersionConflict",
+    "ShardsFailed",
     "TooManyAttributesError",
     "TooManySessionsError",
     "WriteOutcomeUnknown",
@@ -337,3 +339,23 @@ class LockNotHeldError(LockError):
 
 class LockExpiredError(LockError):
     """The lock was lost before it was released or extended: its lease time ran out, or its session ended."""
+
+
+class ShardsFailed(PgSessionError):
+    """A call about several shards has failed on some of them, and was done on the others; one failure is its cause.
+
+    The same call made again is safe: what was done is found done.
+
+    Attributes:
+        done: What the call gave on the shards that it was done on, by their numbers.
+        failed: What it failed with on the others, by their numbers.
+    """
+
+    def __init__(self, done: Mapping[int, object], failed: dict[int, Exception]) -> None:
+        first = next(iter(failed.values()))
+        others = f"done on {', '.join(map(str, done))}" if done else "done on none"
+        super().__init__(
+            f"not done on {counted(len(failed), 'shard')} ({', '.join(map(str, failed))}), {others}: {first}"
+        )
+        self.done = done
+        self.failed = failed

@@ -45,6 +45,7 @@ RUN_BY = {
     "docs/patroni.md": ("docs/test_recipes.py",),
     "docs/pgbouncer.md": ("docs/test_recipes.py",),
     "docs/remember-me.md": ("docs/test_recipes.py",),
+    "docs/shards.md": ("docs/test_shards.py",),
     "docs/shop.md": ("docs/test_shop.py",),
     "docs/step-up.md": ("docs/test_recipes.py",),
     "docs/testing.md": ("docs/test_testing.py",),

@@ -1,6 +1,6 @@
 # Generated from tests/aio/conftest.py by tools/async_to_sync.py: never edit.
 
-"""Managers for tests: each on the test's own schema, closed with the test."""
+"""Managers for tests: each on the test's own schema, closed with the test. `tests.sharded` says what runs on shards."""
 
 from __future__ import annotations
 
@@ -11,22 +11,47 @@ from typing import Any, TypeAlias
 import pytest
 
 import pgsession
+from tests.sharded import KINDS, Shards, runs_on_shards
 
 OpenAsyncManager: TypeAlias = Callable[..., Awaitable[pgsession.SessionManager]]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have the manager's tests run with one server and with several shards."""
+    if "manager_kind" in metafunc.fixturenames and runs_on_shards(metafunc.function):
+        metafunc.parametrize("manager_kind", KINDS, indirect=True)
+
+
 @pytest.fixture
-def open_manager(dsn: str, schema: str) -> Iterator[OpenAsyncManager]:
+def manager_kind(request: pytest.FixtureRequest) -> str:
+    """Which manager the test is about."""
+    return str(getattr(request, "param", "one"))
+
+
+@pytest.fixture
+def shards(manager_kind: str, request: pytest.FixtureRequest) -> Shards | None:
+    """The shards that the test's nodes have, None where it has one server."""
+    return request.getfixturevalue("empty_shards") if manager_kind == "sharded" else None
+
+
+@pytest.fixture
+def open_manager(dsn: str, schema: str, shards: Shards | None) -> Iterator[OpenAsyncManager]:
     """`await open_manager(max_sessions=2, ...)`: another node on the test's tables."""
     with ExitStack() as stack:
 
         def open_one(
             database: Any = dsn, *, listener: Any = None, signer: Any = None, **fields: Any
         ) -> pgsession.SessionManager:
-            fields = {"create_schema_if_missing": True, "schema_name": schema, **fields}
-            manager = pgsession.SessionManager(
-                database, pgsession.Config(**fields), listener=listener, signer=signer
-            )
+            manager: pgsession.SessionManager
+            if shards is not None:
+                assert database is dsn and listener is None, "several servers have no one conninfo"
+                config = pgsession.Config(**fields)
+                manager = pgsession.ShardedSessionManager(shards, config, signer=signer)
+            else:
+                fields = {"create_schema_if_missing": True, "schema_name": schema, **fields}
+                manager = pgsession.SessionManager(
+                    database, pgsession.Config(**fields), listener=listener, signer=signer
+                )
             return stack.enter_context(manager)
 
         yield open_one

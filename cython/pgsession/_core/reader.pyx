@@ -33,7 +33,7 @@ cdef TokenCache NO_TOKENS = TokenCache(1)
 cdef object ZERO = 0       # a small int, so every 0 is this one
 
 
-cdef inline int64_t floor_of(object min_version) except? -1:
+cdef int64_t floor_of(object min_version) except? -1:
     """Return the oldest version that will do, of the argument `min_version`."""
     return 0 if min_version is ZERO else checked_count("min_version", min_version, 0, 0x7FFFFFFFFFFFFFFF)
 
@@ -273,11 +273,13 @@ cdef class AsyncReader(Base):
 
 cdef object cached(Base self, object session_id, bint touch):
     cdef Key key
-    cdef PyObject *cache
-    cdef PyObject *session
     parse(session_id, &key)
-    cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
-    session = hit(self, <Cache> cache, key, touch, 0)
+    return cached_by_key(self, key, touch)
+
+
+cdef object cached_by_key(Base self, Key key, bint touch):
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session = hit(self, <Cache> cache, key, touch, 0)
     if session != NULL:
         return pgs_give(session)
     self._check_open()
@@ -286,10 +288,14 @@ cdef object cached(Base self, object session_id, bint touch):
 
 cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_t min_version):
     cdef Key key
-    cdef PyObject *cache
-    cdef PyObject *session
     parse(session_id, &key)
-    cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
+    return get_by_key(self, key, touch, refresh, min_version)
+
+
+cdef object get_by_key(Reader self, Key key, bint touch, bint refresh, int64_t min_version):
+    # Read after parse(), which may run code that gives the manager another cache.
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session
     if refresh:
         count_refresh(<Cache> cache)
     else:
@@ -304,10 +310,14 @@ cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_
 cdef object await_session(AsyncReader self, object session_id, bint touch, bint refresh, int64_t min_version):
     """Return an awaitable of the session of this id."""
     cdef Key key
-    cdef PyObject *cache
-    cdef PyObject *session
     parse(session_id, &key)
-    cache = <PyObject *> self._cache        # after parse(), which may run code that gives the manager another cache
+    return await_by_key(self, key, touch, refresh, min_version)
+
+
+cdef object await_by_key(AsyncReader self, Key key, bint touch, bint refresh, int64_t min_version):
+    # Read after parse(), which may run code that gives the manager another cache.
+    cdef PyObject *cache = <PyObject *> self._cache
+    cdef PyObject *session
     if refresh:
         count_refresh(<Cache> cache)
     else:
@@ -346,16 +356,19 @@ cdef object refuse_forged(Base self, object token):
 
 cdef object cached_by_token(Base self, object token, bint touch):
     cdef Verified verified
-    cdef Claim claim
-    cdef PyObject *session
     if not verify(self, self.tokens, token, &verified):
         refuse_forged(self, token)
         return None
-    session = remembered(self, &verified, touch, verified.version, &claim)
+    return cached_verified(self, &verified, touch)
+
+
+cdef object cached_verified(Base self, const Verified *verified, bint touch):
+    cdef Claim claim
+    cdef PyObject *session = remembered(self, verified, touch, verified.version, &claim)
     if session != NULL:
         return pgs_give(session)
     if claim.standing >= SUPERSEDED:
-        refuse(self, &verified, &claim)
+        refuse(self, verified, &claim)
     else:
         self._check_open()
     return None
@@ -364,38 +377,46 @@ cdef object cached_by_token(Base self, object token, bint touch):
 cdef object get_by_token(Reader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return the session of a token, or None."""
     cdef Verified verified
-    cdef Claim claim
-    cdef PyObject *session
     if not verify(self, self.tokens, token, &verified):
         return refuse_forged(self, token).session
+    return get_verified(self, &verified, touch, refresh, min_version)
+
+
+cdef object get_verified(Reader self, const Verified *verified, bint touch, bint refresh, int64_t min_version):
+    cdef Claim claim
+    cdef PyObject *session
     min_version = max(min_version, verified.version)
     if refresh:
         count_refresh(self._cache)
     else:
-        session = remembered(self, &verified, touch, min_version, &claim)
+        session = remembered(self, verified, touch, min_version, &claim)
         if session != NULL:
             return pgs_give(session)
         if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
-            return refuse(self, &verified, &claim).session
+            return refuse(self, verified, &claim).session
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
 cdef object await_by_token(AsyncReader self, object token, bint touch, bint refresh, int64_t min_version):
     """Return an awaitable of the session of a token, or of None."""
     cdef Verified verified
-    cdef Claim claim
-    cdef PyObject *session
     if not verify(self, self.tokens, token, &verified):
         return completed(refuse_forged(self, token).session)
+    return await_verified(self, &verified, touch, refresh, min_version)
+
+
+cdef object await_verified(AsyncReader self, const Verified *verified, bint touch, bint refresh, int64_t min_version):
+    cdef Claim claim
+    cdef PyObject *session
     min_version = max(min_version, verified.version)
     if refresh:
         count_refresh(self._cache)
     else:
-        session = remembered(self, &verified, touch, min_version, &claim)
+        session = remembered(self, verified, touch, min_version, &claim)
         if session != NULL:
             return completed(pgs_give(session))
         if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
-            return completed(refuse(self, &verified, &claim).session)
+            return completed(refuse(self, verified, &claim).session)
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
@@ -404,11 +425,15 @@ cdef object open_by_token(Reader self, object token, bint touch, bint refresh, i
     cdef Verified verified
     if not verify(self, self.tokens, token, &verified):
         return refuse_forged(self, token)
+    return open_verified(self, &verified, touch, refresh, min_version)
+
+
+cdef object open_verified(Reader self, const Verified *verified, bint touch, bint refresh, int64_t min_version):
     min_version = max(min_version, verified.version)
     if refresh:
         count_refresh(self._cache)
     else:
-        opened = opened_in_memory(self, &verified, touch, min_version)
+        opened = opened_in_memory(self, verified, touch, min_version)
         if opened is not None:
             return opened
     return self._load_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
@@ -419,11 +444,15 @@ cdef object await_opened(AsyncReader self, object token, bint touch, bint refres
     cdef Verified verified
     if not verify(self, self.tokens, token, &verified):
         return completed(refuse_forged(self, token))
+    return await_opened_verified(self, &verified, touch, refresh, min_version)
+
+
+cdef object await_opened_verified(AsyncReader self, const Verified *verified, bint touch, bint refresh, int64_t min_version):
     min_version = max(min_version, verified.version)
     if refresh:
         count_refresh(self._cache)
     else:
-        opened = opened_in_memory(self, &verified, touch, min_version)
+        opened = opened_in_memory(self, verified, touch, min_version)
         if opened is not None:
             return completed(opened)
     return self._load_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)

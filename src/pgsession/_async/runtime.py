@@ -6,12 +6,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from pgsession._concurrency import (
@@ -29,8 +27,6 @@ from pgsession._concurrency import (
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
-from pgsession._database import pool_log
-from pgsession._database.script import limit_of
 from pgsession._database.statements import Commit, Statements
 from pgsession._database.timelines import Timelines
 from pgsession._host.place import Place
@@ -54,16 +50,24 @@ from .maintenance import AsyncMaintenance
 from .pool import AsyncPool, plain_cursor
 from .prober import CAN_WRITE, AsyncProber
 from .reads import AsyncReads
-from .store import CALLERS_PART, AsyncStore, servers_limit
+from .server import (
+    CONNECT_TIMEOUT,
+    AsyncServer,
+    closed_meanwhile,
+    completed,
+    make_pool,
+    open_pool,
+    seconds_of,
+)
+from .shard_mark import ShardMark, check_mark
+from .store import CALLERS_PART, AsyncStore
 from .synchronizer import AsyncSynchronizer
 from .warm_start import AsyncWarmStart
 
-CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 OPENING = 6  # operation timeouts for creating the schema
 PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
 REPORTING = 5.0  # seconds, at most, for the audit events that wait when a manager is closed
 PAUSE = 0.01  # seconds between two looks whether they are reported
-RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
 
 
 class HostCounters(TypedDict):
@@ -121,7 +125,8 @@ NOTHING_COUNTED = RuntimeCounters(
 class AsyncRuntime:
     """Puts the parts of one open manager together, opens them and closes them.
 
-    A listener that is given is shared: it is used, not opened or closed.
+    A listener that is given is shared: it is used, not opened or closed. So are the connections of a `server`, which is
+    open and has several runtimes. `mark` is what the tables have to say of themselves; None: nobody asks.
     """
 
     def __init__(
@@ -136,8 +141,12 @@ class AsyncRuntime:
         listener: AsyncListener | None,
         background: AsyncBackgroundTasks,
         logger: logging.Logger,
+        server: AsyncServer | None = None,
+        mark: ShardMark | None = None,
     ) -> None:
         self.home = AsyncHome()
+        self._server = server
+        self._mark = mark
         self._config = config
         self._database = database
         self._cache = cache
@@ -145,45 +154,54 @@ class AsyncRuntime:
         self._coherence = coherence
         self._logger = logger
         self._deadlines = AsyncDeadlines(logger)
-        self._owns_pool = not isinstance(database, AsyncConnectionPool)
+        self._owns_pool = server is None and not isinstance(database, AsyncConnectionPool)
         self._owns_listener = listener is None
         self._was_cut = False
         self._first_attempt: AsyncSharedFuture[None] = AsyncSharedFuture()  # of the pool's to connect
         self.statements = Statements(config.schema_name, config.table_prefix)
         self._timelines = Timelines() if listener is None else listener._loop.timelines
         self.listener = listener or self._new_listener()
-        if isinstance(database, AsyncConnectionPool):
-            self._conninfo: AsyncConninfo | None = None
-            self.pool: AsyncConnectionPool[Any] = database
+        if server is not None:
+            self._conninfo: AsyncConninfo | None = server.conninfo
+            self.pool: AsyncConnectionPool[Any] = server.pool
+        elif isinstance(database, AsyncConnectionPool):
+            self._conninfo = None
+            self.pool = database
         else:
-            self._conninfo = self._completed(database)
-            self.pool = self._pool(self._conninfo)
-        most_connections = config.pool_max_size if self._owns_pool else self.pool.max_size
+            self._conninfo = completed(database, self._timelines)
+            self.pool = make_pool(config, self._conninfo, lambda: self._was_cut, self._first_attempt)
+        given = isinstance(database, AsyncConnectionPool)
+        most_connections = self.pool.max_size if given else config.pool_max_size
         self._breaker = Breaker()
         self._prober = AsyncProber(
             self._breaker,
             _probes_conninfo(database, config, self._timelines),
             ask_idle=self._ask_idle,
-            timeout=_seconds(config.operation_timeout) / 4,
+            timeout=seconds_of(config.operation_timeout) / 4,
             on_down=self._on_down,
             node=node,
             logger=logger,
         )
-        self.connections = AsyncPool(
-            self.pool,
-            keeps=self._owns_pool,
-            deadlines=self._deadlines,
-            logger=logger,
-            on_unfit=self._prober.suspect,
-            superseded=self._timelines.superseded,
-        )
+        self._suspect = self._prober.suspect
+        if server is not None:
+            self.connections = server.connections
+            server.on_unfit.append(self._suspect)
+        else:
+            self.connections = AsyncPool(
+                self.pool,
+                keeps=self._owns_pool,
+                deadlines=self._deadlines,
+                logger=logger,
+                on_unfit=self._suspect,
+                superseded=self._timelines.superseded,
+            )
         self.store = AsyncStore(
             self.connections,
             self.statements,
             node=node,
             commit=_commit(config),
-            operation_timeout=_seconds(config.operation_timeout),
-            limited=self._owns_pool,
+            operation_timeout=seconds_of(config.operation_timeout),
+            limited=not given,
             background=background,
             prober=self._prober,
             coherence=coherence,
@@ -226,9 +244,9 @@ class AsyncRuntime:
         self.maintenance = AsyncMaintenance(
             self.store,
             cache,
-            access_interval=_seconds(config.last_access_update_interval),
+            access_interval=seconds_of(config.last_access_update_interval),
             access_batch=config.last_access_update_batch_size,
-            cleanup_interval=_seconds(config.cleanup_interval),
+            cleanup_interval=seconds_of(config.cleanup_interval),
             audit=self.audit,
             meter=self.meter,
             logger=logger,
@@ -253,7 +271,7 @@ class AsyncRuntime:
         if alone and self._owns_listener:
             await self.listener.open()
         if self._owns_pool:
-            await self._background.call(self._open_pool)
+            await self._background.call(self._open_own_pool)
         await self.store.look_for_pooler()
         await self._check_schema()
         if alone:
@@ -326,7 +344,7 @@ class AsyncRuntime:
             self.statements,
             clock_now=self._clock.now,
             database_now=self._clock.database_now,
-            max_staleness=_seconds(self._config.max_staleness),
+            max_staleness=seconds_of(self._config.max_staleness),
             serves_for=serves_for or (lambda: self._serves_for),
             on_registered=on_registered,
             on_lock_changes=self.lock_renewal.on_lock_changes,
@@ -359,19 +377,8 @@ class AsyncRuntime:
         if self._host is not None:
             self._host.forked()
 
-    async def _open_pool(self) -> None:
-        end = time.monotonic() + 2 * CONNECT_TIMEOUT
-        await self.pool.open()
-        if self._was_cut:
-            raise _closed_meanwhile()
-        # By itself the psycopg pool would try on, and nobody would hear what is wrong.
-        try:
-            await self._first_attempt.wait(end - time.monotonic())
-        except TimeoutError:
-            raise OperationTimeout("no connection was to be had in time; nothing was sent") from None
-        async with self.connections.connection(end):
-            pass  # `wait` of the pool would not see that it is closed meanwhile
-        await self.pool.resize(self._config.pool_min_size, self._config.pool_max_size)
+    async def _open_own_pool(self) -> None:
+        await open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
 
     async def close(self, deadline: float) -> None:
         """Finish what was accepted by the deadline, and cut what has not ended by then; nothing is left."""
@@ -403,14 +410,17 @@ class AsyncRuntime:
     async def cut(self) -> None:
         """Close all connections, and make no others: whoever waits for the database gets an error at once."""
         self._was_cut = True
-        self._first_attempt.set_error(_closed_meanwhile())
+        self._first_attempt.set_error(closed_meanwhile())
         self._prober.give_up()
         self.warm_start.give_up()
         self._own_synchronizer.give_up()
         if self._host is not None:
             await self._host.cut()
-        self.connections.cut()
-        await self.connections.close()
+        if self._server is None:
+            self.connections.cut()
+            await self.connections.close()
+        elif self._suspect in self._server.on_unfit:
+            self._server.on_unfit.remove(self._suspect)
         if self._owns_listener:
             await self.listener.close(0)
         if self._owns_pool:
@@ -453,8 +463,8 @@ class AsyncRuntime:
     def _conninfo_at_exit(self) -> str:
         if self._conninfo is not None:
             return self._conninfo.text_at_exit()
-        return self._completed(
-            conninfos.to_listen(self._database, self._config.listener_conninfo)
+        return completed(
+            conninfos.to_listen(self._database, self._config.listener_conninfo), self._timelines
         ).text_at_exit()
 
     async def _end(self, deadline: float) -> None:
@@ -474,7 +484,7 @@ class AsyncRuntime:
         await self._background.drain(left_until(deadline))
 
     async def _ask_idle(self) -> bool:
-        end = time.monotonic() + _seconds(self._config.operation_timeout) / 4
+        end = time.monotonic() + seconds_of(self._config.operation_timeout) / 4
         async with self.connections.connection(end, patience=0) as connection:
             row = await (await plain_cursor(connection).execute(CAN_WRITE)).fetchone()
         return bool(row is not None and row[0])
@@ -485,6 +495,11 @@ class AsyncRuntime:
         for fill in self._coherence.fills():
             self._coherence.fail_fill(fill)  # so that nobody joins it once the database is back
             fill.future.set_error(self._breaker.error())
+
+    @property
+    def is_known_down(self) -> bool:
+        """Return True while the database is known to be down."""
+        return self._breaker.is_open
 
     async def check_health(self, patience: float) -> Health:
         """Ask the database, for at most `patience` seconds, and tell whether this node can do its work."""
@@ -564,32 +579,12 @@ class AsyncRuntime:
             **self._host_counters(),
         }
 
-    def _completed(self, given: str | Callable[[], object]) -> AsyncConninfo:
-        complete = partial(conninfos.pool_parameters, connect_timeout=CONNECT_TIMEOUT)
-        return AsyncConninfo(given, complete, patience=CONNECT_TIMEOUT, timelines=self._timelines)
-
-    def _pool(self, conninfo: AsyncConninfo) -> AsyncConnectionPool[Any]:
-        config = self._config
-        pool_log.quiet()
-        return AsyncConnectionPool(
-            connection_class=conninfo.connections(lambda: self._was_cut, self._first_attempt),
-            kwargs={"autocommit": True},
-            min_size=1,  # until it is known that one can be had
-            max_size=1,  # who waits while it is opened makes it grow no further
-            timeout=2 * CONNECT_TIMEOUT,
-            name=pool_log.NAME,
-            reconnect_timeout=RECONNECT_DELAY,
-            reconnect_failed=_reconnect,
-            configure=partial(_limit_statements, servers_limit(_seconds(config.operation_timeout))),
-            open=False,
-        )
-
     async def _check_schema(self) -> None:
         await self._background.call(self._check_schema_apart)
 
     async def _check_schema_apart(self) -> None:
         config = self._config
-        end = time.monotonic() + OPENING * _seconds(config.operation_timeout)
+        end = time.monotonic() + OPENING * seconds_of(config.operation_timeout)
         async with self.connections.connection(end) as connection:
             try:
                 await async_check(connection, self.statements)
@@ -598,6 +593,8 @@ class AsyncRuntime:
                     raise
                 await async_create(connection, config.schema_name, config.table_prefix)
                 await async_check(connection, self.statements)
+            if self._mark is not None:
+                await check_mark(connection, self.statements, self._mark)
 
     async def _audit_schema(self) -> None:
         await self._background.call(self._audit_schema_apart)
@@ -605,37 +602,6 @@ class AsyncRuntime:
     async def _audit_schema_apart(self) -> None:
         async with self.connections.connection(self.store.deadline()) as connection:
             await async_check(connection, self.statements)
-
-
-def _closed_meanwhile() -> psycopg.OperationalError:
-    return psycopg.OperationalError("closed while it was opened")
-
-
-async def _limit_statements(seconds: float, connection: AsyncConnection[Any]) -> None:
-    """Have the server end what takes too long, so that no server process waits on for a caller who has gone.
-
-    Not behind a pooler, where the next client would have the limit; and a shorter one of the role's stays.
-    """
-    milliseconds = limit_of(seconds)
-    try:
-        await plain_cursor(connection).execute(
-            "SELECT pg_catalog.set_config('statement_timeout', %s, false) FROM pg_catalog.pg_settings s"
-            " WHERE s.name OPERATOR(pg_catalog.=) 'statement_timeout'"
-            " AND NOT (s.setting::integer BETWEEN 1 AND %s)"
-            " AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s",
-            (str(milliseconds), milliseconds, connection.info.backend_pid),
-            prepare=False,
-        )
-    except BaseException:
-        connection.pgconn.finish()  # the psycopg pool would leave it open
-        raise
-
-
-async def _reconnect(pool: AsyncConnectionPool[Any]) -> None:
-    """Have a pool that has given up begin anew, for those who wait already."""
-    # Where some are available nobody waits; and `check` waits for those, without a bound.
-    if not pool.get_stats()["pool_available"]:
-        await pool.check()
 
 
 def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> AsyncConninfo | None:
@@ -647,7 +613,7 @@ def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> Asy
             return None  # the listener is shared
         given = config.listener_conninfo
     complete = partial(conninfos.listener_parameters, connect_timeout=CONNECT_TIMEOUT)
-    patience = _seconds(config.operation_timeout) / 4
+    patience = seconds_of(config.operation_timeout) / 4
     return AsyncConninfo(given, complete, patience=patience, timelines=timelines)
 
 
@@ -655,7 +621,3 @@ def _commit(config: Config) -> Commit:
     if not config.synchronous_commit:
         return "off"
     return "split" if config.notify_before_flush else "plain"
-
-
-def _seconds(duration: timedelta | float) -> float:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration

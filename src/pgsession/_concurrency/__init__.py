@@ -39,13 +39,24 @@ from .sync import (
     pause,
     sleep,
 )
-from .types import LOGGER, AsyncConninfoFunction, AsyncThunk, ConninfoFunction, Steps, Thunk
+from .types import (
+    LOGGER,
+    Action,
+    AsyncAction,
+    AsyncConninfoFunction,
+    AsyncThunk,
+    ConninfoFunction,
+    Steps,
+    Thunk,
+)
 from .unclosed import Unclosed
 
 __all__ = [
     "GRACE",
     "LOGGER",
+    "Action",
     "Alarm",
+    "AsyncAction",
     "AsyncAlarm",
     "AsyncBackgroundLoop",
     "AsyncBackgroundTasks",

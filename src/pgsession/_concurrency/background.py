@@ -25,6 +25,8 @@ GRACE: Final = 1.0  # seconds to end in, for what was cancelled, or whose connec
 
 _OURS = threading.local()  # has a `thread` that is True in threads that belong to the library
 
+_JOINED = 0.02  # seconds to wait for a thread to end before it is told once more
+
 
 class AsyncBackgroundLoop:
     """Runs a background loop in one long-lived task: its owner tells the loop to end, and then stops it."""
@@ -309,7 +311,12 @@ class BackgroundTasks:
             self._pieces.append(None)
             self._have_threads()
         for thread in threads:
-            thread.join(None if end is None else max(end - time.monotonic(), 0))
+            # One that was begun meanwhile may have taken what was for this one to end.
+            while thread.is_alive() and (end is None or time.monotonic() < end):
+                thread.join(_JOINED if end is None else max(min(end - time.monotonic(), _JOINED), 0))
+                if thread.is_alive() and not self._pieces:
+                    self._pieces.append(None)
+                    self._have_threads()
         return done
 
     def _wait_until_finished(self, end: float | None) -> bool:

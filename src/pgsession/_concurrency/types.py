@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 AsyncThunk: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 Thunk: TypeAlias = Callable[[], T]
@@ -18,3 +19,5 @@ AsyncConninfoFunction: TypeAlias = Callable[[], str | Awaitable[str]]
 ConninfoFunction: TypeAlias = Callable[[], str]
 
 LOGGER = logging.getLogger("pgsession")
+AsyncAction = Callable[[A], Awaitable[T]]
+Action = Callable[[A], T]

@@ -86,6 +86,8 @@ Change = Callable[[Session], Awaitable[object] | object]
 
 _CHECKS: tuple[Check | None, ...] = (None, "session", "attributes")
 _IF_EXISTS: tuple[IfExists, ...] = ("error", "return", "replace")
+CACHE_SIZE = 10_000  # sessions, where nothing is said
+SHARED_CACHE_SIZE = 2_000
 _LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can take more
 _LONGEST_LIST = 1000  # sessions in one page
 
@@ -151,7 +153,7 @@ class SessionManager(Reader):
         self._clock = Clock()
         super().__init__(
             Cache(
-                config.cache_size or (10_000 if config.shared_cache is None else 2_000),
+                config.cache_size or (CACHE_SIZE if config.shared_cache is None else SHARED_CACHE_SIZE),
                 self._clock,
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),
@@ -224,17 +226,7 @@ class SessionManager(Reader):
                 raise ManagerClosedError(
                     "this process is a fork, and the pool belongs to its parent: make a new manager"
                 )
-            runtime = Runtime(
-                self._database,
-                self._config,
-                node=self._node,
-                cache=self._cache,
-                clock=self._clock,
-                coherence=self._coherence,
-                listener=self._shared_listener if self._state == "new" else None,
-                background=self._background,
-                logger=self._logger,
-            )
+            runtime = self._new_runtime()
             self._starting = runtime
             try:
                 self._refuse_closed()  # `close` sees `_starting`, or is seen here
@@ -249,10 +241,26 @@ class SessionManager(Reader):
             finally:
                 self._starting = None
             self._runtime = runtime
-            self._unclosed = Unclosed(
-                self, f"a {type(self).__name__}", dropped=runtime.abandon, at_exit=runtime.at_exit
-            )
+            self._watch_over(runtime)
             self._state = "open"
+
+    def _new_runtime(self) -> Runtime:
+        return Runtime(
+            self._database,
+            self._config,
+            node=self._node,
+            cache=self._cache,
+            clock=self._clock,
+            coherence=self._coherence,
+            listener=self._shared_listener if self._state == "new" else None,
+            background=self._background,
+            logger=self._logger,
+        )
+
+    def _watch_over(self, runtime: Runtime) -> None:
+        self._unclosed = Unclosed(
+            self, f"a {type(self).__name__}", dropped=runtime.abandon, at_exit=runtime.at_exit
+        )
 
     def _refuse_closed(self, cause: Exception | None = None) -> None:
         if self._state == "closed":
@@ -514,7 +522,7 @@ class SessionManager(Reader):
         if_exists = rules.choice("if_exists", if_exists, _IF_EXISTS)
         if chosen is None and if_exists != "error":
             raise ValueError(f"if_exists: must be 'error' where no session_id is given, not {if_exists!r}")
-        key = new_key() if chosen is None else chosen
+        key = self._new_key() if chosen is None else chosen
         stored = self._new_attributes(key, ends, attributes)
         runtime = self._ready()
         operation = Create(
@@ -525,6 +533,9 @@ class SessionManager(Reader):
         if record.generation != operation.generation:
             return self._session(record, True)  # it was there
         return session_of(self._cache, record, from_cache=False)
+
+    def _new_key(self) -> bytes:
+        return new_key()
 
     def _room_for(self, user: str | None) -> Room:
         limit = self._config.max_sessions
@@ -925,16 +936,27 @@ class SessionManager(Reader):
     ) -> list[Session]:
         """Return a page with what this node knows of each session's last access. Listing does not fill the cache."""
         limit = rules.count("limit", limit, 1, _LONGEST_LIST)
+        position = self._position(subject, name, after)
+        return self._page(subject, name, limit, position)
+
+    def _position(
+        self, subject: Literal["user", "group"], name: str, after: Session | SessionId | None
+    ) -> tuple[int, bytes] | None:
+        """Return behind which access and id a page begins, None for the first."""
         key = None if isinstance(after, Session) else rules.optional_session_id("after", after)
-        store = (self._ready()).store
-        deadline = store.deadline()
         last = after._record if isinstance(after, Session) else None
         if key is not None:
-            last, *_ = store.read(key, deadline)
+            store = (self._ready()).store
+            last, *_ = store.read(key, store.deadline())
             if last is None or name != (last.user_id if subject == "user" else last.group_id):
                 raise SessionNotFoundError(UUID(bytes=key))
-        position = None if last is None else (last.last_accessed, last.key)
-        records, incarnation = store.list_page(subject, name, limit, position, deadline)
+        return None if last is None else (last.last_accessed, last.key)
+
+    def _page(
+        self, subject: Literal["user", "group"], name: str, limit: int, position: tuple[int, bytes] | None
+    ) -> list[Session]:
+        store = (self._ready()).store
+        records, incarnation = store.list_page(subject, name, limit, position, store.deadline())
         with Section(self._coherence):
             self._coherence.observed([(record.key, record.version) for record in records], incarnation)
         accesses = dict(self._cache.accesses_of_user(name)) if subject == "user" else {}

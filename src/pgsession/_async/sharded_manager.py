@@ -1,0 +1,921 @@
+"""The sharded manager keeps sessions on several servers: it finds the shard of each call, and has that answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from operator import attrgetter
+from typing import Any, Literal, TypeVar, cast
+from uuid import UUID
+
+import msgspec
+import psycopg
+from msgspec import UNSET, UnsetType
+
+from pgsession._concurrency import AsyncAction, AsyncMutex, AsyncThunk, Unclosed, fork
+from pgsession._core.cache import Cache
+from pgsession._core.clock import Clock
+from pgsession._core.record import Record
+from pgsession._core.session import Session
+from pgsession._core.sharded_reader import AsyncShardedReader, Shards
+from pgsession._counted import counted
+from pgsession._protocol import rules
+from pgsession._protocol.idle_timeouts import Inactivity
+from pgsession._protocol.operations import Create, IfExists, Update, new_generation
+from pgsession._protocol.shards import MOST, home_of, id_in
+from pgsession.config import Config
+from pgsession.default import DEFAULT
+from pgsession.errors import (
+    ConfigError,
+    ManagerClosedError,
+    PgSessionError,
+    SessionNotFoundError,
+    SessionVersionConflict,
+    ShardsFailed,
+    TooManySessionsError,
+)
+from pgsession.opened import Opened
+from pgsession.shard import Shard
+from pgsession.stats import Health, Stats
+from pgsession.tokens import Signer
+
+from .lock import AsyncLock
+from .manager import (
+    _LONGEST_LIST,
+    _WHY_CLOSED,
+    CACHE_SIZE,
+    AnyId,
+    AsyncSessionManager,
+    Change,
+    Check,
+    SessionId,
+    _not_open,
+)
+from .places import AsyncPlaces
+from .shard import AsyncPlace, AsyncShardManager
+from .shard_mark import ShardMark
+
+R = TypeVar("R")
+
+_PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
+_COPIES = 5  # of a session that others change while it moves to its user's shard
+_HIGHEST = {"proof_age", "clock_error", "notification_queue_usage", "oldest_write", "nodes"}
+_OF_A_SERVER = {"pool_size", "pool_waiting"}
+_OF_A_HOST = {"leader", "shared_fallback_reason"}
+
+
+class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
+    """Keeps sessions on several PostgreSQL servers, each user's on one of them; otherwise an `AsyncSessionManager`.
+
+    A shard is a schema of its own, with tables, functions and a channel. A server has one or several, which share one
+    pool and one listener. A user's shard follows from a hash of the user id, a session's stands in its id (a UUID of
+    version 8), so no call about one user or session asks more than one server, and a server that is down takes its
+    own users only: their calls fail as they do with an `AsyncSessionManager` whose server is down. Calls about a group,
+    or about everything, ask every shard; they raise `ShardsFailed`, which names those that were done.
+
+    Every node has to be given the same shards in the same order. Their number is fixed once there are users; which
+    server a shard is on can change. The tables say which shard of how many they are, and `open` compares.
+
+    What is different from an `AsyncSessionManager`:
+
+    - A session that is given to a user of another shard moves there, with another id: its locks end, and so do all of
+      its tokens. `rotate_session` and `update_session` return it as it is then.
+    - A chosen `session_id` has to be one of the user's shard: `id_for` makes one of any UUID.
+    - A lock lives in the shard of its resource; it can be tied to a session of that shard only.
+    - `Config.cache_size` is for all shards together, each of which has an equal part; `pool_max_size` is a server's.
+
+    Args:
+        shards: A `Shard` for each, or only its conninfo; from 1 to 4096.
+        config: How the manager works; None: with the defaults of `Config`.
+        legacy: The number of the shard that has the sessions of the time before there were shards, whose ids name none;
+            None: there are none. Then calls about a user ask that shard, too, and a session of it moves to its user's
+            shard when it is given to a user. The limit of a user's sessions counts those there, too, without a
+            transaction that holds both.
+        signer: The signer of the tokens.
+
+    Raises:
+        TypeError: An argument is of a wrong type.
+        ConfigError: A field is given that cannot be meant for several servers, or two shards are the same.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard | str],
+        config: Config | None = None,
+        *,
+        legacy: int | None = None,
+        signer: Signer | None = None,
+    ) -> None:
+        config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
+        if signer is not None:
+            rules.instance("signer", signer, Signer, "a Signer or None")
+        given = _checked(shards, config)
+        if legacy is not None:
+            legacy = rules.count("legacy", legacy, 0, len(given) - 1)
+        self._config = config
+        self._signer = signer
+        self._legacy = legacy
+        self._logger = config.logger or logging.getLogger("pgsession")
+        self._runtime = None  # it has none of its own: its shards have
+        self._state = "new"
+        self._unclosed = None
+        self._moving = AsyncMutex()
+        self._all, places = _made(given, config, signer, self._logger)
+        self._places = AsyncPlaces(places, self._logger)
+        cache = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
+        AsyncShardedReader.__init__(self, cache, Shards(self._all, -1 if legacy is None else legacy))
+        fork.watch(self)
+
+    def __repr__(self) -> str:
+        cached = sum(len(shard._cache) for shard in self._all)
+        return (
+            f"<{type(self).__name__} {self._state}, {counted(len(self._all), 'shard')}, "
+            f"{counted(cached, 'session')} in memory>"
+        )
+
+    # Which shard
+
+    def shard_of_user(self, user_id: str | int | UUID) -> int:
+        """Return the number of the shard that a user's sessions are in.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+        """
+        return home_of(rules.identifier("user_id", user_id), len(self._all))
+
+    def shard_of_session(self, session_id: SessionId) -> int | None:
+        """Return the number of the shard that a session id belongs to, None where it belongs to none.
+
+        Args:
+            session_id: The session's id: a UUID, its 36-character str or 16 bytes.
+        """
+        number = self._shards.number(session_id)
+        return None if number < 0 else number
+
+    def id_for(self, given: UUID, user_id: str | int | UUID | None = None) -> UUID:
+        """Return the id that a session of a chosen id has in the shard of its user, always the same one.
+
+        110 bits of the UUID stay, so give one whose bits are random or a hash.
+
+        Args:
+            given: The UUID.
+            user_id: The user whom the session is created for; None: nobody, whose shard follows from the UUID.
+        """
+        rules.instance("given", given, UUID, "a UUID")
+        user = rules.optional_identifier("user_id", user_id)
+        return id_in(home_of(given.hex if user is None else user, len(self._all)), given)
+
+    def _home(self, user: str) -> AsyncShardManager:
+        return self._all[home_of(user, len(self._all))]
+
+    def _home_of_anybody(self) -> AsyncShardManager:
+        """Return any shard whose server is not known to be down, if there is one."""
+        there = [shard for shard in self._all if shard.runtime and not shard.runtime.is_known_down]
+        return (there or self._all)[home_of(None, len(there or self._all))]
+
+    def _of_user(self, user: str) -> list[AsyncShardManager]:
+        """Return the shards in which a user may have sessions, the own one first."""
+        home = self._home(user)
+        if self._legacy is None or self._all[self._legacy] is home:
+            return [home]
+        return [home, self._all[self._legacy]]
+
+    def _of_session(self, key: bytes) -> AsyncShardManager | None:
+        number = self._shards.number(key)
+        return None if number < 0 else self._all[number]
+
+    def _of_given(self, session: Session) -> AsyncShardManager:
+        record = rules.instance("session", session, Session, "a Session")._record
+        shard = self._of_session(record.key)
+        if shard is None:
+            raise SessionNotFoundError(session.id)
+        return shard
+
+    async def _on(
+        self, shards: Sequence[AsyncShardManager], do: AsyncAction[AsyncShardManager, R]
+    ) -> list[R]:
+        """Return what it gives on each of these shards.
+
+        Raises:
+            ShardsFailed: It failed on some of several; of one, what that failed with.
+        """
+        self._check_can_open()
+        if len(shards) == 1:
+            return [await do(shards[0])]
+        done: dict[int, R] = {}
+        failed: dict[int, Exception] = {}
+        for shard, result, error in await self._places.of_each(shards, do):
+            if error is not None:
+                failed[shard.mark.number] = error
+            else:
+                done[shard.mark.number] = cast(R, result)
+        if failed:
+            raise ShardsFailed(done, failed) from next(iter(failed.values()))
+        return list(done.values())
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Connect to every server, check (or create) each schema, listen, and return once reads can be answered.
+
+        A server that cannot be reached does not keep the others from work: calls about its users raise
+        `DatabaseUnavailable`, and it is tried again until it is there. A manager that is open already stays as it is.
+
+        Raises:
+            SchemaError: Tables are missing or of another version; the message names the command to run.
+            ConfigError: Tables say that they are another shard than they are given for.
+            EventLoopError: psycopg cannot work in this kind of event loop (Windows' ProactorEventLoop).
+            ListenerError: Notifications cannot reach a listener where it was pointed; the message says what to do.
+            ManagerClosedError: The manager was closed before.
+            psycopg.Error: No server can be reached.
+        """
+        async with self._moving:
+            if self._state == "open":
+                return
+            if self._state == "closed":
+                raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
+            try:
+                await self._places.open()
+            except BaseException:
+                self._state = "closed"
+                await self._places.close(0)
+                raise
+            self._unclosed = Unclosed(
+                self,
+                f"a {type(self).__name__}",
+                dropped=partial(self._places.abandon, _PATIENCE_WHEN_DROPPED),
+                at_exit=self._places.at_exit,
+            )
+            self._state = "open"
+
+    async def close(self, timeout: timedelta | float | None = 30) -> None:
+        """Finish what was accepted on every server, write noted accesses, give locks back, and disconnect.
+
+        A second call does nothing.
+
+        Args:
+            timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
+                are cut. 0: at once. None: no limit.
+        """
+        patience = rules.timeout("timeout", timeout)
+        async with self._moving:
+            if self._state == "closed":
+                return
+            self._state = "closed"
+            if self._unclosed is not None:
+                self._unclosed.closed()
+                self._unclosed = None
+            await self._places.close(patience)
+
+    def _after_fork(self) -> None:
+        """Start over in the child of a fork; each shard does so by itself."""
+        if self._state == "closed":
+            return
+        if self._unclosed is not None:
+            self._unclosed.closed()
+            self._unclosed = None
+        if self._state == "open":
+            self._state = "forked"
+        self._moving = AsyncMutex()
+        self._places.after_fork()
+
+    def _check_open(self) -> None:
+        if self._state not in ("open", "forked"):
+            raise ManagerClosedError(_WHY_CLOSED[self._state])
+
+    def _check_can_open(self) -> None:
+        self._check_open()
+
+    def _refuse_token(self, state: Literal["superseded", "ended", "forged"], key: bytes | None) -> Opened:
+        runtime = next((shard.runtime for shard in self._all if shard.runtime is not None), None)
+        if runtime is not None:
+            runtime.audit.token_refused(state, key)
+        return AsyncShardedReader._refuse_token(self, state, key)
+
+    # Writing one session
+
+    async def create_session(
+        self,
+        user_id: str | int | UUID | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        group_id: str | int | UUID | None = None,
+        inactivity: Inactivity = DEFAULT,
+        include_inactivity: bool = True,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        session_id: SessionId | None = None,
+        if_exists: IfExists = "error",
+    ) -> Session:
+        """Create a session in its user's shard; a visitor's in any whose server is there. See `SessionManager`.
+
+        Args:
+            user_id: As for `SessionManager.create_session`, as are all others.
+            attributes: Its attributes.
+            group_id: Its group.
+            inactivity: Its idle timeout.
+            include_inactivity: False: the same as `inactivity=None`.
+            expires_at: When it ends at the latest.
+            expires_in: After how long it ends at the latest.
+            session_id: An id of the caller's choice in the shard of the user: `id_for` makes one.
+            if_exists: What is done where there is a session of the chosen id.
+
+        Raises:
+            ValueError: The chosen id is of another shard than the user.
+            Exception: What `SessionManager.create_session` raises.
+        """
+        user = rules.optional_identifier("user_id", user_id)
+        chosen = rules.optional_session_id("session_id", session_id)
+        if chosen is not None:
+            shard = self._of_chosen(chosen, user)
+        else:
+            shard = self._home_of_anybody() if user is None else self._home(user)
+        self._check_can_open()
+        if user is not None and self._legacy is not None:
+            await self._make_room_in_legacy(user)
+        return await shard.create_session(
+            user, attributes, group_id=group_id, inactivity=inactivity, include_inactivity=include_inactivity,
+            expires_at=expires_at, expires_in=expires_in, session_id=chosen, if_exists=if_exists,
+        )  # fmt: skip
+
+    def _of_chosen(self, chosen: bytes, user: str | None) -> AsyncShardManager:
+        shard = self._of_session(chosen)
+        version = chosen[6] >> 4
+        if shard is None or (shard.mark.number == self._legacy and version != 8):
+            raise ValueError(
+                "session_id: must name a shard, for that is how it is found: make it by id_for(uuid, user_id)"
+            )
+        if user is not None and shard is not self._home(user):
+            raise ValueError(
+                f"session_id: names shard {shard.mark.number}, and the user's sessions are in shard "
+                f"{self._home(user).mark.number}: make it by id_for(uuid, user_id)"
+            )
+        return shard
+
+    async def _make_room_in_legacy(self, user: str) -> None:
+        """Keep a user's sessions of before there were shards within the limit, where another one is to come."""
+        limit = self._config.max_sessions
+        if not limit:
+            return
+        home, *others = self._of_user(user)
+        if not others:
+            return
+        legacy = others[0]
+        there = await legacy.count_sessions(user_id=user)
+        if not there:
+            return
+        over = there + await home.count_sessions(user_id=user) + 1 - limit
+        if over <= 0:
+            return
+        if self._config.max_sessions_policy == "reject":
+            raise TooManySessionsError(user, limit)
+        oldest = await legacy._page("user", user, _LONGEST_LIST, None)
+        for session in oldest[-over:]:
+            await legacy.delete_session(session.id)
+
+    async def update_session(
+        self,
+        session: Session,
+        *,
+        check: Check | None = None,
+        notify: bool = True,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        include_inactivity: bool | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+        user_id: str | int | UUID | UnsetType | None = UNSET,
+        inactivity: Inactivity | UnsetType = UNSET,
+    ) -> Session:
+        """Save what changed in a session, as `SessionManager.update_session` does, and return the session.
+
+        One that is given to a user of another shard moves there: see `rotate_session`.
+
+        Args:
+            session: The session, with its pending changes.
+            check: As for `SessionManager.update_session`, as are all others.
+            notify: False: the other nodes are not told.
+            expires_at: When it is to end.
+            expires_in: After how long it is to end.
+            include_inactivity: True: it is to end by inactivity too.
+            group_id: Its new group.
+            user_id: The user who gets it.
+            inactivity: Its idle timeout.
+        """
+        shard = self._of_given(session)
+        save = partial(
+            shard.update_session, session, check=check, notify=notify, include_inactivity=include_inactivity,
+            group_id=group_id, inactivity=inactivity,
+        )  # fmt: skip
+        home = self._new_home(user_id)
+        if home is None or home is shard:
+            return await save(expires_at=expires_at, expires_in=expires_in, user_id=user_id)
+        ends = self._end_of_moved(shard, expires_at, expires_in)
+        return await self._move(
+            session, shard, home, str(rules.optional_identifier("user_id", user_id)), ends, save
+        )
+
+    async def rotate_session(
+        self,
+        session: Session,
+        *,
+        user_id: str | int | UUID | UnsetType | None = UNSET,
+        grace: timedelta | float | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+        inactivity: Inactivity | UnsetType = UNSET,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        wait: timedelta | float | None = None,
+    ) -> Session:
+        """Give a session a new token, as `SessionManager.rotate_session` does; return the session.
+
+        A session that is given to a user of another shard moves there, as nearly every login of a visitor does: it is
+        created there, and the one here ends at the version that was copied. Where somebody has changed that one
+        meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it takes four
+        writes in place of one. If this process ends in between, there may be a copy that nobody has the token of.
+
+        Args:
+            session: The session, with its pending changes.
+            user_id: As for `SessionManager.rotate_session`, as are all others.
+            grace: For how long the token of before is still good.
+            group_id: Its new group.
+            inactivity: Its idle timeout.
+            expires_at: When it is to end.
+            expires_in: After how long it is to end.
+            wait: For how long to wait until no node takes the token of before for the current one.
+
+        Raises:
+            SessionVersionConflict: The session was rotated by somebody else, or changed by others each time that it was
+                copied; nothing was done.
+            Exception: What `SessionManager.rotate_session` raises.
+        """
+        shard = self._of_given(session)
+        home = self._new_home(user_id)
+        if home is None or home is shard:
+            return await shard.rotate_session(
+                session, user_id=user_id, grace=grace, group_id=group_id, inactivity=inactivity,
+                expires_at=expires_at, expires_in=expires_in, wait=wait,
+            )  # fmt: skip
+        if grace is not None and rules.seconds("grace", grace, 0):
+            raise ValueError(
+                "grace: must be 0 or None where user_id is given, for the old token ends at once"
+            )
+        patience = rules.optional_seconds("wait", wait)
+        ends = self._end_of_moved(shard, expires_at, expires_in)
+        save = partial(shard.update_session, session, group_id=group_id, inactivity=inactivity)
+        await self._move(session, shard, home, str(rules.optional_identifier("user_id", user_id)), ends, save)
+        await shard._confirm_everywhere(shard.runtime, patience, 1)
+        return session
+
+    def _new_home(self, user_id: str | int | UUID | UnsetType | None) -> AsyncShardManager | None:
+        """Return the shard of the user who gets a session; None where it stays where it is."""
+        if user_id is UNSET or user_id is None:
+            return None
+        return self._home(rules.identifier("user_id", user_id))
+
+    def _end_of_moved(
+        self, shard: AsyncShardManager, expires_at: datetime | None, expires_in: timedelta | float | None
+    ) -> int:
+        ends = rules.expiry(shard._clock, expires_at, expires_in)
+        return shard._clock.database_now() + shard._expires_in if ends is None else ends
+
+    async def _move(
+        self,
+        session: Session,
+        shard: AsyncShardManager,
+        home: AsyncShardManager,
+        user: str,
+        ends: int,
+        save: AsyncThunk[Session],
+    ) -> Session:
+        """Save a session's changes, and move it to its new user's shard.
+
+        The old one ends by an update that is checked, as nobody has changed it since it was copied.
+        """
+        if session._by_older_token:
+            raise SessionVersionConflict(session.id, session.version, session.version)
+        session._check_usable()
+        generation = session._record.generation
+        now = await shard.get_session(session.id, touch=False, refresh=True)
+        if now is None:
+            raise SessionNotFoundError(session.id)
+        if now._record.generation != generation:
+            raise SessionVersionConflict(session.id, session.version, now.version)
+        limit = self._config.max_sessions
+        if self._legacy is not None:
+            await self._make_room_in_legacy(user)
+        rejects = limit and self._config.max_sessions_policy == "reject"
+        if rejects and await home.count_sessions(user_id=user) >= limit:  # before anything is written
+            raise TooManySessionsError(user, limit)
+        await save()
+        for _ in range(_COPIES):
+            old = session._record
+            if old.generation != generation:
+                break
+            copy = Create(
+                home._new_key(), new_generation(), user, old.group_id, ends, old.inactivity or None,
+                [(name, value, until) for name, _, until, value in old.attributes()], home._room_for(user),
+            )  # fmt: skip
+            record = await home.write(copy)
+            try:
+                await shard.write(_ending(old))
+            except BaseException as error:
+                await home.delete_session(copy.key)
+                if not isinstance(error, SessionVersionConflict):
+                    raise
+                await shard.update_session(session)  # which changes nothing: it reads
+                continue
+            session._saved(None, record, 0, True)
+            try:
+                await shard.delete_session(old.key)
+            except (psycopg.Error, PgSessionError):
+                pass  # it has ended; the cleanup removes it
+            return session
+        raise SessionVersionConflict(session.id, session.version, session.version)
+
+    async def modify_session(
+        self,
+        session_id: SessionId,
+        change: Change,
+        *,
+        check: Check | None = "attributes",
+        retries: int = 3,
+        **options: Any,
+    ) -> Session:
+        """Read a session, let `change(session)` change it, and save it; on a conflict read and try again.
+
+        Where it is given to a user of another shard, that is done after it was saved.
+
+        Args:
+            session_id: The session's id: a UUID, its 36-character str or 16 bytes.
+            change: As for `SessionManager.modify_session`, as are all others.
+            check: As for `update_session`.
+            retries: How often to try again after a conflict.
+            **options: The other arguments of `update_session`.
+        """
+        key = rules.session_id("session_id", session_id)
+        shard = self._of_session(key)
+        self._check_can_open()
+        if shard is None:
+            raise SessionNotFoundError(UUID(bytes=key))
+        home = self._new_home(options.get("user_id", UNSET))
+        if home is None or home is shard:
+            return await shard.modify_session(key, change, check=check, retries=retries, **options)
+        user = options.pop("user_id")
+        ends = {name: options.pop(name) for name in ("expires_at", "expires_in") if name in options}
+        session = await shard.modify_session(key, change, check=check, retries=retries, **options)
+        return await self.update_session(session, user_id=user, **ends)
+
+    async def delete_session(self, session_id: SessionId, *, wait: timedelta | float | None = None) -> bool:
+        """End a session, on every node, and its locks with it, as `SessionManager.delete_session` does.
+
+        Args:
+            session_id: The session's id: a UUID, its 36-character str or 16 bytes.
+            wait: For how long to wait until no node returns it.
+        """
+        key = rules.session_id("session_id", session_id)
+        patience = rules.optional_seconds("wait", wait)
+        self._check_can_open()
+        shard = self._of_session(key)
+        return False if shard is None else await shard.delete_session(key, wait=patience)
+
+    # Many sessions
+
+    async def load_sessions(self, ids: Iterable[AnyId], *, touch: bool = True) -> dict[AnyId, Session]:
+        """Return the live ones among many sessions, by the ids that were given, from all of their shards at once.
+
+        Args:
+            ids: The ids, each a UUID, its 36-character str or 16 bytes.
+            touch: False: this is no access to them.
+
+        Raises:
+            ShardsFailed: Those of some shards could not be read; `done` has the others, by shard.
+        """
+        keys = rules.session_ids("ids", ids)
+        rules.boolean("touch", touch)
+        self._check_can_open()
+        parts: dict[int, list[AnyId]] = {}
+        for given, key in keys.items():
+            number = self._shards.number(key)
+            if number >= 0:
+                parts.setdefault(number, []).append(given)
+        if not parts:
+            return {}
+        found: dict[AnyId, Session] = {}
+        for some in await self._on(
+            [self._all[number] for number in parts],
+            lambda shard: shard.load_sessions(parts[shard.mark.number], touch=touch),
+        ):
+            found.update(some)
+        return {given: found[given] for given in keys if given in found}
+
+    async def count_sessions(
+        self, *, user_id: str | int | UUID | None = None, group_id: str | int | UUID | None = None
+    ) -> int:
+        """Return the number of live sessions: of a user by the user's shard, else the sum of all shards.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+            group_id: The group, as given to `create_session`.
+        """
+        user = rules.optional_identifier("user_id", user_id)
+        group = rules.optional_identifier("group_id", group_id)
+        shards = self._all if user is None else self._of_user(user)
+        return sum(await self._on(shards, lambda shard: shard.count_sessions(user_id=user, group_id=group)))
+
+    async def _list(
+        self, subject: Literal["user", "group"], name: str, limit: int, after: Session | SessionId | None
+    ) -> list[Session]:
+        """Return a page of all shards that may have such sessions: each gives one, and the newest of these are it."""
+        limit = rules.count("limit", limit, 1, _LONGEST_LIST)
+        self._check_can_open()
+        key = None if isinstance(after, Session) else rules.optional_session_id("after", after)
+        shards = self._of_user(name) if subject == "user" else self._all
+        shard: AsyncShardManager | None = shards[0]
+        if key is not None:
+            shard = self._of_session(key)
+            if shard is None:
+                raise SessionNotFoundError(UUID(bytes=key))
+        assert shard is not None
+        position = await shard._position(subject, name, after)
+        pages = await self._on(shards, lambda shard: shard._page(subject, name, limit, position))
+        if len(pages) == 1:
+            return pages[0]
+        merged = sorted(
+            (session for page in pages for session in page),
+            key=attrgetter("_record.last_accessed", "_record.key"),
+            reverse=True,
+        )
+        return merged[:limit]
+
+    async def delete_user_sessions(
+        self,
+        user_id: str | int | UUID,
+        *,
+        keep: SessionId | None = None,
+        wait: timedelta | float | None = None,
+    ) -> int:
+        """End a user's sessions everywhere; return how many ended.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+            keep: The id of a session that goes on.
+            wait: For how long to wait until no node serves any of them.
+        """
+        user = rules.identifier("user_id", user_id)
+        kept = rules.optional_session_id("keep", keep)
+        patience = rules.optional_seconds("wait", wait)
+        return sum(
+            await self._on(
+                self._of_user(user), lambda shard: shard.delete_user_sessions(user, keep=kept, wait=patience)
+            )
+        )
+
+    async def delete_group_sessions(
+        self, group_id: str | int | UUID, *, wait: timedelta | float | None = None
+    ) -> int:
+        """End every session of a group, on every server; return how many ended.
+
+        Args:
+            group_id: The group, as given to `create_session`.
+            wait: For how long to wait until no node serves any of them.
+
+        Raises:
+            ShardsFailed: Some shards could not be asked, or have not confirmed; it names those that were done.
+        """
+        group = rules.identifier("group_id", group_id)
+        patience = rules.optional_seconds("wait", wait)
+        return sum(await self._on(self._all, lambda shard: shard.delete_group_sessions(group, wait=patience)))
+
+    async def delete_all_sessions(self, *, wait: timedelta | float | None = None) -> int:
+        """End every session, on every server; return how many ended.
+
+        Args:
+            wait: For how long to wait until no node serves any of them.
+
+        Raises:
+            ShardsFailed: Some shards could not be asked, or have not confirmed; it names those that were done.
+        """
+        patience = rules.optional_seconds("wait", wait)
+        return sum(await self._on(self._all, lambda shard: shard.delete_all_sessions(wait=patience)))
+
+    async def delete_expired_sessions(self) -> int:
+        """Delete the sessions that have expired or are inactive, on every server; return how many.
+
+        Raises:
+            ShardsFailed: Some shards could not be asked; it names those that were done.
+        """
+        return sum(await self._on(self._all, lambda shard: shard.delete_expired_sessions()))
+
+    async def delete_attribute_from_user_sessions(self, user_id: str | int | UUID, key: str) -> int:
+        """Remove an attribute from each of a user's sessions, to be computed anew; return how many had it.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+            key: The attribute's key.
+        """
+        user = rules.identifier("user_id", user_id)
+        name = rules.attribute_key("key", key)
+        return sum(
+            await self._on(
+                self._of_user(user), lambda shard: shard.delete_attribute_from_user_sessions(user, name)
+            )
+        )
+
+    async def evict_user_sessions(self, user_id: str | int | UUID) -> None:
+        """Drop a user's sessions from every node's memory; the database keeps them.
+
+        Args:
+            user_id: The user, as given to `create_session`.
+        """
+        user = rules.identifier("user_id", user_id)
+        await self._on(self._of_user(user), lambda shard: shard.evict_user_sessions(user))
+
+    async def clear_cache(self) -> None:
+        """Empty every node's memory; the databases keep the sessions.
+
+        Raises:
+            ShardsFailed: Some shards could not be asked; it names those that were done.
+        """
+        await self._on(self._all, lambda shard: shard.clear_cache())
+
+    # Locks, statistics and health
+
+    def lock(
+        self,
+        resource: str,
+        *,
+        session_id: SessionId | None = None,
+        lease_time: timedelta | float = 60,
+        heartbeat_interval: timedelta | float = 10,
+        max_retries: int | None = 2,
+        retry_delay: timedelta | float = 0.001,
+    ) -> AsyncLock:
+        """Make a distributed lock in the shard of its resource; see `SessionManager.lock`.
+
+        Fencing tokens grow for each resource, as they do with one server.
+
+        Args:
+            resource: What is locked; text of at most 512 bytes.
+            session_id: A live session, of the resource's shard, that the lock ends with.
+            lease_time: As for `SessionManager.lock`, as are all others.
+            heartbeat_interval: Seconds (or a timedelta) from one renewal to the next.
+            max_retries: How often `acquire` without a timeout tries again.
+            retry_delay: Seconds (or a timedelta) to wait before trying again.
+
+        Raises:
+            ValueError: The session is in another shard than the resource: no transaction could end both.
+        """
+        name = rules.identifier("resource", resource)
+        key = rules.optional_session_id("session_id", session_id)
+        shard = self._home(name)
+        if key is not None and self._of_session(key) is not shard:
+            raise ValueError(
+                f"session_id: is of another shard than the resource, which is in shard {shard.mark.number}, and no "
+                "transaction ends a session and a lock on two servers: take the lock without session_id"
+            )
+        self._check_can_open()
+        return shard.lock(
+            name, session_id=key, lease_time=lease_time, heartbeat_interval=heartbeat_interval,
+            max_retries=max_retries, retry_delay=retry_delay,
+        )  # fmt: skip
+
+    def stats(self) -> Stats:
+        """Return the sum of what all shards have counted, and of their gauges.
+
+        Of ages, errors, the queue's usage and the nodes it is the highest; `in_sync` is true where all are; the pool's
+        connections are counted once a server.
+        """
+        self._check_can_open()
+        each = self.stats_by_shard()
+        firsts = [each[place.shards[0].mark.number] for place in self._places.all]
+        forged, superseded, ended = self._refused_tokens_by_state
+        own = {
+            "forged_tokens": forged, "superseded_tokens": superseded, "ended_tokens": ended,
+            "refused_tokens": forged + superseded + ended, "misses": self._cache.stats()["misses"],
+            "misses_refused": self._cache.stats()["misses_refused"],
+        }  # fmt: skip
+        total: dict[str, Any] = {}
+        for name in Stats.__struct_fields__:
+            values = [getattr(stats, name) for stats in (firsts if name in _OF_A_SERVER else each.values())]
+            if name == "in_sync":
+                total[name] = all(values)
+            elif name in _OF_A_HOST:
+                total[name] = values[0]  # which shards do not share
+            elif name in _HIGHEST:
+                total[name] = max((value for value in values if value is not None), default=None)
+            else:
+                total[name] = sum(values) + own.get(name, 0)
+        return Stats(**total)
+
+    def stats_by_shard(self) -> dict[int, Stats]:
+        """Return the counters and gauges of each shard, by its number."""
+        self._check_can_open()
+        return {shard.mark.number: shard.stats() for shard in self._all}
+
+    async def check_health(self, *, timeout: timedelta | float = 5) -> Health:
+        """Ask every server, and tell whether this node can do its work.
+
+        It is `ready` while any shard is, so that a server that is down takes no node out of service; it is `healthy`
+        where all are, and `reason` names the shards that are not.
+
+        Args:
+            timeout: Seconds (or a timedelta) after which a database that has not answered counts as down.
+        """
+        patience = rules.seconds("timeout", timeout)
+        if self._state not in ("open", "forked"):
+            return _not_open(_WHY_CLOSED[self._state])
+        health = await self.check_health_by_shard(timeout=patience)
+        each = list(health.values())
+        reasons = [
+            f"shard {number}: {one.reason}" for number, one in health.items() if one.reason is not None
+        ]
+        failures = [
+            f"shard {number}: {one.database}" for number, one in health.items() if one.database is not None
+        ]
+        ages = [one.proof_age for one in each]
+        firsts = [health[place.shards[0].mark.number] for place in self._places.all]
+        return Health(
+            ready=any(one.ready for one in each),
+            healthy=all(one.healthy for one in each),
+            reason="; ".join(reasons) or None,
+            in_sync=all(one.in_sync for one in each),
+            proof_age=None if None in ages else max(age for age in ages if age is not None),
+            listening=all(one.listening for one in each),
+            database="; ".join(failures) or None,
+            round_trip=None if failures else max(one.round_trip or 0.0 for one in each),
+            pool_size=sum(one.pool_size for one in firsts),
+            pool_waiting=sum(one.pool_waiting for one in firsts),
+            queued_writes=sum(one.queued_writes for one in each),
+            oldest_write=max(
+                (one.oldest_write for one in each if one.oldest_write is not None), default=None
+            ),
+        )
+
+    async def check_health_by_shard(self, *, timeout: timedelta | float = 5) -> dict[int, Health]:
+        """Ask every server, and tell of each shard, by its number, whether this node can do its work there.
+
+        Args:
+            timeout: Seconds (or a timedelta) after which a database that has not answered counts as down.
+        """
+        patience = rules.seconds("timeout", timeout)
+        self._check_can_open()
+        results = await self._places.of_each(self._all, lambda shard: shard.check_health(timeout=patience))
+        return {
+            shard.mark.number: _not_open(str(error)) if health is None else health
+            for shard, health, error in results
+        }
+
+
+def _checked(shards: Sequence[Shard | str], config: Config) -> list[Shard]:
+    """Return the shards with the names of their schemas."""
+    if isinstance(shards, str) or not isinstance(shards, Sequence):
+        raise TypeError(f"shards: a sequence of Shard or conninfo is needed, not {type(shards).__name__}")
+    if not 1 <= len(shards) <= MOST:
+        raise ConfigError(f"shards: from 1 to {MOST} of them are needed, not {len(shards)}")
+    if config.listener_conninfo is not None:
+        raise ConfigError("listener_conninfo: leads to one server: give each Shard its own")
+    if config.shared_cache is not None:
+        raise ConfigError(
+            "shared_cache: processes can share the cache of one server's sessions only, not of shards"
+        )
+    given = []
+    for number, shard in enumerate(shards):
+        if not isinstance(shard, Shard):
+            shard = Shard(database=shard)
+        rules.conninfo("shards", shard.database)
+        name = f"{config.schema_name}_{number}" if shard.schema_name is None else shard.schema_name
+        given.append(msgspec.structs.replace(shard, schema_name=rules.schema_name("shards", name)))
+    if len({(shard.database, shard.schema_name) for shard in given}) < len(given):
+        raise ConfigError("shards: two of them are the same schema of the same database")
+    return given
+
+
+def _made(
+    given: list[Shard], config: Config, signer: Signer | None, logger: logging.Logger
+) -> tuple[tuple[AsyncShardManager, ...], list[AsyncPlace]]:
+    """Return the managers of the shards, and where they are."""
+    places: dict[Any, AsyncPlace] = {}
+    shards = []
+    for number, shard in enumerate(given):
+        if shard.database not in places:
+            places[shard.database] = AsyncPlace(shard.database, shard.listener_conninfo, config, logger)
+        own = msgspec.structs.replace(
+            config,
+            schema_name=shard.schema_name,
+            cache_size=-(-(config.cache_size or CACHE_SIZE) // len(given)),
+            warm=None if config.warm is None else f"{os.fspath(config.warm)}.{number}",
+        )
+        mark = ShardMark(number, len(given))
+        shards.append(AsyncShardManager(places[shard.database], mark, own, signer, shard.database))
+    return tuple(shards), list(places.values())
+
+
+def _ending(record: Record) -> Update:
+    """Return what ends a session now, unless it is not the version that was copied."""
+    return Update(
+        record, check="session", sets=[], deletes=[], expires_at=record.created_at, inactivity=None, group=None,
+        notify=True, notify_on_conflict=False,
+    )  # fmt: skip

@@ -1,0 +1,164 @@
+# Generated from src/pgsession/_async/places.py by tools/async_to_sync.py: never edit.
+
+"""Places are the servers of all shards, opened and closed together; what is left of a manager that was dropped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+import psycopg
+
+from pgsession._concurrency import (
+    GRACE,
+    Action,
+    BackgroundLoop,
+    BackgroundTasks,
+    Deadlines,
+    Event,
+    Home,
+    SharedFuture,
+    deadline_in,
+    left_until,
+)
+from pgsession._protocol.log_rate import Seldom
+from pgsession.errors import PgSessionError
+
+from .shard import DOWN, Place, ShardManager
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TRIED_AGAIN = 1.0  # seconds between attempts to open what was down
+
+
+class Places:
+    """Opens and closes the servers and their shards. A server that is down is tried again in the background."""
+
+    def __init__(self, places: list[Place], logger: logging.Logger) -> None:
+        self.all = places
+        self._logger = logger
+        self._home: Home | None = None
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Have what runs, in this process."""
+        # A thread for each shard: so many that no more are begun while these are ended.
+        self._background = BackgroundTasks(self._logger, most=max(len(self.shards), 1))
+        self._loop = BackgroundLoop(self._logger)
+        self._stopping = Event()
+        self._failures = Seldom()
+
+    @property
+    def shards(self) -> list[ShardManager]:
+        """Return all shards."""
+        return [shard for place in self.all for shard in place.shards]
+
+    def of_each(self, items: Iterable[T], do: Action[T, R]) -> list[tuple[T, R | None, Exception | None]]:
+        """Do something for several at the same time; return what it gave or failed with for each."""
+        started: list[tuple[T, SharedFuture[R]]] = []
+        for item in items:
+            future: SharedFuture[R] = SharedFuture()
+            self._background.run(partial(_settle, future, do, item), "pgsession shard")
+            started.append((item, future))
+        results: list[tuple[T, R | None, Exception | None]] = []
+        for item, future in started:
+            try:
+                results.append((item, future.wait(), None))
+            except Exception as error:
+                results.append((item, None, error))
+        return results
+
+    def open(self) -> None:
+        """Open all; those whose server is down are opened once it is back.
+
+        Raises:
+            Exception: What is not for want of a server; or no server is there.
+        """
+        self._home = Home()
+        results = self.of_each(self.all, Place.open)
+        failures = [error for _, _, error in results if error is not None]
+        for error in failures:
+            if not isinstance(error, DOWN) or len(failures) == len(self.all):
+                raise error
+        if failures:
+            for place in self.all:
+                if place.error is not None:
+                    self._tell(place)
+            self._loop.start(self._open_the_rest, "pgsession shards")
+
+    def _tell(self, place: Place) -> None:
+        numbers = ", ".join(str(shard.mark.number) for shard in place.shards)
+        self._logger.warning(
+            "the server of the shards %s is down, and will be tried again: %s", numbers, place.error,
+            extra={"pgsession_event": "shards_down", "pgsession_reason": str(place.error)},
+        )  # fmt: skip
+
+    def _open_the_rest(self) -> None:
+        while not self._stopping.is_set():
+            self._stopping.wait(TRIED_AGAIN)
+            waiting = [place for place in self.all if not place.is_open]
+            if not waiting:
+                return
+            for place in waiting:
+                if self._stopping.is_set():
+                    return
+                try:
+                    place.open()
+                except (psycopg.Error, PgSessionError, TimeoutError):
+                    if self._failures.admit() is not None:
+                        self._tell(place)
+
+    def close(self, timeout: float | None) -> None:
+        """Close the shards, then the servers; what has not ended by then is cut."""
+        deadline = deadline_in(timeout)
+        self._stopping.set()
+        self._loop.stop(left_until(deadline))
+        limits = Deadlines(self._logger)
+        with limits.within(left_until(deadline), self._cut):
+            self.of_each(self.shards, lambda shard: shard.close(left_until(deadline)))
+        limits.close()
+        self.of_each(self.all, Place.close)
+        self._background.drain(GRACE)
+
+    def _cut(self) -> None:
+        for place in self.all:
+            place.cut()
+
+    def abandon(self, patience: float, ended: Callable[[], None]) -> bool:
+        """Begin to close what a manager was made of that was dropped; call `ended` once that is done."""
+        assert self._home is not None
+        return self._home.end(lambda: self.close(patience), self._finish, ended)
+
+    def _finish(self) -> None:
+        for shard in self.shards:
+            if shard.runtime is not None:
+                shard.runtime.finish()
+        for place in self.all:
+            if place.server is not None:
+                place.server.finish()
+
+    def at_exit(self, deadline: float) -> None:
+        """Write noted accesses before the interpreter exits, and end what would hold it up."""
+        self._stopping.set()
+        for shard in self.shards:
+            if shard.runtime is not None:
+                shard.runtime.at_exit(deadline)
+        self._cut()
+
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork."""
+        for place in self.all:
+            place.after_fork()
+        self.begin_anew()
+
+
+def _settle(future: SharedFuture[R], do: Action[T, R], item: T) -> None:
+    try:
+        future.set_result(do(item))
+    except BaseException as error:
+        future.set_error(error)
+        if not isinstance(error, Exception):
+            raise

@@ -1,0 +1,165 @@
+# Generated from src/pgsession/_async/shard.py by tools/async_to_sync.py: never edit.
+
+"""A shard is a manager of one schema among several, which shares a server's connections with the others there."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import psycopg
+
+from pgsession._concurrency import Mutex, fork
+from pgsession._protocol.operations import Operation
+from pgsession._protocol.shards import key_in
+from pgsession.config import Config
+from pgsession.errors import DatabaseUnavailable, OperationTimeout
+from pgsession.tokens import Signer
+
+from .manager import SessionManager
+from .runtime import Runtime
+from .server import Server
+from .shard_mark import ShardMark
+
+DOWN = (psycopg.OperationalError, OperationTimeout, DatabaseUnavailable, TimeoutError)
+
+
+class Place:
+    """Holds one server with its shards; it is opened again and again while the server is down.
+
+    Attributes:
+        shards: The shards that are there.
+        server: The connections, None while there are none.
+        error: Why they are not all open, None where they are.
+    """
+
+    def __init__(
+        self,
+        database: Any,
+        listener_conninfo: Any,
+        config: Config,
+        logger: logging.Logger,
+    ) -> None:
+        self._database = database
+        self._listener_conninfo = listener_conninfo
+        self._config = config
+        self._logger = logger
+        self.shards: list[ShardManager] = []
+        self.server: Server | None = None
+        self.error: Exception | None = None
+        self.wanted = False  # since somebody has begun to open it
+        self._opening = Mutex()
+
+    @property
+    def is_open(self) -> bool:
+        """Return True while all of its shards are open."""
+        return all(shard.is_open for shard in self.shards)
+
+    def open(self) -> None:
+        """Open what is not open yet.
+
+        Raises:
+            Exception: What a manager's `open` raises.
+        """
+        self.wanted = True
+        with self._opening:
+            try:
+                self._open()
+            except Exception as error:
+                self.error = error
+                raise
+            self.error = None
+
+    def _open(self) -> None:
+        if self.server is None:
+            server = Server(self._database, self._listener_conninfo, self._config, self._logger)
+            try:
+                server.open()
+            except BaseException:
+                server.close()
+                raise
+            self.server = server
+        for shard in self.shards:
+            shard.open()
+
+    def close(self) -> None:
+        """Close the connections; the shards are closed."""
+        if self.server is not None:
+            self.server.close()
+
+    def cut(self) -> None:
+        """Cut the connections of the pool, for calls to end."""
+        if self.server is not None:
+            self.server.cut()
+
+    def after_fork(self) -> None:
+        """Begin anew in the child of a fork."""
+        fork.inherited.append(self.server)
+        self.server = None
+        self._opening = Mutex()
+
+
+class ShardManager(SessionManager):
+    """Is the manager of one shard. What is the whole's, as being watched over, is left to the whole."""
+
+    def __init__(
+        self, place: Place, mark: ShardMark, config: Config, signer: Signer | None, database: Any
+    ) -> None:
+        super().__init__(database, config, signer=signer)
+        self.place = place
+        self.mark = mark
+        place.shards.append(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Return True while it is open."""
+        return self._runtime is not None
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """Return what it consists of while it is open."""
+        return self._runtime
+
+    def _new_runtime(self) -> Runtime:
+        assert self.place.server is not None
+        return Runtime(
+            self._database,
+            self._config,
+            node=self._node,
+            cache=self._cache,
+            clock=self._clock,
+            coherence=self._coherence,
+            listener=self.place.server.listener,
+            background=self._background,
+            logger=self._logger,
+            server=self.place.server,
+            mark=self.mark,
+        )
+
+    def _watch_over(self, runtime: Runtime) -> None:
+        """Leave that to the whole."""
+
+    def _new_key(self) -> bytes:
+        return key_in(self.mark.number)
+
+    @property
+    def _waits_for_server(self) -> bool:
+        return self._state == "new" and self.place.wanted
+
+    def _ready(self) -> Runtime:
+        if self._runtime is None:
+            if self._state == "forked":
+                self.place.open()
+            elif self._waits_for_server:
+                raise DatabaseUnavailable(
+                    f"the server of shard {self.mark.number} has not been reached yet: {self.place.error}"
+                )
+        return self._open_runtime()
+
+    def _check_open(self) -> None:
+        if not self._waits_for_server:
+            super()._check_open()
+
+    def write(self, operation: Operation) -> Any:
+        """Do a write of the whole's making."""
+        return self._write(self._ready(), operation)

@@ -1,0 +1,254 @@
+"""Sessions on several servers: which shard has what, what a server that is down takes with it, and what is refused."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import pgsession
+from pgsession.embedded import EmbeddedServer
+from tests.sharded import Shards, make_shards
+
+from .helpers import eventually
+
+KEY = b"k" * 32
+
+
+def user_in(manager: pgsession.AsyncShardedSessionManager, number: int) -> str:
+    """A user of that shard."""
+    return next(str(user) for user in range(10_000) if manager.shard_of_user(user) == number)
+
+
+async def test_the_whole_surface_is_the_shards_own() -> None:
+    """What was inherited as it is would use a runtime that there is not."""
+    plain, sharded = pgsession.AsyncSessionManager, pgsession.AsyncShardedSessionManager
+    inherited = {
+        name
+        for name in vars(plain)
+        if not name.startswith("_") and name not in vars(sharded) and callable(getattr(plain, name))
+    }
+    assert inherited == {
+        "token",
+        "list_user_sessions",
+        "list_group_sessions",
+    }  # these go by `_list` and by the signer
+
+
+async def test_a_users_sessions_are_in_the_users_shard(empty_shards: Shards) -> None:
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        for number in range(4):
+            user = user_in(manager, number)
+            session = await manager.create_session(user, {"n": number})
+            assert session.id.version == 8 and manager.shard_of_session(session.id) == number
+            shard = empty_shards[number]
+            with psycopg.connect(str(shard.database)) as connection:
+                query = sql.SQL("SELECT user_id FROM {}").format(
+                    sql.Identifier(str(shard.schema_name), "sessions")
+                )
+                assert connection.execute(query).fetchall() == [(user,)]
+        assert await manager.count_sessions() == 4
+
+
+async def test_the_hash_of_a_user_never_changes(empty_shards: Shards) -> None:
+    """Stored sessions depend on it."""
+    manager = pgsession.AsyncShardedSessionManager(empty_shards)
+    assert [manager.shard_of_user(user) for user in ("alice", "bob", "ü", 7)] == [0, 1, 3, 1]
+
+
+async def test_an_id_of_no_shard_is_absent_without_a_query(empty_shards: Shards) -> None:
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        before = manager.stats()
+        beyond = uuid.UUID("00000000-0000-8fff-8000-000000000000")
+        for session_id in (beyond, uuid.uuid4()):
+            assert await manager.get_session(session_id) is None
+            assert manager.get_cached_session(session_id) is None
+            assert manager.shard_of_session(session_id) is None
+            assert not await manager.delete_session(session_id)
+            assert await manager.load_sessions([session_id]) == {}
+        assert manager.stats().fills == before.fills
+
+
+async def test_a_login_moves_to_the_users_shard(empty_shards: Shards) -> None:
+    signer = pgsession.Signer(KEY)
+    async with (
+        pgsession.AsyncShardedSessionManager(empty_shards, signer=signer) as a,
+        pgsession.AsyncShardedSessionManager(empty_shards, signer=signer) as b,
+    ):
+        visitor = await a.create_session(None, {"cart": ["book"]})
+        before, old_token = visitor.id, a.token(visitor)
+        there = await b.get_session(before)
+        assert there is not None
+        there["seen"] = True
+        await b.update_session(there)  # in another tab
+        visitor["theme"] = "dark"
+        number = (a.shard_of_session(before) or 0) + 1
+        user = user_in(a, number % 4)
+        session = await a.rotate_session(visitor, user_id=user)
+        assert session is visitor and session.user_id == user and session.id != before
+        assert a.shard_of_session(session.id) == number % 4
+        assert dict(session) == {"cart": ["book"], "seen": True, "theme": "dark"}
+        assert await a.get_session(before) is None
+        assert (await a.open_token(old_token)).session is None
+        found = (await b.open_token(a.token(session))).session
+        assert found is not None and dict(found) == dict(session)
+        session["more"] = 1
+        await a.update_session(session)
+        assert await a.count_sessions() == 1
+
+
+async def test_what_others_change_while_it_moves_is_copied_too(
+    empty_shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        visitor = await manager.create_session(None, {"cart": 0})
+        number = ((manager.shard_of_session(visitor.id) or 0) + 1) % 4
+        home = manager._all[number]
+        write, others = home.write, iter((1, 2))
+
+        async def write_late(operation: Any) -> Any:
+            if cart := next(others, None):
+                other = await manager.get_session(before, refresh=True)
+                assert other is not None
+                record = await write(operation)
+                other["cart"] = cart
+                await manager.update_session(other)
+                return record
+            return await write(operation)
+
+        before = visitor.id
+        monkeypatch.setattr(home, "write", write_late)
+        await manager.rotate_session(visitor, user_id=user_in(manager, number))
+        assert dict(visitor) == {"cart": 2} and await manager.count_sessions() == 1
+
+
+async def test_chosen_ids_name_the_users_shard(empty_shards: Shards) -> None:
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        given = uuid.uuid4()
+        for user in ("alice", "bob", None):
+            chosen = manager.id_for(given, user)
+            assert chosen == manager.id_for(given, user)
+            session = await manager.create_session(user, session_id=chosen, if_exists="replace")
+            assert session.id == chosen
+        with pytest.raises(ValueError, match="must name a shard"):
+            await manager.create_session("alice", session_id=given)
+        other = manager.id_for(given, user_in(manager, (manager.shard_of_user("alice") + 1) % 4))
+        with pytest.raises(ValueError, match="and the user's sessions are in shard 0"):
+            await manager.create_session("alice", session_id=other)
+
+
+async def test_a_lock_is_tied_to_sessions_of_its_shard_only(empty_shards: Shards) -> None:
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        number = manager.shard_of_user("resource")  # a resource is hashed as a user is
+        near = await manager.create_session(user_in(manager, number))
+        far = await manager.create_session(user_in(manager, (number + 1) % 4))
+        async with manager.lock("resource", session_id=near.id) as lock:
+            assert lock.token is not None
+            assert not await manager.lock("resource").acquire(blocking=False)
+        with pytest.raises(ValueError, match="no transaction ends a session and a lock on two servers"):
+            manager.lock("resource", session_id=far.id)
+
+
+async def test_groups_are_walked_in_one_order_over_all_shards(empty_shards: Shards) -> None:
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        made = [(await manager.create_session(user, group_id="g")).id for user in range(11)]
+        seen: list[uuid.UUID] = []
+        after: uuid.UUID | pgsession.Session | None = None
+        while page := await manager.list_group_sessions("g", limit=3, after=after):
+            seen += [session.id for session in page]
+            after = page[-1] if len(seen) % 2 else page[-1].id
+        assert seen == made[::-1]
+        assert await manager.count_sessions(group_id="g") == 11
+        assert await manager.delete_group_sessions("g") == 11
+
+
+async def test_the_tables_say_which_shard_they_are(empty_shards: Shards) -> None:
+    swapped = [empty_shards[number] for number in (1, 0, 2, 3)]
+    for wrong in (swapped, empty_shards[:3]):
+        manager = pgsession.AsyncShardedSessionManager(wrong)
+        with pytest.raises(pgsession.ConfigError, match="say that they are shard"):
+            await manager.open()
+
+
+@pytest.mark.parametrize(
+    ("shards", "config", "words"),
+    [
+        ([], {}, "from 1 to 4096"),
+        (["", ""], {}, None),
+        ([pgsession.Shard(database="", schema_name="s")] * 2, {}, "the same schema"),
+        ([""], {"listener_conninfo": ""}, "leads to one server"),
+    ],
+)
+async def test_what_cannot_be_right_is_refused(shards: Any, config: Any, words: str | None) -> None:
+    if words is None:
+        pgsession.AsyncShardedSessionManager(shards, pgsession.Config(**config))
+    else:
+        with pytest.raises(pgsession.ConfigError, match=words):
+            pgsession.AsyncShardedSessionManager(shards, pgsession.Config(**config))
+
+
+async def test_sessions_of_before_there_were_shards(empty_shards: Shards, dsn: str, schema: str) -> None:
+    config = pgsession.Config(create_schema_if_missing=True, schema_name=schema, max_sessions=3)
+    async with pgsession.AsyncSessionManager(dsn, config) as before:
+        old = [await before.create_session("alice", {"n": n}) for n in range(2)]
+        visitor = await before.create_session(None, {"cart": 1})
+    shards = [pgsession.Shard(database=dsn, schema_name=schema), pgsession.Shard(database=dsn)]
+    async with pgsession.AsyncShardedSessionManager(shards, config, legacy=0) as manager:
+        assert manager.shard_of_session(old[0].id) == 0
+        user = user_in(manager, 1)
+        for session in old:
+            there = await manager.get_session(session.id)
+            assert there is not None
+            await manager.update_session(there, user_id=user)
+        assert await manager.count_sessions(user_id=user) == 2
+        moved = await manager.list_user_sessions(user)
+        assert {manager.shard_of_session(session.id) for session in moved} == {1}
+        there = await manager.get_session(visitor.id)
+        assert there is not None and await manager.delete_session(there.id)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(f"{schema}_1")))
+
+
+async def test_a_server_that_is_down_takes_its_own_users_only(
+    own_server: Callable[..., EmbeddedServer],
+) -> None:
+    """At run time, and when a node is opened meanwhile."""
+    up, down = own_server(settings={"fsync": "off"}), own_server(settings={"fsync": "off"})
+    shards = make_shards([up.conninfo, down.conninfo], "s", 4)
+    config = pgsession.Config(operation_timeout=3)
+    async with pgsession.AsyncShardedSessionManager(shards, config) as manager:
+        users = [user_in(manager, number) for number in range(4)]
+        here = [await manager.create_session(user, group_id="g") for user in users]
+        down.run("pg_ctl", "-D", down.folder, "-m", "immediate", "-w", "stop")
+        for number in (0, 2):
+            assert await manager.get_session(here[number].id, refresh=True) is not None
+            await manager.create_session(users[number])
+        for number in (1, 3):
+            with pytest.raises((pgsession.PgSessionError, psycopg.Error)):
+                await manager.create_session(users[number])
+        for _ in range(8):
+            await manager.create_session()  # a visitor goes where a server is
+        with pytest.raises(pgsession.ShardsFailed) as failed:
+            await manager.delete_group_sessions("g")
+        assert failed.value.done == {0: 1, 2: 1} and set(failed.value.failed) == {1, 3}
+        health = await manager.check_health()
+        assert health.ready and not health.healthy and "shard 1" in str(health.reason)
+        async with pgsession.AsyncShardedSessionManager(shards, config) as late:
+            await late.create_session(users[0])
+            with pytest.raises(
+                pgsession.DatabaseUnavailable, match="the server of shard 1 has not been reached"
+            ):
+                await late.create_session(users[1])
+            assert late.get_cached_session(here[1].id) is None
+            assert (await late.check_health()).ready
+            down.restart()
+
+            async def is_back() -> bool:
+                return (await late.check_health()).healthy
+
+            await eventually(is_back, "the server's return", timeout=30)
+            await late.create_session(users[1])
