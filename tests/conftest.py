@@ -104,7 +104,9 @@ def all_shards(dsn: str) -> Iterator[Shards]:
 
         with psycopg.connect(dsn, autocommit=True) as connection:
             for number in range(0, 4, 2):
-                connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(f"{name}_{number}")))
+                connection.execute(
+                    sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(f"{name}_{number}"))
+                )
 
 
 @pytest.fixture
