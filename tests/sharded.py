@@ -29,6 +29,8 @@ FILES = {
     "test_session_limits",
     "test_tokens",
 }
+# The sync managers are generated: of their tests these, so that all do not take twice as long.
+SYNC_FILES = {"test_anonymous", "test_modify", "test_rotation"}
 
 # They ask for these.
 ONE_SCHEMA = {
@@ -43,6 +45,7 @@ INSIDE = re.compile(r"\._(runtime|coherence|cache|conflict_retry|clock|node)\b")
 
 EXCLUDED = {
     "test_logging_in_binds_the_user_and_ends_the_visitors_token": "a move ends the token, it does not supersede it",
+    "test_an_update_that_changes_the_user_is_a_login": "a move ends the token, it does not supersede it",
     "test_locks_stay": "a move ends the locks, and one can be tied to a session of its shard only",
     "test_a_flood_of_forged_tokens_causes_no_query": "it counts the statements inside of one manager",
     "test_the_deletion_of_many_has_nobody_else_read_again": "it counts the statements inside of one manager",
@@ -62,8 +65,9 @@ def why_not_on_shards(test: Callable[..., object]) -> str | None:
 
 
 def runs_on_shards(test: Callable[..., object]) -> bool:
-    file = test.__module__.rpartition(".")[2]
-    chosen = os.environ.get("PGSESSION_TEST_SHARDS") == "all" or file in FILES
+    folder, _, file = test.__module__.rpartition(".")
+    files = SYNC_FILES if folder.endswith("sync") else FILES
+    chosen = os.environ.get("PGSESSION_TEST_SHARDS") == "all" or file in files
     return chosen and why_not_on_shards(test) is None
 
 

@@ -351,11 +351,11 @@ class ShardsFailed(PgSessionError):
         failed: What it failed with on the others, by their numbers.
     """
 
-    def __init__(self, done: Mapping[int, object], failed: dict[int, Exception]) -> None:
-        first = next(iter(failed.values()))
-        others = f"done on {', '.join(map(str, done))}" if done else "done on none"
+    def __init__(self, results: Mapping[int, object], failures: Mapping[int, Exception]) -> None:
+        first = next(iter(failures.values()))
+        others = f"done on {', '.join(map(str, results))}" if results else "done on none"
         super().__init__(
-            f"not done on {counted(len(failed), 'shard')} ({', '.join(map(str, failed))}), {others}: {first}"
+            f"not done on {counted(len(failures), 'shard')} ({', '.join(map(str, failures))}), {others}: {first}"
         )
-        self.done = done
-        self.failed = failed
+        self.done = results
+        self.failed = failures

@@ -15,7 +15,7 @@ from pgsession import errors
 KINDS = [getattr(errors, name) for name in errors.__all__]
 VALUES: dict[str, Any] = {
     "args": "a", "kwargs": "a", "message": "a", "session_id": UUID(int=1), "keys": ("a", "b"), "key": "a",
-    "user_id": "u", "resource": "r",
+    "user_id": "u", "resource": "r", "results": {0: 7}, "failures": {1: "a"},
 }  # fmt: skip
 
 

@@ -146,6 +146,7 @@ async def open_pool(
 
 
 def closed_meanwhile() -> OperationalError:
+    """Return the error of who was opening what has been closed."""
     return OperationalError("closed while it was opened")
 
 
