@@ -176,7 +176,7 @@ def in_child(worker: Any, session_id: str) -> tuple[Any, bool, bool]:
 
 
 def storm(worker: Any, sessions: list[str], path: str, number: int, seed: int) -> tuple[int, int]:
-    """Read and write as fast as it goes until slot 0 is set; return how many reads there were, and how many from memory.
+    """Read and write as fast as it goes until slot 0 is set; return how many reads there were, and how many hits.
 
     Each process has a slot a session, in which it tells the newest version that it has got: what any process reads
     after that is at least as new (C2, for a host).
