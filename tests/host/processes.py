@@ -53,6 +53,10 @@ class Process:
         return pid
 
     @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    @property
     def stats(self) -> pgsession.Stats:
         return self.do(worker.stats)  # type: ignore[no-any-return]
 

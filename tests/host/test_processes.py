@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import time
 from pathlib import Path
 
 import psycopg
@@ -19,6 +21,7 @@ from tests.host.worker import (
     lock,
     poison,
     read,
+    storm,
     unlock,
     warnings,
     write,
@@ -132,6 +135,34 @@ def test_a_leader_that_closes_leaves_no_gap(host: Host, kind: str, dsn: str, hos
     for process in others:
         process.do(close)
     assert registered(dsn, host_schema) == 0
+
+
+def test_no_process_goes_back(host: Host, tmp_path: Path) -> None:
+    """C2 for a host, while processes read and write, and one, mostly the leader, is killed and one stopped."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    kinds = ("threads", "tasks", "threads", "tasks")
+    processes = [host.start(kind) for kind in kinds]
+    sessions = [processes[0].do(create, f"u{number}", n=0) for number in range(3)]
+    shared = tmp_path / "versions"
+    shared.write_bytes(bytes(8 * (1 + len(sessions) * len(kinds))))
+    leader, others = leader_of(processes)
+    order = [leader, *others]
+    for number, process in enumerate(order):
+        process.begin(storm, sessions, str(shared), number, seed)
+    time.sleep(0.5)  # in which they go on
+    order[1].kill() if seed % 4 == 0 else leader.kill()
+    order = [process for process in order if process.alive]
+    time.sleep(0.5)
+    with random.Random(seed).choice(order).stopped():
+        time.sleep(0.3)
+    time.sleep(0.5)
+    with shared.open("r+b") as file:
+        file.write(b"\1")
+    found = [process.end() for process in order]
+    assert all(hits for _, hits in found), found
+    for process in order:
+        eventually(lambda process=process: process.stats.in_sync, "in sync")  # type: ignore[misc]
 
 
 def test_an_outage_empties_nothing(host: Host, dsn: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from pgsession._async.section import AsyncSection
 from pgsession._core.arena import Arena
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
@@ -322,3 +324,25 @@ def test_a_proof_that_finds_the_arena_busy_is_told_soon(
     assert leader.arena.in_sync_until == until
     leader.coherence.drop()
     assert leader.arena.in_sync_until > until
+
+
+async def test_an_event_loop_goes_on_while_another_process_has_the_arena(
+    leader: Process, follower: Process
+) -> None:
+    entered = asyncio.Event()
+
+    async def enter() -> None:
+        async with AsyncSection(follower.coherence):
+            entered.set()
+
+    assert leader.coherence.begin(wait=True)
+    try:
+        entering = asyncio.create_task(enter())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not entered.is_set()
+    finally:
+        leader.coherence.end()
+    await asyncio.wait_for(entering, 10)
+    assert leader.coherence.begin(wait=False), "it was given back"
+    leader.coherence.end()

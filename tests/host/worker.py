@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
 import os
+import random
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pgsession
@@ -170,3 +173,34 @@ def in_child(worker: Any, session_id: str) -> tuple[Any, bool, bool]:
     answer = os.read(ours[0], 10_000).decode()
     os.waitpid(child, theirs)
     return eval(answer)  # type: ignore[no-any-return]
+
+
+def storm(worker: Any, sessions: list[str], path: str, number: int, seed: int) -> tuple[int, int]:
+    """Read and write as fast as it goes until slot 0 is set; return how many reads there were, and how many hits.
+
+    Each process has a slot a session, in which it tells the newest version that it has got: what any process reads
+    after that is at least as new (C2, for a host).
+    """
+    dice = random.Random(f"{seed} {number}")
+    reads = hits = 0
+    with Path(path).open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        told = memoryview(memory).cast("q")
+        try:
+            while not told[0]:
+                place = dice.randrange(len(sessions))
+                slots = range(1 + place, len(told), len(sessions))
+                least = max(told[slot] for slot in slots)
+                try:
+                    session = worker.call("get_session", sessions[place])
+                    assert session.version >= least, f"{session.version} after {least}"
+                    reads += 1
+                    hits += session.from_cache
+                    if dice.random() < 0.1:
+                        session["n"] = dice.random()
+                        worker.call("update_session", session)
+                except (pgsession.OperationTimeout, pgsession.SessionVersionConflict):
+                    continue
+                told[slots[number]] = max(told[slots[number]], session.version)
+        finally:
+            told.release()
+    return reads, hits

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 
@@ -41,6 +41,20 @@ _PAUSE: Final = 0.05  # seconds between two looks, where nothing wakes who waits
 _LONG_PAUSE: Final = 1.0
 
 
+class SynchronizerMaker(Protocol):
+    """Makes the synchronizer of a process that leads."""
+
+    def __call__(
+        self,
+        listener: AsyncListener,
+        node: str,
+        serves_for: Callable[[], int],
+        on_registered: Callable[[int, int, int], object],
+    ) -> AsyncSynchronizer:
+        """Return one; the arguments are those of `AsyncSynchronizer`."""
+        ...
+
+
 class AsyncHost:
     """Has a part in the cache of a host: leads, or follows who leads.
 
@@ -67,7 +81,7 @@ class AsyncHost:
         serves_for: int,
         listener: AsyncListener | None,
         make_listener: Callable[[], AsyncListener],
-        make_synchronizer: Callable[..., AsyncSynchronizer],
+        make_synchronizer: SynchronizerMaker,
         on_lock_changes: Callable[[LockChanges], None],
         on_locks_missed: Callable[[], None],
         alone: AsyncThunk[None],

@@ -1,1 +1,1 @@
-"""What the processes of a host have in common beside the database: where their cache lies, and who leads them."""
+"""The processes of a host have in common, beside the database, where their cache lies and who leads them."""

@@ -1,4 +1,4 @@
-"""What there is to see of the caches that processes of this host share, for who has no part in them."""
+"""An inspection shows the caches that processes of this host share to who has no part in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the arena of a host lies, and who may have a part in it; whoever may not has a cache of his own.
+"""A place is where the arena of a host lies; it says who may have a part in that. Who may not has a cache of his own.
 
 An arena is a file in memory, in a folder that nobody else can look into, beside a file of locks (`offices`). Whoever
 opens it first makes it anew, and the last one out removes it. Nothing of this touches the database.

@@ -656,11 +656,11 @@ class Coherence:
 
     def resync_started(self) -> Resync:
         """Return what to compare. The database must be read after this returned."""
-        with self._lock:
-            epoch = self._leases.epoch
-            if self._arena is None:
-                return Resync(epoch, *self._cache.identities())
-        return Resync(epoch, *self._cache.identities())  # it waits for the arena
+        if self._arena is None:
+            with self._lock:
+                return Resync(self._leases.epoch, *self._cache.identities())
+        epoch = self._leases.epoch
+        return Resync(epoch, *self._cache.identities())  # not with the lock: it waits for the arena
 
     def resynced(self, resync: Resync, differing: Iterable[bytes]) -> bool:
         """Drop the sessions that have another version in the database, or are gone there (C5).

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 
@@ -43,6 +43,20 @@ _PAUSE: Final = 0.05  # seconds between two looks, where nothing wakes who waits
 _LONG_PAUSE: Final = 1.0
 
 
+class SynchronizerMaker(Protocol):
+    """Makes the synchronizer of a process that leads."""
+
+    def __call__(
+        self,
+        listener: Listener,
+        node: str,
+        serves_for: Callable[[], int],
+        on_registered: Callable[[int, int, int], object],
+    ) -> Synchronizer:
+        """Return one; the arguments are those of `Synchronizer`."""
+        ...
+
+
 class Host:
     """Has a part in the cache of a host: leads, or follows who leads.
 
@@ -69,7 +83,7 @@ class Host:
         serves_for: int,
         listener: Listener | None,
         make_listener: Callable[[], Listener],
-        make_synchronizer: Callable[..., Synchronizer],
+        make_synchronizer: SynchronizerMaker,
         on_lock_changes: Callable[[LockChanges], None],
         on_locks_missed: Callable[[], None],
         alone: Thunk[None],

@@ -52,7 +52,7 @@ SLACK: Final = 0.05
 _SERVING: Final = msgspec.json.Decoder(dict[str, int])
 _NAMES: Final = msgspec.json.Decoder(list[str])
 
-OnDone = Callable[[list[bytes]], Any]
+OnDone = Callable[[list[bytes]], object]
 
 
 class Acquired(NamedTuple):
