@@ -1,7 +1,11 @@
+from collections.abc import Coroutine
+from typing import Any
 from uuid import UUID
 
 from pgsession._core.cache import Cache
 from pgsession._core.reader import AsyncReader, Reader
+from pgsession._core.session import Session
+from pgsession.opened import Opened
 
 class Shards:
     @property
@@ -15,8 +19,40 @@ class ShardedReader(Reader):
     @property
     def _shards(self) -> Shards: ...
     def __init__(self, cache: Cache, shards: Shards) -> None: ...
+    def get_cached_session(self, session_id: UUID | str | bytes, *, touch: bool = True) -> Session | None: ...
+    def get_cached_session_by_token(self, token: str, *, touch: bool = True) -> Session | None: ...
+    def get_session(
+        self,
+        session_id: UUID | str | bytes,
+        *,
+        touch: bool = True,
+        refresh: bool = False,
+        min_version: int = 0,
+    ) -> Session | None: ...
+    def get_session_by_token(
+        self, token: str, *, touch: bool = True, refresh: bool = False, min_version: int = 0
+    ) -> Session | None: ...
+    def open_token(
+        self, token: str, *, touch: bool = True, refresh: bool = False, min_version: int = 0
+    ) -> Opened: ...
 
 class AsyncShardedReader(AsyncReader):
     @property
     def _shards(self) -> Shards: ...
     def __init__(self, cache: Cache, shards: Shards) -> None: ...
+    def get_cached_session(self, session_id: UUID | str | bytes, *, touch: bool = True) -> Session | None: ...
+    def get_cached_session_by_token(self, token: str, *, touch: bool = True) -> Session | None: ...
+    def get_session(
+        self,
+        session_id: UUID | str | bytes,
+        *,
+        touch: bool = True,
+        refresh: bool = False,
+        min_version: int = 0,
+    ) -> Coroutine[Any, Any, Session | None]: ...
+    def get_session_by_token(
+        self, token: str, *, touch: bool = True, refresh: bool = False, min_version: int = 0
+    ) -> Coroutine[Any, Any, Session | None]: ...
+    def open_token(
+        self, token: str, *, touch: bool = True, refresh: bool = False, min_version: int = 0
+    ) -> Coroutine[Any, Any, Opened]: ...
