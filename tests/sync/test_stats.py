@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -557,6 +558,13 @@ def test_refused_tokens_forged_tokens_superseded_tokens_ended_tokens(
     moved(manager, before, refused_tokens=4, superseded_tokens=1)
 
 
+class _GreenLock:
+    """What gevent has for a lock."""
+
+
+gevent_like = SimpleNamespace(Lock=_GreenLock)
+
+
 @pytest.fixture
 def shared(tmp_path: Path) -> dict[str, Any]:
     """What a manager is told that shares its cache."""
@@ -585,6 +593,16 @@ def test_failovers_arena_resets_ring_overruns(open_manager: OpenAsyncManager, sh
     assert arena is not None
     arena.poison()
     moved(b, before, arena_resets=1, failovers=0, ring_overruns=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shares nothing anyway")
+def test_who_has_greenlets_for_threads_shares_nothing_shared_fallback_reason(
+    open_manager: OpenAsyncManager, shared: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgsession._host.watch.threading", gevent_like)
+    stats = (open_manager(**shared)).stats()
+    assert stats.shared_fallback_reason is not None and "gevent" in stats.shared_fallback_reason
+    assert stats.in_sync
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shares nothing anyway")
