@@ -2,7 +2,7 @@
  * kills, stops and continues them, and they themselves die at the crash points of arena.h. The database is a mapping with
  * one word a key, which no kill can tear: its version. docs/host-cache-testing.md says what is checked.
  *
- * usage: kill SECONDS PROCESSES SEED CRASHES_ONE_IN FOLDER */
+ * usage: kill SECONDS PROCESSES SEED CRASHES_ONE_IN FOLDER; with 0 nobody is killed or stopped */
 #define _GNU_SOURCE
 static void crash_point(int where);
 #define PGS_CRASH_POINT(number) crash_point(number)
@@ -390,9 +390,9 @@ static void close_lease(lease *mine, int key, int64_t version) {
     do {
         view *v = enter();
         done = keep(v, mine, key, version);
+        mine->open = !done;
         leave(v);
     } while (!done);
-    mine->open = 0;
 }
 
 static int64_t fill(int key) {
@@ -687,6 +687,8 @@ static void *thread_main(void *argument) {
                 change_owner(key, one_in(2));
             else if (what < 84)
                 rare_things();
+            else if (what < 100)
+                commit(key); /* somebody else's: the leader tells of it */
             else
                 checked_get(key);
         }
@@ -750,6 +752,8 @@ int main(int argc, char **argv) {
         pid[i] = start_process(seed, i);
     while (pgs_monotonic_us() < end && !failed) {
         uint64_t what = random_number() % 100;
+        if (!db->crash_one_in || !one_in(db->crash_one_in / 300 + 1))
+            what = 100; /* where crashes are rare, so is what the parent does */
         sleep_us(200 + random_number() % 2000);
         i = (int)(random_number() % (uint64_t)count);
         if (what < 30 && !wake[i]) {

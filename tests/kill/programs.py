@@ -36,15 +36,20 @@ class Wrong:
     file: str
     old: str
     new: str
+    settings: tuple[tuple[str, str], ...] = ()  # of kill.c, without which it is rarely seen
 
     def applied_to(self, file: str, text: str) -> str:
         if file != self.file:
             return text
         assert text.count(self.old) == 1, f"{file} has {text.count(self.old)} times {self.old!r}"
-        return text.replace(self.old, self.new)
+        for old, new in ((self.old, self.new), *self.settings):
+            text = text.replace(old, new)
+        return text
 
 
-def compiled(program: str, folder: Path, wrong: Wrong | None = None, options: tuple[str, ...] = ("-O2",)) -> Path:
+def compiled(
+    program: str, folder: Path, wrong: Wrong | None = None, options: tuple[str, ...] = ("-O2",)
+) -> Path:
     """Compile a program in a folder; return the path of what can be run."""
     command = compiler()
     assert command is not None
@@ -76,13 +81,25 @@ class Outcome:
         return int(self.figures["bad"])
 
 
-def kill_run(program: Path, *, seconds: float, seed: int, processes: int = 4, crashes_one_in: int = 2000) -> Outcome:
+def kill_run(
+    program: Path,
+    *,
+    seconds: float,
+    seed: int,
+    processes: int = 4,
+    crashes_one_in: int = 5000,
+    **environment: str,
+) -> Outcome:
     """Run kill.c for so many seconds, in a folder of its own in memory."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="pgsession-kill-", dir=memory) as folder:
         arguments = [str(seconds), str(processes), str(seed), str(crashes_one_in), folder]
         run = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, timeout=seconds * 3 + 60
+            [program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=seconds * 3 + 60,
+            env={**os.environ, **environment},
         )
     if not re.match(r"\{.*\}$", run.stdout):
         raise AssertionError(f"seed {seed}: status {run.returncode}\n{run.stdout}\n{run.stderr[-4000:]}")

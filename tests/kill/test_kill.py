@@ -15,12 +15,14 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler, or no
 
 
 def failures(program: Path) -> str:
-    """Run steps.c; return what it says beside that all is well. It has to come to its end: a thread may end it before."""
+    """Run steps.c; return what it says beside that all is well, which it has to say: a thread may end it before."""
     try:
         run = subprocess.run([program], capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
         return "it waits for ever"
-    return "" if run.returncode == 0 and run.stdout == "0 failed\n" else f"status {run.returncode}: {run.stdout}"
+    return (
+        "" if run.returncode == 0 and run.stdout == "0 failed\n" else f"status {run.returncode}: {run.stdout}"
+    )
 
 
 def test_step_by_step(tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""python -m benchmarks.eviction [SEED]: hit rates of the shared cache against LRU; on Linux, with a C compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_suffix(".c")
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="pgsession-eviction-") as folder:
+        program = Path(folder) / "eviction"
+        compiler = os.environ.get("CC", "cc")
+        subprocess.run([compiler, "-std=c11", "-O2", SOURCE, "-o", program, "-pthread", "-lm"], check=True)
+        return subprocess.run([program, *sys.argv[1:]]).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
