@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -37,7 +38,7 @@ MAX_STALENESS = 2.0  # seconds; 10 by default
 class Node:
     """What runs in each of the two processes: a manager, and the few things the demo asks of it."""
 
-    def __init__(self, conninfo: str, signing_key: bytes) -> None:
+    def __init__(self, conninfo: str, signing_key: bytes, folder: str | None) -> None:
         self._relay = Relay(conninfo)
         config = pgsession.Config(
             create_schema_if_missing=True,
@@ -45,6 +46,8 @@ class Node:
             table_prefix="demo_",
             max_staleness=MAX_STALENESS,
             listener_conninfo=self._relay.conninfo,
+            shared_cache=folder,
+            shared_cache_size=2**24,
         )
         signer = pgsession.Signer(signing_key)
         self.sessions = pgsession.SessionManager(conninfo, config, signer=signer)
@@ -67,6 +70,9 @@ class Node:
 
     def revoke(self, session_id: UUID) -> bool:
         return self.sessions.delete_session(session_id, wait=STEP_TIMEOUT)
+
+    def leads(self) -> bool:
+        return self.sessions.stats().leader
 
     def freeze(self) -> None:
         self._relay.freeze()
@@ -134,11 +140,11 @@ class Node:
         self.sessions.close()
 
 
-def serve(link: Connection, conninfo: str, signing_key: bytes) -> None:
+def serve(link: Connection, conninfo: str, signing_key: bytes, folder: str | None) -> None:
     """A node process: answers the demo's calls until told to stop, or until the demo is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the demo, which then ends its nodes
     try:
-        node = Node(conninfo, signing_key)
+        node = Node(conninfo, signing_key, folder)
         link.send(("done", None))
         while True:
             method, arguments = link.recv()
@@ -170,11 +176,13 @@ def check(condition: bool, reason: str) -> None:
 class Remote:
     """The demo's handle on a node process."""
 
-    def __init__(self, name: str, conninfo: str, signing_key: bytes) -> None:
+    def __init__(self, name: str, conninfo: str, signing_key: bytes, folder: str | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.link, theirs = context.Pipe()
         self.name = name
-        self.process = context.Process(target=serve, args=(theirs, conninfo, signing_key), daemon=True)
+        self.process = context.Process(
+            target=serve, args=(theirs, conninfo, signing_key, folder), daemon=True
+        )
         self.process.start()
         theirs.close()
 
@@ -331,6 +339,24 @@ def log_out_everywhere(a: Remote, b: Remote, table: Table, token: str) -> None:
     table.add_row("log out everywhere", "A", f"{count} sessions ended; gone on B", f"{gone:.2f} ms later")
 
 
+def share_a_cache(c: Remote, d: Remote, table: Table) -> None:
+    """Two processes of one host: what one has read or written the other has in memory, and one listens for both."""
+    token = c("log_in", "carol")
+    first, took = timed(lambda: d("read", token))
+    check(first["from_cache"], "what C has logged in must be in the memory that D shares with it")
+    table.add_row(
+        "one host: read by token, first time", "C, D", "from memory, which the processes share", took
+    )
+    for visit in range(1, CHANGES + 1):
+        changed, _ = c("change", token, "visits", visit)
+        seen = d("read", token)
+        check(seen["version"] == changed and seen["from_cache"], f"D read {seen} after {changed}")
+    check(c("leads") != d("leads"), "one of them must listen for both")
+    table.add_row(
+        f"one host: change on C, {CHANGES} times", "C, D", "D has it when C's call returns", "one listener"
+    )
+
+
 def run(a: Remote, b: Remote, table: Table) -> None:
     """The steps, one row each."""
     token, version = log_in_and_read(a, b, table)
@@ -343,13 +369,13 @@ def run(a: Remote, b: Remote, table: Table) -> None:
 
 
 @contextmanager
-def nodes(conninfo: str) -> Generator[tuple[Remote, Remote]]:
-    """Two nodes, ended in whatever way the demo ends."""
+def nodes(conninfo: str, names: str, folder: str | None = None) -> Generator[tuple[Remote, Remote]]:
+    """Two nodes, ended in whatever way the demo ends; with a folder they share one cache, which lies there."""
     with ExitStack() as stack:
         key = secrets.token_bytes(32)
         started: list[Remote] = []
-        for name in ("node A", "node B"):
-            remote = Remote(name, conninfo, key)
+        for name in names:
+            remote = Remote(f"node {name}", conninfo, key, folder)
             stack.callback(remote.stop)
             started.append(remote)
         for remote in started:
@@ -380,9 +406,13 @@ def main() -> int:
         with ExitStack() as stack:
             with console.status("starting PostgreSQL and two nodes"):
                 conninfo = options.conninfo or stack.enter_context(EmbeddedServer()).conninfo
-                a, b = stack.enter_context(nodes(conninfo))
+                a, b = stack.enter_context(nodes(conninfo, "AB"))
             with console.status("running"):
                 run(a, b, table)
+                if sys.platform == "linux":
+                    folder = stack.enter_context(TemporaryDirectory())
+                    c, d = stack.enter_context(nodes(conninfo, "CD", folder))
+                    share_a_cache(c, d, table)
     except Wrong as wrong:
         console.print(table)
         console.print(f"[bold red]WRONG[/] {wrong}")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import pgsession
-from pgsession._concurrency import async_sleep
+from pgsession._concurrency import async_call, async_sleep
 from pgsession._core.record import Record
 from tests.tables import Tables
 
@@ -187,7 +187,7 @@ class HeldEvents:
 
     async def __aexit__(self, *_: object) -> None:
         while self._held:
-            self._apply(self._held.pop(0))
+            await async_call(self._apply, self._held.pop(0))
         self._subscription.on_notification = self._apply
 
 

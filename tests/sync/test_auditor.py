@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pgsession
-from pgsession._concurrency import sleep
+from pgsession._concurrency import call, sleep
 from pgsession._core.record import Record
 from tests.tables import Tables
 
@@ -189,7 +189,7 @@ class HeldEvents:
 
     def __exit__(self, *_: object) -> None:
         while self._held:
-            self._apply(self._held.pop(0))
+            call(self._apply, self._held.pop(0))
         self._subscription.on_notification = self._apply
 
 

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -45,6 +47,7 @@ def test_a_new_manager_has_done_next_to_nothing(manager: pgsession.SessionManage
     stats = manager.stats()
     started = {"cache_capacity": 10_000, "proofs": stats.proofs, "resyncs": 1, "nodes": 1, "in_sync": True}
     started |= {name: getattr(stats, name) for name in ("proof_age", "clock_error", "pool_size")}
+    started["shared_fallback_reason"] = None
     expected = dict.fromkeys(pgsession.Stats.__struct_fields__, 0) | started
     assert msgspec.to_builtins(stats) == expected and stats.proofs >= 1
 
@@ -553,3 +556,59 @@ def test_refused_tokens_forged_tokens_superseded_tokens_ended_tokens(
     manager.rotate_session(other, grace=0)
     assert manager.get_session_by_token(old) is None
     moved(manager, before, refused_tokens=4, superseded_tokens=1)
+
+
+class _GreenLock:
+    """What gevent has for a lock."""
+
+
+gevent_like = SimpleNamespace(Lock=_GreenLock)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> dict[str, Any]:
+    """What a manager is told that shares its cache."""
+    tmp_path.chmod(0o700)
+    return {"shared_cache": str(tmp_path), "shared_cache_size": 2**23}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shares nothing")
+def test_shared_hits_shared_sessions_leader(open_manager: OpenAsyncManager, shared: dict[str, Any]) -> None:
+    a, b = open_manager(**shared), open_manager(**shared)
+    session = a.create_session("u")
+    before = b.stats()
+    for _ in range(3):
+        assert b.get_session(session.id) is not None
+    moved(b, before, hits=3, shared_hits=1, misses=0)
+    assert [manager.stats().shared_sessions for manager in (a, b)] == [1, 1]
+    assert [manager.stats().leader for manager in (a, b)] == [True, False]
+    assert [manager.stats().cache_capacity for manager in (a, b)] == [2000, 2000]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shares nothing")
+def test_failovers_arena_resets_ring_overruns(open_manager: OpenAsyncManager, shared: dict[str, Any]) -> None:
+    a, b = open_manager(**shared), open_manager(**shared)
+    before = b.stats()
+    arena = a._cache.shared
+    assert arena is not None
+    arena.poison()
+    moved(b, before, arena_resets=1, failovers=0, ring_overruns=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shares nothing anyway")
+def test_who_has_greenlets_for_threads_shares_nothing_shared_fallback_reason(
+    open_manager: OpenAsyncManager, shared: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgsession._host.watch.threading", gevent_like)
+    stats = (open_manager(**shared)).stats()
+    assert stats.shared_fallback_reason is not None and "gevent" in stats.shared_fallback_reason
+    assert stats.in_sync
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shares nothing anyway")
+def test_shared_fallback_reason(open_manager: OpenAsyncManager, shared: dict[str, Any]) -> None:
+    os.chmod(shared["shared_cache"], 0o755)
+    manager = open_manager(**shared, cache_size=10_000)
+    stats = manager.stats()
+    assert stats.shared_fallback_reason is not None and "0700" in stats.shared_fallback_reason
+    assert (stats.leader, stats.shared_sessions, stats.cache_capacity) == (False, 0, 10_000)

@@ -63,13 +63,13 @@ class Server:
         self.while_asked()
         return self.incarnation
 
-    async def register(self, serves_for: int, *, wait: bool = True) -> tuple[int, int]:
+    async def register(self, node: str, serves_for: int, *, wait: bool = True) -> tuple[int, int]:
         if self.register_fails is not None:
             raise self.register_fails
         self.registered += 1
         return 1, 30
 
-    async def acknowledge(self, applied: Applied) -> None:
+    async def acknowledge(self, node: str, applied: Applied) -> None:
         self.acknowledged.append(applied)
 
     async def resync(self, cached: Resync) -> list[bytes] | None:
@@ -109,7 +109,7 @@ def server(coherence: Coherence) -> Server:
     server: Any = Server()
     server.coherence = coherence
     server.synchronizer = AsyncSynchronizer(
-        server, server, coherence, Statements(), clock_now=lambda: 1, max_staleness=0.01, serves_for=1,
+        server, server, coherence, Statements(), clock_now=lambda: 1, max_staleness=0.01, serves_for=lambda: 1,
         on_lock_changes=server.lock_changes.append, on_lost=lambda: None, logger=LOG,
     )  # fmt: skip
     made: Server = server

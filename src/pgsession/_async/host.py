@@ -27,7 +27,7 @@ from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._host.offices import HOLDERS
 from pgsession._host.place import Opened, Place, Refused
-from pgsession._host.watch import Watch
+from pgsession._host.watch import Watch, threads_are_real
 from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
@@ -170,6 +170,8 @@ class AsyncHost:
             ListenerError, psycopg.Error: This process was to lead, and cannot, as `AsyncSynchronizer.start` says.
         """
         try:
+            if not threads_are_real():
+                raise Refused("threads are greenlets here (gevent), and a leader needs one that is not")
             self._opened = await async_in_own_thread(self._place.open, "pgsession arena").wait()
         except Refused as error:
             self._refused_now(error)

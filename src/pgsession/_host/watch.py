@@ -1,7 +1,8 @@
 """The watch is a thread of each process that shares an arena: it says that the leader is there, or sees that it is not.
 
-A real thread, with asyncio and gevent too: a blocked event loop must not look like a dead leader. It decides who leads;
-what has to be done about that, which takes the database, its owner does.
+It is a real thread, with asyncio too: a blocked event loop must not look like a dead leader. So there is none where
+gevent or the like has replaced what threads are. It decides who leads; what has to be done about that, which takes the
+database, its owner does.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from pgsession._core.arena import ArenaError
 from pgsession._core.cache import Cache
 from pgsession._host.place import Opened
 
-__all__ = ["BEAT", "LAPSE", "Watch"]
+__all__ = ["BEAT", "LAPSE", "Watch", "threads_are_real"]
 
 BEAT: Final = 0.1  # seconds from one beat of the leader to the next
 LAPSE: Final = 2_000_000  # microseconds without one, after which the leader is taken for stopped
 _MARKING: Final = 1.0  # seconds between two looks at what was used
 _SHY: Final = 2.0  # seconds in which one who could not lead leaves that to others
+
+
+def threads_are_real() -> bool:
+    """Return False where threads are greenlets, of which one that waits for the kernel stops all."""
+    return type(threading.Lock()).__module__ == "_thread"
 
 
 class Watch:
