@@ -86,7 +86,7 @@ def lead(node: Node) -> int:
     number = node.arena.take(node.arena.number, True)
     assert number
     assert node.cache.new_epoch(number, False)
-    assert node.cache.vouch(number, START + 1000 * HOUR, START)
+    assert node.cache.prove(number, START + 1000 * HOUR, START)
     return number
 
 
@@ -406,14 +406,14 @@ def test_c6_nothing_is_served_before_or_beyond_the_proof_of_the_leader(
     first.cache.put(make_record(key_of(1)))
     assert (first.version(1), second.version(1)) == (0, 0)
     assert first.cache.stats()["misses_out_of_sync"] == 1
-    assert first.cache.vouch(number, START + MINUTE, START - 5)
+    assert first.cache.prove(number, START + MINUTE, START - 5)
     assert second.arena.proved_until == START - 5
     assert first.arena.state == "synced"
     assert (first.version(1), second.version(1)) == (1, 1)
     assert first.cache.in_sync_until == second.cache.in_sync_until == START + MINUTE
     clock.advance(MINUTE)
     assert (first.version(1), second.version(1)) == (0, 0)
-    assert not second.cache.vouch(number + 1, START + HOUR, START), "S6"
+    assert not second.cache.prove(number + 1, START + HOUR, START), "S6"
     assert (first.version(1), second.version(1)) == (0, 0)
 
 
@@ -428,7 +428,7 @@ def test_s8_nothing_is_served_from_memory_before_the_tie(nodes: list[Node], make
     assert second.cache.in_sync_until == 0
     assert not second.cache.put(make_record(key_of(2)))
     assert first.version(2) == 0
-    first.cache.vouch(1, START + 2000 * HOUR, START)
+    first.cache.prove(1, START + 2000 * HOUR, START)
     assert second.version(1) == 0
     second.cache.tie()
     assert second.version(1) == 1
@@ -505,7 +505,7 @@ def test_stale_if_error_reaches_the_arena(nodes: list[Node], clock: Clock, make_
 
 
 def test_only_a_private_cache_is_told_its_proof_by_its_owner(nodes: list[Node]) -> None:
-    with pytest.raises(TypeError, match="vouch"):
+    with pytest.raises(TypeError, match="prove"):
         nodes[0].cache.in_sync_until = 5
     nodes[0].cache.unshare()
     nodes[0].cache.in_sync_until = 5
@@ -555,7 +555,7 @@ def test_a_private_cache_has_no_sections(make_cache: MakeCache) -> None:
     assert cache.shared is None
     assert cache.news({}) == (False, [])
     assert cache.lock_news() == []
-    assert not cache.vouch(1, 1, 1)
+    assert not cache.prove(1, 1, 1)
     assert not cache.new_epoch(1, False)
     assert cache.mark_used() == 0
     cache.share_lock("l")
@@ -662,7 +662,7 @@ def test_a_poisoned_arena_is_left_by_all(nodes: list[Node], make_record: MakeRec
     first.cache.end()
 
 
-@pytest.mark.parametrize("what", ["begin", "discard", "put", "clear", "vouch", "new_epoch", "share_lock"])
+@pytest.mark.parametrize("what", ["begin", "discard", "put", "clear", "prove", "new_epoch", "share_lock"])
 def test_what_meets_a_poisoned_arena_first(nodes: list[Node], make_record: MakeRecord, what: str) -> None:
     first, second, _ = nodes
     first.cache.put(make_record(key_of(1)))
@@ -675,7 +675,7 @@ def test_what_meets_a_poisoned_arena_first(nodes: list[Node], make_record: MakeR
             "discard": (key_of(1),),
             "put": (make_record(key_of(2)),),
             "clear": (),
-            "vouch": (1, 2, 3),
+            "prove": (1, 2, 3),
             "new_epoch": (1, True),
             "share_lock": ("l",),
         }

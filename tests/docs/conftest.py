@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.aio.conftest import open_manager
+from tests.aio.conftest import manager_kind, open_manager, shards
 
-__all__ = ["open_manager"]
+__all__ = ["manager_kind", "open_manager", "shards"]

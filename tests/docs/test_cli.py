@@ -15,7 +15,7 @@ from pgsession.cli._failures import Status
 from tools import reference_pages
 
 PAGE = (reference_pages.DOCS / "cli.md").read_text(encoding="utf-8")
-NO_RIGHTS = {"move", "completion", "plan"}  # of their own: a service's, or none
+NO_RIGHTS = {"move", "completion", "plan", "arena"}  # of their own: a service's, or none
 
 
 def test_every_exit_status_is_explained() -> None:

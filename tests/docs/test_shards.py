@@ -20,7 +20,10 @@ def test_the_page(all_shards: Shards, dsn: str) -> None:
     first, second = blocks(PAGE, "python")
     name = f"of_{Path(PAGE).stem}"
     try:
-        run(first.replace("sessions_", f"{name}_"), {"one": one, "two": two, "key": b"k" * 32})
+        for shown, real in (("postgresql://app@db1/app", one), ("postgresql://app@db2/app", two)):
+            assert shown in first
+            first = first.replace(shown, real)
+        run(first.replace("sessions_", f"{name}_"), {"key": b"k" * 32})
         plain = pgsession.Config(create_schema_if_missing=True, schema_name=name)
         with pgsession.SessionManager(one, plain) as before:
             old_id = before.create_session("alice").id

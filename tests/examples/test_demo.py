@@ -55,7 +55,14 @@ def test_every_step_is_right() -> None:
     assert demo.returncode == 0, output
     assert "all steps right" in output
     steps = ("log in", "from the database", "from memory", "p99", "million/s", "log out everywhere")
-    for step in (*steps, "visitor's cart", "new token", "all nodes have confirmed", "listener is frozen", *HOST):
+    for step in (
+        *steps,
+        "visitor's cart",
+        "new token",
+        "all nodes have confirmed",
+        "listener is frozen",
+        *HOST,
+    ):
         assert step in output
     assert_nothing_left("whole")
 

@@ -342,7 +342,7 @@ def test_holders_share_theirs(opened: Opened, place: Place) -> None:
 def test_the_command_shows_what_there_is(
     folder: Path, opened: Opened, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["arena", "--folder", str(folder), "--json"]) == 3, "nobody vouches for it"
+    assert main(["arena", "--folder", str(folder), "--json"]) == 3, "nobody proves for it"
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["state"], row["used"], row["leader"], row["leads"]) == ("lost", True, 0, False)
     assert (row["sessions"], row["size_bytes"]) == (0, SIZE) and row["counters"]["resets"] == 0

@@ -233,7 +233,7 @@ def test_another_takes_over(leader: Process, follower: Process, clock: Clock) ->
     until = leader.arena.in_sync_until
     clock.advance(SECOND)
     leader.prove()
-    assert leader.arena.in_sync_until == until, "S6: only who leads vouches"
+    assert leader.arena.in_sync_until == until, "S6: only who leads proves"
     assert not leader.coherence.number
     follower.prove()
     assert leader.arena.in_sync_until > until

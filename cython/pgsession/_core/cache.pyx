@@ -364,7 +364,7 @@ cdef class Cache:
             self.own.in_sync_until = self.seen = self.served_until = until
         pgs_unlock(&self.mutex)
         if not private:
-            raise TypeError("of a shared cache the leader says until when it is in sync, by vouch()")
+            raise TypeError("of a shared cache the leader says until when it is in sync, by prove()")
 
     @property
     def shared(self):
@@ -521,7 +521,7 @@ cdef class Cache:
             pgs_arena_ring_bell(&arena.memory)
             self.end()
 
-    def vouch(self, uint64_t number, int64_t until, int64_t proved_until):
+    def prove(self, uint64_t number, int64_t until, int64_t proved_until):
         """Say until when memory may be served on the host, and what this clock knows of the database's.
 
         All that the proof stands for was told before (S3).
@@ -529,13 +529,13 @@ cdef class Cache:
         Returns:
             False where another process leads (S6), or the arena is given up.
         """
-        cdef bint vouched = False
+        cdef bint proved = False
         cdef Arena arena = arena_of(self)
         if arena is not None and begin_in(self, arena, True) == PGS_HELD:
-            vouched = pgs_arena_vouch(&arena.memory, number, until, proved_until, self.clock.offset,
+            proved = pgs_arena_vouch(&arena.memory, number, until, proved_until, self.clock.offset,
                                       self.clock.lag - self.clock.slack) > 0
             self.end()
-        return vouched
+        return proved
 
     def new_epoch(self, uint64_t number, bint lost):
         """Start an epoch of the host: leases are void, and what each process has of its own leaves. Not what is in the arena.

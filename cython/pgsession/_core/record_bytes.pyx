@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True
-"""A record is written as bytes here, as the processes of a host share it: what it is made of, its block as it is, its keys.
+"""A record is shared by the processes of a host as bytes: what it is made of, its block as it is, its keys.
 
     Head
     block          as record.pyx lays it out

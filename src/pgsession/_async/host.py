@@ -335,7 +335,7 @@ class AsyncHost:
             raise
 
     async def _stand(self, watch: Watch) -> None:
-        """Be ready before the leader goes: hear, compare and prove; then take the number, and vouch."""
+        """Be ready before the leader goes: hear, compare and prove; then take the number, and prove."""
         async with self._section:
             self._coherence.stand()
         try:

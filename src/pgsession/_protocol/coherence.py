@@ -1058,7 +1058,7 @@ class Coherence:
                 self._cache.clear()
             if self._number and self._arena is not None:
                 # Nobody serves by the clock of the one before.
-                self._cache.vouch(self._number, 0, self._proofs.proved_until)
+                self._cache.prove(self._number, 0, self._proofs.proved_until)
                 self._arena.set_incarnation(self._number, incarnation)
         self._new_epoch(_State.LISTENING)
         self._incarnation = incarnation
@@ -1175,7 +1175,7 @@ class Coherence:
         elif until and self._number:
             self._owes_proof = False
             proved_until = max(self._proofs.proved_until, self._arena.proved_until)  # type: ignore[union-attr]
-            if not self._cache.vouch(self._number, until, proved_until):
+            if not self._cache.prove(self._number, until, proved_until):
                 self._be_follower()
 
     def _sample(self, asked: int, answered: int, database_time: int) -> None:

@@ -337,7 +337,7 @@ class Host:
             raise
 
     def _stand(self, watch: Watch) -> None:
-        """Be ready before the leader goes: hear, compare and prove; then take the number, and vouch."""
+        """Be ready before the leader goes: hear, compare and prove; then take the number, and prove."""
         with self._section:
             self._coherence.stand()
         try:
