@@ -23,6 +23,7 @@ GIVEN = [
     "app",
     "key",
     "right",
+    "old_id",
     "INSTALLED_APPS",
     "route_handlers",
 ]
