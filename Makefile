@@ -54,9 +54,9 @@ docs-look: docs ## that site in Chromium, narrow and wide, light and dark, with 
 bench: $(DONE)/bench build ## compare with what else a service would use, and with the recorded run; ARGS="-k get" for a part
 	$(PY) -m pytest -q -W default benchmarks $(ARGS)
 
-chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server
+chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server; SHARED=1: with one cache a host
 	$(PY) -m tests.simulation --seeds $(SEEDS)
-	$(PY) -m tests.chaos --seconds $(SECONDS) $(ARGS)
+	$(PY) -m tests.chaos --seconds $(SECONDS) $(if $(SHARED),--shared) $(ARGS)
 
 ha: $(DONE)/ha build ## three members of Patroni that lose their leader in every way, under load, ten minutes at most; needs etcd
 	$(PY) -m tests.ha $(ARGS)

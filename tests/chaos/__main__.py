@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--operation-timeout", type=float, default=1)
     parser.add_argument("--callers", type=int, default=3, help="a process")
     parser.add_argument("--only", nargs="*", default=[], metavar="FAULT", help="parts of the faults' names")
+    parser.add_argument("--shared", action="store_true", help="the processes of a host share one cache")
     given = parser.parse_args()
     seed = random.SystemRandom().getrandbits(32) if given.seed is None else given.seed
     options = Options(
@@ -34,6 +35,8 @@ def main() -> int:
         operation_timeout=given.operation_timeout,
         callers=given.callers,
         kinds=tuple(given.only),
+        shared=given.shared,
+        again=f"make chaos{' SHARED=1' if given.shared else ''} SECONDS={{seconds:g}} ARGS='--seed {{seed}}'",
     )
     signal.signal(signal.SIGTERM, _interrupted)
     print(f"seed {seed}", flush=True)

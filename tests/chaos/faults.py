@@ -41,13 +41,27 @@ class Ways(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """What faults need of the processes."""
+    """What faults need of the processes. They are known by their places: who comes for one that is gone has its."""
 
-    pids: list[int]
+    pid: Callable[[int], int]
+    node: Callable[[int], int]
+    """By which its calls are known."""
     policies: list[str]
     """What each does with a user who is at the limit; "" for one that lets nobody log in."""
+    hosts: list[int]
+    """Of which host each is that shares a cache with others; -1: none."""
     say: Callable[[int, str], object]
     """Tells one something that it does not answer."""
+    ask: Callable[[int, str, str], Any]
+    """Tells one something, and returns the answer that has the key."""
+    kill: Callable[[list[int]], None]
+    """Ends some by SIGKILL."""
+    leave: Callable[[int], None]
+    """Has one end in order."""
+    replace: Callable[[list[int]], None]
+    """Starts others for some that are gone."""
+    empty: Callable[[str], None]
+    """Takes note that a cache was emptied which was not to be."""
     well: Callable[[], bool]
     """Whether all are in sync, and have written since the last fault was gone."""
 
@@ -128,6 +142,29 @@ class Faults(Plan):
             "bucket's row held": (1.5, self._hold_bucket),
             "user at the limit, rows held": (2, self._hold_user),
         }
+        self._sharing = [place for place, host in enumerate(nodes.hosts) if host >= 0]
+        self._of_hosts: dict[str, tuple[float, Callable[[Fault], None]]] = {}
+        if self._sharing:
+            self._of_hosts = {
+                "process killed": (2, self._kill_process),
+                "leader killed": (3, self._kill_leader),
+                "leader frozen": (3, self._freeze_leader),
+                "leader leaves": (3, self._restart_leader),
+                "all of a host killed": (1, self._kill_host),
+                "killed inside the arena": (2, self._kill_inside),
+                "frozen inside the arena": (2, self._freeze_inside),
+                "outage": (3, self._outage),
+            }
+        self.kinds |= self._of_hosts
+
+    def next_kind(self) -> str:
+        """Every kind once, in random order, then by weight; each second one is of a host's, where there are hosts."""
+        kinds = self._of_hosts if self._of_hosts and self._random.random() < 0.5 else self.kinds
+        fresh = [kind for kind in kinds if all(fault.kind != kind for fault in self.done)]
+        if fresh:
+            return self._random.choice(fresh)
+        weights = [weight for weight, _ in kinds.values()]
+        return self._random.choices(list(kinds), weights)[0]
 
     # Connections
 
@@ -185,14 +222,112 @@ class Faults(Plan):
 
     def _freeze_process(self, fault: Fault) -> None:
         """Longer than the bound, sometimes: what it holds must not be served when it goes on."""
-        fault.frozen = self._random.randrange(len(self._nodes.pids))
+        place = self._random.randrange(len(self._nodes.hosts))
+        self._freeze(fault, place, self._max_staleness * self._random.uniform(0.1, 1.6))
+
+    def _freeze(self, fault: Fault, place: int, seconds: float) -> None:
+        fault.frozen = self._nodes.node(place)
         fault.detail = f"node {fault.frozen}"
-        pid = self._nodes.pids[fault.frozen]
+        pid = self._nodes.pid(place)
         os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(self._max_staleness * self._random.uniform(0.1, 1.6))
+            time.sleep(seconds)
         finally:
             os.kill(pid, signal.SIGCONT)
+
+    # Processes that share a cache
+
+    def _leaders(self) -> list[int]:
+        """Where those are that lead their hosts; a host may have none for a moment."""
+        return [place for place in self._sharing if self._host(place)["leader"]]
+
+    def _host(self, place: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self._nodes.ask(place, "host", "host")
+        return answer
+
+    def _leader(self) -> int:
+        """Where one is that leads."""
+        leaders: list[int] = []
+        self._wait_until(lambda: bool(leaders.extend(self._leaders()) or leaders))
+        return self._random.choice(leaders or self._sharing)
+
+    def _kill(self, fault: Fault, places: list[int]) -> None:
+        fault.detail = "node " + " ".join(str(self._nodes.node(place)) for place in places)
+        self._nodes.kill(places)
+        time.sleep(self._random.choice([0, 0.3, 1]))
+        self._nodes.replace(places)
+
+    def _kill_process(self, fault: Fault) -> None:
+        self._kill(fault, [self._random.choice(self._sharing)])
+
+    def _kill_leader(self, fault: Fault) -> None:
+        self._kill(fault, [self._leader()])
+
+    def _kill_host(self, fault: Fault) -> None:
+        host = self._random.choice(sorted({self._nodes.hosts[place] for place in self._sharing}))
+        self._kill(fault, [place for place in self._sharing if self._nodes.hosts[place] == host])
+
+    def _freeze_leader(self, fault: Fault) -> None:
+        """Long enough for another one to lead, mostly."""
+        self._freeze(fault, self._leader(), self._random.uniform(0.5, 4))
+
+    def _restart_leader(self, fault: Fault) -> None:
+        """As servers recycle their workers."""
+        place = self._leader()
+        fault.detail = f"node {self._nodes.node(place)}"
+        self._nodes.leave(place)
+        self._nodes.replace([place])
+
+    def _kill_inside(self, fault: Fault) -> None:
+        """While it has the arena's lock."""
+        place = self._leader() if self._random.random() < 0.5 else self._random.choice(self._sharing)
+        self._nodes.ask(place, "enter", "inside")
+        self._kill(fault, [place])
+
+    def _freeze_inside(self, fault: Fault) -> None:
+        """While it has the arena's lock: for so long that the others go on without it, sometimes."""
+        place = self._leader() if self._random.random() < 0.5 else self._random.choice(self._sharing)
+        self._nodes.ask(place, "enter", "inside")
+        try:
+            self._freeze(fault, place, self._random.uniform(0.2, 3))
+        finally:
+            self._nodes.say(place, "leave")
+
+    def _outage(self, fault: Fault) -> None:
+        """The database is away while nobody writes: no cache is emptied, though its leader die meanwhile."""
+        self._wait_until(self._nodes.well)
+        fault.began = now()
+        dies = self._random.random() < 0.6
+        leader = self._leader()
+        seconds = self._max_staleness * self._random.uniform(0.5, 2)
+        for place in self._sharing:
+            self._nodes.ask(place, f"quiet {seconds + 2 * PATIENCE}", "quiet")
+        time.sleep(2 * self._operation_timeout)  # what was begun has ended
+        with ExitStack() as after:
+            if self._random.random() < 0.5:
+                after.enter_context(self._cluster.silent_primary())
+            for proxy in self._proxies():
+                proxy.refuse()
+                proxy.cut()
+                after.callback(proxy.forward)
+            before = {place: self._host(place)["shared_sessions"] for place in self._sharing}
+            if dies:
+                fault.detail = f"node {self._nodes.node(leader)} killed"
+                self._nodes.kill([leader])
+            time.sleep(seconds)
+            for place, sessions in before.items():
+                if dies and place == leader:
+                    continue
+                now_there = self._host(place)["shared_sessions"]
+                if now_there < sessions // 2:
+                    self._nodes.empty(
+                        f"{now_there} sessions of {sessions} were left on host {self._nodes.hosts[place]} after {fault}"
+                    )
+        for place in self._sharing:
+            if not dies or place != leader:
+                self._nodes.ask(place, "quiet 0", "quiet")
+        if dies:
+            self._nodes.replace([leader])
 
     def _freeze_standby(self, fault: Fault) -> None:
         with self._cluster.frozen_standby():
@@ -359,7 +494,9 @@ class Faults(Plan):
 
     def _node(self, fault: Fault) -> Ways:
         number = self._random.randrange(len(self._ways))
-        fault.detail = f"node {number}"
+        if self._sharing and self._random.random() < 0.7:
+            number = self._leader()
+        fault.detail = f"node {self._nodes.node(number)}"
         return self._ways[number]
 
     def _proxies(self) -> list[FaultProxy]:

@@ -64,9 +64,16 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """For how long, in microseconds, a call was to wait for all nodes."""
     confirmed: bool = False
     """Whether it has said that all nodes know."""
+    host: int = -1
+    """Whose processes share one cache with it; -1: it has one of its own."""
     gives: bool = False
     """Whether there is a token for whom a session was opened by one."""
     error: str = ""
+
+    @property
+    def place(self) -> int:
+        """What has one cache, so that what one call there was told binds the next one: a node, or a host's nodes."""
+        return self.node if self.host < 0 else -2 - self.host
 
     def __str__(self) -> str:
         parts = [
@@ -131,15 +138,24 @@ class Fault(msgspec.Struct, kw_only=True):
 
 
 class Writer:
-    """Appends to a file; usable from several threads."""
+    """Appends to a file; usable from several threads. Where it is `mortal`, nothing is lost when it is killed."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("w")
+    def __init__(self, path: Path, *, mortal: bool = False) -> None:
+        self._file: TextIO = path.open("w", buffering=1 if mortal else -1)
+        self._mortal = mortal
         self._lock = threading.Lock()
         self._encode = msgspec.json.Encoder().encode
 
+    def begin(self, call: Call) -> None:
+        """Note a call that may be the last."""
+        if self._mortal:
+            self._add("B", call)
+
     def add(self, entry: Call | State) -> None:
-        text = ("C" if isinstance(entry, Call) else "S") + self._encode(entry).decode() + "\n"
+        self._add("C" if isinstance(entry, Call) else "S", entry)
+
+    def _add(self, mark: str, entry: Call | State) -> None:
+        text = mark + self._encode(entry).decode() + "\n"
         with self._lock:
             self._file.write(text)
 
@@ -148,14 +164,30 @@ class Writer:
             self._file.flush()
 
 
-def read(path: Path) -> Iterator[Call | State]:
-    """What one process wrote; a last line that is not whole is left out."""
+def read(path: Path, died: int = 0) -> Iterator[Call | State]:
+    """What one process wrote; a last line that is not whole is left out.
+
+    What it had begun when it died has ended then, and may have been done.
+    """
     call = msgspec.json.Decoder(Call)
     state = msgspec.json.Decoder(State)
+    begun: dict[str, Call] = {}
     with path.open() as file:
         for line in file:
-            if line.endswith("\n"):
-                yield (call if line[0] == "C" else state).decode(line[1:])
+            if not line.endswith("\n"):
+                continue
+            if line[0] == "S":
+                yield state.decode(line[1:])
+                continue
+            entry = call.decode(line[1:])
+            if line[0] == "B":
+                begun[entry.who] = entry
+            else:
+                begun.pop(entry.who, None)
+                yield entry
+    for entry in begun.values():
+        entry.ended, entry.outcome = died, "interrupted"
+        yield entry
 
 
 def dump(value: Any) -> str:

@@ -262,11 +262,11 @@ class Story:
     # C2, C3
 
     def _backwards(self) -> Iterator[Violation]:
-        """Per node: nothing older than what a call there had returned before."""
+        """Per node, or per host that shares a cache: nothing older than what a call there had returned before."""
         nodes: dict[int, list[Call]] = defaultdict(list)
         for call in self._seen:
             if not call.kind.startswith("sql"):
-                nodes[call.node].append(call)
+                nodes[call.place].append(call)
         for calls in nodes.values():
             floor = Floor(self._eras, self._durable)
             ended = sorted(calls, key=lambda call: call.ended)
@@ -436,16 +436,16 @@ class Story:
             return
         here: dict[int, int] = {}
         for call in gone:
-            here[call.node] = min(here.get(call.node, call.ended), call.ended)
+            here[call.place] = min(here.get(call.place, call.ended), call.ended)
         known = min((call for call in gone if call.confirmed), key=lambda call: call.ended, default=None)
         if known is not None:
             until = everywhere + self._max_staleness
             self.ended_everywhere += sum(
-                is_read(call) and known.ended < call.began <= until and call.node not in here
+                is_read(call) and known.ended < call.began <= until and call.place not in here
                 for call in self._calls
             )
         for call in self._seen:
-            if call.began > here.get(call.node, 1 << 62):
+            if call.began > here.get(call.place, 1 << 62):
                 yield Violation("resurrected", "deleted on this node, and returned", [gone[0], call])
             elif known is not None and call.began > known.ended:
                 yield Violation("resurrected", "ended on every node, and returned", [known, call])
@@ -466,13 +466,13 @@ class Story:
         anywhere: list[Call | None] = [None] * eras
         for call in self._calls:
             if is_read(call) and call.outcome == "none":
-                for first in (here[call.node], anywhere):
+                for first in (here[call.place], anywhere):
                     known = first[self._eras.seen(call)]
                     if known is None or call.ended < known.ended:
                         first[self._eras.seen(call)] = call
         for call in self._seen:
             bound = self._eras.binds(call)
-            for gone in here[call.node][bound:] if call.node in here else ():
+            for gone in here[call.place][bound:] if call.place in here else ():
                 if gone is not None and call.began > gone.ended:
                     yield Violation("resurrected", "gone on this node, and returned", [gone, call])
             for gone in anywhere[bound:]:
@@ -494,7 +494,7 @@ class Story:
             for call in shown:
                 assert call.content is not None
                 write = written.get(call.content["shared"])
-                patience = 0 if call.node == drop.node else self._max_staleness
+                patience = 0 if call.place == drop.place else self._max_staleness
                 if write is not None and write.ended < drop.began and call.began > drop.ended + patience:
                     yield Violation("resurrected", "a dropped attribute is back", [write, drop, call])
             if (

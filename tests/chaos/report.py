@@ -10,7 +10,7 @@ from statistics import median
 from tests.chaos.endings import bounds
 from tests.chaos.history import Call, Fault, State
 from tests.chaos.oracle import TRIED
-from tests.chaos.run import Outcome
+from tests.chaos.run import HOST_TRIED, Outcome
 from tests.chaos.verdict import KINDS, Violation
 
 MOST_SHOWN = 3
@@ -37,7 +37,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield _row("  interrupted", f"{verdict.interrupted:,}")
     yield _row("  confirmed to be known by all nodes", f"{verdict.confirmed:,}")
     yield _row("  not confirmed in time", f"{verdict.unconfirmed:,}")
-    for name, title in TRIED.items():
+    for name, title in {**TRIED, **(HOST_TRIED if options.shared else {})}.items():
         yield _row(f"  {title}", f"{verdict.tried.get(name, 0):,}")
     yield _row("faults", f"{len(outcome.faults):,}")
     yield ""
@@ -78,10 +78,16 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _writes_again(calls: list[Call], fault: Fault) -> dict[int, float]:
-    """Per node, the end of the first acknowledged write after the fault."""
+    """Per node that was there, the end of the first acknowledged write after the fault."""
     first: dict[int, float] = {}
+    there = {call.node for call in calls if call.began < fault.ended}
     for call in calls:
-        if call.outcome == "ok" and call.kind in ("update", "create", "delete") and call.ended > fault.ended:
+        if (
+            call.node in there
+            and call.outcome == "ok"
+            and call.kind in ("update", "create", "delete")
+            and call.ended > fault.ended
+        ):
             after = call.ended - fault.ended
             first[call.node] = min(first.get(call.node, after), after)
     return first

@@ -36,6 +36,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = "chaos"
 LONG = 40
 """Seconds of a run in which sessions with an idle timeout live long enough to be put to the test."""
+HOST_TRIED = {
+    "shared_hits": "reads from the memory of the host",
+    "failovers": "leaders followed that were dead or frozen",
+    "arena_resets": "arenas given up",
+}
+"""What those tell who live in the end, and what the report calls it."""
 PATIENCE = 60.0
 """Seconds in which a process must answer when nothing is wrong any more."""
 
@@ -49,6 +55,8 @@ class Options(msgspec.Struct, kw_only=True):
     callers: int = 3
     kinds: tuple[str, ...] = ()
     """The faults to inject, part of a name being enough; all where there are none."""
+    shared: bool = False
+    """Whether the processes are those of two hosts, each of which shares one cache."""
     quiet: bool = False
     again: str = "make chaos SECONDS={seconds:g} ARGS='--seed {seed}'"
     """How to do the same once more."""
@@ -87,6 +95,9 @@ class Worker:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
             )
+        self.task = task
+        self.died = 0
+        """When it was killed."""
         self.pid = self._process.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -136,6 +147,7 @@ class Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self.died = self.died or history.now()
         self._reader.join(5)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -190,22 +202,66 @@ class Scene(Generic[C]):
         ("sync", "proxies", "name", "reject"),
         ("sql", "direct", "direct", ""),
     )
+    SHARING = (
+        ("async", "proxies", "name", "evict"),
+        ("sync", "name", "proxies", "evict"),
+        ("async", "name", "proxies", "reject"),
+        ("sync", "proxies", "name", "reject"),
+        ("async", "name", "proxies", "evict"),
+        ("sql", "direct", "direct", ""),
+    )
+    HOSTS = (0, 0, 0, 1, 1, -1)
+    """Of which host each of them is."""
+    MOST_NODES = 64
+    """With those that come for others, in a run of hosts."""
 
     def __init__(self, options: Options, cluster: C, folder: Path, after: ExitStack) -> None:
         self._options = options
         self._cluster = cluster
         self._folder = folder
         self._random = random.Random(options.seed)
+        self._after = after
+        self._nodes = self.SHARING if options.shared else self.NODES
+        self._hosts = list(self.HOSTS) if options.shared else [-1] * len(self._nodes)
+        for host in {host for host in self._hosts if host >= 0}:
+            (folder / f"host{host}").mkdir(mode=0o700)
         self._ways = [
-            Ways(self._way(listener, after), self._way(pool, after)) for _, listener, pool, _ in self.NODES
+            Ways(self._way(listener, after), self._way(pool, after)) for _, listener, pool, _ in self._nodes
         ]
-        self._workers: list[Worker] = []
-        for node in range(len(self.NODES)):
-            worker = Worker(self._task(node), folder / f"{node}.log")
-            after.callback(worker.kill)
-            self._workers.append(worker)
-        self._faults = self._plan()
         self._stuck: list[str] = []
+        self._emptied: list[str] = []
+        self._told: list[dict[str, Any]] = []
+        self._all: list[Worker] = []
+        self._workers = [self._start(place) for place in range(len(self._nodes))]
+        self._faults = self._plan()
+
+    def _start(self, place: int) -> Worker:
+        node = len(self._all)
+        worker = Worker(self._task(node, place), self._folder / f"{node}.log")
+        self._after.callback(worker.kill)
+        self._all.append(worker)
+        return worker
+
+    def _ask(self, place: int, command: str, key: str) -> Any:
+        self._workers[place].say(command)
+        return self._workers[place].wait_for(key)
+
+    def _kill(self, places: list[int]) -> None:
+        for place in places:
+            self._workers[place].kill()
+
+    def _leave(self, place: int) -> None:
+        """Its calls end, and so does it."""
+        worker = self._workers[place]
+        worker.say("stop")
+        self._try(worker, worker.wait_for, "idle")
+        self._try(worker, worker.end)
+
+    def _replace(self, places: list[int]) -> None:
+        for place in places:
+            self._workers[place] = self._start(place)
+        for place in places:
+            self._workers[place].wait_for("ready")
 
     def _plan(self) -> Plan:
         """Return what happens."""
@@ -220,10 +276,10 @@ class Scene(Generic[C]):
         servers = {"direct": [], "name": [self._cluster.primary], "proxies": self._cluster.servers}[kind]
         return [after.enter_context(FaultProxy(server.conninfo)) for server in servers]
 
-    def _task(self, node: int) -> Task:
+    def _task(self, node: int, place: int) -> Task:
         direct = [server.conninfo for server in self._cluster.servers]
-        kind, _, _, policy = self.NODES[node]
-        ways, options = self._ways[node], self._options
+        kind, _, _, policy = self._nodes[place]
+        ways, options, host = self._ways[place], self._options, self._hosts[place]
         return Task(
             node=node,
             kind=kind,
@@ -232,12 +288,14 @@ class Scene(Generic[C]):
             listener=_one_of([proxy.conninfo for proxy in ways.listener] or direct),
             schema=SCHEMA,
             folder=str(self._folder),
-            nodes=len(self.NODES),
+            nodes=self.MOST_NODES if options.shared else len(self._nodes),
             callers=options.callers,
             max_staleness=options.max_staleness,
             operation_timeout=options.operation_timeout,
             max_sessions=options.max_sessions,
             policy=policy,
+            host=host,
+            shared=str(self._folder / f"host{host}") if host >= 0 else "",
         )
 
     def play(self) -> None:
@@ -247,7 +305,7 @@ class Scene(Generic[C]):
         self._recover()
         self._everybody("stop", "idle")
         self._settle()
-        self._everybody("dump", "dumped")
+        self._told = [told for told in self._everybody("dump", "dumped") if told]
         self._rows = dict(self._read_rows())
         for worker in self._workers:
             self._try(worker, worker.end)
@@ -291,11 +349,10 @@ class Scene(Generic[C]):
             waiting = [worker for worker, answer in answers if answer is not None and not answer[0]]
         self._stuck += [f"node {worker.node} does not get in sync again" for worker in waiting]
 
-    def _everybody(self, command: str, answer: str) -> None:
+    def _everybody(self, command: str, answer: str) -> list[Any]:
         for worker in self._workers:
             self._try(worker, worker.say, command)
-        for worker in self._workers:
-            self._try(worker, worker.wait_for, answer)
+        return [self._try(worker, worker.wait_for, answer) for worker in self._workers]
 
     def _try(self, worker: Worker, step: Any, *arguments: Any) -> Any:
         try:
@@ -324,17 +381,19 @@ class Scene(Generic[C]):
     def check(self, took: float) -> Outcome:
         calls: list[Call] = []
         states: list[State] = []
-        for worker in self._workers:
-            for entry in history.read(self._folder / f"{worker.node}.history"):
+        for worker in self._all:
+            for entry in history.read(self._folder / f"{worker.node}.history", worker.died):
                 (calls if isinstance(entry, Call) else states).append(entry)  # type: ignore[arg-type]
         calls = list(self._judged(calls))
         verdict = Oracle(calls, self._faults.done, self._rows, self._options.limits).check()
         verdict.add_stuck(self._stuck)
         unasked = () if self._options.seconds >= LONG else idle.TRIED
         verdict.add_untried({name: title for name, title in TRIED.items() if name not in unasked})
+        if self._options.shared:
+            self._judge_hosts(verdict)
         trouble = ""
         if verdict.violations:
-            trouble = "\n".join([self._cluster.logs(), *(worker.log() for worker in self._workers)])
+            trouble = "\n".join([self._cluster.logs(), *(worker.log() for worker in self._all)])
         return Outcome(
             options=self._options,
             verdict=verdict,
@@ -344,6 +403,14 @@ class Scene(Generic[C]):
             took=took,
             trouble=trouble,
         )
+
+    def _judge_hosts(self, verdict: Verdict) -> None:
+        verdict.add_emptied(self._emptied)
+        alone = {told["shared_fallback_reason"] for told in self._told} - {None}
+        verdict.add_stuck(f"a process shares nothing: {reason}" for reason in alone)
+        for name in HOST_TRIED:
+            verdict.tried[name] = sum(told[name] for told in self._told)
+        verdict.add_untried({"shared_hits": HOST_TRIED["shared_hits"]})
 
 
 class Pair(Scene[Cluster]):
@@ -355,9 +422,16 @@ class Pair(Scene[Cluster]):
             self._cluster,
             self._ways[:-1],
             Nodes(
-                pids=[worker.pid for worker in self._workers],
-                policies=[policy for *_, policy in self.NODES],
-                say=lambda node, command: self._workers[node].say(command),
+                pid=lambda place: self._workers[place].pid,
+                node=lambda place: self._workers[place].node,
+                policies=[policy for *_, policy in self._nodes],
+                hosts=self._hosts,
+                say=lambda place, command: self._workers[place].say(command),
+                ask=self._ask,
+                kill=self._kill,
+                leave=self._leave,
+                replace=self._replace,
+                empty=self._emptied.append,
                 well=lambda: not self._unwell(),
             ),
             schema=SCHEMA,

@@ -30,6 +30,7 @@ KINDS = {
     "late": "calls that took longer than they may",
     "bystander": "calls that failed for what concerned others",
     "crowd": "users with more sessions than allowed",
+    "emptied": "caches emptied by an outage",
     "astray": "connections kept to the wrong server",
     "stuck": "calls or nodes that did not recover",
 }
@@ -90,6 +91,9 @@ class Verdict(msgspec.Struct, kw_only=True):
 
     def add_stuck(self, texts: Iterable[str]) -> None:
         self.violations += [Violation("stuck", text, []) for text in texts]
+
+    def add_emptied(self, texts: Iterable[str]) -> None:
+        self.violations += [Violation("emptied", text, []) for text in texts]
 
     def count(self, kind: str) -> int:
         return sum(violation.kind == kind for violation in self.violations)

@@ -24,6 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,7 @@ import msgspec
 import psycopg
 
 import pgsession
+from pgsession._core.arena import ArenaError
 from tests.chaos import hands
 from tests.chaos.claims import Claims
 from tests.chaos.history import Call, State, Writer, dump, now
@@ -59,6 +61,17 @@ POLICIES = ("evict", "reject")
 
 WRITES = ("create", "update", "sql_set")
 
+HOST = (
+    "leader",
+    "shared_sessions",
+    "shared_hits",
+    "failovers",
+    "arena_resets",
+    "ring_overruns",
+    "shared_fallback_reason",
+)
+"""What a process tells of the cache that it shares."""
+
 
 class Task(msgspec.Struct, kw_only=True):
     """What a process is told to be."""
@@ -78,6 +91,10 @@ class Task(msgspec.Struct, kw_only=True):
     max_sessions: int
     policy: str
     pause: float = 0.004
+    host: int = -1
+    """Which one it is of, with whose other processes it shares a cache; -1: none."""
+    shared: str = ""
+    """The folder of that cache."""
 
 
 class Peers:
@@ -121,7 +138,7 @@ class Process:
         self.task = task
         self.random = random.Random(task.seed)
         folder = Path(task.folder)
-        self.history = Writer(folder / f"{task.node}.history")
+        self.history = Writer(folder / f"{task.node}.history", mortal=task.host >= 0)
         self.peers = Peers(folder, task.node, task.nodes)
         self.known: dict[str, Known] = {}
         self.gone: set[str] = set()
@@ -132,6 +149,7 @@ class Process:
         )
         self.logins: deque[str] = deque()  # users whom somebody told to log in
         self.interrupts = Interrupts(random.Random(task.seed + 1))
+        self.quiet_until = 0.0  # until then nobody writes
         self.wrote = 0  # when the last acknowledged write began
         self.stopping = False
         self._next = 0
@@ -187,7 +205,7 @@ class Process:
         return f"{self.random.choice(POLICIES)} {self.random.randrange(USERS)}"
 
     def begin(self, kind: str, who: str, **fields: Any) -> Call:
-        return Call(kind=kind, node=self.task.node, who=who, began=now(), **fields)
+        return Call(kind=kind, node=self.task.node, host=self.task.host, who=who, began=now(), **fields)
 
     def end(self, call: Call, outcome: str = "ok", **fields: Any) -> None:
         call.ended = now()
@@ -255,7 +273,9 @@ class Callers:
         actions, weights = list(self._choices), list(self._choices.values())
         while not process.stopping:
             process.listen_to_peers()
-            if process.logins or len(process.known) < 8:
+            if time.monotonic() < process.quiet_until:
+                await self.get(who)
+            elif process.logins or len(process.known) < 8:
                 await self.create(who)
             else:
                 await process.random.choices(actions, weights)[0](who)
@@ -437,6 +457,7 @@ class Callers:
 
     async def _finish(self, call: Call, work: Awaitable[Any], done: Callable[[Call, Any], None]) -> Any:
         """Wait for the end of a call and note it; return what it returned, None after an error."""
+        self.process.history.begin(call)
         try:
             result = await self._targets[call.who].run(work)
         except pgsession.RevocationNotConfirmed as error:
@@ -512,6 +533,8 @@ def _config(task: Task) -> pgsession.Config:
         rotation_grace=hands.GRACE,
         schema_name=task.schema,
         listener_conninfo=task.listener,
+        shared_cache=task.shared or None,
+        shared_cache_size=2**22,
     )
 
 
@@ -659,6 +682,7 @@ class Console:
         self._process = process
         self._manager = manager
         self._output = threading.Lock()
+        self._inside = False
         threading.Thread(target=self._listen, name="console", daemon=True).start()
 
     def say(self, answer: dict[str, Any]) -> None:
@@ -681,9 +705,21 @@ class Console:
             self._process.stopping = True
         elif command == "status":
             self.say({"status": [self.in_sync(), self._process.wrote]})
+        elif command == "host":
+            self.say({"host": self._host()})
+        elif command == "quiet":
+            self._process.quiet_until = time.monotonic() + float(arguments[0])
+            self.say({"quiet": True})
+        elif command == "enter":
+            self._inside = self._cache.begin()
+            self.say({"inside": True})
+        elif command == "leave":
+            if self._inside:
+                with suppress(ArenaError):
+                    self._cache.end()
         elif command == "dump":
             self._dump()
-            self.say({"dumped": True})
+            self.say({"dumped": self._host()})
         elif command == "interrupt":
             self._process.interrupts.last(float(arguments[0]))
         elif command == "log_in":
@@ -701,9 +737,21 @@ class Console:
         self._process.history.flush()
 
     def _cached(self) -> list[Any]:
-        cache = self._manager._cache
-        records = [cache.get(key, False) for key in cache.versions()[0]]
+        cache = self._cache
+        keys = {*cache.versions()[0], *(cache.identities()[0] if cache.shared else ())}
+        records = [cache.get(key, False) for key in keys]
         return [record for record in records if record is not None]
+
+    @property
+    def _cache(self) -> Any:
+        return self._manager._cache
+
+    def _host(self) -> dict[str, Any]:
+        """What it knows of the cache that it shares."""
+        if self._manager is None or self._process.task.host < 0:
+            return {}
+        stats = self._manager.stats()
+        return {name: getattr(stats, name) for name in HOST}
 
 
 async def _watch(console: Console, pause: Callable[[float], Awaitable[None]]) -> None:
