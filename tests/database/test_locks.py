@@ -123,18 +123,10 @@ def test_an_expired_lock_that_is_removed_at_the_same_moment_is_free(database: Da
     assert taken == [True]
 
 
-@pytest.mark.parametrize("ending", ["ROLLBACK", "COMMIT"])
-def test_a_token_is_newer_than_all_that_were_drawn_before_the_row_was_locked(
-    database: Database, ending: str
-) -> None:
+def test_a_token_is_newer_than_all_that_were_drawn_before_the_row_was_locked(database: Database) -> None:
     """Somebody else's row goes while one waits for it, who has drawn his first token before that."""
     other, waiting = database.connect(), database.connect()
-    if ending == "COMMIT":
-        acquire(database, uuid.uuid4().hex, connection=other)
-        other.execute("BEGIN")
-        other.execute("DELETE FROM app_session_locks")
-    else:
-        database.run(unfinished(database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None)), other)
+    database.run(unfinished(database.statements.acquire("res", uuid.uuid4().hex, MINUTE, None)), other)
     answers: list[tuple[bool | None, int, int, int]] = []
     waiter = threading.Thread(
         target=lambda: answers.append(acquire(database, uuid.uuid4().hex, connection=waiting))
@@ -142,11 +134,19 @@ def test_a_token_is_newer_than_all_that_were_drawn_before_the_row_was_locked(
     waiter.start()
     until_blocked(database, waiting)
     ((newest,),) = database.execute("SELECT nextval('app_session_fencing')")
-    other.execute(ending)
+    other.execute("ROLLBACK")
     waiter.join(30)
     ((acquired, token, expires, now),) = answers
     assert acquired is True and token > newest
     assert now < expires <= now + MINUTE
+
+
+def test_who_asks_for_a_held_lock_does_not_wait_for_its_renewal(database: Database) -> None:
+    owner = uuid.uuid4().hex
+    acquire(database, owner)
+    renewing, asking = database.connect(), database.connect(statement_timeout="5s")
+    database.run(unfinished(database.statements.renew("res", owner, HOUR)), renewing)
+    assert acquire(database, uuid.uuid4().hex, connection=asking)[:2] == (False, None)
 
 
 def test_a_lock_of_a_session_needs_it_alive_and_ends_with_it(database: Database) -> None:

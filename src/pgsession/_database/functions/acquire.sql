@@ -9,7 +9,7 @@ DECLARE
     moment timestamptz := clock_timestamp();
     ends timestamptz;
     drawn bigint;
-    made boolean;
+    made boolean := false;
 BEGIN
     IF session IS NOT NULL THEN
         -- KEY SHARE: a delete of the session waits for this transaction, and then finds the lock to end it.
@@ -20,20 +20,24 @@ BEGIN
     END IF;
     acquired := false;
     LOOP
-        drawn := nextval({fencing_oid});
-        moment := clock_timestamp();
-        ends := moment + lease * interval '1 microsecond';
-        INSERT INTO {locks} (resource, owner, token, session_id, acquired_at, expires_at)
-        VALUES (name, claimant, drawn, session, moment, ends) ON CONFLICT (resource) DO NOTHING;
-        made := FOUND;  -- and so locked
-        IF made THEN
-            -- As nearly always: nobody was waited for, and nobody has drawn.
-            acquired := pg_sequence_last_value({fencing_oid}) = drawn AND clock_timestamp() < moment + interval '10 milliseconds';
-            EXIT WHEN acquired;
-        ELSE
-            -- A look without a lock, for those who wait by asking again and again.
-            SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name;
+        -- A look without a lock, for those who wait by asking again and again: an insertion would wait for whoever renews the lock.
+        SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name;
+        IF FOUND THEN
             EXIT WHEN ends > clock_timestamp();
+        ELSE
+            drawn := nextval({fencing_oid});
+            moment := clock_timestamp();
+            ends := moment + lease * interval '1 microsecond';
+            INSERT INTO {locks} (resource, owner, token, session_id, acquired_at, expires_at)
+            VALUES (name, claimant, drawn, session, moment, ends) ON CONFLICT (resource) DO NOTHING;
+            made := FOUND;  -- and so locked
+            IF made THEN
+                -- As nearly always: nobody was waited for, and nobody has drawn.
+                acquired := pg_sequence_last_value({fencing_oid}) = drawn AND clock_timestamp() < moment + interval '10 milliseconds';
+                EXIT WHEN acquired;
+            END IF;
+        END IF;
+        IF NOT made THEN
             SELECT l.expires_at INTO ends FROM {locks} l WHERE l.resource = name FOR NO KEY UPDATE;
             CONTINUE WHEN NOT FOUND;  -- it was removed meanwhile, and is free
         END IF;
