@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 import pgsession
-from pgsession._async import runtime
+from pgsession._async import server
 from pgsession._database import script, statements
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
@@ -183,7 +183,7 @@ async def test_a_connection_that_could_not_be_set_up_is_closed(dsn: str) -> None
         with pytest.raises(psycopg.errors.DivisionByZero):
             await connection.execute("SELECT 1 / 0")
         with pytest.raises(psycopg.errors.InFailedSqlTransaction):
-            await runtime._limit_statements(1.0, connection)
+            await server._limit_statements(1.0, connection)
         assert connection.closed
 
 

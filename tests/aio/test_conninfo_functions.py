@@ -188,7 +188,7 @@ async def test_what_keeps_the_pool_from_connecting_is_what_open_raises(
 async def test_a_function_that_hangs_when_the_pool_connects(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgsession._async.runtime.CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr("pgsession._async.server.CONNECT_TIMEOUT", 1)
     goes_on = threading.Event()
 
     async def hangs(dsn: str) -> str:

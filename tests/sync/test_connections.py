@@ -18,7 +18,7 @@ from psycopg_pool import ConnectionPool
 
 import pgsession
 from pgsession._database import script, statements
-from pgsession._sync import runtime
+from pgsession._sync import server
 from tests.crew import Crew
 from tests.fault_proxy import FaultProxy
 from tests.tables import Tables
@@ -185,7 +185,7 @@ def test_a_connection_that_could_not_be_set_up_is_closed(dsn: str) -> None:
         with pytest.raises(psycopg.errors.DivisionByZero):
             connection.execute("SELECT 1 / 0")
         with pytest.raises(psycopg.errors.InFailedSqlTransaction):
-            runtime._limit_statements(1.0, connection)
+            server._limit_statements(1.0, connection)
         assert connection.closed
 
 

@@ -188,7 +188,7 @@ def test_what_keeps_the_pool_from_connecting_is_what_open_raises(
 
 
 def test_a_function_that_hangs_when_the_pool_connects(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgsession._sync.runtime.CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr("pgsession._sync.server.CONNECT_TIMEOUT", 1)
     goes_on = threading.Event()
 
     def hangs(dsn: str) -> str:

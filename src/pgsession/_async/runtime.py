@@ -175,7 +175,7 @@ class AsyncRuntime:
         self._breaker = Breaker()
         self._prober = AsyncProber(
             self._breaker,
-            _probes_conninfo(database, config, self._timelines),
+            _probes_conninfo(database, config),
             ask_idle=self._ask_idle,
             timeout=seconds_of(config.operation_timeout) / 4,
             on_down=self._on_down,
@@ -604,8 +604,11 @@ class AsyncRuntime:
             await async_check(connection, self.statements)
 
 
-def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> AsyncConninfo | None:
-    """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
+def _probes_conninfo(database: Any, config: Config) -> AsyncConninfo | None:
+    """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known.
+
+    It has little time, and is not asked whether it is a former primary: whoever connects after it is.
+    """
     try:
         given = conninfos.of_database(database)
     except ConfigError:
@@ -614,7 +617,7 @@ def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> Asy
         given = config.listener_conninfo
     complete = partial(conninfos.listener_parameters, connect_timeout=CONNECT_TIMEOUT)
     patience = seconds_of(config.operation_timeout) / 4
-    return AsyncConninfo(given, complete, patience=patience, timelines=timelines)
+    return AsyncConninfo(given, complete, patience=patience)
 
 
 def _commit(config: Config) -> Commit:

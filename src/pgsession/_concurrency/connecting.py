@@ -39,31 +39,29 @@ def _refuse_if(ended: Callable[[], bool]) -> None:
         raise psycopg.OperationalError("given up: nobody waits for this connection any more")
 
 
-def _unchanged(steps: Steps[Any]) -> Steps[Any]:
-    return steps
-
-
 def async_connections_until(
-    ended: Callable[[], bool], checked: Callable[[Steps[Any]], Steps[Any]] = _unchanged
+    ended: Callable[[], bool], checked: Callable[[Steps[Any]], Steps[Any]] | None = None
 ) -> type[psycopg.AsyncConnection[Any]]:
     """Return a class of connections of which no more come about once `ended` says so, and whose steps are `checked`."""
 
     class Connection(psycopg.AsyncConnection[Any]):
         @classmethod
         def _connect_gen(cls, *arguments: Any, **options: Any) -> Steps[Any]:
-            return until(ended, checked(super()._connect_gen(*arguments, **options)))
+            steps = super()._connect_gen(*arguments, **options)
+            return until(ended, steps if checked is None else checked(steps))
 
     return Connection
 
 
 def connections_until(
-    ended: Callable[[], bool], checked: Callable[[Steps[Any]], Steps[Any]] = _unchanged
+    ended: Callable[[], bool], checked: Callable[[Steps[Any]], Steps[Any]] | None = None
 ) -> type[psycopg.Connection[Any]]:
     """Return a class of connections of which no more come about once `ended` says so, and whose steps are `checked`."""
 
     class Connection(psycopg.Connection[Any]):
         @classmethod
         def _connect_gen(cls, *arguments: Any, **options: Any) -> Steps[Any]:
-            return until(ended, checked(super()._connect_gen(*arguments, **options)))
+            steps = super()._connect_gen(*arguments, **options)
+            return until(ended, steps if checked is None else checked(steps))
 
     return Connection

@@ -28,7 +28,8 @@ class Conninfo:
         given: The text, or the function.
         complete: Returns what to connect with beyond the text.
         patience: Seconds for the function to answer.
-        timelines: What is known of former primaries, by those who connect to the same place.
+        timelines: What is known of former primaries, by those who connect to the same place; None: nobody asks, which
+            spares a round trip.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Conninfo:
         self._complete = complete
         self._patience = patience
         self._newest: str | None = None
-        self._timelines = timelines or Timelines()
+        self._timelines = timelines
         if not isinstance(given, str):
             self._question = Question(given)
 
@@ -81,7 +82,9 @@ class Conninfo:
         """
         parameters = self.parameters
 
-        class Connection(connections_until(ended, self._timelines.checked)):  # type: ignore[misc]
+        checked = None if self._timelines is None else self._timelines.checked
+
+        class Connection(connections_until(ended, checked)):  # type: ignore[misc]
             @classmethod
             def connect(cls, conninfo: str = "", **options: Any) -> Any:
                 try:

@@ -177,7 +177,7 @@ class Runtime:
         self._breaker = Breaker()
         self._prober = Prober(
             self._breaker,
-            _probes_conninfo(database, config, self._timelines),
+            _probes_conninfo(database, config),
             ask_idle=self._ask_idle,
             timeout=seconds_of(config.operation_timeout) / 4,
             on_down=self._on_down,
@@ -606,8 +606,11 @@ class Runtime:
             check(connection, self.statements)
 
 
-def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> Conninfo | None:
-    """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known."""
+def _probes_conninfo(database: Any, config: Config) -> Conninfo | None:
+    """Return what a probe connects with, as the listener does where a pool computes its conninfo; None: not known.
+
+    It has little time, and is not asked whether it is a former primary: whoever connects after it is.
+    """
     try:
         given = conninfos.of_database(database)
     except ConfigError:
@@ -616,7 +619,7 @@ def _probes_conninfo(database: Any, config: Config, timelines: Timelines) -> Con
         given = config.listener_conninfo
     complete = partial(conninfos.listener_parameters, connect_timeout=CONNECT_TIMEOUT)
     patience = seconds_of(config.operation_timeout) / 4
-    return Conninfo(given, complete, patience=patience, timelines=timelines)
+    return Conninfo(given, complete, patience=patience)
 
 
 def _commit(config: Config) -> Commit:

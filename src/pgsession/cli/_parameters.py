@@ -203,8 +203,6 @@ def on_tables(
         **options: Any,
     ) -> int:
         target = Target(database, configuration(schema_name, table_prefix, timeout))
-        if isinstance(target.config.listener_conninfo, str):
-            _read("PGSESSION_LISTENER_CONNINFO", target.config.listener_conninfo, click.get_current_context())
         return function(target, Output(as_json), **options)  # type: ignore[call-arg]
 
     run.__click_params__ = [JSON, TIMEOUT, TABLE_PREFIX, SCHEMA_NAME, DATABASE]  # type: ignore[attr-defined]
