@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 import sys
@@ -71,7 +72,7 @@ def test_what_is_no_conninfo_is_not_quoted(run: Run, monkeypatch: pytest.MonkeyP
         else:
             monkeypatch.setenv(name, wrong)
             said = run(*path, database=None, status=2)
-        field = name if name == "PGSESSION_DATABASE" else "listener_conninfo"  # which Config has read
+        field = "listener_conninfo" if "LISTENER" in name else name  # Config has read that one
         assert re.search(rf"{field}: .*a connection string or URL", said.err) and "geheim" not in said.err
 
 
