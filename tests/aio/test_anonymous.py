@@ -6,6 +6,7 @@ import pgsession
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
+from .helpers import eventually
 
 
 async def test_a_session_may_be_nobodys(open_manager: OpenAsyncManager) -> None:
@@ -25,7 +26,11 @@ async def test_a_session_may_be_nobodys(open_manager: OpenAsyncManager) -> None:
     (listed,) = await a.list_group_sessions("shop")
     assert listed.id == session.id and listed.user_id is None
     assert await a.delete_session(session.id)
-    assert await b.get_session(session.id) is None
+
+    async def gone() -> bool:
+        return await b.get_session(session.id) is None
+
+    await eventually(gone)
 
 
 async def test_anonymous_sessions_count_toward_nobodys_limit(open_manager: OpenAsyncManager) -> None:

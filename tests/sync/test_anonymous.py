@@ -8,6 +8,7 @@ import pgsession
 from tests.tables import Tables
 
 from .conftest import OpenAsyncManager
+from .helpers import eventually
 
 
 def test_a_session_may_be_nobodys(open_manager: OpenAsyncManager) -> None:
@@ -27,7 +28,11 @@ def test_a_session_may_be_nobodys(open_manager: OpenAsyncManager) -> None:
     (listed,) = a.list_group_sessions("shop")
     assert listed.id == session.id and listed.user_id is None
     assert a.delete_session(session.id)
-    assert b.get_session(session.id) is None
+
+    def gone() -> bool:
+        return b.get_session(session.id) is None
+
+    eventually(gone)
 
 
 def test_anonymous_sessions_count_toward_nobodys_limit(open_manager: OpenAsyncManager) -> None:

@@ -71,7 +71,11 @@ async def test_a_walk_counts_all_of_its_steps(store: AsyncStore, monkeypatch: py
         (None, 0, 0, None),
     )
     ended: list[list[bytes]] = []
-    assert await store.delete_all(ended.append) == 6
+
+    async def on_done(keys: list[bytes]) -> None:
+        ended.append(keys)
+
+    assert await store.delete_all(on_done) == 6
     assert waits == [False, False, False, True, True], "then once more, for what somebody held"
     assert ended == [[A], [], [], [B], []], "each step tells of what it ended"
 
@@ -82,8 +86,12 @@ async def test_a_walk_tells_what_was_done_before_its_time_was_over(
     late = pgsession.OperationTimeout("late")
     answering(store, monkeypatch, (NEXT, 3, 1, A), (None, 0, 0, None), (NEXT, 2, 0, B), late)
     ended: list[bytes] = []
+
+    async def on_done(keys: list[bytes]) -> None:
+        ended.extend(keys)
+
     with pytest.raises(pgsession.OperationTimeout, match="; 5 sessions had been done before") as raised:
-        await store.delete_all(ended.extend)
+        await store.delete_all(on_done)
     assert raised.value.done == 5 and ended == [A, B]
 
 

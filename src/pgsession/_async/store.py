@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 
-from pgsession._concurrency import AsyncBackgroundTasks, async_call, async_sleep
+from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
@@ -50,7 +50,7 @@ SLACK: Final = 0.05
 _SERVING: Final = msgspec.json.Decoder(dict[str, int])
 _NAMES: Final = msgspec.json.Decoder(list[str])
 
-OnDone = Callable[[list[bytes]], object]
+OnDone = Callable[[list[bytes]], Any]  # a coroutine function, with asyncio
 
 
 class Acquired(NamedTuple):
@@ -443,7 +443,7 @@ class AsyncStore:
                 last, done, passed, ended, *_ = await self._run_between_others(step)
             except OperationTimeout as error:
                 raise error._after(before + changed) from error
-            await async_call(on_done, _unpacked(ended))
+            await on_done(_unpacked(ended))
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)

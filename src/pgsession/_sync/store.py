@@ -17,7 +17,7 @@ import msgspec
 import psycopg
 from psycopg import Connection
 
-from pgsession._concurrency import BackgroundTasks, call, sleep
+from pgsession._concurrency import BackgroundTasks, sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
@@ -52,7 +52,7 @@ SLACK: Final = 0.05
 _SERVING: Final = msgspec.json.Decoder(dict[str, int])
 _NAMES: Final = msgspec.json.Decoder(list[str])
 
-OnDone = Callable[[list[bytes]], object]
+OnDone = Callable[[list[bytes]], Any]  # a coroutine function, with asyncio
 
 
 class Acquired(NamedTuple):
@@ -439,7 +439,7 @@ class Store:
                 last, done, passed, ended, *_ = self._run_between_others(step)
             except OperationTimeout as error:
                 raise error._after(before + changed) from error
-            call(on_done, _unpacked(ended))
+            on_done(_unpacked(ended))
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)
