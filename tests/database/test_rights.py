@@ -48,7 +48,8 @@ def catalog(roles: Roles, schema: str) -> list[tuple[Any, ...]]:
         "owner",
         f"SELECT relname::text, relacl::text, oid FROM pg_class WHERE relnamespace = '{schema}'::regnamespace"
         f" UNION ALL SELECT proname, proacl::text, oid FROM pg_proc WHERE pronamespace = '{schema}'::regnamespace"
-        " UNION ALL SELECT tgname, tgenabled::text, oid FROM pg_trigger"
+        " UNION ALL SELECT t.tgname, t.tgenabled::text, t.oid FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+        f" WHERE c.relnamespace = '{schema}'::regnamespace"
         f" UNION ALL SELECT nspname, nspacl::text, oid FROM pg_namespace WHERE nspname = '{schema}' ORDER BY 1, 3",
     )
 
