@@ -180,9 +180,7 @@ class AsyncAdmin:
         if choice == _ANY:
             raise ValueError(f"{', '.join(Choice._fields)}: one of them is needed, not none")
         async with self._store() as store:
-            return await store._walk(
-                lambda after, options: self._sql.revoke(choice, after), lambda ended: None
-            )
+            return await store._walk(lambda after, options: self._sql.revoke(choice, after))
 
     # Locks and nodes
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
 
-from pgsession._concurrency import AsyncBackgroundTasks, async_sleep
+from pgsession._concurrency import AsyncAction, AsyncBackgroundTasks, async_sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
@@ -50,7 +50,7 @@ SLACK: Final = 0.05
 _SERVING: Final = msgspec.json.Decoder(dict[str, int])
 _NAMES: Final = msgspec.json.Decoder(list[str])
 
-OnDone = Callable[[list[bytes]], Any]  # a coroutine function, with asyncio
+OnDone: TypeAlias = AsyncAction[list[bytes], None]
 
 
 class Acquired(NamedTuple):
@@ -412,7 +412,9 @@ class AsyncStore:
             on_done,
         )
 
-    async def _walk(self, script: Callable[[str, dict[str, Any]], Script], on_done: OnDone) -> int:
+    async def _walk(
+        self, script: Callable[[str, dict[str, Any]], Script], on_done: OnDone | None = None
+    ) -> int:
         """Do a bulk operation in bounded steps, a transaction each; return how many sessions it changed.
 
         It goes past rows that others hold, and then once more, waiting for those. `on_done` is called after each step
@@ -427,7 +429,7 @@ class AsyncStore:
     async def _walk_once(
         self,
         script: Callable[[str, dict[str, Any]], Script],
-        on_done: OnDone,
+        on_done: OnDone | None,
         options: dict[str, Any],
         before: int = 0,
     ) -> tuple[int, int]:
@@ -443,7 +445,8 @@ class AsyncStore:
                 last, done, passed, ended, *_ = await self._run_between_others(step)
             except OperationTimeout as error:
                 raise error._after(before + changed) from error
-            await on_done(_unpacked(ended))
+            if on_done is not None:
+                await on_done(_unpacked(ended))
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)

@@ -180,7 +180,7 @@ class Admin:
         if choice == _ANY:
             raise ValueError(f"{', '.join(Choice._fields)}: one of them is needed, not none")
         with self._store() as store:
-            return store._walk(lambda after, options: self._sql.revoke(choice, after), lambda ended: None)
+            return store._walk(lambda after, options: self._sql.revoke(choice, after))
 
     # Locks and nodes
 

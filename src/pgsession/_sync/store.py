@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import psycopg
 from psycopg import Connection
 
-from pgsession._concurrency import BackgroundTasks, sleep
+from pgsession._concurrency import Action, BackgroundTasks, sleep
 from pgsession._core.record import Record
 from pgsession._database.arrays import integer_array, uuid_array
 from pgsession._database.connections import leads_elsewhere, lost_durability, no_answer
@@ -52,7 +52,7 @@ SLACK: Final = 0.05
 _SERVING: Final = msgspec.json.Decoder(dict[str, int])
 _NAMES: Final = msgspec.json.Decoder(list[str])
 
-OnDone = Callable[[list[bytes]], Any]  # a coroutine function, with asyncio
+OnDone: TypeAlias = Action[list[bytes], None]
 
 
 class Acquired(NamedTuple):
@@ -408,7 +408,7 @@ class Store:
             on_done,
         )
 
-    def _walk(self, script: Callable[[str, dict[str, Any]], Script], on_done: OnDone) -> int:
+    def _walk(self, script: Callable[[str, dict[str, Any]], Script], on_done: OnDone | None = None) -> int:
         """Do a bulk operation in bounded steps, a transaction each; return how many sessions it changed.
 
         It goes past rows that others hold, and then once more, waiting for those. `on_done` is called after each step
@@ -423,7 +423,7 @@ class Store:
     def _walk_once(
         self,
         script: Callable[[str, dict[str, Any]], Script],
-        on_done: OnDone,
+        on_done: OnDone | None,
         options: dict[str, Any],
         before: int = 0,
     ) -> tuple[int, int]:
@@ -439,7 +439,8 @@ class Store:
                 last, done, passed, ended, *_ = self._run_between_others(step)
             except OperationTimeout as error:
                 raise error._after(before + changed) from error
-            on_done(_unpacked(ended))
+            if on_done is not None:
+                on_done(_unpacked(ended))
             after = None if last is None else last.hex
             changed += int(done)
             skipped += int(passed)
