@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,9 @@ from msgspec import Struct
 
 numbers = random.Random(1)
 secrets.randbits = numbers.getrandbits  # type: ignore[assignment]  # before the cache takes it
+secrets.token_bytes = numbers.randbytes  # type: ignore[assignment]  # and the arena
 
+from pgsession._core.arena import Arena  # noqa: E402
 from pgsession._core.cache import Cache  # noqa: E402
 from pgsession._core.clock import Clock  # noqa: E402
 from pgsession._core.hit import session_of  # noqa: E402
@@ -37,6 +40,7 @@ from .writes import Writes, gathered  # noqa: E402
 HOUR = 3_600_000_000
 NOW = 1_700_000_000_000_000
 CLOCK = Clock(manual=NOW)
+ARENA = 8 << 20  # bytes; nothing leaves it
 SIGNER = Signer(bytes(32))
 
 Work = Callable[[], object]
@@ -78,6 +82,24 @@ def filled(count: int) -> tuple[Cache, list[bytes]]:
     return cache, keys
 
 
+def sharing(count: int, capacity: int) -> tuple[Cache, list[bytes]]:
+    """A cache that shares an arena of so many sessions, the only process of its host, and their keys in any order."""
+    cache = empty(capacity)
+    cache.in_sync_until = 0
+    with TemporaryFile() as file:
+        os.ftruncate(file.fileno(), ARENA)
+        arena = Arena.create(file.fileno(), ARENA)
+    cache.share(arena)
+    cache.tie()
+    number = arena.take(0, True)
+    assert cache.new_epoch(number, False) and cache.prove(number, NOW + HOUR, NOW)
+    keys = [numbers.randbytes(16) for _ in range(count)]
+    for key in keys:
+        cache.put(record(key))
+    numbers.shuffle(keys)
+    return cache, keys
+
+
 def sessions(count: int) -> list[Session]:
     cache, keys = filled(count)
     records = [entry for key in keys if (entry := cache.get(key)) is not None]
@@ -95,6 +117,23 @@ def calling(function: Callable[..., object], arguments: Sequence[object]) -> Wor
 def get_by_uuid(count: int) -> Work:
     cache, keys = filled(count)
     return calling(Reader(cache).get_session, [UUID(bytes=key) for key in keys])
+
+
+def get_shared(count: int) -> Work:
+    cache, keys = sharing(count, count)
+    return calling(Reader(cache).get_session, [UUID(bytes=key) for key in keys])
+
+
+def get_from_arena(count: int) -> Work:
+    cache, keys = sharing(count, 1)
+    work = calling(Reader(cache).get_session, [UUID(bytes=key) for key in keys])
+
+    def checked() -> None:
+        before = cache.stats()["shared_hits"]
+        work()
+        assert cache.stats()["shared_hits"] >= before + count - 1
+
+    return checked
 
 
 def get_by_bytes(count: int) -> Work:
@@ -309,6 +348,8 @@ WORKLOADS: dict[str, Callable[[int], Work]] = {
     "create_session, 64 in a batch": partial(create, callers=64),
     "update_session, 64 in a batch": partial(update, callers=64),
     "update_session, alone": partial(update, callers=1),
+    "get_session(UUID), shared": get_shared,
+    "get_session(UUID), from the arena": get_from_arena,
 }
 
 

@@ -123,8 +123,9 @@ cdef inline bint is_behind(Cache cache) noexcept:
     `in_sync_until` is read before the ring's head, and the clock after both (S3): what was promised until then had been
     told before.
     """
-    cdef int64_t until = pgs_load_acquire(&cache.line.in_sync_until)
-    return pgs_load_head(&cache.line.head) != cache.tail or until != cache.seen
+    cdef pgs_hit_line *line = cache.line
+    cdef int64_t until = pgs_load_acquire(&line.in_sync_until)
+    return pgs_load_head(&line.head) != cache.tail or until != cache.seen
 
 
 cdef inline uint32_t find(Cache cache, Key key, bint in_sync, int64_t *now, Answer *answer) noexcept:

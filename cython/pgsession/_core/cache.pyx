@@ -817,17 +817,19 @@ cdef enum Change:
     DISCARD, DISCARD_USER, DISCARD_GROUP, CLEAR
 
 
-cdef int64_t change(Cache cache, Change what, Key key, int64_t version, str owner) except -2:
+cdef inline int64_t change(Cache cache, Change what, Key key, int64_t version, str owner) except -2:
     """Change a shared cache: the arena, then the ring, then what is here (S1, S2, S4); return how many left here.
 
     -1: it is private. That it is too once the arena is found to be given up: then nobody else serves from it any more.
     """
+    arena = arena_of(cache)
+    return -1 if arena is None else change_in(cache, <Arena> arena, what, key, version, owner)
+
+
+cdef int64_t change_in(Cache cache, Arena arena, Change what, Key key, int64_t version, str owner) except -2:
     cdef pgs_event event
     cdef pgs_text text
     cdef int64_t count
-    cdef Arena arena = arena_of(cache)
-    if arena is None:
-        return -1
     memset(&event, 0, sizeof(event))
     event.high = key.high
     event.low = key.low

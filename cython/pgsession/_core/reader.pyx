@@ -17,7 +17,7 @@ from pgsession._core.cache cimport Cache, Claim, count_bad_token, count_refresh,
 from pgsession._core.clock cimport Clock
 from pgsession._core.completed cimport completed
 from pgsession._core.cpython_tricks cimport pgs_enter_by, pgs_method
-from pgsession._core.hit cimport hit, hit_by_token
+from pgsession._core.hit cimport hit_by_token
 from pgsession._core.key cimport Key, key_bytes, parse
 from pgsession._core.record cimport CURRENT, PREVIOUS, SUPERSEDED
 from pgsession._core.reference cimport pgs_give
@@ -271,71 +271,48 @@ cdef class AsyncReader(Base):
         )
 
 
-cdef object cached(Base self, object session_id, bint touch):
+cdef inline object cached(Base self, object session_id, bint touch):
     cdef Key key
     parse(session_id, &key)
     return cached_by_key(self, key, touch)
 
 
-cdef object cached_by_key(Base self, Key key, bint touch):
-    cdef PyObject *cache = <PyObject *> self._cache
-    cdef PyObject *session = hit(self, <Cache> cache, key, touch, 0)
-    if session != NULL:
-        return pgs_give(session)
+cdef object not_cached(Base self):
     self._check_open()
     return None
 
 
-cdef object get(Reader self, object session_id, bint touch, bint refresh, int64_t min_version):
+cdef inline object get(Reader self, object session_id, bint touch, bint refresh, int64_t min_version):
     cdef Key key
     parse(session_id, &key)
     return get_by_key(self, key, touch, refresh, min_version)
 
 
-cdef object get_by_key(Reader self, Key key, bint touch, bint refresh, int64_t min_version):
-    # Read after parse(), which may run code that gives the manager another cache.
-    cdef PyObject *cache = <PyObject *> self._cache
-    cdef PyObject *session
+cdef object load(Reader self, Key key, bint touch, bint refresh, int64_t min_version):
+    """Return the session from the database, or None at once where memory knows that there is none."""
     if refresh:
-        count_refresh(<Cache> cache)
-    else:
-        session = hit(self, <Cache> cache, key, touch, min_version)
-        if session != NULL:
-            return pgs_give(session)
-        if is_absent(self._cache, key, min_version):
-            return None
+        count_refresh(self._cache)
+    elif is_absent(self._cache, key, min_version):
+        return None
     return self._load(key_bytes(key), touch, refresh, min_version)
 
 
-cdef object await_session(AsyncReader self, object session_id, bint touch, bint refresh, int64_t min_version):
+cdef inline object await_session(AsyncReader self, object session_id, bint touch, bint refresh, int64_t min_version):
     """Return an awaitable of the session of this id."""
     cdef Key key
     parse(session_id, &key)
     return await_by_key(self, key, touch, refresh, min_version)
 
 
-cdef object await_by_key(AsyncReader self, Key key, bint touch, bint refresh, int64_t min_version):
-    # Read after parse(), which may run code that gives the manager another cache.
-    cdef PyObject *cache = <PyObject *> self._cache
-    cdef PyObject *session
+cdef object await_load(AsyncReader self, Key key, bint touch, bint refresh, int64_t min_version):
     if refresh:
-        count_refresh(<Cache> cache)
-    else:
-        session = hit(self, <Cache> cache, key, touch, min_version)
-        if session != NULL:
-            return completed(pgs_give(session))
-        if is_absent(self._cache, key, min_version):
-            return completed(None)
+        count_refresh(self._cache)
+    elif is_absent(self._cache, key, min_version):
+        return completed(None)
     return self._load(key_bytes(key), touch, refresh, min_version)
 
 
 # ---- by a token ----
-
-cdef inline PyObject *remembered(Base self, const Verified *verified, bint touch, int64_t min_version, Claim *claim) except? NULL:
-    """Return the session of a verified token from memory as a new reference, or NULL; see hit_by_token()."""
-    claim.generation = verified.generation
-    return hit_by_token(self, self._cache, verified.key, touch, min_version, claim)
-
 
 cdef object refuse(Base self, const Verified *verified, Claim *claim):
     """Return what a token opens that memory refuses: the record says so, or that there is none."""
@@ -362,13 +339,9 @@ cdef object cached_by_token(Base self, object token, bint touch):
     return cached_verified(self, &verified, touch)
 
 
-cdef object cached_verified(Base self, const Verified *verified, bint touch):
-    cdef Claim claim
-    cdef PyObject *session = remembered(self, verified, touch, verified.version, &claim)
-    if session != NULL:
-        return pgs_give(session)
+cdef object not_cached_by_token(Base self, const Verified *verified, Claim *claim):
     if claim.standing >= SUPERSEDED:
-        refuse(self, verified, &claim)
+        refuse(self, verified, claim)
     else:
         self._check_open()
     return None
@@ -382,18 +355,12 @@ cdef object get_by_token(Reader self, object token, bint touch, bint refresh, in
     return get_verified(self, &verified, touch, refresh, min_version)
 
 
-cdef object get_verified(Reader self, const Verified *verified, bint touch, bint refresh, int64_t min_version):
-    cdef Claim claim
-    cdef PyObject *session
-    min_version = max(min_version, verified.version)
+cdef object load_by_token(Reader self, const Verified *verified, Claim *claim, bint touch, bint refresh, int64_t min_version):
+    """Return the session from the database, or None at once where memory refuses the token; `claim` is what that said of it."""
     if refresh:
         count_refresh(self._cache)
-    else:
-        session = remembered(self, verified, touch, min_version, &claim)
-        if session != NULL:
-            return pgs_give(session)
-        if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
-            return refuse(self, verified, &claim).session
+    elif claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
+        return refuse(self, verified, claim).session
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
@@ -405,18 +372,12 @@ cdef object await_by_token(AsyncReader self, object token, bint touch, bint refr
     return await_verified(self, &verified, touch, refresh, min_version)
 
 
-cdef object await_verified(AsyncReader self, const Verified *verified, bint touch, bint refresh, int64_t min_version):
-    cdef Claim claim
-    cdef PyObject *session
-    min_version = max(min_version, verified.version)
+cdef object await_load_by_token(AsyncReader self, const Verified *verified, Claim *claim, bint touch, bint refresh,
+                                int64_t min_version):
     if refresh:
         count_refresh(self._cache)
-    else:
-        session = remembered(self, verified, touch, min_version, &claim)
-        if session != NULL:
-            return completed(pgs_give(session))
-        if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
-            return completed(refuse(self, verified, &claim).session)
+    elif claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
+        return completed(refuse(self, verified, claim).session)
     return self._load_session_by_token(key_bytes(verified.key), verified.generation, touch, refresh, min_version)
 
 
@@ -461,7 +422,7 @@ cdef object await_opened_verified(AsyncReader self, const Verified *verified, bi
 cdef object opened_in_memory(Base self, const Verified *verified, bint touch, int64_t min_version):
     """Return what a verified token opens, or None where the database has to be asked."""
     cdef Claim claim
-    cdef PyObject *session = remembered(self, verified, touch, min_version, &claim)
+    cdef PyObject *session = remembered_by_token(self, verified, touch, min_version, &claim)
     if session != NULL:
         return self._opened(pgs_give(session), "previous" if claim.standing == PREVIOUS else "current")
     if claim.standing >= SUPERSEDED or is_absent(self._cache, verified.key, min_version):
