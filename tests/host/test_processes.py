@@ -16,6 +16,7 @@ from tests.host.worker import (
     close,
     create,
     delete,
+    forks_in_the_middle,
     in_child,
     in_memory,
     lock,
@@ -208,6 +209,32 @@ def test_the_child_of_a_fork_takes_part_anew(host: Host) -> None:
     assert other.do(in_child, session) == (({"n": 0}, True), False, True)
     leader_of(processes)
     goes_on(processes, session)
+
+
+def test_forks_in_the_middle_of_writes(host: Host) -> None:
+    """Whatever the other threads of the parent have in hand then, the child begins without, and both go on."""
+    processes = [host.start("threads") for _ in range(2)]
+    sessions = [processes[0].do(create, f"u{number}", n=0) for number in range(3)]
+    for process in processes:
+        wrong, written = process.do(forks_in_the_middle, sessions, 6)
+        assert not wrong and written
+    assert not any(process.stats.arena_resets for process in processes)
+    leader_of(processes)
+    goes_on(processes, sessions[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_that_was_spawned_finds_it_by_name(host: Host, kind: str, folder: Path) -> None:
+    first = host.start(kind)
+    session = first.do(create, "u", n=0)
+    late = host.start(kind, spawned=True)
+    assert late.do(read, session) == ({"n": 0}, True), "never read by it before"
+    assert late.stats.shared_fallback_reason is None and late.stats.shared_hits == 1
+    leader_of([first, late])
+    goes_on([first, late], session)
+    first.kill()
+    eventually(lambda: late.stats.leader, "that it leads")
+    assert [path.suffix for path in folder.iterdir()].count(".arena") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

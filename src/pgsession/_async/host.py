@@ -241,11 +241,6 @@ class AsyncHost:
         if self._opened is not None:
             self._opened.offices.close()
 
-    def forked(self) -> None:
-        """Leave to the parent what is the parent's; the child takes part anew."""
-        if self._opened is not None:
-            self._opened.offices.close()
-
     def on_wrong_server(self) -> None:
         """Connect the listener again, where this process has one; another one's pool says nothing of the leader's."""
         if self.synchronizer is not None and self.leads:

@@ -372,11 +372,6 @@ class AsyncRuntime:
         else:
             self._own_synchronizer.reconnect()
 
-    def forked(self) -> None:
-        """Leave to the parent of a fork what is the parent's."""
-        if self._host is not None:
-            self._host.forked()
-
     async def _open_own_pool(self) -> None:
         await open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
 

@@ -374,11 +374,6 @@ class Runtime:
         else:
             self._own_synchronizer.reconnect()
 
-    def forked(self) -> None:
-        """Leave to the parent of a fork what is the parent's."""
-        if self._host is not None:
-            self._host.forked()
-
     def _open_own_pool(self) -> None:
         open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
 
