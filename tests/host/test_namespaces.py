@@ -88,8 +88,8 @@ class Peer:
 @contextmanager
 def peer(way: tuple[str, ...], *arguments: str) -> Iterator[Peer]:
     command = [*way, sys.executable, "-c", PEER, *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         try:
             yield Peer(process)
         finally:
