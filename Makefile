@@ -82,8 +82,9 @@ mutate: build ## break the source in one place at a time: the tests named in too
 wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments
 	$(PY) tools/wheel.py
 
-portability: $(DONE)/portability build ## compile the core for other systems
+portability: $(DONE)/portability build ## compile the core for other systems, and run its shared cache with musl and on an emulated ARM64
 	$(PY) tools/portability.py
+	$(PY) -m tests.kill.elsewhere
 
 wheel-aarch64: ## as root: an ARM64 wheel, tested under emulation
 	tools/wheel_aarch64.sh

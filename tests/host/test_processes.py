@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -168,7 +171,7 @@ def test_no_process_goes_back(host: Host, tmp_path: Path) -> None:
 
 def test_an_outage_empties_nothing(host: Host, dsn: str) -> None:
     with FaultProxy(dsn) as proxy:
-        options = {"stale_if_error": 60.0, "max_staleness": 1.0, "operation_timeout": 2.0}
+        options: dict[str, Any] = {"stale_if_error": 60.0, "max_staleness": 1.0, "operation_timeout": 2.0}
         processes = [host.start(kind, proxy.conninfo, **options) for kind in ("threads", "tasks", "threads")]
         sessions = [processes[0].do(create, f"u{number}", n=number) for number in range(5)]
         _, others = leader_of(processes)
@@ -209,6 +212,48 @@ def test_the_child_of_a_fork_takes_part_anew(host: Host) -> None:
     assert other.do(in_child, session) == (({"n": 0}, True), False, True)
     leader_of(processes)
     goes_on(processes, session)
+
+
+_UNCLOSED = """
+import asyncio
+import sys
+import warnings
+
+import pgsession
+
+warnings.simplefilter("ignore", ResourceWarning)
+kind, dsn, schema, folder = sys.argv[1:]
+config = pgsession.Config(schema_name=schema, shared_cache=folder, shared_cache_size=2**24)
+
+
+async def opened():
+    manager = pgsession.AsyncSessionManager(dsn, config)
+    await manager.open()
+    return manager
+
+
+if kind == "threads":
+    manager = pgsession.SessionManager(dsn, config)
+    manager.open()
+else:
+    manager = asyncio.new_event_loop().run_until_complete(opened())
+print(manager.stats().leader)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_ends_without_a_close_leaves_nothing(
+    host: Host, kind: str, dsn: str, host_schema: str, folder: Path
+) -> None:
+    """As gunicorn's master does that has imported the application, and the last one out takes the memory away."""
+    command = [sys.executable, "-c", _UNCLOSED, kind, dsn, host_schema, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("True\n", 0) and "Traceback" not in done.stderr, done
+    assert list(folder.iterdir()) == []
+    process = host.start(max_staleness=10.0)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "False\n" and "Traceback" not in done.stderr, done
+    assert process.stats.leader and [path.suffix for path in folder.iterdir()].count(".arena") == 1
 
 
 def test_forks_in_the_middle_of_writes(host: Host) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,11 +21,14 @@ import pytest
 from psycopg import sql
 
 import pgsession
+from tests.fault_proxy import FaultProxy
 from tests.telemetry.monitored import free_ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="arenas are for Linux")
 
-PATIENCE = 60.0
+PATIENCE = 30.0
+NOBODY = 65534
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 MATRIX = os.environ.get("PGSESSION_WEB_MATRIX") == "1"
 
 SERVICE = """
@@ -381,3 +386,31 @@ def test_two_services_share_nothing_with_each_other(
             assert min(hits) >= 30 and one.reasons | two.reasons == {None}, one.log + two.log
             assert [path.suffix for path in folder.iterdir()].count(".arena") == 2
             assert nodes(dsn, host_schema) == nodes(dsn, schema) == 1
+
+
+@as_root
+@pytest.mark.parametrize("whose", ["a name", *(["the workers' folder", "root's folder"] if MATRIX else [])])
+def test_workers_of_another_user_than_the_master(
+    start: Any, dsn: str, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """gunicorn as root, with --preload and user=: the application is imported, and opened, before the user changes."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    options = (*WAYS["gthread, preloaded"], "--user", str(NOBODY), "--group", str(NOBODY))
+    # Neither pytest's folders nor the server's socket are open to others.
+    with tempfile.TemporaryDirectory(prefix="pgsession-") as folder, FaultProxy(dsn) as proxy:
+        if whose == "the workers' folder":
+            os.chown(folder, NOBODY, NOBODY)
+        shared = f"test-{secrets.token_hex(6)}" if whose == "a name" else folder
+        with start(*options, folder=shared, dsn=proxy.conninfo) as service:
+            service.until(lambda: service.read() is not None and len(service.told) >= 3)
+            live_through(service, 40)
+            assert {told["user"] for told in service.told.values()} == {NOBODY}
+            leaders = sum(told["leader"] for told in service.told.values())
+            if whose == "root's folder":
+                assert all("must belong to this user" in str(reason) for reason in service.reasons), (
+                    service.told
+                )
+                assert service.warnings == 3 and not leaders, service.log
+            else:
+                assert service.reasons == {None} and leaders == 1, (service.told, service.log)
+                assert service.warnings == (whose != "a name"), "that of the master, which is root"

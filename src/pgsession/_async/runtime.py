@@ -429,6 +429,8 @@ class AsyncRuntime:
         """Write noted accesses before the interpreter exits, and end what would hold it up."""
         self._write_last_accesses(deadline)
         self.home.at_exit(self.cut)
+        if self._host is not None:
+            self._host.at_exit()
         self._audit_thread.end()
         self._audit_thread.wait(left_until(deadline))
         self._audit_thread.give_up()

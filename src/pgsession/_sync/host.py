@@ -236,12 +236,17 @@ class Host:
 
     def finish(self) -> None:
         """Do what is possible without the event loop."""
-        if self._watch is not None:
-            self._watch.end()
         if self._listener is not None:
             self._listener._finish()
-        if self._opened is not None:
-            self._opened.offices.close()
+        self.at_exit()
+
+    def at_exit(self) -> None:
+        """Have no part any more, for the process ends; another one leads, and the last takes the memory away."""
+        self._stopping = True
+        if self._watch is not None:
+            self._watch.end()
+        if self._opened is not None and not self._opened.offices.closed:
+            self._place.leave(self._opened)
 
     def on_wrong_server(self) -> None:
         """Connect the listener again, where this process has one; another one's pool says nothing of the leader's."""
