@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -129,6 +130,7 @@ memory.contender(f"16 workers, {SHARED}, all used by each just now")(
 # ---- events ----
 
 EVENTS, PAUSE, REST = 120, 0.002, 2.0
+SETTLED = 3.0  # seconds, after which is over what is done once after a manager was opened
 NOBODY = "no worker"
 
 events = Race(
@@ -151,7 +153,7 @@ class _Crew:
             found = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'worker'")
             self._backends = [pid for (pid,) in found]
         self._facts: dict[str, list[float]] = defaultdict(list)
-        time.sleep(1)  # until what is done once after they were opened is over
+        time.sleep(SETTLED)
         _, *self._idle = self._spent_in(lambda: time.sleep(REST))
 
     def _spent_in(self, work: Callable[[], object]) -> tuple[float, float, float]:
@@ -167,8 +169,8 @@ class _Crew:
         lasted = time.perf_counter() - began
         for side, times, idle in zip(("workers", "their backends"), woken, self._idle, strict=True):
             self._facts[f"wake-ups: {side}"].append((times - lasted * idle / REST) / EVENTS)
-            self._facts[f"at rest, a second: {side}"].append(idle / REST)
         facts = {name: f"{statistics.median(found):.1f}" for name, found in self._facts.items()}
+        facts["workers at rest, a second"] = f"{self._idle[0] / REST:.1f}"
         return Sample(lasted / EVENTS, operations=EVENTS, helpers=spent, facts=facts)
 
     def _write(self) -> None:
@@ -201,6 +203,7 @@ for _count in (1, 4, 16):
 # ---- another leader ----
 
 KILLS = 25
+_dice = Random(22)
 PATIENCE = 30.0
 
 takeover = Race(
@@ -236,6 +239,7 @@ def _killed(
     """Seconds until there is another leader, and until it has proved that it hears every change."""
     (leader,) = (worker for worker in started if worker.do(leads))
     arena = _arena(place)
+    time.sleep(_dice.uniform(0.2, 0.4))  # what was just done has woken all of them at the same moment
     number, proved_until = arena.number, arena.proved_until
     began = time.perf_counter()
     os.kill(leader.process.pid, signal.SIGKILL)

@@ -117,7 +117,7 @@ class Threads(dict[Path, tuple[float, int]]):
 
     @classmethod
     def of(cls, pids: list[int]) -> Threads:
-        return cls({task: _done(task) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()})
+        return cls({task: _done(task) for pid in pids for task in Path(f"/proc/{pid}/task").glob("*")})
 
     def since(self, before: Threads) -> tuple[float, int]:
         """Of those that have lived all the time; a pool ends some of its own when it has begun."""
