@@ -187,6 +187,15 @@ BUDGETS = (
     _at_most("Starlette: one value read", 0.5, "web", READ, SIGNED, "Starlette's signed cookie"),
     _at_most("Flask: one value read", 0.7, "web-flask", READ, FLASK_SIGNED, "Flask's signed cookie"),
     Budget("memory of a cached session, 5 x 100 B", "<= 850 B", 850, _of_line("memory", "pgsession", "median"), _bytes),
+    _at_most("a hit of a shared cache", 1.05, "shared-hit", "shared", "each its own", "a hit of a cache of its own"),
+    _at_most(
+        "memory of 16 workers, shared cache", 0.1, "shared-memory", "16 workers, shared", "16 workers, each its own",
+        "each its own",
+    ),
+    Budget(
+        "a commit with 16 workers that share: CPU of the server", "<= 1.2x one worker", 1.2,
+        _ratio("shared-events", "16 workers, shared", "1 worker, each its own", "server"), _times,
+    ),
     Budget("memory of a cached session, 50 x 20 B", "stated", None, _of_line("memory", MANY, "median"), _bytes),
     _at_most("`gc.collect()`, 1,000,000 cached", 1, "gc", "pgsession", "empty process", "without"),
     _at_most(

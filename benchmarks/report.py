@@ -18,7 +18,7 @@ from .tables import Row, columns, quantity, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
-QUOTING = (DOCS / "comparison.md", DOCS.parent / "README.md")
+QUOTING = (DOCS / "comparison.md", DOCS / "host-cache.md", DOCS.parent / "README.md")
 """Pages that quote single figures."""
 _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIGURE = re.compile(r"(<!-- figure: ([\w-]+) / ([^>]+) -->).*?(<!-- end -->)", re.DOTALL)
