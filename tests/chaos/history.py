@@ -74,7 +74,7 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     @property
     def places(self) -> tuple[int | str, ...]:
-        """Where what a call was told binds those that begin later: its process, and the arena that it was in throughout."""
+        """Where what a call was told binds those that begin later: its process, and the arena it was in throughout."""
         return (self.node, self.arena) if self.arena and self.arena == self.arena_after else (self.node,)
 
     def binds(self, later: Call) -> bool:
