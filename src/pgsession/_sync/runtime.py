@@ -29,6 +29,7 @@ from pgsession._concurrency import (
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
+from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Commit, Statements
 from pgsession._database.timelines import Timelines
 from pgsession._host.place import Place
@@ -38,7 +39,7 @@ from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.meter import Meter
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout, SchemaError
-from pgsession.schema import check, create
+from pgsession.schema import check, check_mark, create
 from pgsession.stats import Health
 
 from .auditor import Auditor
@@ -61,7 +62,6 @@ from .server import (
     open_pool,
     seconds_of,
 )
-from .shard_mark import ShardMark, check_mark
 from .store import CALLERS_PART, Store
 from .synchronizer import Synchronizer
 from .warm_start import WarmStart
