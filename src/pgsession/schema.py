@@ -24,7 +24,16 @@ from pgsession._database.connections import AsyncPlainCursor, PlainCursor
 from pgsession._database.inspection import Inspection
 from pgsession._database.shard_mark import ShardMark, marking, query_of
 from pgsession._database.statements import Statements
-from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, parameter_types, render
+from pgsession._database.templates import (
+    DOMAINS,
+    FUNCTIONS,
+    RELATIONS,
+    file,
+    files,
+    names_of,
+    parameter_types,
+    render,
+)
 from pgsession._protocol import rules
 from pgsession._protocol.shards import MOST
 from pgsession.errors import SchemaError
@@ -130,7 +139,7 @@ def rehearse(
 def drop(
     connection: psycopg.Connection[Any], schema: str = "public", prefix: str = "", *, dry_run: bool = False
 ) -> list[str]:
-    """Drop the tables and functions, of every version, in one transaction; return their names in SQL.
+    """Drop tables, domains and functions, of every version, in one transaction; return their names in SQL.
 
     Args:
         connection: A connection of the role that owns the tables, or of a member of it, which is in no transaction.
@@ -570,11 +579,13 @@ def _dropping(schema: str, prefix: str) -> _Steps[list[str]]:
     )
     functions = [sql.SQL(label) for (label,) in (yield query)]
     fencing = [names["fencing"]] if prefix + RELATIONS["fencing"] in there else []
+    domains = [names[short] for short, name in DOMAINS.items() if prefix + name in there]
     yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
-    for kind, things in (("TABLE", tables), ("SEQUENCE", fencing), ("FUNCTION", functions)):
+    kinds = (("TABLE", tables), ("SEQUENCE", fencing), ("DOMAIN", domains), ("FUNCTION", functions))
+    for kind, things in kinds:
         if things:
             yield sql.SQL(f"DROP {kind} {{}}").format(sql.SQL(", ").join(things))
-    return [thing.as_string() for thing in (*tables, *fencing, *functions)]
+    return [thing.as_string() for thing in (*tables, *fencing, *domains, *functions)]
 
 
 # ---- what there is ----
@@ -584,6 +595,7 @@ def _existing(schema: str, prefix: str) -> sql.Composed:
     return sql.SQL(file("existing.sql")).format(
         schema=sql.Literal(schema),
         relations=_array_of(prefix + name for name in RELATIONS.values()),
+        domains=_array_of(prefix + name for name in DOMAINS.values()),
         functions=_array_of(prefix + name for name in FUNCTIONS.values()),
     )
 
