@@ -40,10 +40,11 @@ from pgsession.errors import (
     TooManySessionsError,
 )
 from pgsession.opened import Opened
-from pgsession.shard import Shard
+from pgsession.shard import CitusShards, Shard
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
+from .citus_place import LOCAL, CitusPlace
 from .lock import Lock
 from .manager import (
     _LONGEST_LIST,
@@ -90,7 +91,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     - `Config.cache_size` is for all shards together, each of which has an equal part; `pool_max_size` is a server's.
 
     Args:
-        shards: A `Shard` for each, or only its conninfo; from 1 to 4096.
+        shards: A `Shard` for each, or only its conninfo; from 1 to 4096. Or `CitusShards`.
         config: How the manager works; None: with the defaults of `Config`.
         legacy: The number of the shard that has the sessions of the time before there were shards, whose ids name none;
             None: there are none. Then calls about a user ask that shard, too, and a session of it moves to its user's
@@ -105,7 +106,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
 
     def __init__(
         self,
-        shards: Sequence[Shard | str],
+        shards: Sequence[Shard | str] | CitusShards,
         config: Config | None = None,
         *,
         legacy: int | None = None,
@@ -114,9 +115,15 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
         if signer is not None:
             rules.instance("signer", signer, Signer, "a Signer or None")
-        given = _checked(shards, config)
-        if legacy is not None:
-            legacy = rules.count("legacy", legacy, 0, len(given) - 1)
+        given: list[Shard] | CitusShards
+        if isinstance(shards, CitusShards):
+            given = _checked_for_citus(shards, config)
+            if legacy is not None:
+                raise ConfigError("legacy: Citus moves none of its tables: move its sessions in beforehand")
+        else:
+            given = _checked(shards, config)
+            if legacy is not None:
+                legacy = rules.count("legacy", legacy, 0, len(given) - 1)
         self._config = config
         self._signer = signer
         self._legacy = legacy
@@ -125,7 +132,10 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         self._state = "new"
         self._unclosed = None
         self._moving = Mutex()
-        self._all, places = _made(given, config, signer, self._logger)
+        if isinstance(given, CitusShards):
+            self._all, places = _made_by_citus(given, config, signer, self._logger)
+        else:
+            self._all, places = _made(given, config, signer, self._logger)
         self._places = Places(places, self._logger)
         cache = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
         ShardedReader.__init__(self, cache, Shards(self._all, -1 if legacy is None else legacy))
@@ -873,12 +883,7 @@ def _checked(shards: Sequence[Shard | str], config: Config) -> list[Shard]:
         raise TypeError(f"shards: a sequence of Shard or conninfo is needed, not {type(shards).__name__}")
     if not 1 <= len(shards) <= MOST:
         raise ConfigError(f"shards: from 1 to {MOST} of them are needed, not {len(shards)}")
-    if config.listener_conninfo is not None:
-        raise ConfigError("listener_conninfo: leads to one server: give each Shard its own")
-    if config.shared_cache is not None:
-        raise ConfigError(
-            "shared_cache: processes can share the cache of one server's sessions only, not of shards"
-        )
+    _refuse_what_is_of_one_server(config)
     given = []
     for number, shard in enumerate(shards):
         if not isinstance(shard, Shard):
@@ -891,6 +896,59 @@ def _checked(shards: Sequence[Shard | str], config: Config) -> list[Shard]:
     return given
 
 
+def _refuse_what_is_of_one_server(config: Config) -> None:
+    if config.listener_conninfo is not None:
+        raise ConfigError("listener_conninfo: leads to one server: give each Shard its own")
+    if config.shared_cache is not None:
+        raise ConfigError(
+            "shared_cache: processes can share the cache of one server's sessions only, not of shards"
+        )
+
+
+def _checked_for_citus(shards: CitusShards, config: Config) -> CitusShards:
+    count = rules.count("shards", shards.count, 1, MOST)
+    rules.conninfo("shards", shards.coordinator)
+    rules.schema_name("schema_name", f"{config.schema_name}_{count - 1}{LOCAL}")
+    _refuse_what_is_of_one_server(config)
+    if not config.synchronous_commit:
+        raise ConfigError(
+            "synchronous_commit: a move of Citus may leave behind what is not durable when it ends"
+        )
+    return shards
+
+
+def _made_by_citus(
+    given: CitusShards, config: Config, signer: Signer | None, logger: logging.Logger
+) -> tuple[tuple[ShardManager, ...], list[Place]]:
+    """Return the managers of shards that move, each with a server of its own that changes."""
+    shards = []
+    places = []
+    for number in range(given.count):
+        schema, mark = f"{config.schema_name}_{number}", ShardMark(number, given.count)
+        citus = CitusPlace(
+            given.coordinator, schema, config.table_prefix, mark,
+            creates=config.create_schema_if_missing, logger=logger,
+        )  # fmt: skip
+        place = Place(citus.conninfo, None, config, logger, citus)
+        # A move ends once it has what the server had written when the locks were given back: a commit that is written a
+        # moment later would stay behind.
+        own = _part_of(config, f"{schema}{LOCAL}", mark, notify_before_flush=False)
+        shards.append(ShardManager(place, mark, own, signer, citus.conninfo))
+        places.append(place)
+    return tuple(shards), places
+
+
+def _part_of(config: Config, schema: str, mark: ShardMark, **changes: Any) -> Config:
+    """Return the configuration of one shard of several."""
+    return msgspec.structs.replace(
+        config,
+        schema_name=schema,
+        cache_size=-(-(config.cache_size or CACHE_SIZE) // mark.shards),
+        warm=None if config.warm is None else f"{os.fspath(config.warm)}.{mark.number}",
+        **changes,
+    )
+
+
 def _made(
     given: list[Shard], config: Config, signer: Signer | None, logger: logging.Logger
 ) -> tuple[tuple[ShardManager, ...], list[Place]]:
@@ -900,13 +958,8 @@ def _made(
     for number, shard in enumerate(given):
         if shard.database not in places:
             places[shard.database] = Place(shard.database, shard.listener_conninfo, config, logger)
-        own = msgspec.structs.replace(
-            config,
-            schema_name=shard.schema_name,
-            cache_size=-(-(config.cache_size or CACHE_SIZE) // len(given)),
-            warm=None if config.warm is None else f"{os.fspath(config.warm)}.{number}",
-        )
         mark = ShardMark(number, len(given))
+        own = _part_of(config, str(shard.schema_name), mark)
         shards.append(ShardManager(places[shard.database], mark, own, signer, shard.database))
     return tuple(shards), list(places.values())
 
