@@ -17,7 +17,7 @@ DECISIONS = $(wildcard src/pgsession/_protocol/*.pxd src/pgsession/_database/*.p
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos ha kill litmus web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos ha citus kill litmus web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,10 @@ chaos: build ## the simulation at length, then SECONDS=60 of random operations a
 
 ha: $(DONE)/ha build ## three members of Patroni that lose their leader in every way, under load, ten minutes at most; needs etcd
 	$(PY) -m tests.ha $(ARGS)
+
+citus: build ## shards that Citus moves, under load, for SECONDS=60; needs the cluster whose coordinator PGSESSION_CITUS_DSN names
+	$(PY) -m pytest tests/citus
+	$(PY) -m tests.citus --seconds $(SECONDS) $(ARGS)
 
 web-matrix: build ## the rules of web sessions, and a shared cache, on every server; ARGS="-k uvicorn" for some
 	PGSESSION_WEB_MATRIX=1 $(PY) -m pytest tests/web/rules tests/host/test_servers.py $(ARGS)

@@ -56,7 +56,7 @@ from pgsession.errors import (
 from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
 from pgsession.instrument import Instrument
 from pgsession.opened import Opened
-from pgsession.shard import Shard
+from pgsession.shard import CitusShards, Shard
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
@@ -74,6 +74,7 @@ __all__ = [
     "AttributeTypeError",
     "AttributeVersionConflict",
     "AuditEvent",
+    "CitusShards",
     "Codec",
     "Config",
     "ConfigError",

@@ -28,11 +28,16 @@ from pgsession._database.templates import (
     DOMAINS,
     FUNCTIONS,
     RELATIONS,
+    Placed,
     file,
     files,
+    functions_of,
+    moved_part,
     names_of,
     parameter_types,
+    relations_of,
     render,
+    staying_part,
 )
 from pgsession._protocol import rules
 from pgsession._protocol.shards import MOST
@@ -165,7 +170,7 @@ def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
     The error names everything that is missing, and the commands that mend it. Takes a cheap look at the catalog.
     """
     try:
-        _run(connection, _checking(statements.schema, statements.prefix))
+        _run(connection, _checking(statements.schema, statements.prefix, statements.placed))
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
 
@@ -173,7 +178,7 @@ def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
 async def async_check(connection: psycopg.AsyncConnection[Any], statements: Statements) -> None:
     """Do what `check` does, on an asynchronous connection."""
     try:
-        await _async_run(connection, _checking(statements.schema, statements.prefix))
+        await _async_run(connection, _checking(statements.schema, statements.prefix, statements.placed))
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
 
@@ -334,9 +339,9 @@ def _tables(schema: str, prefix: str) -> str:
 # ---- check ----
 
 
-def _checking(schema: str, prefix: str) -> _Steps[None]:
+def _checking(schema: str, prefix: str, placed: Placed | None) -> _Steps[None]:
     yield _TRUST_NO_PATH
-    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    found = inspection.inspection_of((yield inspection.query(schema, prefix, placed=placed)))
     if found.owner is None or "versions" in found.missing("table"):
         raise SchemaError(_nothing_there(schema, prefix))
     if not found.trusted:
@@ -430,7 +435,11 @@ def _mark(shard: tuple[int, int] | None) -> ShardMark | None:
 
 
 def _creating(
-    schema: str, prefix: str, grant_to: tuple[str, ...], mark: ShardMark | None
+    schema: str,
+    prefix: str,
+    grant_to: tuple[str, ...],
+    mark: ShardMark | None = None,
+    placed: Placed | None = None,
 ) -> _Steps[list[str]]:
     # Whatever the default is: what another process did while we waited for the lock must be seen.
     yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -438,13 +447,13 @@ def _creating(
     yield sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(1000 * _LOCK_TIMEOUT))
     if (yield sql.SQL("SELECT current_setting('server_encoding')"))[0][0] != "UTF8":
         raise SchemaError("pgsession needs a database whose encoding is UTF8")
-    names = names_of(schema, prefix)
-    done = yield from _making_room(schema, prefix, names)
+    names = names_of(schema, prefix, placed)
+    done = yield from _making_room(schema, prefix, names, placed)
     version, serves_from = yield from _version(names)
     _refuse_newer(schema, prefix, version, serves_from)
-    done += yield from _migrating(version, names)
-    done += yield from _completing(schema, prefix, names, newer=version > latest_version())
-    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    done += yield from _migrating(version, names, placed)
+    done += yield from _completing(schema, prefix, names, placed, newer=version > latest_version())
+    found = inspection.inspection_of((yield inspection.query(schema, prefix, placed=placed)))
     for repair in found.repairs():
         yield sql.SQL(repair)
         done.append(repair)
@@ -455,13 +464,15 @@ def _creating(
     return done or [f"nothing to do: the schema is at version {max(version, latest_version())}"]
 
 
-def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> _Steps[list[str]]:
+def _making_room(
+    schema: str, prefix: str, names: dict[str, sql.Composable], placed: Placed | None
+) -> _Steps[list[str]]:
     """Lock the table of the versions, which is made where there is nothing; from here on the tables' owner acts."""
     done: list[str] = []
     if not (yield sql.SQL("SELECT 1 FROM pg_namespace WHERE nspname = {}").format(sql.Literal(schema))):
         yield sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
         done.append(f"created schema {schema}")
-    existing = yield _existing(schema, prefix)
+    existing = yield _existing(schema, prefix, placed)
     owner = _owner(schema, prefix, existing)
     if owner is None:
         yield sql.SQL(
@@ -469,22 +480,23 @@ def _making_room(schema: str, prefix: str, names: dict[str, sql.Composable]) -> 
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         ).format(**names)
     else:
-        found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+        found = inspection.inspection_of((yield inspection.query(schema, prefix, placed=placed)))
         user = existing[0][-1]
         if owner != user and not found.trusted:
             raise untrusted(schema, prefix, owner)
         yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
         yield sql.SQL("LOCK TABLE {versions} IN SHARE ROW EXCLUSIVE MODE").format(**names)
         # Only what is locked stays whose it is.
-        _owner(schema, prefix, (yield _existing(schema, prefix)))
+        _owner(schema, prefix, (yield _existing(schema, prefix, placed)))
     return done
 
 
-def _migrating(version: int, names: dict[str, sql.Composable]) -> _Steps[list[str]]:
+def _migrating(version: int, names: dict[str, sql.Composable], placed: Placed | None) -> _Steps[list[str]]:
     done: list[str] = []
     for migration in _migrations():
         if migration.version > version:
-            yield render(migration.template, names)
+            template = migration.template if placed is None else staying_part(migration.template)
+            yield render(template, names)
             # That no dump brings such a row, its trigger ignores all but our own.
             yield sql.SQL(
                 "SET LOCAL pgsession.own = 'on';"
@@ -513,10 +525,10 @@ def _favoured() -> _Steps[sql.SQL]:
 
 
 def _completing(
-    schema: str, prefix: str, names: dict[str, sql.Composable], *, newer: bool
+    schema: str, prefix: str, names: dict[str, sql.Composable], placed: Placed | None, *, newer: bool
 ) -> _Steps[list[str]]:
     """Make the functions and triggers that are missing; on newer tables our own functions, but no triggers."""
-    found = inspection.inspection_of((yield inspection.query(schema, prefix)))
+    found = inspection.inspection_of((yield inspection.query(schema, prefix, placed=placed)))
     if gone := found.missing("table"):
         raise SchemaError(
             f"of {_tables(schema, prefix)} some are gone ({', '.join(gone)}); nothing was changed. Restore them, or"
@@ -549,6 +561,86 @@ def _granting(schema: str, prefix: str, role: str) -> _Steps[list[str]]:
             f" {schema!r} grant it first"
         )
     return [f"granted to {found.role} what a service needs"] if grants else []
+
+
+# ---- shards that Citus moves ----
+
+_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
+# Far above each fencing token that was given out where the tables were before: a row that no lock can have tells how
+# high those can be, and moves with the others; a sequence does not. Where all clocks are right those alone would do.
+_RAISE_TOKENS: Final = """SET LOCAL pgsession.own = 'on';
+    WITH t AS (
+        INSERT INTO {locks} AS l (resource, owner, token, acquired_at, expires_at)
+        SELECT '', {nobody}, greatest(s.last_value, {now}, (SELECT max(l.token) + (1::bigint << 40) FROM {locks} l)),
+            'epoch', '9999-12-31'
+        FROM {fencing} s
+        ON CONFLICT (resource) DO UPDATE SET token = excluded.token RETURNING token)
+    SELECT setval({fencing_oid}, t.token) FROM t"""
+_STAYS: Final = """SELECT lock_shard_metadata(5, ARRAY[{shard}]::bigint[])"""
+_IS_HERE: Final = """SELECT EXISTS (SELECT FROM pg_dist_placement p JOIN pg_dist_local_group l ON l.groupid = p.groupid
+    WHERE p.shardid = {shard})"""
+
+
+async def async_adopt(connection: psycopg.AsyncConnection[Any], statements: Statements) -> bool:
+    """Make on a server what a shard's tables need there that Citus has moved to it; return True where they had come.
+
+    It holds up another move meanwhile. Nothing is done twice, whoever does it.
+
+    Raises:
+        SchemaError: As for `create`.
+        psycopg.errors.ReadOnlySqlTransaction: They are elsewhere by now.
+    """
+    try:
+        try:
+            return await _async_run(connection, _adopting(statements))
+        except _EXISTS:
+            return await _async_run(connection, _adopting(statements))
+    except psycopg.Error as error:
+        raise _not_adopted(error, statements) from error
+
+
+def adopt(connection: psycopg.Connection[Any], statements: Statements) -> bool:
+    """Do what `async_adopt` does, on a synchronous connection."""
+    try:
+        try:
+            return _run(connection, _adopting(statements))
+        except _EXISTS:
+            return _run(connection, _adopting(statements))
+    except psycopg.Error as error:
+        raise _not_adopted(error, statements) from error
+
+
+def _not_adopted(error: psycopg.Error, statements: Statements) -> Exception:
+    if isinstance(error, errors.ReadOnlySqlTransaction):
+        return error
+    return _explained(error, statements.schema, statements.prefix)
+
+
+def _adopting(statements: Statements) -> _Steps[bool]:
+    schema, prefix, placed = statements.schema, statements.prefix, statements.placed
+    assert placed is not None
+    yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
+    yield _TRUST_NO_PATH
+    names = names_of(schema, prefix, placed)
+    yield sql.SQL(_STAYS).format(**names)
+    if not (yield sql.SQL(_IS_HERE).format(**names))[0][0]:
+        raise errors.ReadOnlySqlTransaction("this shard has moved to another server")
+    found = inspection.inspection_of((yield inspection.query(schema, prefix, placed=placed)))
+    if not any(map(found.missing, ("table", "function", "trigger"))):
+        return False
+    yield from _creating(schema, prefix, (), placed=placed)
+    yield render(
+        _RAISE_TOKENS,
+        names | {"nobody": sql.Literal(_NOBODY), "now": render("{us(clock_timestamp())}", names)},
+    )
+    return True
+
+
+def moved_tables(schema: str, prefix: str) -> list[sql.Composed]:
+    """Return the statements that make, in a schema of Citus, the tables that it moves; it takes them one by one."""
+    names = names_of(schema, prefix)
+    templates = [migration.template for migration in _migrations()]
+    return [render(statement, names) for template in templates for statement in moved_part(template)]
 
 
 # ---- drop ----
@@ -591,12 +683,14 @@ def _dropping(schema: str, prefix: str) -> _Steps[list[str]]:
 # ---- what there is ----
 
 
-def _existing(schema: str, prefix: str) -> sql.Composed:
+def _existing(schema: str, prefix: str, placed: Placed | None = None) -> sql.Composed:
     return sql.SQL(file("existing.sql")).format(
         schema=sql.Literal(schema),
-        relations=_array_of(prefix + name for name in RELATIONS.values()),
+        relations=_array_of(
+            name for own, name in relations_of(schema, prefix, placed).values() if own == schema
+        ),
         domains=_array_of(prefix + name for name in DOMAINS.values()),
-        functions=_array_of(prefix + name for name in FUNCTIONS.values()),
+        functions=_array_of(functions_of(prefix, placed).values()),
     )
 
 

@@ -10,7 +10,7 @@ from pgsession._protocol import rules
 from pgsession._protocol.shards import MOST
 from pgsession.errors import ConfigError
 
-__all__ = ["Shard"]
+__all__ = ["CitusShards", "Shard"]
 
 ConninfoFunction = Callable[[], str | Awaitable[str]]
 
@@ -67,3 +67,25 @@ def complete(shards: Sequence[Shard | str], schema_name: str) -> list[Shard]:
     if sum(shard.legacy for shard in given) > 1:
         raise ConfigError("shards: only one of them can have the sessions of before there were shards")
     return given
+
+
+class CitusShards(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """Has Citus keep the shards on its servers, and move them while they are used: with `citus_rebalance_start`, say.
+
+    Each is a schema that Citus distributes, `Config.schema_name`, an underscore and its number: `public_3`. A shard has
+    a pool and a listener of its own, which lead to the server that it is on, by the address that Citus knows; all else
+    of the conninfo is the coordinator's. The role has to own the schemas.
+
+    Attributes:
+        coordinator (str | Callable[[], str | Awaitable[str]]): The conninfo of the coordinator, which is asked where
+            shards are, or a function that returns one, as for `SessionManager`.
+        count (int): How many shards there are, from 1 to 4096: several times as many as servers, for they are moved
+            whole.
+    """
+
+    coordinator: str | ConninfoFunction
+    count: int = 16
+
+    def __repr__(self) -> str:
+        """Return what a log may show: a conninfo has a password."""
+        return f"CitusShards(count={self.count})"

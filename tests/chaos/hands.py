@@ -83,6 +83,14 @@ class Hands:
             latest = self._tokens[-8:] if newest or self._random.random() < 0.5 else self._tokens
             return self._random.choice(latest) if latest else None
 
+    def _new_user(self, who: str, session: str) -> str:
+        """Who has had no session yet; where sessions are in shards, one of this one's, so that it keeps its id."""
+        shard_of_user = getattr(self._manager, "shard_of_user", None)
+        while True:
+            user = f"owner {who} {self._process.number()}"
+            if shard_of_user is None or shard_of_user(user) == self._manager.shard_of_session(session):
+                return user
+
     def _hold(self, session: pgsession.Session) -> None:
         with self._lock:
             self._held.append(session)
@@ -132,15 +140,14 @@ class Hands:
 
     async def bind(self, who: str) -> None:
         """A login of another user; now and then of the one who has it."""
-        user = "same" if self._random.random() < 0.2 else f"owner {who} {self._process.number()}"
-        await self._rotate(who, user)
+        await self._rotate(who, "same" if self._random.random() < 0.2 else "another")
 
     async def replace(self, who: str) -> None:
         """Another user's session takes the place of one, with its id."""
         token = self._token(newest=True)
         if token is None:
             return
-        user = f"owner {who} {self._process.number()}"
+        user = self._new_user(who, token.session)
         call = self._process.begin("replace", who, session=token.session, user=user)
         work = self._manager.create_session(
             user, {"owner": user}, session_id=token.session, if_exists="replace"
@@ -153,7 +160,7 @@ class Hands:
             return
         options: dict[str, Any] = {"grace": grace}
         if user:
-            user = str(session.user_id) if user == "same" else user
+            user = str(session.user_id) if user == "same" else self._new_user(who, str(session.id))
             options = {"user_id": user}
             session["owner"] = user
         call = self._process.begin("rotate", who, session=str(session.id), user=user, grace=int(grace * 1e6))

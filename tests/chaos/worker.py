@@ -95,6 +95,8 @@ class Task(msgspec.Struct, kw_only=True):
     """Which one it is of, with whose other processes it shares a cache; -1: none."""
     shared: str = ""
     """The folder of that cache."""
+    shards: int = 0
+    """How many of Citus there are, of which `database` is the coordinator; 0: the sessions are in one place."""
 
 
 class Peers:
@@ -266,7 +268,8 @@ class Callers:
             tokens.bind: 1,
             tokens.replace: 0.5,
             tokens.save: 2.5,
-            claims.claim: 3,
+            claims.claim: 3
+            * (not process.task.shards),  # their ids are chosen without a look at whose they are
             idle.use: 12,
         }
 
@@ -474,7 +477,7 @@ class Callers:
             self.process.end(call, "conflict", error=str(error))
         except pgsession.TooManySessionsError as error:
             self.process.end(call, "refused", error=str(error))
-        except pgsession.WriteOutcomeUnknown as error:
+        except (pgsession.WriteOutcomeUnknown, pgsession.ShardsFailed) as error:
             self.process.end(call, "unknown", error=str(error)[:200])
         except Interrupted:
             self.process.end(call, "interrupted")
@@ -511,6 +514,9 @@ class Facade:
         self.get_cached_session = manager.get_cached_session
         self.token = manager.token
         self._cache = manager._cache
+        if isinstance(manager, pgsession.ShardedSessionManager):
+            self.shard_of_user = manager.shard_of_user
+            self.shard_of_session = manager.shard_of_session
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._manager, name)
@@ -537,7 +543,7 @@ def _config(task: Task) -> pgsession.Config:
     return pgsession.Config(
         max_sessions=task.max_sessions,
         max_sessions_policy=task.policy,  # type: ignore[arg-type]
-        cache_size=24,
+        cache_size=24 * (task.shards or 1),
         max_staleness=task.max_staleness,
         operation_timeout=task.operation_timeout,
         last_access_update_interval=1,
@@ -545,16 +551,30 @@ def _config(task: Task) -> pgsession.Config:
         cleanup_interval=2,
         rotation_grace=hands.GRACE,
         schema_name=task.schema,
-        listener_conninfo=task.listener,
+        listener_conninfo=task.listener or None,
         shared_cache=task.shared or None,
         shared_cache_size=2**22,
     )
 
 
+def _async_manager(task: Task) -> pgsession.AsyncSessionManager:
+    signer = pgsession.Signer([SIGNER_KEY])
+    if task.shards:
+        shards = pgsession.CitusShards(task.database, task.shards)
+        return pgsession.AsyncShardedSessionManager(shards, _config(task), signer=signer)
+    return pgsession.AsyncSessionManager(task.database, _config(task), signer=signer)
+
+
+def _sync_manager(task: Task) -> pgsession.SessionManager:
+    signer = pgsession.Signer([SIGNER_KEY])
+    if task.shards:
+        shards = pgsession.CitusShards(task.database, task.shards)
+        return pgsession.ShardedSessionManager(shards, _config(task), signer=signer)
+    return pgsession.SessionManager(task.database, _config(task), signer=signer)
+
+
 async def be_async(task: Task, process: Process) -> None:
-    async with pgsession.AsyncSessionManager(
-        task.database, _config(task), signer=pgsession.Signer([SIGNER_KEY])
-    ) as manager:
+    async with _async_manager(task) as manager:
         callers = Callers(process, manager, asyncio.sleep)
         console = Console(process, manager)
         console.say({"ready": True})
@@ -577,9 +597,7 @@ def be_sync(task: Task, process: Process) -> None:
     async def pause(seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - a thread's
 
-    with pgsession.SessionManager(
-        task.database, _config(task), signer=pgsession.Signer([SIGNER_KEY])
-    ) as manager:
+    with _sync_manager(task) as manager:
         callers = Callers(process, Facade(manager), pause)
         console = Console(process, manager)
         console.say({"ready": True})
@@ -611,9 +629,12 @@ class Operator:
         self._task = task
         self._process = process
         self._connection: psycopg.Connection[Any] | None = None
-        self._sessions = psycopg.sql.Identifier(task.schema, "sessions")
-        self._attributes = psycopg.sql.Identifier(task.schema, "session_attributes")
-        self._version = psycopg.sql.SQL("SELECT version FROM {} WHERE id = %s").format(self._sessions)
+
+    def _table(self, name: str, session: str) -> psycopg.sql.Identifier:
+        shards = self._task.shards
+        key = UUID(session).bytes
+        schema = f"{self._task.schema}_{(key[6] & 15) << 8 | key[7]}" if shards else self._task.schema
+        return psycopg.sql.Identifier(schema, name)
 
     def run(self) -> None:
         process, who = self._process, f"{self._task.node}.0"
@@ -621,7 +642,7 @@ class Operator:
         while not process.stopping:
             process.listen_to_peers()
             known = process.choose()
-            if known is not None:
+            if known is not None and time.monotonic() >= process.quiet_until:
                 process.random.choices(actions, [10, 4, 0.5, 3])[0](known, who)
             time.sleep(process.random.random() * 10 * self._task.pause)
 
@@ -632,19 +653,21 @@ class Operator:
         statement = psycopg.sql.SQL(
             "INSERT INTO {} AS a (session_id, key, value) VALUES (%s, %s, %s::json)"
             " ON CONFLICT (session_id, key) DO UPDATE SET value = excluded.value"
-        ).format(self._attributes)
+        ).format(self._table("session_attributes", known.key))
         self._execute(call, statement, (known.key, who, str(number)))
 
     def _touch_row(self, known: Known, who: str) -> None:
         call = self._process.begin("sql_set", who, session=known.key, wrote={})
         statement = psycopg.sql.SQL(
             "UPDATE {} SET expires_at = expires_at + interval '1 second' WHERE id = %s"
-        ).format(self._sessions)
+        ).format(self._table("sessions", known.key))
         self._execute(call, statement, (known.key,))
 
     def _delete(self, known: Known, who: str) -> None:
         call = self._process.begin("sql_delete", who, session=known.key)
-        statement = psycopg.sql.SQL("DELETE FROM {} WHERE id = %s RETURNING version").format(self._sessions)
+        statement = psycopg.sql.SQL("DELETE FROM {} WHERE id = %s RETURNING version").format(
+            self._table("sessions", known.key)
+        )
         self._execute(call, statement, (known.key,))
         self._process.forget(known.key)
 
@@ -653,7 +676,7 @@ class Operator:
         call = self._process.begin("sql_count", who)
         statement = psycopg.sql.SQL(
             "SELECT count(*), user_id FROM {} WHERE expires_at > clock_timestamp() GROUP BY 2 ORDER BY 1 DESC LIMIT 1"
-        ).format(self._sessions)
+        ).format(self._table("sessions", known.key))
         self._execute(call, statement, ())
 
     def _execute(self, call: Call, statement: Any, parameters: tuple[Any, ...]) -> None:
@@ -666,7 +689,9 @@ class Operator:
             with self._connection.transaction():
                 cursor = self._connection.execute(statement, parameters)
                 if call.kind == "sql_set":  # an attribute may be written whose session is gone
-                    cursor = self._connection.execute(self._version, (call.session,))
+                    version = psycopg.sql.SQL("SELECT version FROM {} WHERE id = %s")
+                    sessions = self._table("sessions", call.session)
+                    cursor = self._connection.execute(version.format(sessions), (call.session,))
                 row = cursor.fetchone()
         except psycopg.Error as error:
             self._process.end(call, "unknown", error=f"{type(error).__name__}: {error}"[:200])
@@ -703,7 +728,13 @@ class Console:
             print(dump(answer), flush=True)
 
     def in_sync(self) -> bool:
-        return self._manager is None or self._manager._coherence.in_sync
+        return all(manager._coherence.in_sync for manager in self._managers())
+
+    def _managers(self) -> list[Any]:
+        """That of each shard, where there are some."""
+        if self._manager is None:
+            return []
+        return list(self._manager._all) if self._process.task.shards else [self._manager]
 
     def _listen(self) -> None:
         for line in sys.stdin:
@@ -750,9 +781,11 @@ class Console:
         self._process.history.flush()
 
     def _cached(self) -> list[Any]:
-        cache = self._cache
-        keys = {*cache.versions()[0], *(cache.identities()[0] if cache.shared else ())}
-        records = [cache.get(key, False) for key in keys]
+        records = []
+        for manager in self._managers():
+            cache = manager._cache
+            keys = {*cache.versions()[0], *(cache.identities()[0] if cache.shared else ())}
+            records += [cache.get(key, False) for key in keys]
         return [record for record in records if record is not None]
 
     @property

@@ -32,6 +32,7 @@ RUN_BY = {
     "docs/devices.md": ("docs/test_recipes.py",),
     "docs/django.md": ("web/django/test_commands.py", "docs/test_other_snippets.py"),
     "docs/encryption.md": ("docs/test_recipes.py",),
+    "docs/citus.md": ("citus/test_moves.py",),
     "docs/erasure.md": ("docs/test_recipes.py",),
     "docs/flask.md": ("docs/test_flask.py",),
     "docs/host-cache.md": ("docs/test_host_cache.py",),

@@ -83,7 +83,7 @@ def test_a_parameter_is_bound_as_it_is() -> None:
 
 def test_every_function_has_a_file_that_makes_it_and_is_short() -> None:
     files = templates.files("functions")
-    assert set(files) == set(templates.FUNCTIONS)
+    assert set(files) == {*templates.FUNCTIONS, *templates.FENCE}
     for name, text in files.items():
         assert re.findall(r"^CREATE .*?(\{\w+\})", text, re.MULTILINE) == [f"{{{name}}}"]
         body = text[text.index("CREATE") :]
@@ -92,7 +92,7 @@ def test_every_function_has_a_file_that_makes_it_and_is_short() -> None:
 
 
 def test_every_placeholder_and_macro_is_known() -> None:
-    names = templates.names_of("s", "p_")
+    names = templates.names_of("s", "p_", templates.Placed("t", 1, 2, 3))
     for text in [*templates.files("functions").values(), *templates.files("migrations").values()]:
         assert "{" not in templates.render(text, names).as_string().replace("'{}'", "").replace(
             "'{", ""

@@ -20,6 +20,7 @@ from pgsession._database.timelines import Timelines
 from pgsession.config import Config
 from pgsession.errors import OperationTimeout
 
+from .citus_place import AsyncCitusPlace
 from .conninfo import AsyncConninfo
 from .listener import AsyncListener
 from .pool import AsyncPool, plain_cursor
@@ -33,7 +34,8 @@ class AsyncServer:
     """Holds the pool and the listener that the shards of one server share.
 
     It is opened once and closed once; after an `open` that has failed it is closed as well. `on_unfit` has what is
-    called for each connection that is dead or leads to a standby.
+    called for each connection that is dead or leads to a standby. With `citus` the server changes: `database` is the
+    function that says where it is.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class AsyncServer:
         listener_conninfo: str | AsyncConninfoFunction | None,
         config: Config,
         logger: logging.Logger,
+        citus: AsyncCitusPlace | None = None,
     ) -> None:
         self._config = config
+        self.placed = None if citus is None else citus.placed
         self._was_cut = False
         self._first_attempt: AsyncSharedFuture[None] = AsyncSharedFuture()
         self._deadlines = AsyncDeadlines(logger)
@@ -62,7 +66,16 @@ class AsyncServer:
             deadlines=self._deadlines,
             logger=logger,
             on_unfit=self._tell_unfit,
-            superseded=timelines.superseded,
+            **(
+                {"superseded": timelines.superseded}
+                if citus is None
+                else {
+                    "superseded": lambda connection: (
+                        timelines.superseded(connection) or citus.superseded(connection)
+                    ),
+                    "meant": citus.meant,
+                }
+            ),
         )
 
     def _tell_unfit(self) -> None:

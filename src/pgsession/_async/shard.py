@@ -15,6 +15,7 @@ from pgsession.config import Config
 from pgsession.errors import DatabaseUnavailable, OperationTimeout
 from pgsession.tokens import Signer
 
+from .citus_place import AsyncCitusPlace
 from .manager import AsyncSessionManager
 from .runtime import AsyncRuntime
 from .server import AsyncServer
@@ -37,8 +38,10 @@ class AsyncPlace:
         listener_conninfo: Any,
         config: Config,
         logger: logging.Logger,
+        citus: AsyncCitusPlace | None = None,
     ) -> None:
         self._database = database
+        self._citus = citus
         self._listener_conninfo = listener_conninfo
         self._config = config
         self._logger = logger
@@ -70,7 +73,11 @@ class AsyncPlace:
 
     async def _open(self) -> None:
         if self.server is None:
-            server = AsyncServer(self._database, self._listener_conninfo, self._config, self._logger)
+            if self._citus is not None:
+                await self._citus.open()
+            server = AsyncServer(
+                self._database, self._listener_conninfo, self._config, self._logger, self._citus
+            )
             try:
                 await server.open()
             except BaseException:
@@ -95,6 +102,8 @@ class AsyncPlace:
         fork.inherited.append(self.server)
         self.server = None
         self._opening = AsyncMutex()
+        if self._citus is not None:
+            self._citus.begin_anew()
 
 
 class AsyncShardManager(AsyncSessionManager):
@@ -131,7 +140,7 @@ class AsyncShardManager(AsyncSessionManager):
             background=self._background,
             logger=self._logger,
             server=self.place.server,
-            mark=self.mark,
+            mark=self.mark if self.place.server.placed is None else None,  # Citus moves no comments
         )
 
     def _watch_over(self, runtime: AsyncRuntime) -> None:

@@ -26,7 +26,7 @@ from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol import idle_timeouts, rules
 from pgsession._protocol.idle_timeouts import Inactivity
 from pgsession._protocol.operations import Create, IfExists, Update, new_generation
-from pgsession._protocol.shards import VERSION, home_of, id_in
+from pgsession._protocol.shards import MOST, VERSION, home_of, id_in
 from pgsession.config import Config
 from pgsession.default import DEFAULT
 from pgsession.errors import (
@@ -41,10 +41,11 @@ from pgsession.errors import (
     TooManySessionsError,
 )
 from pgsession.opened import Opened
-from pgsession.shard import Shard, complete
+from pgsession.shard import CitusShards, Shard, complete
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
+from .citus_place import LOCAL, AsyncCitusPlace
 from .lock import AsyncLock
 from .manager import (
     _CHECKS,
@@ -96,7 +97,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
     - `Config.cache_size` is for all shards together, each of which has an equal part; `pool_max_size` is a server's.
 
     Args:
-        shards: A `Shard` for each, or only its conninfo; from 1 to 4096.
+        shards: A `Shard` for each, or only its conninfo; from 1 to 4096. Or `CitusShards`.
         config: How the manager works; None: with the defaults of `Config`.
         signer: The signer of the tokens.
 
@@ -107,7 +108,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
 
     def __init__(
         self,
-        shards: Sequence[Shard | str],
+        shards: Sequence[Shard | str] | CitusShards,
         config: Config | None = None,
         *,
         signer: Signer | None = None,
@@ -115,16 +116,25 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
         if signer is not None:
             rules.instance("signer", signer, Signer, "a Signer or None")
-        given = _checked(shards, config)
+        given: list[Shard] | CitusShards
+        legacy: int | None = None
+        if isinstance(shards, CitusShards):
+            given = _checked_for_citus(shards, config)
+        else:
+            given = _checked(shards, config)
+            legacy = next((number for number, shard in enumerate(given) if shard.legacy), None)
         self._config = config
         self._signer = signer
-        self._legacy = legacy = next((number for number, shard in enumerate(given) if shard.legacy), None)
+        self._legacy = legacy
         self._logger = config.logger or logging.getLogger("pgsession")
         self._runtime = None  # it has none of its own: its shards have
         self._state = "new"
         self._unclosed = None
         self._moving = AsyncMutex()
-        self._all, places = _made(given, config, signer, self._logger)
+        if isinstance(given, CitusShards):
+            self._all, places = _made_by_citus(given, config, signer, self._logger)
+        else:
+            self._all, places = _made(given, config, signer, self._logger)
         self._places = AsyncPlaces(places, self._logger)
         cache = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
         AsyncShardedReader.__init__(self, cache, Shards(self._all, -1 if legacy is None else legacy))
@@ -899,13 +909,61 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
 
 def _checked(shards: Sequence[Shard | str], config: Config) -> list[Shard]:
     """Return the shards with the names of their schemas."""
+    _refuse_what_is_of_one_server(config)
+    return complete(shards, config.schema_name)
+
+
+def _refuse_what_is_of_one_server(config: Config) -> None:
     if config.listener_conninfo is not None:
         raise ConfigError("listener_conninfo: leads to one server: give each Shard its own")
     if config.shared_cache is not None:
         raise ConfigError(
             "shared_cache: processes can share the cache of one server's sessions only, not of shards"
         )
-    return complete(shards, config.schema_name)
+
+
+def _checked_for_citus(shards: CitusShards, config: Config) -> CitusShards:
+    count = rules.count("shards", shards.count, 1, MOST)
+    rules.conninfo("shards", shards.coordinator)
+    rules.schema_name("schema_name", f"{config.schema_name}_{count - 1}{LOCAL}")
+    _refuse_what_is_of_one_server(config)
+    if not config.synchronous_commit:
+        raise ConfigError(
+            "synchronous_commit: a move of Citus may leave behind what is not durable when it ends"
+        )
+    return shards
+
+
+def _made_by_citus(
+    given: CitusShards, config: Config, signer: Signer | None, logger: logging.Logger
+) -> tuple[tuple[AsyncShardManager, ...], list[AsyncPlace]]:
+    """Return the managers of shards that move, each with a server of its own that changes."""
+    shards = []
+    places = []
+    for number in range(given.count):
+        schema, mark = f"{config.schema_name}_{number}", ShardMark(number, given.count)
+        citus = AsyncCitusPlace(
+            given.coordinator, schema, config.table_prefix, mark,
+            creates=config.create_schema_if_missing, logger=logger,
+        )  # fmt: skip
+        place = AsyncPlace(citus.conninfo, None, config, logger, citus)
+        # A move ends once it has what the server had written when the locks were given back: a commit that is written a
+        # moment later would stay behind.
+        own = _part_of(config, f"{schema}{LOCAL}", mark, notify_before_flush=False)
+        shards.append(AsyncShardManager(place, mark, own, signer, citus.conninfo))
+        places.append(place)
+    return tuple(shards), places
+
+
+def _part_of(config: Config, schema: str, mark: ShardMark, **changes: Any) -> Config:
+    """Return the configuration of one shard of several."""
+    return msgspec.structs.replace(
+        config,
+        schema_name=schema,
+        cache_size=-(-(config.cache_size or CACHE_SIZE) // mark.shards),
+        warm=None if config.warm is None else f"{os.fspath(config.warm)}.{mark.number}",
+        **changes,
+    )
 
 
 def _made(
@@ -917,13 +975,8 @@ def _made(
     for number, shard in enumerate(given):
         if shard.database not in places:
             places[shard.database] = AsyncPlace(shard.database, shard.listener_conninfo, config, logger)
-        own = msgspec.structs.replace(
-            config,
-            schema_name=shard.schema_name,
-            cache_size=-(-(config.cache_size or CACHE_SIZE) // len(given)),
-            warm=None if config.warm is None else f"{os.fspath(config.warm)}.{number}",
-        )
         mark = ShardMark(number, len(given))
+        own = _part_of(config, str(shard.schema_name), mark)
         shards.append(AsyncShardManager(places[shard.database], mark, own, signer, shard.database))
     return tuple(shards), list(places.values())
 

@@ -208,7 +208,7 @@ class AsyncStore:
     async def count(self, user_id: str | None, group_id: str | None) -> int:
         """Return the number of live sessions, of a user and of a group where they are given."""
         of = (user_id, user_id, group_id, group_id)
-        (counted,) = await self.query(self._sql.count, of)
+        counted, _ = await self.query(self._sql.count, of)
         return int(counted)
 
     async def resync(self, cached: Resync) -> list[bytes] | None:

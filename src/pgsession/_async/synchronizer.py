@@ -426,8 +426,8 @@ class AsyncSynchronizer:
     async def _incarnation_of_listener(self) -> str | None:
         try:
             rows = await self._ask_listener(self._sql.where)
-        except (pg.UndefinedTable, pg.InvalidSchemaName):
-            return None  # another database, where there are no tables of ours
+        except (pg.UndefinedTable, pg.InvalidSchemaName, pg.ReadOnlySqlTransaction):
+            return None  # another database, where there are no tables of ours, or none any more
         return cast("str | None", rows[0][0])
 
     async def _ask_listener(self, query: Command) -> list[Row]:

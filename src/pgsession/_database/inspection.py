@@ -1,6 +1,6 @@
 """Looks in one query at the tables, functions and triggers that there are, and at what a role may do with them.
 
-What is missing is found by comparing with `RELATIONS`, `FUNCTIONS`, `triggers.sql` and `rights`; nothing here does I/O.
+What is missing is found by comparing with the names in `templates`, `triggers.sql` and `rights`; nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import sql
 
 from .rights import CALLED, READ
-from .templates import FUNCTIONS, RELATIONS, file
+from .templates import Placed, file, functions_of, relations_of
 
 _TRIGGER = re.compile(r"^CREATE OR REPLACE TRIGGER (\w+) [^;]*? ON \{(\w+)\}", re.MULTILINE)
 TRIGGERS: Final = tuple((table, name) for name, table in _TRIGGER.findall(file("triggers.sql")))
@@ -89,13 +89,18 @@ class Inspection:
         ]
 
 
-def query(schema: str, prefix: str, role: str | None = None) -> sql.Composed:
+def query(schema: str, prefix: str, role: str | None = None, placed: Placed | None = None) -> sql.Composed:
     """Return the query whose rows `inspection_of` takes; without a role it is about the current one.
 
     It names nothing with its schema: it is for a `search_path` of ours.
     """
-    relations = [(short, prefix + name, _array(READ.get(short))) for short, name in RELATIONS.items()]
-    functions = [(short, prefix + name, sql.Literal(short in CALLED)) for short, name in FUNCTIONS.items()]
+    relations = [
+        (short, *name, _array(READ.get(short)))
+        for short, name in relations_of(schema, prefix, placed).items()
+    ]
+    functions = [
+        (short, name, sql.Literal(short in CALLED)) for short, name in functions_of(prefix, placed).items()
+    ]
     return sql.SQL(file("inspection.sql")).format(
         schema=sql.Literal(schema),
         role=sql.SQL("current_user") if role is None else sql.SQL("{}::name").format(sql.Literal(role)),

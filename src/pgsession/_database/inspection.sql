@@ -2,11 +2,12 @@
 -- pgsession._database.inspection. A table or function is ours by its name and by belonging to the owner of the sessions.
 WITH n AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname = {schema}),
 c AS MATERIALIZED (
-    SELECT w.short, c.oid, c.relowner FROM (VALUES {relations}) w(short, name, columns)
-    JOIN pg_class c ON c.relname = w.name AND c.relnamespace = (SELECT oid FROM n) AND c.relkind IN ('r', 'S')
+    SELECT w.short, c.oid, c.relowner FROM (VALUES {relations}) w(short, schema, name, columns)
+    JOIN pg_namespace m ON m.nspname = w.schema
+    JOIN pg_class c ON c.relname = w.name AND c.relnamespace = m.oid AND c.relkind IN ('r', 'S')
 ), t AS MATERIALIZED (
     SELECT w.short, w.columns, c.oid, c.oid::regclass::text AS label, c.relowner
-    FROM (VALUES {relations}) w(short, name, columns)
+    FROM (VALUES {relations}) w(short, schema, name, columns)
     LEFT JOIN c ON c.short = w.short AND c.relowner = (SELECT relowner FROM c WHERE short = 'sessions')
 ), f AS MATERIALIZED (
     SELECT w.short, w.called, p.oid, p.oid::regprocedure::text AS label,

@@ -16,7 +16,7 @@ snapshot (C4), and the answer is always exactly one row:
                                                behind the access and id that are given, None: from the first one on
     list_group      (group_id, ...)         -> likewise
     count           (user_id, user_id, group_id, group_id)
-                                            -> (live sessions,)  of the user, if one is given, and of the group, likewise
+                                            -> (live sessions, incarnation)  of the user, if one is given, and of the group, likewise
     resync          (ids, versions, generations)
                                             -> (incarnation | None, now, bytes | None, xmax)  16 bytes for each id whose
                                                version or generation differs or that is gone; parameters by
@@ -119,7 +119,7 @@ from pgsession._protocol import rules
 from . import script
 from .columns import Updates, accesses_of, creates_of, deletes_of, updates_of
 from .script import Parameter, Script
-from .templates import names_of, parameter_types, render
+from .templates import Placed, names_of, parameter_types, render
 
 NIL = "0" * 32
 """The id after which every walk in bounded steps begins."""
@@ -229,7 +229,7 @@ _LIST = (
     " ORDER BY s.last_accessed DESC, s.id DESC LIMIT %s::bigint) s), {xmax}"
 )
 _COUNT = (
-    "SELECT pg_catalog.count(*) FROM {sessions} s"
+    "SELECT pg_catalog.count(*), {current_incarnation} FROM {sessions} s"
     " WHERE (%s::pg_catalog.text IS NULL OR s.user_id OPERATOR(pg_catalog.=) %s::pg_catalog.text)"
     " AND (%s::pg_catalog.text IS NULL OR s.group_id OPERATOR(pg_catalog.=) %s::pg_catalog.text)"
     f" AND {{live(s, {_NOW})}}"
@@ -255,12 +255,20 @@ _LOOK = f"SELECT {{current_incarnation}}, {{us({_NOW})}}, pg_catalog.pg_notifica
 
 
 class Statements:
-    """Holds the statements for one schema and prefix; the module says what each takes and answers."""
+    """Holds the statements for one schema and prefix; the module says what each takes and answers.
 
-    def __init__(self, schema: str = "public", prefix: str = "") -> None:
+    Where the tables are `placed` by Citus, each transaction begins with the fence, so that it waits for a move while it
+    has locked nothing yet, and every answer about sessions has passed it.
+    """
+
+    def __init__(self, schema: str = "public", prefix: str = "", placed: Placed | None = None) -> None:
         self.schema = rules.schema_name("schema", schema)
         self.prefix = rules.table_prefix("prefix", prefix)
-        self._names = names_of(schema, prefix)
+        self.placed = placed
+        self._names = names_of(schema, prefix, placed)
+        self._fence: tuple[script.Step, ...] = (
+            () if placed is None else (script.step(f"SELECT {self._names['fence'].as_string()}()"),)
+        )
         self._answered_by = render("{current_incarnation}, {xmax}", self._names).as_string()
         self.read = self._render(_READ)
         self.read_many = self._render(_READ_MANY)
@@ -417,7 +425,9 @@ class Statements:
                 )
             )
             self._calls[which] = call
-        bound = (script.step(f"SET LOCAL lock_timeout = {int(lock_timeout)}"),) if lock_timeout else ()
+        bound = self._fence
+        if lock_timeout:
+            bound += (script.step(f"SET LOCAL lock_timeout = {int(lock_timeout)}"),)
         prepared, *second = script.prepared(call, _DURABLE) if commit == "split" else script.prepared(call)
         durable = (_COMMIT_AND_BEGIN, *second) if second else ()
         return Script((_BEGIN, *bound, prepared.bound(*arguments), *durable, _COMMIT), 1 + len(bound))

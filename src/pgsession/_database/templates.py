@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg import sql
 
@@ -95,6 +95,9 @@ FUNCTIONS: Final = {
 """The functions by their short names. A function's text never changes once it was released: the next one has the next
 number, so that old and new nodes run side by side."""
 
+FENCE: Final = {"fence": "session_fence_1"}
+"""The function that only the tables of a shard have that moves between servers."""
+
 _SESSIONS_A_PAYLOAD: Final = 140
 """Items about sessions that fit into a payload: each is at most 53 bytes long, with its space."""
 _LOCKS_A_PAYLOAD: Final = 7
@@ -179,16 +182,55 @@ _DECLARATION = re.compile(r"^CREATE FUNCTION [^(]*\(([^)]*)\)", re.MULTILINE)
 _KEYWORDS = ("bigint", "boolean", "integer")
 
 
-def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
+class Placed(NamedTuple):
+    """Says where Citus keeps the tables that it moves from server to server, all three at once.
+
+    They are in a schema of their own, in which Citus lets nothing else be made; on the server where they are, the name of
+    each ends in its number. All else stays where it is: each server has its own.
+    """
+
+    schema: str
+    sessions: int
+    attributes: int
+    locks: int
+
+
+MOVED: Final = ("sessions", "attributes", "locks")
+"""What Citus moves."""
+
+
+def relations_of(schema: str, prefix: str, placed: Placed | None = None) -> dict[str, tuple[str, str]]:
+    """Return the schemas and names of the tables by their short names."""
+    names = {short: (schema, prefix + name) for short, name in RELATIONS.items()}
+    if placed is not None:
+        for short in MOVED:
+            names[short] = placed.schema, f"{names[short][1]}_{getattr(placed, short)}"
+    return names
+
+
+def functions_of(prefix: str, placed: Placed | None = None) -> dict[str, str]:
+    """Return the names of the functions by their short names."""
+    functions = FUNCTIONS if placed is None else FUNCTIONS | FENCE
+    return {short: prefix + name for short, name in functions.items()}
+
+
+def names_of(schema: str, prefix: str, placed: Placed | None = None) -> dict[str, sql.Composable]:
     """Return what stands for every plain placeholder."""
     names: dict[str, sql.Composable] = {
-        short: sql.Identifier(schema, prefix + name)
-        for short, name in (RELATIONS | DOMAINS | FUNCTIONS).items()
+        short: sql.Identifier(*name) for short, name in relations_of(schema, prefix, placed).items()
     }
+    names |= {short: sql.Identifier(schema, prefix + name) for short, name in DOMAINS.items()}
+    names |= {short: sql.Identifier(schema, name) for short, name in functions_of(prefix, placed).items()}
     for short in RELATIONS:
         quoted = sql.Literal(names[short].as_string())
         names[f"{short}_oid"] = sql.SQL("{}::pg_catalog.regclass").format(quoted)
-    names["incarnation_place"] = sql.SQL("pg_catalog.pg_relation_filepath({incarnation_oid})").format(**names)
+    place, fenced = "pg_catalog.pg_relation_filepath({incarnation_oid})", "{}"
+    if placed is not None:
+        # Another table of the sessions, after they were elsewhere: another incarnation.
+        place = f"pg_catalog.concat({place}, ' ', {{sessions_oid}}::pg_catalog.oid)"
+        fenced = "CASE WHEN {{fence}}() THEN {} END"
+        names["shard"] = sql.Literal(placed.sessions)
+    names["incarnation_place"] = sql.SQL(place).format(**names)
     names["random_secret"] = sql.SQL("(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))")
     names["refuse_table"] = sql.SQL(_REFUSE_TABLE)
     names["or_replace"] = sql.SQL(_OR_REPLACE)
@@ -196,8 +238,8 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     names["none"] = sql.SQL(f"({NONE + 1} - 1)")
     names["items"] = sql.Literal(_ITEMS)
     names["moved"] = sql.Literal(f" {events.encode(events.Moved())}")
-    names["channel"] = render(_CHANNEL, names)
-    names["current_incarnation"] = render(_INCARNATION, names)
+    names["channel"] = render(fenced.format(_CHANNEL), names)
+    names["current_incarnation"] = render(fenced.format(_INCARNATION), names)
     names["xmax"] = sql.SQL(_XMAX)
     names["silence"] = sql.SQL(f"interval '{SILENCE} seconds'")
     names["plain"] = sql.Literal(events.PLAIN_SQL)
@@ -211,6 +253,39 @@ def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
         names[f"{kind}_parameters"] = sql.SQL(parameters(kind))
         names[f"{kind}_arguments"] = sql.SQL(arguments(kind))
     return names
+
+
+_MOVED_TABLE: Final = re.compile(
+    rf"^CREATE (?:TABLE|INDEX ON) \{{(?:{'|'.join(MOVED)})\}}.*?;\n", re.MULTILINE | re.DOTALL
+)
+_DEFAULT_TOKEN: Final = " DEFAULT nextval({fencing_oid})"
+_DOMAIN: Final = re.compile(
+    r"^CREATE DOMAIN \{(\w+)\} AS (.+?)\s+CONSTRAINT \w+ CHECK \((.*?)\);$", re.MULTILINE | re.DOTALL
+)
+_COLUMN: Final = re.compile(r"^    (\w+) \{(\w+)\}(.*?)(,?)$", re.MULTILINE)
+
+
+def moved_part(migration: str) -> list[str]:
+    """Return the statements of a migration that make the tables that move; they cannot refer to what stays.
+
+    So what a domain says of a column is said by the table.
+    """
+    domains = {name: (base, check) for name, base, check in _DOMAIN.findall(migration)}
+
+    def column(match: re.Match[str]) -> str:
+        name, domain, rest, comma = match.groups()
+        base, check = domains[domain]
+        return f"    {name} {base}{rest} CHECK ({check.replace('VALUE', name)}){comma}"
+
+    return [
+        _COLUMN.sub(column, statement.replace(_DEFAULT_TOKEN, ""))
+        for statement in _MOVED_TABLE.findall(migration)
+    ]
+
+
+def staying_part(migration: str) -> str:
+    """Return what of a migration makes all the rest."""
+    return _MOVED_TABLE.sub("", migration)
 
 
 def render(template: str, names: dict[str, sql.Composable]) -> sql.Composed:

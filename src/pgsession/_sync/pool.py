@@ -78,6 +78,10 @@ def _no(connection: Connection[Any]) -> bool:
     return False
 
 
+def _itself(connection: Connection[Any], error: psycopg.Error) -> psycopg.Error:
+    return error
+
+
 class Pool:
     """Lends the connections of a psycopg pool, each in autocommit mode, alive, and not leading to a standby.
 
@@ -86,7 +90,7 @@ class Pool:
     process, which has the library's plans and pages in its caches. While anybody waits in the psycopg pool's queue,
     nothing is kept: what comes back goes to whoever has waited longest. A pool of the caller's is used as it is.
     `on_unfit` is called for each connection that is dead, leads to a standby, or is `superseded`: leads to a former
-    primary.
+    primary. `meant` says what an error on a connection means where that is not what it says.
     """
 
     def __init__(
@@ -98,12 +102,14 @@ class Pool:
         logger: logging.Logger,
         on_unfit: Callable[[], None],
         superseded: Callable[[Connection[Any]], bool] = _no,
+        meant: Callable[[Connection[Any], psycopg.Error], psycopg.Error] = _itself,
     ) -> None:
         self._pool = pool
         self._keeps = keeps
         self._deadlines = deadlines
         self._on_unfit = on_unfit
         self._superseded = superseded
+        self._meant = meant
         self._guard = threading.Lock()
         self._kept: list[_Kept] = []  # the last one was used last; empty while `_asking`
         self._asking = 0  # callers that wait for the psycopg pool
@@ -141,10 +147,13 @@ class Pool:
                 theirs = _adapt(connection)
                 yield connection
         except psycopg.Error as error:
-            if leads_elsewhere(error):
+            meant = self._meant(connection, error)
+            if leads_elsewhere(meant):
                 connection.pgconn.finish()
             if limit.passed and error.sqlstate is None:
                 raise OperationTimeout("the database did not answer in time") from error
+            if meant is not error:
+                raise meant from error
             raise
         except PgSessionError:
             raise

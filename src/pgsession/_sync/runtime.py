@@ -160,7 +160,8 @@ class Runtime:
         self._owns_listener = listener is None
         self._was_cut = False
         self._first_attempt: SharedFuture[None] = SharedFuture()  # of the pool's to connect
-        self.statements = Statements(config.schema_name, config.table_prefix)
+        placed = None if server is None else server.placed
+        self.statements = Statements(config.schema_name, config.table_prefix, placed)
         self._timelines = Timelines() if listener is None else listener._loop.timelines
         self.listener = listener or self._new_listener()
         if server is not None:
@@ -588,7 +589,7 @@ class Runtime:
             try:
                 check(connection, self.statements)
             except SchemaError:
-                if not config.create_schema_if_missing:
+                if not config.create_schema_if_missing or self.statements.placed is not None:
                     raise
                 create(connection, config.schema_name, config.table_prefix)
                 check(connection, self.statements)

@@ -22,6 +22,7 @@ from pgsession._database.timelines import Timelines
 from pgsession.config import Config
 from pgsession.errors import OperationTimeout
 
+from .citus_place import CitusPlace
 from .conninfo import Conninfo
 from .listener import Listener
 from .pool import Pool, plain_cursor
@@ -35,7 +36,8 @@ class Server:
     """Holds the pool and the listener that the shards of one server share.
 
     It is opened once and closed once; after an `open` that has failed it is closed as well. `on_unfit` has what is
-    called for each connection that is dead or leads to a standby.
+    called for each connection that is dead or leads to a standby. With `citus` the server changes: `database` is the
+    function that says where it is.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Server:
         listener_conninfo: str | ConninfoFunction | None,
         config: Config,
         logger: logging.Logger,
+        citus: CitusPlace | None = None,
     ) -> None:
         self._config = config
+        self.placed = None if citus is None else citus.placed
         self._was_cut = False
         self._first_attempt: SharedFuture[None] = SharedFuture()
         self._deadlines = Deadlines(logger)
@@ -64,7 +68,16 @@ class Server:
             deadlines=self._deadlines,
             logger=logger,
             on_unfit=self._tell_unfit,
-            superseded=timelines.superseded,
+            **(
+                {"superseded": timelines.superseded}
+                if citus is None
+                else {
+                    "superseded": lambda connection: (
+                        timelines.superseded(connection) or citus.superseded(connection)
+                    ),
+                    "meant": citus.meant,
+                }
+            ),
         )
 
     def _tell_unfit(self) -> None:

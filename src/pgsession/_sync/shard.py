@@ -17,6 +17,7 @@ from pgsession.config import Config
 from pgsession.errors import DatabaseUnavailable, OperationTimeout
 from pgsession.tokens import Signer
 
+from .citus_place import CitusPlace
 from .manager import SessionManager
 from .runtime import Runtime
 from .server import Server
@@ -39,8 +40,10 @@ class Place:
         listener_conninfo: Any,
         config: Config,
         logger: logging.Logger,
+        citus: CitusPlace | None = None,
     ) -> None:
         self._database = database
+        self._citus = citus
         self._listener_conninfo = listener_conninfo
         self._config = config
         self._logger = logger
@@ -72,7 +75,9 @@ class Place:
 
     def _open(self) -> None:
         if self.server is None:
-            server = Server(self._database, self._listener_conninfo, self._config, self._logger)
+            if self._citus is not None:
+                self._citus.open()
+            server = Server(self._database, self._listener_conninfo, self._config, self._logger, self._citus)
             try:
                 server.open()
             except BaseException:
@@ -97,6 +102,8 @@ class Place:
         fork.inherited.append(self.server)
         self.server = None
         self._opening = Mutex()
+        if self._citus is not None:
+            self._citus.begin_anew()
 
 
 class ShardManager(SessionManager):
@@ -133,7 +140,7 @@ class ShardManager(SessionManager):
             background=self._background,
             logger=self._logger,
             server=self.place.server,
-            mark=self.mark,
+            mark=self.mark if self.place.server.placed is None else None,  # Citus moves no comments
         )
 
     def _watch_over(self, runtime: Runtime) -> None:

@@ -428,8 +428,8 @@ class Synchronizer:
     def _incarnation_of_listener(self) -> str | None:
         try:
             rows = self._ask_listener(self._sql.where)
-        except (pg.UndefinedTable, pg.InvalidSchemaName):
-            return None  # another database, where there are no tables of ours
+        except (pg.UndefinedTable, pg.InvalidSchemaName, pg.ReadOnlySqlTransaction):
+            return None  # another database, where there are no tables of ours, or none any more
         return cast("str | None", rows[0][0])
 
     def _ask_listener(self, query: Command) -> list[Row]:

@@ -1,0 +1,247 @@
+"""What stays as it is when Citus moves a shard, what is refused, and what is made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import pgsession
+from pgsession._async.citus_place import AsyncCitusPlace
+from pgsession._database.shard_mark import ShardMark
+from tests.citus.cluster import CitusCluster
+from tests.citus.conftest import SHARDS
+
+KEY = b"k" * 32
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "citus.md"
+
+
+def config_of(cluster: CitusCluster, **options: object) -> pgsession.Config:
+    name = cluster.schemas[0].rpartition("_")[0]
+    given = {"create_schema_if_missing": True, "max_staleness": 2, **options}
+    return pgsession.Config(schema_name=name, **given)  # type: ignore[arg-type]
+
+
+def shards_of(cluster: CitusCluster) -> pgsession.CitusShards:
+    return pgsession.CitusShards(cluster.primary.conninfo, SHARDS)
+
+
+def in_shard(manager: pgsession.AsyncShardedSessionManager, number: int) -> str:
+    """A user of that shard."""
+    return next(str(user) for user in range(10_000) if manager.shard_of_user(user) == number)
+
+
+async def move(cluster: CitusCluster, number: int) -> None:
+    await asyncio.to_thread(cluster.move, number, cluster.others(number)[0])
+
+
+async def again(call: Callable[[], object]) -> object:
+    """What a call gives that may meet the end of a move: then nothing was done."""
+    while True:
+        try:
+            return await call()  # type: ignore[misc]
+        except (psycopg.errors.ReadOnlySqlTransaction, pgsession.DatabaseUnavailable):
+            await asyncio.sleep(0.05)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what is to come about by itself; the limit is the failure's."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
+
+
+async def test_sessions_and_tokens_move_with_their_shard(cluster: CitusCluster) -> None:
+    signer = pgsession.Signer(KEY)
+    async with (
+        pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster), signer=signer) as a,
+        pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster), signer=signer) as b,
+    ):
+        user = in_shard(a, 0)
+        session = await a.create_session(user, {"n": 1})
+        token = a.token(session)
+        assert token is not None
+        await move(cluster, 0)
+        read = await again(lambda: b.get_session(session.id))
+        assert isinstance(read, pgsession.Session) and read["n"] == 1
+        read["n"] = 2
+        await again(lambda: b.update_session(read))
+        assert (await b.open_token(token)).state == "current"
+        await until(lambda: a.stats().in_sync and b.stats().in_sync)
+        seen = await a.get_session(session.id)
+        assert seen is not None and seen["n"] == 2
+        assert await a.delete_session(session.id)
+        assert await b.get_session(session.id, refresh=True) is None
+
+
+async def test_a_node_that_hears_of_nothing_empties_its_memory(cluster: CitusCluster) -> None:
+    async with (
+        pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)) as a,
+        pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)) as b,
+    ):
+        session = await a.create_session(in_shard(a, 0), {"n": 1})
+        assert await b.get_session(session.id) is not None
+        before = b.stats_by_shard()[0].resyncs
+        await move(cluster, 0)
+        # Nobody calls it: its own beacons find out.
+        await until(lambda: b.stats_by_shard()[0].resyncs > before and b.stats_by_shard()[0].in_sync)
+        assert b.get_cached_session(session.id) is None
+
+
+async def test_fencing_tokens_rise_from_server_to_server(cluster: CitusCluster) -> None:
+    """The sequence of a server does not move with the locks."""
+    async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)) as manager:
+        resource = next(name for name in map(str, range(10_000)) if manager.shard_of_user(name) == 0)
+        tokens = []
+        for _ in range(3):
+            for _ in range(2):
+
+                async def hold() -> None:
+                    async with manager.lock(resource) as lock:
+                        tokens.append(lock.token)
+
+                await again(hold)
+            await move(cluster, 0)
+        assert tokens == sorted(tokens) and len(set(tokens)) == 6
+
+
+async def test_a_server_that_was_left_answers_nothing(cluster: CitusCluster) -> None:
+    """Neither while its tables are still there nor after they were dropped, nor where they have come back unadopted."""
+    async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)):
+        old = cluster.where(0)
+    fence = sql.SQL("SELECT {}()").format(sql.Identifier(f"{cluster.schemas[0]}_local", "session_fence_1"))
+    with psycopg.connect(
+        cluster.primary.conninfo, host=old.host, port=old.port, autocommit=True
+    ) as connection:
+        assert connection.execute(fence).fetchall() == [(True,)]
+        cluster.move(0, cluster.others(0)[0])
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="has moved to another server"):
+            connection.execute(fence)
+        cluster.execute("CALL citus_cleanup_orphaned_resources()")
+        with pytest.raises(psycopg.Error):
+            connection.execute(fence)
+        cluster.move(0, old)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="has moved to another server"):
+            connection.execute(fence)
+
+
+async def test_plain_sql_through_the_coordinator_is_heard(cluster: CitusCluster) -> None:
+    async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)) as manager:
+        session = await manager.create_session(in_shard(manager, 0), {"n": 1})
+        await move(cluster, 0)
+        assert await again(lambda: manager.get_session(session.id)) is not None
+        await until(lambda: manager.stats().in_sync)
+        assert await manager.get_session(session.id) is not None
+        cluster.execute(f"DELETE FROM {cluster.schemas[0]}.sessions WHERE id = %s", session.id)
+        await until(lambda: manager.get_cached_session(session.id) is None)
+        assert await manager.get_session(session.id) is None
+
+
+def test_threads_find_a_shard_again(cluster: CitusCluster) -> None:
+    with pgsession.ShardedSessionManager(shards_of(cluster), config_of(cluster)) as manager:
+        users = [
+            next(str(u) for u in range(99) if manager.shard_of_user(u) == number) for number in range(SHARDS)
+        ]
+        sessions = [manager.create_session(user, {"user": user}) for user in users]
+        for number in range(SHARDS):
+            cluster.move(number, cluster.others(number)[0], "block_writes")
+        for user, session in zip(users, sessions, strict=True):
+            read = manager.get_session(session.id, refresh=True)
+            assert read is not None and read["user"] == user
+
+
+async def test_another_number_of_shards_is_refused(cluster: CitusCluster) -> None:
+    async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)):
+        pass
+    other = pgsession.CitusShards(cluster.primary.conninfo, SHARDS - 1)
+    with pytest.raises(pgsession.ConfigError, match="shard 0 of 2"):
+        async with pgsession.AsyncShardedSessionManager(other, config_of(cluster)):
+            pass
+
+
+async def test_a_schema_that_is_not_there_is_not_made_unasked(cluster: CitusCluster) -> None:
+    config = config_of(cluster, create_schema_if_missing=False)
+    with pytest.raises(pgsession.SchemaError, match="set create_schema_if_missing"):
+        async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config):
+            pass
+
+
+async def test_a_schema_that_citus_does_not_distribute_is_refused(cluster: CitusCluster) -> None:
+    cluster.execute(f"CREATE SCHEMA {cluster.schemas[0]}")
+    with pytest.raises(pgsession.ConfigError, match="Citus does not distribute it"):
+        async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)):
+            pass
+
+
+async def test_the_snippet_of_the_page(cluster: CitusCluster) -> None:
+    sessions = snippet()
+    here = pgsession.CitusShards(cluster.primary.conninfo, SHARDS)
+    with type(sessions)(here, config_of(cluster)) as opened:
+        assert opened.create_session("alice").user_id == "alice"
+
+
+# Without a cluster
+
+
+def snippet() -> pgsession.ShardedSessionManager:
+    [text] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(text, names)  # unopened, as it stands
+    sessions = names["sessions"]
+    assert isinstance(sessions, pgsession.ShardedSessionManager)
+    return sessions
+
+
+def test_the_snippet_makes_a_manager() -> None:
+    assert "new" in repr(snippet()) and "16 shards" in repr(snippet())
+
+
+async def test_a_server_without_citus_is_refused(dsn: str) -> None:
+    shards = pgsession.CitusShards(dsn, 2)
+    with pytest.raises(pgsession.ConfigError, match="the coordinator has no Citus"):
+        async with pgsession.AsyncShardedSessionManager(
+            shards, pgsession.Config(create_schema_if_missing=True)
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"synchronous_commit": False}, "synchronous_commit: a move"),
+        ({"listener_conninfo": "host=x"}, "listener_conninfo"),
+        ({"shared_cache": "/tmp/x"}, "shared_cache"),
+    ],
+)
+def test_what_cannot_work_is_refused(config: dict[str, object], why: str) -> None:
+    shards = pgsession.CitusShards("host=nowhere", 2)
+    with pytest.raises(pgsession.ConfigError, match=why):
+        pgsession.ShardedSessionManager(shards, pgsession.Config(**config))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, 4097])
+def test_the_number_of_shards_has_bounds(count: int) -> None:
+    with pytest.raises(ValueError, match="shards"):
+        pgsession.ShardedSessionManager(pgsession.CitusShards("host=nowhere", count))
+
+
+def test_its_password_is_not_shown() -> None:
+    assert repr(pgsession.CitusShards("password=secret", 3)) == "CitusShards(count=3)"
+
+
+async def test_what_an_error_means_is_said_by_its_state() -> None:
+    place = AsyncCitusPlace(
+        "host=nowhere", "s_0", "", ShardMark(0, 2), creates=False, logger=logging.getLogger("test")
+    )
+    assert isinstance(
+        place.meant(None, psycopg.errors.UndefinedTable()),  # type: ignore[arg-type]
+        psycopg.errors.ReadOnlySqlTransaction,
+    )
+    for error in (psycopg.errors.ReadOnlySqlTransaction(), psycopg.errors.UniqueViolation()):
+        assert place.meant(None, error) is error  # type: ignore[arg-type]
