@@ -17,7 +17,7 @@ DECISIONS = $(wildcard src/pgsession/_protocol/*.pxd src/pgsession/_database/*.p
 DEMO = examples/demo.py
 
 .DEFAULT_GOAL = help
-.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos ha kill web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
+.PHONY: help build demo shop screenshots system-packages test check check-hot docs docs-look bench chaos ha kill litmus web-matrix fuzz faults mutate wheel portability wheel-aarch64 sanitize free-threading sync clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -61,11 +61,14 @@ chaos: build ## the simulation at length, then SECONDS=60 of random operations a
 ha: $(DONE)/ha build ## three members of Patroni that lose their leader in every way, under load, ten minutes at most; needs etcd
 	$(PY) -m tests.ha $(ARGS)
 
-web-matrix: build ## the rules of web sessions on every server; ARGS="-k uvicorn" for some
-	PGSESSION_WEB_MATRIX=1 $(PY) -m pytest tests/web/rules $(ARGS)
+web-matrix: build ## the rules of web sessions, and a shared cache, on every server; ARGS="-k uvicorn" for some
+	PGSESSION_WEB_MATRIX=1 $(PY) -m pytest tests/web/rules tests/host/test_servers.py $(ARGS)
 
 kill: build ## SECONDS=60 of processes that are killed while they share a cache, then each rule broken on purpose
 	$(PY) -m tests.kill --seconds $(SECONDS) $(ARGS)
+
+litmus: build ## what processors may reorder of the shared cache, by the models of C11 and ARM; needs herd7
+	$(PY) -m tests.litmus
 
 fuzz: build ## SECONDS=60 of keys, notifications, tokens and rows as nobody should send them
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
@@ -79,8 +82,9 @@ mutate: build ## break the source in one place at a time: the tests named in too
 wheel: $(DONE)/wheels build ## sdist, wheels from it, their contents, their tests in clean environments
 	$(PY) tools/wheel.py
 
-portability: $(DONE)/portability build ## compile the core for other systems
+portability: $(DONE)/portability build ## compile the core for other systems, and run its shared cache with musl and on an emulated ARM64
 	$(PY) tools/portability.py
+	$(PY) -m tests.kill.elsewhere
 
 wheel-aarch64: ## as root: an ARM64 wheel, tested under emulation
 	tools/wheel_aarch64.sh

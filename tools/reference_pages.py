@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from pgsession import Config, errors
 from pgsession._database.rights import READ
-from pgsession._database.templates import RELATIONS
+from pgsession._database.templates import DOMAINS, RELATIONS
 from pgsession.audit import AuditEvent
 from pgsession.cli import cli
 from pgsession.config import _OBJECTS
@@ -182,7 +182,19 @@ def tables() -> str:
         texts,
         re.DOTALL | re.MULTILINE,
     )
-    return "".join(
+    domains = re.findall(
+        r"((?:^-- [^\n]*\n)*)^CREATE DOMAIN \{(\w+)\} AS (\w+)[^;]*? CONSTRAINT (\w+)\s+CHECK \((.*?)\);$",
+        texts,
+        re.DOTALL | re.MULTILINE,
+    )
+    types = "\n## Types of columns\n\n" + table(
+        ("type", "is", "its constraint", "which asks for", "why"),
+        (
+            (f"`{DOMAINS[name]}`", base, f"`{constraint}`", f"`{rule}`", _comment(above).strip())
+            for above, name, base, constraint, rule in domains
+        ),
+    )
+    return types + "".join(
         f"\n## {RELATIONS[name]}\n\n{_comment(above)}{_reading(name)}\n\n"
         + table(("column", "type", "", "meaning"), _columns(body))
         for above, name, body in found
@@ -195,7 +207,7 @@ def _comment(lines: str) -> str:
 
 
 def _named(text: str) -> str:
-    return re.sub(r"\{(\w+)\}", lambda found: RELATIONS.get(found[1], found[1]), text)
+    return re.sub(r"\{(\w+)\}", lambda found: (RELATIONS | DOMAINS).get(found[1], found[1]), text)
 
 
 def _reading(name: str) -> str:
@@ -213,11 +225,11 @@ def _columns(body: str) -> Iterator[tuple[str, ...]]:
         if line.startswith("--"):
             comment += line + "\n"
             continue
-        column = re.match(r"([a-z_]+) ([a-z0-9]+)\b(?! KEY)(.*)", line)
+        column = re.match(r"([a-z_]+) ([a-z0-9]+|\{\w+\})(?![a-z0-9])(?! KEY)(.*)", line)
         if column:
             rest = column[3]
             needed = "" if "NOT NULL" in rest or "PRIMARY KEY" in rest else "may be null"
-            yield f"`{column[1]}`", column[2], needed, _comment(comment).strip()
+            yield f"`{column[1]}`", _named(column[2]), needed, _comment(comment).strip()
         comment = ""
 
 

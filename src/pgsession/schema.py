@@ -22,9 +22,20 @@ from psycopg.rows import tuple_row
 from pgsession._database import inspection
 from pgsession._database.connections import AsyncPlainCursor, PlainCursor
 from pgsession._database.inspection import Inspection
+from pgsession._database.shard_mark import ShardMark, marking, query_of
 from pgsession._database.statements import Statements
-from pgsession._database.templates import FUNCTIONS, RELATIONS, file, files, names_of, parameter_types, render
+from pgsession._database.templates import (
+    DOMAINS,
+    FUNCTIONS,
+    RELATIONS,
+    file,
+    files,
+    names_of,
+    parameter_types,
+    render,
+)
 from pgsession._protocol import rules
+from pgsession._protocol.shards import MOST
 from pgsession.errors import SchemaError
 
 from ._counted import counted
@@ -48,6 +59,7 @@ def create(
     prefix: str = "",
     *,
     grant_to: Iterable[str] = (),
+    shard: tuple[int, int] | None = None,
 ) -> list[str]:
     """Create what is missing and upgrade what is older, in one transaction; return what was done, in words.
 
@@ -58,13 +70,15 @@ def create(
         schema: The PostgreSQL schema of the tables.
         prefix: What the names of tables and functions begin with.
         grant_to: The roles of services; each gets the rights that it needs, and nothing more.
+        shard: Which shard the tables are, and of how many: (0, 4); None: they are no shard.
 
     Raises:
+        ConfigError: The tables say that they are another shard.
         SchemaError: Something that is not this role's has the same name, the schema is too new for this version of the
             library, or the role lacks the right to create or to grant; or the server is a standby, the database's
             encoding is not UTF8, or somebody has locked the tables for too long.
     """
-    wanted = _wanted(schema, prefix, grant_to)
+    wanted = (*_wanted(schema, prefix, grant_to), _mark(shard))
     try:
         try:
             return _run(connection, _creating(*wanted))
@@ -80,9 +94,10 @@ async def async_create(
     prefix: str = "",
     *,
     grant_to: Iterable[str] = (),
+    shard: tuple[int, int] | None = None,
 ) -> list[str]:
     """Do what `create` does, on an asynchronous connection."""
-    wanted = _wanted(schema, prefix, grant_to)
+    wanted = (*_wanted(schema, prefix, grant_to), _mark(shard))
     try:
         try:
             return await _async_run(connection, _creating(*wanted))
@@ -98,6 +113,7 @@ def rehearse(
     prefix: str = "",
     *,
     grant_to: Iterable[str] = (),
+    shard: tuple[int, int] | None = None,
 ) -> tuple[list[str], str]:
     """Do what `create` would do now, and roll it back; return that in words, and as a script for psql.
 
@@ -106,11 +122,12 @@ def rehearse(
         schema: As for `create`.
         prefix: As for `create`.
         grant_to: As for `create`.
+        shard: As for `create`.
 
     Raises:
-        SchemaError: As for `create`.
+        ConfigError, SchemaError: As for `create`.
     """
-    steps = _creating(*_wanted(schema, prefix, grant_to))
+    steps = _creating(*_wanted(schema, prefix, grant_to), _mark(shard))
     statements: list[str] = []
     try:
         done = _run(connection, steps, statements, keep=False)
@@ -122,7 +139,7 @@ def rehearse(
 def drop(
     connection: psycopg.Connection[Any], schema: str = "public", prefix: str = "", *, dry_run: bool = False
 ) -> list[str]:
-    """Drop the tables and functions, of every version, in one transaction; return their names in SQL.
+    """Drop tables, domains and functions, of every version, in one transaction; return their names in SQL.
 
     Args:
         connection: A connection of the role that owns the tables, or of a member of it, which is in no transaction.
@@ -159,6 +176,29 @@ async def async_check(connection: psycopg.AsyncConnection[Any], statements: Stat
         await _async_run(connection, _checking(statements.schema, statements.prefix))
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
+
+
+def check_mark(connection: psycopg.Connection[Any], statements: Statements, shard: ShardMark) -> None:
+    """Check that tables are those of a shard; tables that say nothing are told to be.
+
+    Raises:
+        ConfigError: They are another shard's.
+        SchemaError: They say nothing, and this role may not have them say it.
+    """
+    try:
+        _run(connection, marking(statements.schema, statements.prefix, shard))
+    except errors.InsufficientPrivilege:
+        raise _unmarked(statements, shard) from None
+
+
+async def async_check_mark(
+    connection: psycopg.AsyncConnection[Any], statements: Statements, shard: ShardMark
+) -> None:
+    """Do what `check_mark` does, on an asynchronous connection."""
+    try:
+        await _async_run(connection, marking(statements.schema, statements.prefix, shard))
+    except errors.InsufficientPrivilege:
+        raise _unmarked(statements, shard) from None
 
 
 def look(
@@ -325,6 +365,14 @@ def _looking(schema: str, prefix: str) -> _Steps[tuple[Inspection, tuple[int, in
     return found, (yield from _version(names_of(schema, prefix)))
 
 
+def _unmarked(statements: Statements, shard: ShardMark) -> SchemaError:
+    query = query_of(statements.schema, statements.prefix, shard).as_string()
+    return SchemaError(
+        f"{_tables(statements.schema, statements.prefix)} do not say which shard they are: as their owner run"
+        f" `{query}`"
+    )
+
+
 def _faults(found: Inspection, *, same_version: bool) -> list[str]:
     """Return what `init` mends, in words."""
     missing = found.missing("table") + found.missing("function")
@@ -373,7 +421,17 @@ def _wanted(schema: str, prefix: str, grant_to: Iterable[str]) -> tuple[str, str
     )
 
 
-def _creating(schema: str, prefix: str, grant_to: tuple[str, ...]) -> _Steps[list[str]]:
+def _mark(shard: tuple[int, int] | None) -> ShardMark | None:
+    if shard is None:
+        return None
+    number, shards = shard
+    shards = rules.count("shard", shards, 1, MOST)
+    return ShardMark(rules.count("shard", number, 0, shards - 1), shards)
+
+
+def _creating(
+    schema: str, prefix: str, grant_to: tuple[str, ...], mark: ShardMark | None
+) -> _Steps[list[str]]:
     # Whatever the default is: what another process did while we waited for the lock must be seen.
     yield sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ WRITE")
     yield _TRUST_NO_PATH
@@ -390,6 +448,8 @@ def _creating(schema: str, prefix: str, grant_to: tuple[str, ...]) -> _Steps[lis
     for repair in found.repairs():
         yield sql.SQL(repair)
         done.append(repair)
+    if mark is not None:
+        done += yield from marking(schema, prefix, mark)
     for role in grant_to:
         done += yield from _granting(schema, prefix, role)
     return done or [f"nothing to do: the schema is at version {max(version, latest_version())}"]
@@ -519,11 +579,13 @@ def _dropping(schema: str, prefix: str) -> _Steps[list[str]]:
     )
     functions = [sql.SQL(label) for (label,) in (yield query)]
     fencing = [names["fencing"]] if prefix + RELATIONS["fencing"] in there else []
+    domains = [names[short] for short, name in DOMAINS.items() if prefix + name in there]
     yield sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(owner))
-    for kind, things in (("TABLE", tables), ("SEQUENCE", fencing), ("FUNCTION", functions)):
+    kinds = (("TABLE", tables), ("SEQUENCE", fencing), ("DOMAIN", domains), ("FUNCTION", functions))
+    for kind, things in kinds:
         if things:
             yield sql.SQL(f"DROP {kind} {{}}").format(sql.SQL(", ").join(things))
-    return [thing.as_string() for thing in (*tables, *fencing, *functions)]
+    return [thing.as_string() for thing in (*tables, *fencing, *domains, *functions)]
 
 
 # ---- what there is ----
@@ -533,6 +595,7 @@ def _existing(schema: str, prefix: str) -> sql.Composed:
     return sql.SQL(file("existing.sql")).format(
         schema=sql.Literal(schema),
         relations=_array_of(prefix + name for name in RELATIONS.values()),
+        domains=_array_of(prefix + name for name in DOMAINS.values()),
         functions=_array_of(prefix + name for name in FUNCTIONS.values()),
     )
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+
+from pgsession._protocol import rules
+from pgsession._protocol.shards import MOST
+from pgsession.errors import ConfigError
 
 __all__ = ["Shard"]
 
@@ -21,12 +25,45 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
             `public_3`.
         listener_conninfo (str | Callable[[], str | Awaitable[str]] | None): The conninfo of the server's listener,
             where `database` leads through a pooler; None for `database`. It is that of the first shard of a server.
+        legacy (bool): True for the one that has the sessions of the time before there were shards, whose ids name none.
+            Then calls about a user ask it, too, and a session of it moves to its user's shard when it is given to a
+            user. The limit of a user's sessions counts those there, too, without a transaction that holds both.
     """
 
     database: str | ConninfoFunction
     schema_name: str | None = None
     listener_conninfo: str | ConninfoFunction | None = None
+    legacy: bool = False
 
     def __repr__(self) -> str:
         """Return what a log may show: a conninfo has a password."""
         return f"Shard(schema_name={self.schema_name!r})"
+
+
+def complete(shards: Sequence[Shard | str], schema_name: str) -> list[Shard]:
+    """Return the shards with the names of their schemas.
+
+    Args:
+        shards: As somebody has given them.
+        schema_name: `Config.schema_name`.
+
+    Raises:
+        TypeError: They are no sequence, or one of them is neither a `Shard` nor a conninfo.
+        ConfigError: Some cannot be what is meant.
+    """
+    if isinstance(shards, str) or not isinstance(shards, Sequence):
+        raise TypeError(f"shards: a sequence of Shard or conninfo is needed, not {type(shards).__name__}")
+    if not 1 <= len(shards) <= MOST:
+        raise ConfigError(f"shards: from 1 to {MOST} of them are needed, not {len(shards)}")
+    given = []
+    for number, shard in enumerate(shards):
+        if not isinstance(shard, Shard):
+            shard = Shard(database=shard)
+        rules.conninfo("shards", shard.database)
+        name = f"{schema_name}_{number}" if shard.schema_name is None else shard.schema_name
+        given.append(msgspec.structs.replace(shard, schema_name=rules.schema_name("shards", name)))
+    if len({(shard.database, shard.schema_name) for shard in given}) < len(given):
+        raise ConfigError("shards: two of them are the same schema of the same database")
+    if sum(shard.legacy for shard in given) > 1:
+        raise ConfigError("shards: only one of them can have the sessions of before there were shards")
+    return given

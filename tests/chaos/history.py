@@ -64,16 +64,22 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """For how long, in microseconds, a call was to wait for all nodes."""
     confirmed: bool = False
     """Whether it has said that all nodes know."""
-    host: int = -1
-    """Whose processes share one cache with it; -1: it has one of its own."""
+    arena: str = ""
+    """The id of the memory that the process shared with its host when the call began; empty: none."""
+    arena_after: str = ""
+    """Likewise when it ended."""
     gives: bool = False
     """Whether there is a token for whom a session was opened by one."""
     error: str = ""
 
     @property
-    def place(self) -> int:
-        """What has one cache, so that what one call there was told binds the next one: a node, or a host's nodes."""
-        return self.node if self.host < 0 else -2 - self.host
+    def places(self) -> tuple[int | str, ...]:
+        """Where what a call was told binds those that begin later: its process, and the arena it was in throughout."""
+        return (self.node, self.arena) if self.arena and self.arena == self.arena_after else (self.node,)
+
+    def binds(self, later: Call) -> bool:
+        """Return True where what this call was told binds one that began after its end."""
+        return not set(self.places).isdisjoint(later.places)
 
     def __str__(self) -> str:
         parts = [
@@ -162,6 +168,10 @@ class Writer:
     def flush(self) -> None:
         with self._lock:
             self._file.flush()
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
 
 
 def read(path: Path, died: int = 0) -> Iterator[Call | State]:

@@ -100,7 +100,7 @@ class Identity:
         over = min(
             [over, *(later.ended for later in based[ended_by.gave] if later.outcome == "ok" and later.gave)]
         )
-        here = call.place == ended_by.place and not ended_by.grace
+        here = ended_by.binds(call) and not ended_by.grace
         allowed = 0 if here else self._limits.max_staleness + (CLOCK_ERROR if ended_by.grace else 0)
         if ended_by.confirmed and ended_by.ended < call.began <= ended_by.ended + self._limits.max_staleness:
             self.tried["confirmed"] += 1

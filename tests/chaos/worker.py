@@ -150,6 +150,8 @@ class Process:
         self.logins: deque[str] = deque()  # users whom somebody told to log in
         self.interrupts = Interrupts(random.Random(task.seed + 1))
         self.quiet_until = 0.0  # until then nobody writes
+        self.arena: Callable[[], str] = str
+        """Returns the id of what it shares with its host at the moment, empty: nothing."""
         self.wrote = 0  # when the last acknowledged write began
         self.stopping = False
         self._next = 0
@@ -205,10 +207,11 @@ class Process:
         return f"{self.random.choice(POLICIES)} {self.random.randrange(USERS)}"
 
     def begin(self, kind: str, who: str, **fields: Any) -> Call:
-        return Call(kind=kind, node=self.task.node, host=self.task.host, who=who, began=now(), **fields)
+        return Call(kind=kind, node=self.task.node, arena=self.arena(), who=who, began=now(), **fields)
 
     def end(self, call: Call, outcome: str = "ok", **fields: Any) -> None:
         call.ended = now()
+        call.arena_after = self.arena()
         call.outcome = outcome
         for name, value in fields.items():
             setattr(call, name, value)
@@ -236,6 +239,7 @@ class Callers:
         self._pause = pause
         self._targets: dict[str, TaskTarget | ThreadTarget] = {}
         tokens = hands.Hands(process, manager, self._finish)
+        process.arena = lambda: _arena_of(manager._cache)
         idle, claims = Idle(process, manager, self._finish), Claims(process, manager, self._finish)
         process.on_message = {hands.MARK: tokens.hear, Idle.MARK: idle.hear}
         self._choices: dict[Callable[[str], Awaitable[None]], float] = {
@@ -491,6 +495,14 @@ def _moment(microseconds: int) -> Any:
     return datetime.fromtimestamp(microseconds / 1e6, UTC)
 
 
+def _arena_of(cache: Any) -> str:
+    """Return the id of the arena that a cache shares, empty: none."""
+    with suppress(ArenaError):
+        arena = cache.shared
+        return arena.id.hex() if arena is not None else ""
+    return ""
+
+
 class Facade:
     """A `SessionManager` whose calls look like those of an `AsyncSessionManager`."""
 
@@ -498,6 +510,7 @@ class Facade:
         self._manager = manager
         self.get_cached_session = manager.get_cached_session
         self.token = manager.token
+        self._cache = manager._cache
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._manager, name)

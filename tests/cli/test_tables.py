@@ -16,11 +16,12 @@ from .conftest import Run
 
 
 def objects(tables: Tables) -> int:
-    """How many relations and functions are in the test's schema."""
+    """How many relations, functions and domains are in the test's schema."""
     return int(
         tables.run(
             "SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid)"
             " + (SELECT count(*) FROM pg_proc p WHERE p.pronamespace = n.oid)"
+            " + (SELECT count(*) FROM pg_type t WHERE t.typnamespace = n.oid AND t.typtype = 'd')"
             " FROM (SELECT %s::regnamespace AS oid) n",
             tables.schema,
         )[0][0]

@@ -46,6 +46,14 @@ def test_who_may_serve_is_asked_and_for_how_long_it_may(database: Database) -> N
     assert serving == {"one": 10 * SECOND, "two": 10 * SECOND}
 
 
+def test_one_that_is_late_says_no_less_than_another_has(database: Database) -> None:
+    """All who lead a host register by one name: a registration of the former leader's may come after the next one's."""
+    database.run(database.statements.register("host", 60 * SECOND))
+    late, longest = database.run(database.statements.register("host", 10 * SECOND))[:2]
+    assert (late, longest) == (1, 60 * SECOND)
+    assert ask(database)[3] == {"host": 60 * SECOND}
+
+
 def test_an_acknowledgement_counts_for_what_was_asked_before(database: Database) -> None:
     register(database, "one", "two")
     _, first, _, _ = ask(database)

@@ -46,8 +46,11 @@ def all_steps(connection: psycopg.Connection[Any], schema: str) -> None:
         "CREATE FUNCTION {schema}.session_raise_version_1() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN INSERT INTO {schema}.caught VALUES (current_user); RETURN NEW; END $$",
         "CREATE VIEW {schema}.session_schema_version AS SELECT 1 AS version",
+        "CREATE FUNCTION {schema}.caught(timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$"
+        " BEGIN INSERT INTO {schema}.caught VALUES (current_user); RETURN true; END $$"
+        "; CREATE DOMAIN {schema}.session_time AS timestamptz CHECK ({schema}.caught(VALUE))",
     ],
-    ids=["trigger", "versions", "function", "view"],
+    ids=["trigger", "versions", "function", "view", "domain"],
 )
 @pytest.mark.parametrize("who", ["superuser", "owner"])
 def test_what_a_stranger_has_made_is_refused(
@@ -66,6 +69,7 @@ def test_what_a_stranger_has_made_is_refused(
     [
         "ALTER FUNCTION {schema}.session_note_1 OWNER TO {stranger}",
         "ALTER TABLE {schema}.session_locks OWNER TO {stranger}",
+        "ALTER DOMAIN {schema}.session_time OWNER TO {stranger}",
         "CREATE FUNCTION {schema}.session_write_1(text) RETURNS text LANGUAGE sql AS 'SELECT 1'"
         "; ALTER FUNCTION {schema}.session_write_1(text) OWNER TO {stranger}",
         "ALTER FUNCTION {schema}.session_note_1 OWNER TO {operator}",

@@ -155,7 +155,7 @@ def test_the_probes_while_things_fail(cluster: Cluster) -> None:
 
 def test_a_request_under_way_is_answered_after_sigterm(dsn: str, schema: str) -> None:
     config = pgsession.Config(schema_name=schema, create_schema_if_missing=True)
-    with pgsession.SessionManager(dsn, config) as node, service(dsn, schema) as shop:
+    with pgsession.SessionManager(dsn, config) as node, service(dsn, schema, operation_timeout="15") as shop:
         answer = shop.client.get("/")
         cookie = answer.headers["set-cookie"].split(";")[0]
         table = sql.Identifier(schema, "sessions")

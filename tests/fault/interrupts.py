@@ -77,6 +77,8 @@ class Interrupter:
         try:
             fn()
         except BaseException as error:
+            # No traceback, nor that of what was interrupted: their frames would keep what `fn` had, as a lock.
+            error.__context__ = None
             self.error = error.with_traceback(None)
         finally:
             sys.settrace(None)

@@ -14,6 +14,7 @@ from typing import Any
 import pgsession
 from tests.host import worker
 
+_SPAWNS = multiprocessing.get_context("spawn")
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.host.worker", "psycopg_pool", "pgsession._async.runtime"])
 PATIENCE = 20
@@ -22,9 +23,10 @@ PATIENCE = 20
 class Process:
     """One of them."""
 
-    def __init__(self, kind: str, dsn: str, fields: dict[str, Any]) -> None:
-        self._line, theirs = _FORKS.Pipe()
-        self._process = _FORKS.Process(target=worker.serve, args=(kind, theirs, dsn, fields), daemon=True)
+    def __init__(self, kind: str, dsn: str, fields: dict[str, Any], *, spawned: bool = False) -> None:
+        context = _SPAWNS if spawned else _FORKS
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=worker.serve, args=(kind, theirs, dsn, fields), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -90,13 +92,17 @@ class Host:
         self._fields = fields
         self.all: list[Process] = []
 
-    def start(self, kind: str = "threads", dsn: str | None = None, **fields: Any) -> Process:
-        process = self.begin(kind, dsn, **fields)
+    def start(
+        self, kind: str = "threads", dsn: str | None = None, *, spawned: bool = False, **fields: Any
+    ) -> Process:
+        process = self.begin(kind, dsn, spawned=spawned, **fields)
         process.end()
         return process
 
-    def begin(self, kind: str = "threads", dsn: str | None = None, **fields: Any) -> Process:
-        process = Process(kind, dsn or self._dsn, self._fields | fields)
+    def begin(
+        self, kind: str = "threads", dsn: str | None = None, *, spawned: bool = False, **fields: Any
+    ) -> Process:
+        process = Process(kind, dsn or self._dsn, self._fields | fields, spawned=spawned)
         self.all.append(process)
         process.begin(worker.open)
         return process

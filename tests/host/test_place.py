@@ -148,6 +148,76 @@ def test_what_a_killed_maker_left_goes(folder: Path, place: Place) -> None:
     place.leave(second)
 
 
+def test_what_is_left_of_others_goes(folder: Path, place: Place) -> None:
+    """Of an older version, or of a container that was started again: all were killed, and nobody has that name now."""
+    of = ("public", "", "1", "2")
+    killed, used = (
+        Place(str(folder), SIZE, (*of, "killed")).open(),
+        Place(str(folder), SIZE, (*of, "used")).open(),
+    )
+    killed.path.with_suffix(".new").touch()
+    (folder / "anything.locks").touch(0o600)
+    (folder / "anything.arena").touch(0o600)
+    killed.offices.close()
+    opened = place.open()
+    there = {opened.path, used.path, folder / "anything.arena"}
+    assert set(folder.iterdir()) == there | {places.locks_of(path) for path in there}
+    for one in (used, opened):
+        place.leave(one)
+
+
+def test_what_is_left_goes_only_where_nobody_comes(folder: Path, place: Place) -> None:
+    another = Place(str(folder), SIZE, ("another",))
+    left = another.open()
+    left.offices.close()
+    coming = Offices(os.open(places.locks_of(left.path), os.O_RDWR))
+    assert coming.take(MAKING)
+    opened = place.open()
+    assert left.path.exists()
+    coming.close()
+    place.leave(opened)
+
+
+def test_who_leaves_keeps_no_office_in_a_fork_that_is_just_made(place: Place) -> None:
+    """The description of the file may live on in another process until that closes it."""
+    first, second = place.open(), place.open()
+    elsewhere = os.dup(first.offices.file)
+    place.leave(first)
+    assert second.offices.take(MAKING) and second.offices.take(HOLDERS)
+    second.offices.close()
+    os.close(elsewhere)
+
+
+def test_a_fork_in_the_middle_of_making_has_no_part(
+    place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the child, which knows nothing of it, has the arena count as used for as long as it lives."""
+    made = Place._made
+    leave, stay = os.pipe()
+    children = []
+
+    def forks(self: Place, path: Path) -> Arena:
+        child = os.fork()
+        if not child:
+            os.close(stay)
+            os.read(leave, 1)
+            os._exit(0)
+        children.append(child)
+        return made(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "_made", forks)
+        opened = place.open()
+    os.close(opened.offices.file)  # as the kernel does when a process is killed
+    another = Offices(os.open(places.locks_of(opened.path), os.O_RDWR))
+    alone = another.take(HOLDERS) and another.take(MAKING)
+    os.close(stay)
+    os.waitpid(children[0], 0)
+    os.close(leave)
+    assert alone
+    another.close()
+
+
 @as_root
 def test_another_users_runtime_folder_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
@@ -181,14 +251,14 @@ def test_a_link_to_a_folder(folder: Path, tmp_path: Path) -> None:
 @as_root
 def test_a_folder_of_another_user(folder: Path, place: Place) -> None:
     os.chown(folder, 65534, 65534)
-    assert "must belong to this user" in refusal(place)
+    assert "must belong to this user" in refusal(place) and "uid 65534" in refusal(place)
 
 
 @as_root
 @pytest.mark.parametrize("suffix", [".arena", ".locks"])
 def test_a_file_of_another_user(place: Place, opened: Opened, suffix: str) -> None:
     os.chown(opened.path.with_suffix(suffix), 65534, 65534)
-    assert "another user's" in refusal(place)
+    assert f"{suffix} is another user's (uid 65534)" in refusal(place)
 
 
 @pytest.mark.parametrize("suffix", [".arena", ".locks"])

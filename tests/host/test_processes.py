@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,6 +19,7 @@ from tests.host.worker import (
     close,
     create,
     delete,
+    forks_in_the_middle,
     in_child,
     in_memory,
     lock,
@@ -167,7 +171,7 @@ def test_no_process_goes_back(host: Host, tmp_path: Path) -> None:
 
 def test_an_outage_empties_nothing(host: Host, dsn: str) -> None:
     with FaultProxy(dsn) as proxy:
-        options = {"stale_if_error": 60.0, "max_staleness": 1.0, "operation_timeout": 2.0}
+        options: dict[str, Any] = {"stale_if_error": 60.0, "max_staleness": 1.0, "operation_timeout": 2.0}
         processes = [host.start(kind, proxy.conninfo, **options) for kind in ("threads", "tasks", "threads")]
         sessions = [processes[0].do(create, f"u{number}", n=number) for number in range(5)]
         _, others = leader_of(processes)
@@ -208,6 +212,74 @@ def test_the_child_of_a_fork_takes_part_anew(host: Host) -> None:
     assert other.do(in_child, session) == (({"n": 0}, True), False, True)
     leader_of(processes)
     goes_on(processes, session)
+
+
+_UNCLOSED = """
+import asyncio
+import sys
+import warnings
+
+import pgsession
+
+warnings.simplefilter("ignore", ResourceWarning)
+kind, dsn, schema, folder = sys.argv[1:]
+config = pgsession.Config(schema_name=schema, shared_cache=folder, shared_cache_size=2**24)
+
+
+async def opened():
+    manager = pgsession.AsyncSessionManager(dsn, config)
+    await manager.open()
+    return manager
+
+
+if kind == "threads":
+    manager = pgsession.SessionManager(dsn, config)
+    manager.open()
+else:
+    manager = asyncio.new_event_loop().run_until_complete(opened())
+print(manager.stats().leader)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_ends_without_a_close_leaves_nothing(
+    host: Host, kind: str, dsn: str, host_schema: str, folder: Path
+) -> None:
+    """As gunicorn's master does that has imported the application, and the last one out takes the memory away."""
+    command = [sys.executable, "-c", _UNCLOSED, kind, dsn, host_schema, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("True\n", 0) and "Traceback" not in done.stderr, done
+    assert list(folder.iterdir()) == []
+    process = host.start(max_staleness=10.0)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "False\n" and "Traceback" not in done.stderr, done
+    assert process.stats.leader and [path.suffix for path in folder.iterdir()].count(".arena") == 1
+
+
+def test_forks_in_the_middle_of_writes(host: Host) -> None:
+    """Whatever the other threads of the parent have in hand then, the child begins without, and both go on."""
+    processes = [host.start("threads") for _ in range(2)]
+    sessions = [processes[0].do(create, f"u{number}", n=0) for number in range(3)]
+    for process in processes:
+        wrong, written = process.do(forks_in_the_middle, sessions, 6)
+        assert not wrong and written
+    assert not any(process.stats.arena_resets for process in processes)
+    leader_of(processes)
+    goes_on(processes, sessions[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_that_was_spawned_finds_it_by_name(host: Host, kind: str, folder: Path) -> None:
+    first = host.start(kind)
+    session = first.do(create, "u", n=0)
+    late = host.start(kind, spawned=True)
+    assert late.do(read, session) == ({"n": 0}, True), "never read by it before"
+    assert late.stats.shared_fallback_reason is None and late.stats.shared_hits == 1
+    leader_of([first, late])
+    goes_on([first, late], session)
+    first.kill()
+    eventually(lambda: late.stats.leader, "that it leads")
+    assert [path.suffix for path in folder.iterdir()].count(".arena") == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -346,3 +346,48 @@ async def test_an_event_loop_goes_on_while_another_process_has_the_arena(
     await asyncio.wait_for(entering, 10)
     assert leader.coherence.begin(wait=False), "it was given back"
     leader.coherence.end()
+
+
+def test_who_comes_from_another_arena_serves_by_a_proof_that_was_asked_for_since(
+    leader: Process, start: Start, clock: Clock
+) -> None:
+    """Apart, it has returned what the arena that it joins has not heard of yet (C2)."""
+    session = key()
+    leader.close(leader.open(session), record(session, 241))
+    file = os.memfd_create("former")
+    os.posix_fallocate(file, 0, Arena.smallest())
+    former = Arena.create(file, Arena.smallest())
+    os.close(file)
+    comer = start()
+    comer.coherence.share(former, 10 * SECOND)
+    former.poison()
+    comer.close(comer.open(session), record(session, 242))
+    assert not comer.coherence.shared
+    clock.advance(1)
+    comer.coherence.share(comer.arena, 10 * SECOND)
+    comer.tie()
+    assert leader.has(session) == 241
+    assert not comer.coherence.in_sync and not comer.has(session)
+    leader.coherence.on_event(told(20, events.Changed(session, 242)))
+    clock.advance(SECOND)
+    leader.prove()
+    assert comer.coherence.in_sync and not comer.has(session)
+    comer.close(comer.open(session), record(session, 242))
+    assert comer.has(session) == 242
+
+
+def test_who_comes_from_another_arena_and_leads_does_not_go_on_by_the_proof_of_the_one_before(
+    leader: Process, start: Start, clock: Clock
+) -> None:
+    session = key()
+    leader.close(leader.open(session), record(session, 241))
+    comer = start(stale_if_error=100 * SECOND)
+    comer.coherence.unshare()
+    comer.close(comer.open(session), record(session, 242))
+    clock.advance(1)
+    comer.coherence.share(comer.arena, 110 * SECOND)
+    comer.arena.set_registered(110 * SECOND, 110 * SECOND, 1)
+    comer.lead()
+    assert comer.coherence.on_listening("one", since=comer.coherence.on_lost()) is not None
+    assert not comer.has(session)
+    assert comer.coherence.stale_if_error(session) is None

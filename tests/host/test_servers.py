@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import pgsession
+from tests.fault_proxy import FaultProxy
 from tests.telemetry.monitored import free_ports
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="arenas are for Linux")
 
-PATIENCE = 60.0
+PATIENCE = 30.0
+NOBODY = 65534
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 MATRIX = os.environ.get("PGSESSION_WEB_MATRIX") == "1"
 
 SERVICE = """
@@ -38,6 +44,7 @@ def told(session, stats):
     return {{
         "pid": os.getpid(), "n": session["n"], "leader": stats.leader, "from_cache": session.from_cache,
         "alone": stats.shared_fallback_reason, "failovers": stats.failovers,
+        "master": os.getppid(), "user": os.geteuid(),
     }}
 """
 WSGI = (
@@ -103,6 +110,7 @@ class Service:
 
     def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
+        self.masters = {process.pid}
         self._url = f"http://127.0.0.1:{port}"
         self._log = log
         self.told: dict[int, dict[str, Any]] = {}
@@ -113,6 +121,7 @@ class Service:
         with urllib.request.urlopen(request, timeout=30) as answer:
             told: dict[str, Any] = json.load(answer)
         self.told[told["pid"]] = told
+        self.masters.add(told["master"])
         return told
 
     def write(self) -> None:
@@ -130,29 +139,38 @@ class Service:
             assert time.monotonic() < deadline, self.log
 
     @property
+    def reasons(self) -> set[str | None]:
+        """Why workers have a cache of their own."""
+        return {told["alone"] for told in self.told.values()}
+
+    @property
+    def warnings(self) -> int:
+        """How often it was warned of that."""
+        return self._log.read_text().count("the cache is not shared")
+
+    @property
     def log(self) -> str:
         return self._log.read_text()[-4000:]
 
 
 @pytest.fixture
 def start(dsn: str, host_schema: str, folder: Path, tmp_path: Path) -> Any:
-    import pgsession
-
     with pgsession.SessionManager(dsn, pgsession.Config(schema_name=host_schema)) as sessions:
         session_id = str(sessions.create_session(attributes={"n": 0}).id)
 
     @contextmanager
-    def run(source: str, *arguments: str) -> Iterator[Service]:
-        fields = {"schema": host_schema, "folder": str(folder), "id": session_id, "dsn": dsn}
-        (tmp_path / "service.py").write_text(source.format(**fields))
-        (tmp_path / "gunicorn.conf.py").write_text(CLOSES)
+    def run(source: str, *arguments: str, first: str = "", **fields: str) -> Iterator[Service]:
+        """Run a server; `first` begins gunicorn's configuration, and fields replace those of the service."""
+        known = {"schema": host_schema, "folder": str(folder), "id": session_id, "dsn": dsn}
         (port,) = free_ports(1)
+        home = tmp_path / f"service-{port}"
+        home.mkdir()
+        (home / "service.py").write_text(source.format(**known | fields))
+        (home / "gunicorn.conf.py").write_text(first + CLOSES)
         command = [part.replace("PORT", str(port)) for part in arguments]
-        log = tmp_path / "log"
+        log = home / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command], cwd=tmp_path, stdout=output, stderr=output
-            )
+            process = subprocess.Popen([sys.executable, *command], cwd=home, stdout=output, stderr=output)
         service = Service(port, process, log)
 
         def answers() -> bool:
@@ -172,6 +190,9 @@ def start(dsn: str, host_schema: str, folder: Path, tmp_path: Path) -> Any:
         finally:
             process.kill()
             process.wait(PATIENCE)
+            for master in service.masters - {process.pid, os.getpid()}:  # workers go with theirs
+                with suppress(ProcessLookupError):
+                    os.kill(master, signal.SIGKILL)
 
     return run
 
@@ -194,7 +215,15 @@ def live_through(service: Service, requests: int) -> int:
     return hits
 
 
-GUNICORN = ("gunicorn", "-b", "127.0.0.1:PORT", "-w", "3", "service:application")
+# By its file: a master that is to exec itself again knows no -m.
+GUNICORN = (
+    str(Path(sys.executable).with_name("gunicorn")),
+    "-b",
+    "127.0.0.1:PORT",
+    "-w",
+    "3",
+    "service:application",
+)
 WAYS = {
     "gthread": (WSGI, *GUNICORN, "-k", "gthread", "--threads", "2"),
     "preloaded": (WSGI, *GUNICORN, "-k", "sync", "--preload"),
@@ -202,6 +231,7 @@ WAYS = {
     "gthread, preloaded": (WSGI, *GUNICORN, "-k", "gthread", "--threads", "2", "--preload"),
     "uvicorn": (
         ASGI,
+        "-m",
         "uvicorn",
         "--port",
         "PORT",
@@ -274,3 +304,113 @@ def test_all_are_killed_and_the_service_starts_again(start: Any, folder: Path) -
     with start(*WAYS["gthread"]) as again:
         again.n = service.n
         live_through(again, 20)
+
+
+@pytest.mark.parametrize("worker", ["sync", *(["gthread"] if MATRIX else [])])
+def test_a_new_master_beside_the_old_one(
+    start: Any, dsn: str, host_schema: str, folder: Path, worker: str
+) -> None:
+    """SIGUSR2: an upgrade without a stop. Both generations share, and then the old one goes, its leader too."""
+    ask = (
+        live_through if worker == "sync" else _live_through_all
+    )  # gthread drops what it had not begun to read
+    with start(WSGI, *GUNICORN, "-k", worker) as service:
+        service.until(lambda: service.read() is not None and len(service.told) >= 3)
+        old = set(service.told)
+        service.process.send_signal(signal.SIGUSR2)
+        service.until(lambda: bool(ask(service, 5)) and len(set(service.told) - old) >= 3)
+        assert len(service.masters) == 2 and service.reasons == {None}, service.log
+        assert nodes(dsn, host_schema) == 1, "one process listens for both generations"
+        assert [path.suffix for path in folder.iterdir()].count(".arena") == 1
+        service.process.terminate()
+        while service.process.poll() is None:
+            ask(service, 1)
+        for pid in old:
+            del service.told[pid]
+        assert ask(service, 60) >= 45, "the arena outlives those who made it"
+        assert old.isdisjoint(service.told) and service.reasons == {None}, service.told
+        assert sum(told["failovers"] for told in service.told.values()) == 0, (
+            "the old leader waited for another"
+        )
+        assert sum(told["leader"] for told in service.told.values()) == 1, service.told
+        assert nodes(dsn, host_schema) == 1
+
+
+def _live_through_all(service: Service, requests: int) -> int:
+    hits = 0
+    for _ in range(requests):
+        with suppress(OSError):
+            hits += live_through(service, 1)
+    return hits
+
+
+@pytest.mark.parametrize("preloaded", [False, *([True] if MATRIX else [])])
+def test_gevent_shares_nothing_and_says_so(start: Any, folder: Path, preloaded: bool) -> None:
+    """A leader needs a thread that goes on while another one waits for the kernel."""
+    first = "from gevent import monkey\n\nmonkey.patch_all()\n" if preloaded else ""
+    more = ("--preload",) if preloaded else ()
+    with start(WSGI, *GUNICORN, "-k", "gevent", *more, first=first) as service:
+        service.until(lambda: service.read() is not None and len(service.told) >= 3)
+        live_through(service, 10)
+        assert all("greenlets" in reason for reason in service.reasons), service.told
+        assert service.warnings == 3 + preloaded, service.log
+        assert not any(told["leader"] for told in service.told.values())
+        assert list(folder.iterdir()) == []
+
+
+def test_two_services_share_nothing_with_each_other(
+    start: Any, dsn: str, host_schema: str, schema: str, folder: Path
+) -> None:
+    """One folder, one database, the same session id, two schemas: two arenas, and neither sees what the other has."""
+    with pgsession.SessionManager(dsn, pgsession.Config(schema_name=schema, create_schema_if_missing=True)):
+        pass
+    with start(*WAYS["gthread"]) as one:
+        assert one.read()["n"] == 0
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for table in ("sessions", "session_attributes"):
+                connection.execute(
+                    sql.SQL("INSERT INTO {} SELECT * FROM {}").format(
+                        sql.Identifier(schema, table), sql.Identifier(host_schema, table)
+                    )
+                )
+        with start(*WAYS["gthread"], schema=schema) as two:
+            two.n = 1000
+            two.write()
+            assert one.read()["n"] == 0
+            for _ in range(20):
+                one.write()
+                two.write()
+                for service in (one, two, one, two):
+                    service.read()
+            hits = [live_through(service, 40) for service in (one, two)]
+            assert min(hits) >= 30 and one.reasons | two.reasons == {None}, one.log + two.log
+            assert [path.suffix for path in folder.iterdir()].count(".arena") == 2
+            assert nodes(dsn, host_schema) == nodes(dsn, schema) == 1
+
+
+@as_root
+@pytest.mark.parametrize("whose", ["a name", *(["the workers' folder", "root's folder"] if MATRIX else [])])
+def test_workers_of_another_user_than_the_master(
+    start: Any, dsn: str, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """gunicorn as root, with --preload and user=: the application is imported, and opened, before the user changes."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    options = (*WAYS["gthread, preloaded"], "--user", str(NOBODY), "--group", str(NOBODY))
+    # Neither pytest's folders nor the server's socket are open to others.
+    with tempfile.TemporaryDirectory(prefix="pgsession-") as folder, FaultProxy(dsn) as proxy:
+        if whose == "the workers' folder":
+            os.chown(folder, NOBODY, NOBODY)
+        shared = f"test-{secrets.token_hex(6)}" if whose == "a name" else folder
+        with start(*options, folder=shared, dsn=proxy.conninfo) as service:
+            service.until(lambda: service.read() is not None and len(service.told) >= 3)
+            live_through(service, 40)
+            assert {told["user"] for told in service.told.values()} == {NOBODY}
+            leaders = sum(told["leader"] for told in service.told.values())
+            if whose == "root's folder":
+                assert all("must belong to this user" in str(reason) for reason in service.reasons), (
+                    service.told
+                )
+                assert service.warnings == 3 and not leaders, service.log
+            else:
+                assert service.reasons == {None} and leaders == 1, (service.told, service.log)
+                assert service.warnings == (whose != "a name"), "that of the master, which is root"

@@ -175,6 +175,31 @@ def in_child(worker: Any, session_id: str) -> tuple[Any, bool, bool]:
     return eval(answer)  # type: ignore[no-any-return]
 
 
+def forks_in_the_middle(worker: Any, sessions: list[str], times: int) -> tuple[list[Any], int]:
+    """Fork again and again while threads write; return what was wrong in the children, and how often was written."""
+    told: list[Any] = []
+    ended = threading.Event()
+    written = [0] * len(sessions)
+
+    def writes(place: int) -> None:
+        while not ended.is_set():
+            write(worker, sessions[place], n=written[place] + 1)
+            written[place] += 1
+
+    threads = [threading.Thread(target=writes, args=(place,)) for place in range(len(sessions))]
+    for thread in threads:
+        thread.start()
+    for place in range(times):
+        before = written[place % len(sessions)]
+        found, leads, shares = in_child(worker, sessions[place % len(sessions)])
+        if leads or not shares or found[0]["n"] < before:
+            told.append((found, leads, shares, before))
+    ended.set()
+    for thread in threads:
+        thread.join()
+    return told, sum(written)
+
+
 def storm(worker: Any, sessions: list[str], path: str, number: int, seed: int) -> tuple[int, int]:
     """Read and write as fast as it goes until slot 0 is set; return how many reads there were, and how many hits.
 

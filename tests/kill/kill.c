@@ -6,6 +6,10 @@
 #define _GNU_SOURCE
 static void crash_point(int where);
 #define PGS_CRASH_POINT(number) crash_point(number)
+#include <pthread.h>
+#ifdef EMULATED /* see steps.c */
+#define pthread_mutexattr_setrobust(how, kind) 0
+#endif
 #include "arena.h"
 
 #include <fcntl.h>

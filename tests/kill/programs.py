@@ -48,11 +48,17 @@ class Wrong:
 
 
 def compiled(
-    program: str, folder: Path, wrong: Wrong | None = None, options: tuple[str, ...] = ("-O2",)
+    program: str,
+    folder: Path,
+    wrong: Wrong | None = None,
+    options: tuple[str, ...] = ("-O2",),
+    command: tuple[str, ...] = (),
 ) -> Path:
-    """Compile a program in a folder; return the path of what can be run."""
-    command = compiler()
-    assert command is not None
+    """Compile a program in a folder, by this system's compiler or another one; return the path of what can be run."""
+    if not command:
+        found = compiler()
+        assert found is not None
+        command = (found,)
     arena = ARENA.read_text(encoding="utf-8")
     for old, new in SETTINGS.items():
         assert arena.count(old) == 1, old
@@ -62,7 +68,7 @@ def compiled(
     output = folder / program.removesuffix(".c")
     warnings = [] if wrong else WARNINGS  # a wrong one has things that are not used
     subprocess.run(
-        [command, "-std=c11", *warnings, *options, "-I", folder, folder / program, "-o", output, "-pthread"],
+        [*command, "-std=c11", *warnings, *options, "-I", folder, folder / program, "-o", output, "-pthread"],
         check=True,
     )
     return output
@@ -88,14 +94,15 @@ def kill_run(
     seed: int,
     processes: int = 4,
     crashes_one_in: int = 5000,
+    under: tuple[str, ...] = (),
     **environment: str,
 ) -> Outcome:
-    """Run kill.c for so many seconds, in a folder of its own in memory."""
+    """Run kill.c for so many seconds, in a folder of its own in memory; `under` is a command that runs it."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="pgsession-kill-", dir=memory) as folder:
         arguments = [str(seconds), str(processes), str(seed), str(crashes_one_in), folder]
         run = subprocess.run(
-            [program, *arguments],
+            [*under, program, *arguments],
             capture_output=True,
             text=True,
             timeout=seconds * 3 + 60,

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from psycopg import sql
@@ -128,6 +130,93 @@ def test_what_others_change_while_it_moves_is_copied_too(
         assert dict(visitor) == {"cart": 2} and manager.count_sessions() == 1
 
 
+@pytest.mark.parametrize("how", ["rotate", "update", "modify"])
+def test_what_a_login_sets_is_never_in_the_visitors_session(empty_shards: Shards, how: str) -> None:
+    """Who has planted or seen the visitor's token would have it, if only for a moment, or if the login then fails."""
+    with pgsession.ShardedSessionManager(empty_shards) as manager:
+        visitor = manager.create_session(None, {"cart": 1, "gone": 1})
+        before, number = visitor.id, ((manager.shard_of_session(visitor.id) or 0) + 1) % 4
+        shard, user = manager._all[number - 1], user_in(manager, number)
+        written: list[Any] = []
+        write = shard.write
+
+        def write_and_look(operation: Any) -> Any:
+            now = shard.get_session(before, refresh=True)
+            written.append(None if now is None else dict(now))
+            return write(operation)
+
+        shard.write = write_and_look  # type: ignore[method-assign]
+
+        def becomes_admin(session: pgsession.Session) -> None:
+            session["role"] = "admin"
+            del session["gone"]
+
+        if how == "modify":
+            session = manager.modify_session(before, becomes_admin, user_id=user, group_id="g")
+        else:
+            becomes_admin(visitor)
+            save = manager.rotate_session if how == "rotate" else manager.update_session
+            session = save(visitor, user_id=user, group_id="g")
+        assert written == [{"cart": 1, "gone": 1}]
+        assert dict(session) == {"cart": 1, "role": "admin"} and session.group_id == "g"
+        stored = manager.get_session(session.id, refresh=True)
+        assert stored is not None and dict(stored) == dict(session) and not session.is_modified
+
+
+class Bound(pgsession.Codec):
+    """What one session has sealed no other opens."""
+
+    def seal(self, session_id: uuid.UUID, key: str, data: bytes) -> bytes:
+        return f"{session_id} {key} ".encode() + data
+
+    def open(self, session_id: uuid.UUID, key: str, data: bytes) -> bytes:
+        head = f"{session_id} {key} ".encode()
+        assert data.startswith(head), "another session's"
+        return data.removeprefix(head)
+
+
+def test_what_is_sealed_for_a_session_is_sealed_anew_where_it_moves(empty_shards: Shards) -> None:
+    with pgsession.ShardedSessionManager(empty_shards, pgsession.Config(codec=Bound())) as manager:
+        visitor = manager.create_session(None, {"cart": [1], "theme": "dark"})
+        number = ((manager.shard_of_session(visitor.id) or 0) + 1) % 4
+        visitor["more"] = {"x": 1}
+        session = manager.rotate_session(visitor, user_id=user_in(manager, number))
+        stored = manager.get_session(session.id, refresh=True)
+        assert stored is not None
+        assert dict(stored) == dict(session) == {"cart": [1], "theme": "dark", "more": {"x": 1}}
+
+
+@pytest.mark.parametrize("check", [None, "session", "attributes"])
+def test_a_login_that_moves_is_checked_as_an_update(empty_shards: Shards, check: Any) -> None:
+    """What has an end keeps it."""
+    with pgsession.ShardedSessionManager(empty_shards) as manager:
+        ends = datetime.now(UTC) + timedelta(minutes=5)
+        codes = {"n": 0, "code": pgsession.Attribute(7, expires_at=ends)}
+        visitor = manager.create_session(None, codes, inactivity=60)
+        user = user_in(manager, ((manager.shard_of_session(visitor.id) or 0) + 1) % 4)
+        other = manager.get_session(visitor.id)
+        assert other is not None
+        other["n"] = 1
+        manager.update_session(other)
+        visitor["n"] = 2
+        if check is None:
+            session = manager.update_session(visitor, user_id=user, include_inactivity=True)
+            assert session["n"] == 2 and session.attribute("code").expires_at == ends
+            assert session.inactivity == timedelta(seconds=60)
+            return
+        with pytest.raises(pgsession.ConflictError):
+            manager.update_session(visitor, user_id=user, check=check)
+        assert visitor["n"] == 2 and visitor.is_modified and manager.count_sessions() == 1
+        del visitor["n"]
+        visitor["m"] = 3
+        if check == "attributes":
+            with pytest.raises(pgsession.AttributeVersionConflict) as caught:
+                manager.update_session(visitor, user_id=user, check=check)
+            assert caught.value.keys == ("n",)
+            session = manager.modify_session(visitor.id, lambda it: it.set("n", it["n"] + 1), user_id=user)
+            assert session["n"] == 2 and session.user_id == user
+
+
 def test_chosen_ids_name_the_users_shard(empty_shards: Shards) -> None:
     with pgsession.ShardedSessionManager(empty_shards) as manager:
         given = uuid.uuid4()
@@ -153,6 +242,45 @@ def test_a_lock_is_tied_to_sessions_of_its_shard_only(empty_shards: Shards) -> N
             assert not manager.lock("resource").acquire(blocking=False)
         with pytest.raises(ValueError, match="no transaction ends a session and a lock on two servers"):
             manager.lock("resource", session_id=far.id)
+
+
+def test_a_resource_that_a_session_names_is_in_its_shard(empty_shards: Shards, dsn: str, schema: str) -> None:
+    """Whoever locks it, by a session or not; an id of before there were shards names one for a request's turn only."""
+    with pgsession.ShardedSessionManager(empty_shards) as manager:
+        for number in range(4):
+            session = manager.create_session(user_in(manager, number))
+            lock = manager.lock(f"cart:{session.id}", session_id=session.id)
+            assert lock.acquire(timeout=10)
+            other = manager.lock(f"cart:{session.id}")
+            assert not other.acquire(blocking=False)
+            manager.delete_session(session.id)
+            assert other.acquire(timeout=10)
+            other.release()
+            with pytest.raises(pgsession.LockError):
+                lock.release()
+        nowhere = manager.id_for(uuid.uuid4()).bytes
+        nowhere = uuid.UUID(bytes=nowhere[:6] + b"\x8f\xff" + nowhere[8:])
+        with manager.lock(f"cart:{nowhere}"):  # no shard has this number
+            pass
+    config = pgsession.Config(create_schema_if_missing=True, schema_name=schema)
+    with pgsession.SessionManager(dsn, config) as before:
+        old = before.create_session()
+    shards = [pgsession.Shard(database=dsn), pgsession.Shard(database=dsn, schema_name=schema, legacy=True)]
+    for given in (shards, [shards[0], msgspec.structs.replace(shards[1], legacy=False)]):
+        with pgsession.ShardedSessionManager(given, config) as manager:
+            name = next(name for n in range(100) if manager.shard_of_user(name := f"{n}:{old.id}") == 0)
+            with manager.lock(name) as lock:
+                assert lock.token is not None
+            if given is shards:
+                with manager.lock(f"pgsession.web:{old.id}", session_id=old.id):
+                    pass
+                with pytest.raises(ValueError, match="of another shard"):
+                    manager.lock(name, session_id=old.id)
+            else:
+                with pytest.raises(ValueError, match="of another shard"):
+                    manager.lock(f"pgsession.web:{old.id}", session_id=old.id)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(f"{schema}_0")))
 
 
 def test_groups_are_walked_in_one_order_over_all_shards(empty_shards: Shards) -> None:
@@ -198,8 +326,8 @@ def test_sessions_of_before_there_were_shards(empty_shards: Shards, dsn: str, sc
     with pgsession.SessionManager(dsn, config) as before:
         old = [before.create_session("alice", {"n": n}) for n in range(2)]
         visitor = before.create_session(None, {"cart": 1})
-    shards = [pgsession.Shard(database=dsn, schema_name=schema), pgsession.Shard(database=dsn)]
-    with pgsession.ShardedSessionManager(shards, config, legacy=0) as manager:
+    shards = [pgsession.Shard(database=dsn, schema_name=schema, legacy=True), pgsession.Shard(database=dsn)]
+    with pgsession.ShardedSessionManager(shards, config) as manager:
         assert manager.shard_of_session(old[0].id) == 0
         user = user_in(manager, 1)
         for session in old:

@@ -102,6 +102,7 @@ cdef class Cache:
     cdef int64_t served_until   # so long memory may answer: `seen`, or 0 while the cache is not tied to its arena
     cdef Arena arena            # None: the cache is private
     cdef Arena section          # whose lock is held by begin()
+    cdef int64_t after          # a time in sync counts only if it ends later: see share()
     cdef bint tied_
     cdef uint64_t news_tail     # what news() has said
     cdef list lock_events

@@ -376,8 +376,12 @@ cdef class Cache:
         """Return True where memory may answer from the arena, see `tie`."""
         return bool(self.tied_)
 
-    def share(self, Arena arena not None):
+    def share(self, Arena arena not None, int64_t after=0):
         """Share an arena from now on: what is cached leaves, and nothing is served before `tie`.
+
+        Args:
+            arena: What is shared.
+            after: Nothing is served either while the arena's time in sync ends then, or sooner, in node time.
 
         Raises:
             ArenaError: It is closed.
@@ -395,6 +399,7 @@ cdef class Cache:
             self.arena = arena
             arena.shares += 1
             self.line = arena.memory.line
+            self.after = after
             restart(self)
         except BaseException:
             arena.leave()
@@ -963,7 +968,7 @@ cdef Reading read_ring(Cache cache, Arena arena, list released, pgs_table *old) 
             cache.clock.offset = offset
             cache.clock.lag = cache.clock.slack + lag
         cache.seen = until
-        cache.served_until = until if cache.tied_ else 0
+        cache.served_until = until if cache.tied_ and until > cache.after else 0
     return ALL_READ
 
 

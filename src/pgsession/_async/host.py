@@ -234,17 +234,17 @@ class AsyncHost:
 
     def finish(self) -> None:
         """Do what is possible without the event loop."""
-        if self._watch is not None:
-            self._watch.end()
         if self._listener is not None:
             self._listener._finish()
-        if self._opened is not None:
-            self._opened.offices.close()
+        self.at_exit()
 
-    def forked(self) -> None:
-        """Leave to the parent what is the parent's; the child takes part anew."""
-        if self._opened is not None:
-            self._opened.offices.close()
+    def at_exit(self) -> None:
+        """Have no part any more, for the process ends; another one leads, and the last takes the memory away."""
+        self._stopping = True
+        if self._watch is not None:
+            self._watch.end()
+        if self._opened is not None and not self._opened.offices.closed:
+            self._place.leave(self._opened)
 
     def on_wrong_server(self) -> None:
         """Connect the listener again, where this process has one; another one's pool says nothing of the leader's."""
@@ -314,16 +314,15 @@ class AsyncHost:
         elif watch.candidate:
             await self._stand(watch)
         else:
+            if first or not self._cache.tied:
+                await self._tie()
             if self.synchronizer is not None:
                 async with self._section:
                     self._coherence.follow()
                 await self._stop_synchronizer(deadline_in(1.0))
-            if first or not self._cache.tied:
-                await self._tie()
 
     async def _lead(self, number: int, watch: Watch) -> None:
-        if self.synchronizer is not None:  # it led an arena that was given up
-            await self._stop_synchronizer(deadline_in(1.0))
+        await self._stop_synchronizer(deadline_in(1.0))  # of an arena that was given up
         async with self._section:
             self._coherence.lead(number)
         try:
@@ -336,6 +335,7 @@ class AsyncHost:
 
     async def _stand(self, watch: Watch) -> None:
         """Be ready before the leader goes: hear, compare and prove; then take the number, and prove."""
+        await self._stop_synchronizer(deadline_in(1.0))  # of an arena that was given up
         async with self._section:
             self._coherence.stand()
         try:
@@ -393,7 +393,11 @@ class AsyncHost:
             await self._store.look()
 
     async def _renew(self) -> None:
-        """Go over to another arena, since this one was given up."""
+        """Go over to another arena, since this one was given up.
+
+        First of all: until then this process is a node of its own. Whether it leads, stands or follows next, it first
+        stops to listen for those who shared the former one.
+        """
         opened, watch = self._opened, self._watch
         assert opened is not None and watch is not None
         watch.end()
@@ -401,7 +405,6 @@ class AsyncHost:
         self._failovers += watch.failovers
         self.resets += 1
         self._coherence.unshare()
-        await self._stop_synchronizer(deadline_in(1.0))
         self._logger.warning(
             "the cache of this host was given up, for a process was stopped inside it: a new one is made",
             extra={"pgsession_event": "arena_given_up"},
@@ -409,6 +412,7 @@ class AsyncHost:
         try:
             renewed = await async_in_own_thread(lambda: self._place.renew(opened), "pgsession arena").wait()
         except Refused as error:
+            await self._stop_synchronizer(deadline_in(1.0))
             self._former.add(_name_of(opened.arena))
             opened.offices.close()
             self._opened = self._watch = None

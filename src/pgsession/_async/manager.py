@@ -351,7 +351,6 @@ class AsyncSessionManager(AsyncReader):
         fork.inherited.append((self._runtime, self._background, self._shared_listener))
         if self._runtime is not None:
             self._runtime.lock_renewal.disown()
-            self._runtime.forked()
         self._runtime = None
         if self._state == "open":
             self._state = "forked"

@@ -27,6 +27,7 @@ from pgsession._concurrency import (
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
+from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Commit, Statements
 from pgsession._database.timelines import Timelines
 from pgsession._host.place import Place
@@ -36,7 +37,7 @@ from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.meter import Meter
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout, SchemaError
-from pgsession.schema import async_check, async_create
+from pgsession.schema import async_check, async_check_mark, async_create
 from pgsession.stats import Health
 
 from .auditor import AsyncAuditor
@@ -59,7 +60,6 @@ from .server import (
     open_pool,
     seconds_of,
 )
-from .shard_mark import ShardMark, check_mark
 from .store import CALLERS_PART, AsyncStore
 from .synchronizer import AsyncSynchronizer
 from .warm_start import AsyncWarmStart
@@ -372,11 +372,6 @@ class AsyncRuntime:
         else:
             self._own_synchronizer.reconnect()
 
-    def forked(self) -> None:
-        """Leave to the parent of a fork what is the parent's."""
-        if self._host is not None:
-            self._host.forked()
-
     async def _open_own_pool(self) -> None:
         await open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
 
@@ -434,6 +429,8 @@ class AsyncRuntime:
         """Write noted accesses before the interpreter exits, and end what would hold it up."""
         self._write_last_accesses(deadline)
         self.home.at_exit(self.cut)
+        if self._host is not None:
+            self._host.at_exit()
         self._audit_thread.end()
         self._audit_thread.wait(left_until(deadline))
         self._audit_thread.give_up()
@@ -594,7 +591,7 @@ class AsyncRuntime:
                 await async_create(connection, config.schema_name, config.table_prefix)
                 await async_check(connection, self.statements)
             if self._mark is not None:
-                await check_mark(connection, self.statements, self._mark)
+                await async_check_mark(connection, self.statements, self._mark)
 
     async def _audit_schema(self) -> None:
         await self._background.call(self._audit_schema_apart)

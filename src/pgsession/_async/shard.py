@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from pgsession._concurrency import AsyncMutex, fork
+from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol.operations import Operation
 from pgsession._protocol.shards import key_in
 from pgsession.config import Config
@@ -17,7 +18,6 @@ from pgsession.tokens import Signer
 from .manager import AsyncSessionManager
 from .runtime import AsyncRuntime
 from .server import AsyncServer
-from .shard_mark import ShardMark
 
 DOWN = (psycopg.OperationalError, OperationTimeout, DatabaseUnavailable, TimeoutError)
 

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import Final, TypeVar
 
 from pgsession.errors import OperationTimeout
@@ -168,17 +169,11 @@ class AsyncBackgroundTasks:
             TimeoutError: It has not ended within `timeout` seconds; it goes on.
         """
         future: AsyncSharedFuture[T] = AsyncSharedFuture()
-
-        async def settle() -> None:
-            try:
-                future.set_result(await fn())
-            except BaseException as error:
-                future.set_error(error)
-                if not isinstance(error, Exception):
-                    raise
-
-        self.run(settle, name)
-        return await future.wait(timeout)
+        try:
+            self.run(partial(_async_settle, future, fn), name)
+            return await future.wait(timeout)
+        finally:
+            del future
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and cancel what has not by then; return True if nothing was."""
@@ -194,6 +189,17 @@ class AsyncBackgroundTasks:
             await fn()
         except Exception:
             self._logger.exception("%s ended with an error", name)
+
+
+async def _async_settle(future: AsyncSharedFuture[T], fn: AsyncThunk[T]) -> None:
+    try:
+        future.set_result(await fn())
+    except BaseException as error:
+        future.set_error(error)
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        del future  # which keeps this frame, where it has an error
 
 
 async def _cancel(tasks: set[asyncio.Task[None]], logger: logging.Logger) -> None:
@@ -274,17 +280,22 @@ class BackgroundTasks:
         if getattr(_OURS, "thread", False):
             return fn()
         future: SharedFuture[T] = SharedFuture()
-        piece = _Piece(lambda: _settle(future, fn), "pgsession call")
-        if not self._run(piece):
-            self._do(piece)
-        if until is not None:
-            try:
-                return future.wait(max(until - time.monotonic(), 0))
-            except TimeoutError:
-                if piece.claim():
-                    self._finish(piece)
-                    raise OperationTimeout("others had to be waited for too long; nothing was sent") from None
-        return future.wait()
+        piece = _Piece(partial(_settle, future, fn), "pgsession call")
+        try:
+            if not self._run(piece):
+                self._do(piece)
+            if until is not None:
+                try:
+                    return future.wait(max(until - time.monotonic(), 0))
+                except TimeoutError:
+                    if piece.claim():
+                        self._finish(piece)
+                        raise OperationTimeout(
+                            "others had to be waited for too long; nothing was sent"
+                        ) from None
+            return future.wait()
+        finally:
+            del future, piece  # an error in it keeps this frame, and those of its callers with what they hold
 
     def complete(self, fn: Thunk[T], name: str, timeout: float | None = None) -> T:
         """Return what `fn` returns or raise what it raises; it is done to its end, whatever becomes of the caller.
@@ -297,10 +308,13 @@ class BackgroundTasks:
         if getattr(_OURS, "thread", False):
             return fn()
         future: SharedFuture[T] = SharedFuture()
-        piece = _Piece(lambda: _settle(future, fn), name)
-        if not self._run(piece):
-            self._do(piece)
-        return future.wait(timeout)
+        piece = _Piece(partial(_settle, future, fn), name)
+        try:
+            if not self._run(piece):
+                self._do(piece)
+            return future.wait(timeout)
+        finally:
+            del future, piece
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until all that runs has ended, and its threads with it; return True if all that ran has ended."""
@@ -393,6 +407,7 @@ class BackgroundTasks:
             self._logger.exception("%s ended with an error", piece.name)
         finally:
             self._finish(piece)
+            del piece
 
     def _finish(self, piece: _Piece) -> None:
         self._unfinished.discard(piece)
@@ -405,3 +420,5 @@ def _settle(future: SharedFuture[T], fn: Thunk[T]) -> None:
         future.set_result(fn())
     except BaseException as error:
         future.set_error(error)
+    finally:
+        del future  # which keeps this frame, where it has an error

@@ -56,6 +56,7 @@ class AsyncRoundTrips:
             raise
         finally:
             self._steps = None
+            del self._answer  # an error would keep, by its traceback, all that its callers had
             steps.close()
 
     def close(self) -> None:

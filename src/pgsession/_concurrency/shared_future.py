@@ -86,7 +86,10 @@ class AsyncSharedFuture(Generic[T]):
                     del self._waiters[waiter]
             if not self._done:
                 raise TimeoutError
-        return _answer(self)
+        try:
+            return _answer(self)
+        finally:
+            del self  # a frame in the error's traceback must not keep the error alive
 
     async def wait_until(self, moment: float, deadlines: AsyncDeadlines) -> T:
         """Wait until a moment of `time.monotonic` for the result and return it, or raise the error.
@@ -107,7 +110,10 @@ class AsyncSharedFuture(Generic[T]):
                     del self._waiters[waiter]
             if not self._done:
                 raise TimeoutError
-        return _answer(self)
+        try:
+            return _answer(self)
+        finally:
+            del self  # a frame in the error's traceback must not keep the error alive
 
     def _waiter(self) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -208,7 +214,10 @@ class SharedFuture(Generic[T]):
                     self._remove_gate(gate)
             if not self._done:
                 raise TimeoutError
-        return _answer(self)
+        try:
+            return _answer(self)
+        finally:
+            del self  # a frame in the error's traceback must not keep the error alive
 
     def wait_until(self, moment: float, deadlines: Deadlines) -> T:
         """Wait until a moment of `time.monotonic` for the result and return it, or raise the error.
@@ -216,7 +225,10 @@ class SharedFuture(Generic[T]):
         Raises:
             TimeoutError: There is neither at that moment.
         """
-        return self.wait(moment - time.monotonic())
+        try:
+            return self.wait(moment - time.monotonic())
+        finally:
+            del self
 
     def _remove_gate(self, gate: Any) -> None:
         try:

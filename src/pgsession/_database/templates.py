@@ -31,6 +31,12 @@ RELATIONS: Final = {
     "buckets": "session_user_buckets",
     "versions": "session_schema_version",
 }
+DOMAINS: Final = {
+    "short_text": "session_text",
+    "finite_time": "session_time",
+    "idle_timeout": "session_idle_timeout",
+}
+"""The types of columns that may not hold all that their base types can; no statement names them."""
 FUNCTIONS: Final = {
     "acknowledge": "session_acknowledge_1",
     "acquire": "session_lock_acquire_1",
@@ -121,8 +127,9 @@ _VERDICT = (
     "CASE WHEN NOT {{live({0}, {1})}} THEN '\"gone\"' WHEN {2} <> {0}.owner_since THEN '\"taken\"'"
     " WHEN {3} & {{check_session}} <> 0 AND (NOT {5} OR {4} <> {0}.version) THEN concat('\"session\",', {0}.version) END"
 )
+_CHANGED_NOW = "version = {0}.version + 1, updated_at = {1}, last_accessed = greatest({0}.last_accessed, {1})"
 _CHANGES = (
-    "version = {0}.version + 1, updated_at = {1}, last_accessed = greatest({0}.last_accessed, {1}),"
+    f"{_CHANGED_NOW},"
     " expires_at = coalesce({{timestamp_if_any({3})}}, {0}.expires_at),"
     " inactivity = CASE WHEN {2} & {{change_inactivity}} = 0 OR ({2} & {{keep_inactivity}} <> 0"
     " AND {0}.inactivity IS NOT NULL) THEN {0}.inactivity ELSE {{interval_if_any({4})}} END,"
@@ -144,6 +151,7 @@ MACROS: Final = {
     "valid": _VALID,
     "channel_name": _CHANNEL_NAME,
     "verdict": _VERDICT,
+    "changed_now": _CHANGED_NOW,
     "changes": _CHANGES,
     "announces": _ANNOUNCES,
     "bucket": "(hashtextextended({0}, 0) & 1023)::integer",
@@ -174,7 +182,8 @@ _KEYWORDS = ("bigint", "boolean", "integer")
 def names_of(schema: str, prefix: str) -> dict[str, sql.Composable]:
     """Return what stands for every plain placeholder."""
     names: dict[str, sql.Composable] = {
-        short: sql.Identifier(schema, prefix + name) for short, name in (RELATIONS | FUNCTIONS).items()
+        short: sql.Identifier(schema, prefix + name)
+        for short, name in (RELATIONS | DOMAINS | FUNCTIONS).items()
     }
     for short in RELATIONS:
         quoted = sql.Literal(names[short].as_string())

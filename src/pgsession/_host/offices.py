@@ -2,7 +2,8 @@
 
 They are locks of an open file description (Linux's F_OFD_SETLK), not of a process as POSIX's are, which any close of
 the same file in the process would end. A fork inherits the description, and with it the offices: a child closes its
-descriptor and never unlocks anything, for that would end its parent's.
+descriptor and never unlocks anything, for that would end its parent's. Until then it keeps them alive, so who gives
+them up says so before it closes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+import weakref
 from typing import Final
 
 if sys.platform == "linux":
@@ -38,6 +40,7 @@ class Offices:
 
     def __init__(self, file: int) -> None:
         self._file = file
+        _all.add(self)
 
     @property
     def file(self) -> int:
@@ -50,7 +53,11 @@ class Offices:
         return self._file < 0
 
     def close(self) -> None:
-        """Give up every office, where no fork of this process has the file open too."""
+        """Give up every office, also where a process that is just being forked has the file open too."""
+        self._set(_UNLOCKED, 0, length=0)  # 0: to the end
+        self._close()
+
+    def _close(self) -> None:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
@@ -88,11 +95,24 @@ class Offices:
         answer = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, asked)
         return int(struct.unpack_from(_FLOCK, answer)[0])
 
-    def _set(self, kind: int, office: int) -> bool:
+    def _set(self, kind: int, office: int, length: int = 1) -> bool:
         if self._file < 0:
             return False
         try:
-            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, office, 1, 0))
+            wanted = struct.pack(_FLOCK, kind, os.SEEK_SET, office, length, 0)
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, wanted)
         except (BlockingIOError, PermissionError):
             return False
         return True
+
+
+_all: weakref.WeakSet[Offices] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for offices in list(_all):
+        offices._close()
+
+
+if SUPPORTED:
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import time
@@ -23,6 +24,7 @@ __all__ = ["Opened", "Place", "Refused", "attached", "locks_of", "own_folder", "
 
 PATIENCE: Final = 5.0  # seconds for another process to make the arena
 _PAUSE: Final = 0.01
+_STEM: Final = re.compile(r"(.+-)?[0-9a-f]{24}")  # of the files that are made here
 _FLAGS: Final = (os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY) if sys.platform != "win32" else 0
 
 
@@ -76,6 +78,7 @@ class Place:
             raise Refused(f"{self._size} bytes are too few: {Arena.smallest()} are the least")
         try:
             folder, stem = self._folder()
+            _remove_left(folder, stem)
             return self._open(folder, stem)
         except ArenaError as error:
             raise Refused(error.reason) from error
@@ -115,10 +118,7 @@ class Place:
             offices.give_up(HOLDERS)
             last = offices.take(HOLDERS)
             if last:
-                with suppress(FileNotFoundError):
-                    path.unlink()
-                with suppress(FileNotFoundError):
-                    locks_of(path).unlink()
+                _remove(path)
         offices.close()
         return last
 
@@ -135,7 +135,10 @@ class Place:
         if not stat.S_ISDIR(found.st_mode):
             raise Refused(f"{folder} is no folder")
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise Refused(f"{folder} must belong to this user and be closed to all others (mode 0700)")
+            whose = f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}"
+            raise Refused(
+                f"{folder} must belong to this user and be closed to all others (mode 0700), and is of {whose}"
+            )
         return folder, stem
 
     def _open(self, folder: Path, stem: str) -> Opened:
@@ -215,15 +218,47 @@ def trusted(path: Path, flags: int = os.O_RDWR) -> int:
     """
     file = os.open(path, flags | _FLAGS, 0o600)
     found = os.fstat(file)
-    if (
-        not stat.S_ISREG(found.st_mode)
-        or found.st_uid != os.geteuid()
-        or found.st_mode & 0o077
-        or found.st_nlink > 1  # 0: the last one out has just taken it away, which `_is_at` sees
-    ):
+    reason = _distrust(found)
+    if reason is not None:
         os.close(file)
-        raise Refused("a file of the arena is another user's, open to others, or linked elsewhere")
+        raise Refused(f"{path} {reason}")
     return file
+
+
+def _distrust(found: os.stat_result) -> str | None:
+    if not stat.S_ISREG(found.st_mode):
+        return "is no file"
+    if found.st_uid != os.geteuid():
+        return f"is another user's (uid {found.st_uid})"
+    if found.st_mode & 0o077:
+        return "is open to others (its mode must be 0600)"
+    if found.st_nlink > 1:  # 0: the last one out has just taken it away, which `_is_at` sees
+        return "is linked elsewhere"
+    return None
+
+
+def _remove(path: Path) -> None:
+    """Remove an arena; the caller has the offices of its making and of its holders for himself."""
+    for file in (path, path.with_suffix(".new"), locks_of(path)):
+        with suppress(FileNotFoundError):
+            file.unlink()
+
+
+def _remove_left(folder: Path, stem: str) -> None:
+    """Remove what nobody has a part in: all who had were killed, and whoever comes now looks for another name.
+
+    So it is after an upgrade, or where a container that was started again finds the folder of the one before.
+    """
+    for locks in folder.glob("*.locks"):
+        if locks.stem == stem or not _STEM.fullmatch(locks.stem):
+            continue
+        with suppress(OSError, Refused):
+            offices = Offices(trusted(locks))
+            try:
+                if offices.take(MAKING) and offices.take(HOLDERS) and _is_at(offices, locks):
+                    _remove(locks.with_suffix(".arena"))
+            finally:
+                offices.close()
 
 
 def _is_at(offices: Offices, path: Path) -> bool:
@@ -253,8 +288,7 @@ def own_folder(*, make: bool = True) -> Path:
 
 def _namespaces() -> list[str]:
     """Return what tells who can see each other's process ids, and has the same clock."""
-    names = []
-    for kind in ("pid", "time"):
-        with suppress(OSError):
-            names.append(os.readlink(f"/proc/self/ns/{kind}"))
+    names = [os.readlink("/proc/self/ns/pid")]  # an error without /proc: who cannot tell shares with nobody
+    with suppress(FileNotFoundError):  # Linux before 5.6 has one time for all
+        names.append(os.readlink("/proc/self/ns/time"))
     return names

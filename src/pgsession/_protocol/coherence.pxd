@@ -34,6 +34,8 @@ cdef class Coherence:
     cdef long long _number
     cdef bint _candidate
     cdef object _arena_epoch
+    cdef bint _was_apart
+    cdef long long _after
 
     cpdef leases.Lease open_write(self, bytes key, bint creates=*)
     cpdef write_saved(self, leases.Lease lease, Record record, str incarnation)

@@ -284,6 +284,8 @@ class Coherence:
         self._number = 0  # of this process as the leader of its host; 0: it does not lead
         self._candidate = False
         self._arena_epoch = 0
+        self._was_apart = False  # it had an arena that was given up, and answered without one
+        self._after = 0  # until then the arena must be in sync before it may be served from
         self._owes_lost = False  # to the others: the listener was lost, and the arena was not free
         self._owes_proof = False  # likewise
         self._start()
@@ -781,7 +783,9 @@ class Coherence:
     def share(self, arena: Arena, serves_for: int) -> None:
         """Share the cache with the other processes of the host from here on; this one follows.
 
-        Nothing is served before a read of its own has come from the server that the arena is about (S8).
+        Nothing is served before a read of its own has come from the server that the arena is about, nor, where this
+        process had another arena, before a read is proved that was sent from here on (S8): what it has returned in
+        between nobody has told the new arena of (C2).
 
         Args:
             arena: What they share.
@@ -794,7 +798,8 @@ class Coherence:
         with self._lock:
             self._be_private()
             arena.raise_longest(serves_for)
-            self._cache.share(arena)
+            self._after = self._clock.now() + self._max_staleness if self._was_apart else 0
+            self._cache.share(arena, self._after)
             self._arena = arena
             self._arena_epoch = -1
 
@@ -921,6 +926,7 @@ class Coherence:
         if self._arena is not None:
             self._arena.forked()
             self._arena = None
+            self._was_apart = False
             self._cache.forked()
             self._cache.unshare()
         self._leases.clear()
@@ -1022,6 +1028,7 @@ class Coherence:
     def _be_private(self) -> None:
         if self._arena is not None:
             self._arena = None
+            self._was_apart = True
             self._cache.unshare()
         self._number, self._candidate, self._owes_lost, self._owes_proof = 0, False, False, False
         self._incarnation = None
@@ -1039,6 +1046,8 @@ class Coherence:
         arena = self._arena
         if arena is None:
             return self._proofs.proved_until + self._stale_if_error
+        if arena.proved_until <= self._after:
+            return 0
         said = arena.registered - self._max_staleness
         return arena.proved_until + max(0, min(self._stale_if_error, said))
 

@@ -7,9 +7,10 @@ import secrets
 from hashlib import sha256
 from uuid import UUID
 
-__all__ = ["MOST", "home_of", "id_in", "key_in"]
+__all__ = ["MOST", "VERSION", "home_of", "id_in", "key_in"]
 
 MOST = 4096  # shards: 12 bits
+VERSION = 8  # of the UUIDs that have them
 
 
 def home_of(name: str | None, count: int) -> int:

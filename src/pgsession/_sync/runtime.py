@@ -29,6 +29,7 @@ from pgsession._concurrency import (
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._database import conninfo as conninfos
+from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Commit, Statements
 from pgsession._database.timelines import Timelines
 from pgsession._host.place import Place
@@ -38,7 +39,7 @@ from pgsession._protocol.coherence import Coherence
 from pgsession._protocol.meter import Meter
 from pgsession.config import Config, microseconds_of
 from pgsession.errors import ConfigError, DatabaseUnavailable, OperationTimeout, SchemaError
-from pgsession.schema import check, create
+from pgsession.schema import check, check_mark, create
 from pgsession.stats import Health
 
 from .auditor import Auditor
@@ -61,7 +62,6 @@ from .server import (
     open_pool,
     seconds_of,
 )
-from .shard_mark import ShardMark, check_mark
 from .store import CALLERS_PART, Store
 from .synchronizer import Synchronizer
 from .warm_start import WarmStart
@@ -374,11 +374,6 @@ class Runtime:
         else:
             self._own_synchronizer.reconnect()
 
-    def forked(self) -> None:
-        """Leave to the parent of a fork what is the parent's."""
-        if self._host is not None:
-            self._host.forked()
-
     def _open_own_pool(self) -> None:
         open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
 
@@ -436,6 +431,8 @@ class Runtime:
         """Write noted accesses before the interpreter exits, and end what would hold it up."""
         self._write_last_accesses(deadline)
         self.home.at_exit(self.cut)
+        if self._host is not None:
+            self._host.at_exit()
         self._audit_thread.end()
         self._audit_thread.wait(left_until(deadline))
         self._audit_thread.give_up()

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from pgsession._concurrency import Mutex, fork
+from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol.operations import Operation
 from pgsession._protocol.shards import key_in
 from pgsession.config import Config
@@ -19,7 +20,6 @@ from pgsession.tokens import Signer
 from .manager import SessionManager
 from .runtime import Runtime
 from .server import Server
-from .shard_mark import ShardMark
 
 DOWN = (psycopg.OperationalError, OperationTimeout, DatabaseUnavailable, TimeoutError)
 

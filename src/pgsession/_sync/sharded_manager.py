@@ -10,28 +10,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
 import psycopg
 from msgspec import UNSET, UnsetType
 
-from pgsession._concurrency import Action, Mutex, Thunk, Unclosed, fork
+from pgsession._concurrency import Action, Mutex, Unclosed, call, fork
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
 from pgsession._core.session import Session
 from pgsession._core.sharded_reader import ShardedReader, Shards
 from pgsession._counted import counted
-from pgsession._protocol import rules
+from pgsession._database.shard_mark import ShardMark
+from pgsession._protocol import idle_timeouts, rules
 from pgsession._protocol.idle_timeouts import Inactivity
 from pgsession._protocol.operations import Create, IfExists, Update, new_generation
-from pgsession._protocol.shards import MOST, home_of, id_in
+from pgsession._protocol.shards import VERSION, home_of, id_in
 from pgsession.config import Config
 from pgsession.default import DEFAULT
 from pgsession.errors import (
+    AttributeVersionConflict,
     ConfigError,
+    ConflictError,
     ManagerClosedError,
     PgSessionError,
     SessionNotFoundError,
@@ -40,12 +43,13 @@ from pgsession.errors import (
     TooManySessionsError,
 )
 from pgsession.opened import Opened
-from pgsession.shard import Shard
+from pgsession.shard import Shard, complete
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
 from .lock import Lock
 from .manager import (
+    _CHECKS,
     _LONGEST_LIST,
     _WHY_CLOSED,
     CACHE_SIZE,
@@ -58,7 +62,9 @@ from .manager import (
 )
 from .places import Places
 from .shard import Place, ShardManager
-from .shard_mark import ShardMark
+
+if TYPE_CHECKING:
+    from pgsession._core.session import Changes
 
 R = TypeVar("R")
 
@@ -66,6 +72,7 @@ _PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
 _COPIES = 5  # of a session that others change while it moves to its user's shard
 _HIGHEST = {"proof_age", "clock_error", "notification_queue_usage", "oldest_write", "nodes"}
 _OF_A_SERVER = {"pool_size", "pool_waiting"}
+_TURN = "pgsession.web:"  # what the name of a request's turn begins with: see `pgsession.web.SessionRules`
 _OF_A_HOST = {"leader", "shared_fallback_reason"}
 
 
@@ -86,16 +93,13 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     - A session that is given to a user of another shard moves there, with another id: its locks end, and so do all of
       its tokens. `rotate_session` and `update_session` return it as it is then.
     - A chosen `session_id` has to be one of the user's shard: `id_for` makes one of any UUID.
-    - A lock lives in the shard of its resource; it can be tied to a session of that shard only.
+    - A lock lives in the shard of its resource, and can be tied to a session of that shard only: a resource whose name
+      ends with a session's id, as in `f"cart:{session.id}"`, is in the shard of that session.
     - `Config.cache_size` is for all shards together, each of which has an equal part; `pool_max_size` is a server's.
 
     Args:
         shards: A `Shard` for each, or only its conninfo; from 1 to 4096.
         config: How the manager works; None: with the defaults of `Config`.
-        legacy: The number of the shard that has the sessions of the time before there were shards, whose ids name none;
-            None: there are none. Then calls about a user ask that shard, too, and a session of it moves to its user's
-            shard when it is given to a user. The limit of a user's sessions counts those there, too, without a
-            transaction that holds both.
         signer: The signer of the tokens.
 
     Raises:
@@ -108,18 +112,15 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         shards: Sequence[Shard | str],
         config: Config | None = None,
         *,
-        legacy: int | None = None,
         signer: Signer | None = None,
     ) -> None:
         config = Config() if config is None else rules.instance("config", config, Config, "a Config or None")
         if signer is not None:
             rules.instance("signer", signer, Signer, "a Signer or None")
         given = _checked(shards, config)
-        if legacy is not None:
-            legacy = rules.count("legacy", legacy, 0, len(given) - 1)
         self._config = config
         self._signer = signer
-        self._legacy = legacy
+        self._legacy = legacy = next((number for number, shard in enumerate(given) if shard.legacy), None)
         self._logger = config.logger or logging.getLogger("pgsession")
         self._runtime = None  # it has none of its own: its shards have
         self._state = "new"
@@ -405,17 +406,16 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             inactivity: Its idle timeout.
         """
         shard = self._of_given(session)
-        save = partial(
-            shard.update_session, session, check=check, notify=notify, include_inactivity=include_inactivity,
-            group_id=group_id, inactivity=inactivity,
-        )  # fmt: skip
         home = self._new_home(user_id)
         if home is None or home is shard:
-            return save(expires_at=expires_at, expires_in=expires_in, user_id=user_id)
-        ends = self._end_of_moved(shard, expires_at, expires_in)
+            return shard.update_session(
+                session, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
+                include_inactivity=include_inactivity, group_id=group_id, user_id=user_id, inactivity=inactivity,
+            )  # fmt: skip
         return self._move(
-            session, shard, home, str(rules.optional_identifier("user_id", user_id)), ends, save
-        )
+            session, shard, home, user_id, check=check, expires_at=expires_at, expires_in=expires_in,
+            include_inactivity=include_inactivity, group_id=group_id, inactivity=inactivity,
+        )  # fmt: skip
 
     def rotate_session(
         self,
@@ -432,9 +432,10 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         """Give a session a new token, as `SessionManager.rotate_session` does; return the session.
 
         A session that is given to a user of another shard moves there, as nearly every login of a visitor does: it is
-        created there, and the one here ends at the version that was copied. Where somebody has changed that one
-        meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it takes four
-        writes in place of one. If this process ends in between, there may be a copy that nobody has the token of.
+        created there with its pending changes, and the one here ends at the version that was copied. Where somebody has
+        changed that one meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it
+        takes three writes in place of one. If this process ends in between, there may be a copy that nobody has the
+        token of.
 
         Args:
             session: The session, with its pending changes.
@@ -463,9 +464,10 @@ class ShardedSessionManager(ShardedReader, SessionManager):
                 "grace: must be 0 or None where user_id is given, for the old token ends at once"
             )
         patience = rules.optional_seconds("wait", wait)
-        ends = self._end_of_moved(shard, expires_at, expires_in)
-        save = partial(shard.update_session, session, group_id=group_id, inactivity=inactivity)
-        self._move(session, shard, home, str(rules.optional_identifier("user_id", user_id)), ends, save)
+        self._move(
+            session, shard, home, user_id, expires_at=expires_at, expires_in=expires_in, group_id=group_id,
+            inactivity=inactivity,
+        )  # fmt: skip
         shard._confirm_everywhere(shard.runtime, patience, 1)
         return session
 
@@ -475,59 +477,64 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             return None
         return self._home(rules.identifier("user_id", user_id))
 
-    def _end_of_moved(
-        self, shard: ShardManager, expires_at: datetime | None, expires_in: timedelta | float | None
-    ) -> int:
-        ends = rules.expiry(shard._clock, expires_at, expires_in)
-        return shard._clock.database_now() + shard._expires_in if ends is None else ends
-
     def _move(
         self,
         session: Session,
         shard: ShardManager,
         home: ShardManager,
-        user: str,
-        ends: int,
-        save: Thunk[Session],
+        user_id: object,
+        *,
+        check: Check | None = None,
+        expires_at: datetime | None = None,
+        expires_in: timedelta | float | None = None,
+        include_inactivity: bool | None = None,
+        group_id: str | int | UUID | UnsetType | None = UNSET,
+        inactivity: Inactivity | UnsetType = UNSET,
     ) -> Session:
-        """Save a session's changes, and move it to its new user's shard.
+        """Move a session to its new user's shard, with its pending changes.
 
-        The old one ends by an update that is checked, as nobody has changed it since it was copied.
+        Those are in the new one only, since who has the old one's token may be somebody else. The old one ends by an
+        update that is checked, as nobody has changed it since it was copied.
         """
+        user = str(rules.optional_identifier("user_id", user_id))
+        check = rules.choice("check", check, _CHECKS)
+        idle = idle_timeouts.of_changed(inactivity, include_inactivity, shard._idle_timeout)
+        keeps_idle = include_inactivity is True and inactivity is UNSET
+        group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
+        ends = rules.expiry(shard._clock, expires_at, expires_in)
+        if ends is None:
+            ends = shard._clock.database_now() + shard._expires_in
         if session._by_older_token:
             raise SessionVersionConflict(session.id, session.version, session.version)
         session._check_usable()
-        generation = session._record.generation
-        now = shard.get_session(session.id, touch=False, refresh=True)
-        if now is None:
-            raise SessionNotFoundError(session.id)
-        if now._record.generation != generation:
-            raise SessionVersionConflict(session.id, session.version, now.version)
-        limit = self._config.max_sessions
         if self._legacy is not None:
             self._make_room_in_legacy(user)
-        rejects = limit and self._config.max_sessions_policy == "reject"
-        if rejects and home.count_sessions(user_id=user) >= limit:  # before anything is written
-            raise TooManySessionsError(user, limit)
-        save()
         for _ in range(_COPIES):
-            old = session._record
-            if old.generation != generation:
+            now = shard.get_session(session.id, touch=False, refresh=True)
+            if now is None or now._record.owner_since != session._record.owner_since:
+                raise SessionNotFoundError(session.id, taken=now is not None)
+            old = now._record
+            if old.generation != session._record.generation:
                 break
+            changes = session._changes()
+            if check is not None:
+                _check_unchanged(session, old, changes, check)
+            _apply(session, changes, now)
+            key = home._new_key()
             copy = Create(
-                home._new_key(), new_generation(), user, old.group_id, ends, old.inactivity or None,
-                [(name, value, until) for name, _, until, value in old.attributes()], home._room_for(user),
+                key, new_generation(), user, group[0] if group else old.group_id, ends,
+                idle[0] if idle and not (keeps_idle and old.inactivity) else old.inactivity or None,
+                home._new_attributes(key, ends, {name: now.attribute(name) for name in now}), home._room_for(user),
             )  # fmt: skip
             record = home.write(copy)
             try:
                 shard.write(_ending(old))
             except BaseException as error:
-                home.delete_session(copy.key)
+                home.delete_session(key)
                 if not isinstance(error, SessionVersionConflict):
                     raise
-                shard.update_session(session)  # which changes nothing: it reads
                 continue
-            session._saved(None, record, 0, True)
+            session._saved(changes, record, 0, True)
             try:
                 shard.delete_session(old.key)
             except (psycopg.Error, PgSessionError):
@@ -546,8 +553,6 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     ) -> Session:
         """Read a session, let `change(session)` change it, and save it; on a conflict read and try again.
 
-        Where it is given to a user of another shard, that is done after it was saved.
-
         Args:
             session_id: The session's id: a UUID, its 36-character str or 16 bytes.
             change: As for `SessionManager.modify_session`, as are all others.
@@ -563,10 +568,18 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         home = self._new_home(options.get("user_id", UNSET))
         if home is None or home is shard:
             return shard.modify_session(key, change, check=check, retries=retries, **options)
-        user = options.pop("user_id")
-        ends = {name: options.pop(name) for name in ("expires_at", "expires_in") if name in options}
-        session = shard.modify_session(key, change, check=check, retries=retries, **options)
-        return self.update_session(session, user_id=user, **ends)
+        rules.function("change", change)
+        for left in range(rules.count("retries", retries, 0), -1, -1):
+            session = shard.get_session(key, refresh=left < retries)
+            if session is None:
+                break
+            call(change, session)
+            try:
+                return self.update_session(session, check=check, **options)
+            except ConflictError:
+                if not left:
+                    raise
+        raise SessionNotFoundError(UUID(bytes=key))
 
     def delete_session(self, session_id: SessionId, *, wait: timedelta | float | None = None) -> bool:
         """End a session, on every node, and its locks with it, as `SessionManager.delete_session` does.
@@ -753,7 +766,8 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     ) -> Lock:
         """Make a distributed lock in the shard of its resource; see `SessionManager.lock`.
 
-        Fencing tokens grow for each resource, as they do with one server.
+        A resource is in the shard that a hash of its name says; one whose name ends with a session's id, as in
+        `f"cart:{session.id}"`, is in that session's. Fencing tokens grow for each resource, as they do with one server.
 
         Args:
             resource: What is locked; text of at most 512 bytes.
@@ -768,17 +782,31 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         """
         name = rules.identifier("resource", resource)
         key = rules.optional_session_id("session_id", session_id)
-        shard = self._home(name)
+        shard = self._of_resource(name)
         if key is not None and self._of_session(key) is not shard:
             raise ValueError(
                 f"session_id: is of another shard than the resource, which is in shard {shard.mark.number}, and no "
-                "transaction ends a session and a lock on two servers: take the lock without session_id"
+                "transaction ends a session and a lock on two servers: end the resource's name with the session's id, "
+                "or take the lock without session_id"
             )
         self._check_can_open()
         return shard.lock(
             name, session_id=key, lease_time=lease_time, heartbeat_interval=heartbeat_interval,
             max_retries=max_retries, retry_delay=retry_delay,
         )  # fmt: skip
+
+    def _of_resource(self, name: str) -> ShardManager:
+        """Return the shard of a lock, by nothing but its name.
+
+        An id of before there were shards counts in the name of a request's turn only: a session that is gone with
+        `legacy` has no turns, but any other lock would be in two shards while nodes are told that there is none.
+        """
+        try:
+            key = UUID(name[-36:]).bytes
+        except ValueError:
+            return self._home(name)
+        named = key[6] >> 4 == VERSION or name[:-36] == _TURN
+        return (self._of_session(key) if named else None) or self._home(name)
 
     def stats(self) -> Stats:
         """Return the sum of what all shards have counted, and of their gauges.
@@ -869,26 +897,13 @@ class ShardedSessionManager(ShardedReader, SessionManager):
 
 def _checked(shards: Sequence[Shard | str], config: Config) -> list[Shard]:
     """Return the shards with the names of their schemas."""
-    if isinstance(shards, str) or not isinstance(shards, Sequence):
-        raise TypeError(f"shards: a sequence of Shard or conninfo is needed, not {type(shards).__name__}")
-    if not 1 <= len(shards) <= MOST:
-        raise ConfigError(f"shards: from 1 to {MOST} of them are needed, not {len(shards)}")
     if config.listener_conninfo is not None:
         raise ConfigError("listener_conninfo: leads to one server: give each Shard its own")
     if config.shared_cache is not None:
         raise ConfigError(
             "shared_cache: processes can share the cache of one server's sessions only, not of shards"
         )
-    given = []
-    for number, shard in enumerate(shards):
-        if not isinstance(shard, Shard):
-            shard = Shard(database=shard)
-        rules.conninfo("shards", shard.database)
-        name = f"{config.schema_name}_{number}" if shard.schema_name is None else shard.schema_name
-        given.append(msgspec.structs.replace(shard, schema_name=rules.schema_name("shards", name)))
-    if len({(shard.database, shard.schema_name) for shard in given}) < len(given):
-        raise ConfigError("shards: two of them are the same schema of the same database")
-    return given
+    return complete(shards, config.schema_name)
 
 
 def _made(
@@ -909,6 +924,32 @@ def _made(
         mark = ShardMark(number, len(given))
         shards.append(ShardManager(places[shard.database], mark, own, signer, shard.database))
     return tuple(shards), list(places.values())
+
+
+def _check_unchanged(session: Session, current: Record, changes: Changes | None, check: Check) -> None:
+    """Make the check of an update: nobody has changed what it is based on."""
+    based_on = session._record
+    if check == "session":
+        if (current.incarnation, current.version) != (based_on.incarnation, based_on.version):
+            raise SessionVersionConflict(session.id, based_on.version, current.version)
+    elif changes is not None:
+        versions = {name: version for name, version, _, _ in current.attributes()}
+        written = [(name, base) for name, _, _, base in changes.sets] + changes.deletes
+        others = tuple(name for name, base in written if versions.get(name, 0) != base)
+        if others:
+            raise AttributeVersionConflict(session.id, others)
+
+
+def _apply(session: Session, changes: Changes | None, target: Session) -> None:
+    """Do a session's pending changes to another object of the same session, which is newer."""
+    if changes is None:
+        return
+    for name, _, _, _ in changes.sets:
+        attribute = session.attribute(name)
+        target.set(name, attribute.value, expires_at=attribute.expires_at)
+    for name, _ in changes.deletes:
+        if name in target:
+            del target[name]
 
 
 def _ending(record: Record) -> Update:

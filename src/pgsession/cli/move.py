@@ -111,7 +111,12 @@ def django(dry_run: bool, without: tuple[str, ...], unpickle: bool) -> int:
         store = DjangoTable(unpickle=unpickle)
     except (ImproperlyConfigured, ImportError, MoveError) as error:
         raise click.ClickException(str(error))
-    return _run(store, store.database, store.config, dry_run, without)
+    database = store.database
+    if not isinstance(database, str) and not callable(database):
+        raise click.ClickException(
+            "sessions are moved to one server, and PGSESSION names shards: their ids name none"
+        )
+    return _run(store, database, store.config, dry_run, without)
 
 
 @move.command(

@@ -14,6 +14,8 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from pgsession import AsyncSessionManager, Config, Session, SessionManager, Signer
+from pgsession.contrib import _databases
+from pgsession.contrib._databases import Database
 from pgsession.contrib._first_use import FirstUse
 from pgsession.web import Steps, run, run_async
 
@@ -37,7 +39,7 @@ class Managers:
 
     def __init__(
         self,
-        make: tuple[str | Callable[[], str], Config | None, Signer | None] | None,
+        make: tuple[Database, Config | None, Signer | None] | None,
         given: SessionManager | AsyncSessionManager | None,
     ) -> None:
         self._make = make
@@ -87,8 +89,7 @@ class Managers:
         if loop is None:
             self._opened[None] = await _in_thread(self._open_for_threads)
             return
-        database, config, signer = self._make
-        manager = AsyncSessionManager(database, config, signer=signer)
+        manager = _databases.async_manager(*self._make)
         await manager.open()
         self._opened[loop] = self._signing = manager
 
@@ -108,8 +109,7 @@ class Managers:
 
     def _open_for_threads(self) -> SessionManager:
         assert self._make is not None
-        database, config, signer = self._make
-        manager = SessionManager(database, config, signer=signer)
+        manager = _databases.manager(*self._make)
         manager.open()
         self._signing = manager
         return manager

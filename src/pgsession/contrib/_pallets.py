@@ -15,6 +15,7 @@ from flask.sessions import SessionMixin
 from werkzeug.exceptions import Conflict
 
 from pgsession import Codec, Config, ConfigError, Signer
+from pgsession.contrib._databases import Database
 from pgsession.web import CookiePolicy, OnConflict, SessionConflict, SessionRules, WebSession, derive_key
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class SealedTaggedCodec(TaggedCodec):
 class Settings(NamedTuple):
     """Holds what an application's `PGSESSION_...` say."""
 
-    database: str | Callable[[], str]
+    database: Database
     config: Config
     on_conflict: OnConflict = "merge"
     serial_timeout: timedelta | float = 30
@@ -169,8 +170,11 @@ def read_settings(given: Mapping[str, Any], serializer: TaggedJSONSerializer) ->
     fields = {
         name.removeprefix(PREFIX).lower(): value for name, value in given.items() if name.startswith(PREFIX)
     }
-    if not isinstance(fields.get("database"), str) and not callable(fields.get("database")):
-        raise ConfigError("PGSESSION_DATABASE: a conninfo is needed, or a function that returns one")
+    database = fields.get("database")
+    if not isinstance(database, str | list | tuple) and not callable(database):
+        raise ConfigError(
+            "PGSESSION_DATABASE: a conninfo is needed, or a function that returns one, or a list of shards"
+        )
     for name in fields:
         if name not in (*_OURS, *Config.__struct_fields__):
             raise ConfigError(f"{PREFIX}{name.upper()}: there is no such setting")

@@ -16,6 +16,7 @@ from aiohttp.typedefs import Handler
 from aiohttp_session import SESSION_KEY, AbstractStorage
 
 from pgsession import AsyncSessionManager, Config, ConfigError, SessionManager, Signer
+from pgsession.contrib._databases import Database
 from pgsession.contrib._managers import Managers
 from pgsession.web import (
     CookiePolicy,
@@ -142,7 +143,7 @@ class PgSessionStorage(AbstractStorage):
     """Keeps the sessions of aiohttp-session: give it to `setup`.
 
     Args:
-        database: As for `SessionManager`.
+        database: As for `SessionManager`; or a list of shards, as for `ShardedSessionManager`.
         keys: As for `Signer`.
         config: As for `SessionManager`.
         on_conflict: What becomes of overlapping requests' changes: see `pgsession.web.SessionRules`.
@@ -157,7 +158,7 @@ class PgSessionStorage(AbstractStorage):
 
     def __init__(
         self,
-        database: str | Callable[[], str] | None = None,
+        database: Database | None = None,
         *,
         keys: bytes | Sequence[bytes] = (),
         config: Config | None = None,

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import anyio
 
 from pgsession import AsyncSessionManager, Config, ConfigError, Session, SessionManager, Signer
+from pgsession.contrib._databases import Database
 from pgsession.contrib._managers import Managers
 from pgsession.web import (
     CookiePolicy,
@@ -133,7 +134,7 @@ class SessionMiddleware:
 
     Args:
         app: The application.
-        database: As for `SessionManager`.
+        database: As for `SessionManager`; or a list of shards, as for `ShardedSessionManager`.
         keys: As for `Signer`.
         config: As for `SessionManager`.
         on_conflict: What becomes of overlapping requests' changes: see `pgsession.web.SessionRules`.
@@ -153,7 +154,7 @@ class SessionMiddleware:
         self,
         app: App,
         *,
-        database: str | Callable[[], str] | None = None,
+        database: Database | None = None,
         keys: bytes | Sequence[bytes] = (),
         config: Config | None = None,
         on_conflict: OnConflict = "merge",

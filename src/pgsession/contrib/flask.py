@@ -21,6 +21,7 @@ from flask.sessions import SessionInterface, SessionMixin
 from flask.wrappers import Request, Response
 
 from pgsession import Opened, SessionManager
+from pgsession.contrib import _databases
 from pgsession.contrib._pallets import (
     FAILED,
     PalletsSession,
@@ -167,7 +168,7 @@ class _State:
 
     def _begin(self, secrets: tuple[str | bytes, ...]) -> None:
         self._secrets = secrets
-        self.process = OncePerProcess(partial(_opened, self._settings, secrets), SessionManager.close)
+        self.process = OncePerProcess(partial(_opened, self._settings, secrets), _databases.close)
 
     def manager(self, app: Flask) -> SessionManager:
         """Return the manager of this process, opened, whose keys are those of now."""
@@ -178,7 +179,7 @@ class _State:
 
 
 def _opened(settings: Settings, secrets: tuple[str | bytes, ...]) -> SessionManager:
-    manager = SessionManager(settings.database, settings.config, signer=signer(secrets))
+    manager = _databases.manager(settings.database, settings.config, signer(secrets))
     open_or_close(manager)
     return manager
 

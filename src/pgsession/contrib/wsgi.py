@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
 from pgsession import Config, ConfigError, Opened, Session, SessionManager, Signer
+from pgsession.contrib import _databases
+from pgsession.contrib._databases import Database
 from pgsession.contrib._process import OncePerProcess, open_or_close
 from pgsession.web import (
     CookiePolicy,
@@ -98,7 +100,7 @@ class SessionMiddleware:
 
     Args:
         app: The application.
-        database: As for `SessionManager`.
+        database: As for `SessionManager`; or a list of shards, as for `ShardedSessionManager`.
         keys: As for `Signer`.
         config: As for `SessionManager`.
         on_conflict: What becomes of overlapping requests' changes: see `pgsession.web.SessionRules`.
@@ -115,7 +117,7 @@ class SessionMiddleware:
         self,
         app: WSGIApplication,
         *,
-        database: str | Callable[[], str] | None = None,
+        database: Database | None = None,
         keys: bytes | Sequence[bytes] = (),
         config: Config | None = None,
         on_conflict: OnConflict = "merge",
@@ -161,15 +163,13 @@ def _is_whole(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
     return isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
 
 
-def _opening(
-    database: str | Callable[[], str], config: Config | None, signer: Signer
-) -> Callable[[], SessionManager]:
+def _opening(database: Database, config: Config | None, signer: Signer) -> Callable[[], SessionManager]:
     def opened() -> SessionManager:
-        manager = SessionManager(database, config, signer=signer)
+        manager = _databases.manager(database, config, signer)
         open_or_close(manager)
         return manager
 
-    return OncePerProcess(opened, SessionManager.close).get
+    return OncePerProcess(opened, _databases.close).get
 
 
 class _Response:

@@ -5,6 +5,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgse
 BEGIN
     PERFORM set_config('pgsession.own', 'on', true);
     INSERT INTO {nodes} AS n (node, serves_for) VALUES (name, serves * interval '1 microsecond')
-    ON CONFLICT (node) DO UPDATE SET serves_for = excluded.serves_for, registered_at = excluded.registered_at;
+    -- Of the processes of a host each that leads says this by the same name: one that is late must not say less than another has.
+    ON CONFLICT (node) DO UPDATE SET
+        serves_for = greatest(n.serves_for, excluded.serves_for),
+        registered_at = greatest(n.registered_at, excluded.registered_at);
     SELECT count(*), {us(max(n.serves_for))} INTO registered, longest FROM {nodes} n;
 END $pgsession$;

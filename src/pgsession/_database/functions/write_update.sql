@@ -3,7 +3,8 @@
 CREATE FUNCTION {write_update}(node text, {update_parameters}) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
-    new_group text := {present(groups[1])};
+    usual boolean := nullif(expiries[1], {none}) IS NULL AND flags[1] & ({change_group} | {change_inactivity}) = 0;
+    new_group text;
     before record;
     moment timestamptz; known boolean; verdict text; raised bigint; snapshots text; done boolean;
 BEGIN
@@ -16,8 +17,13 @@ BEGIN
     IF verdict IS NOT NULL OR before.here IS NULL OR before.version IS NULL THEN
         RETURN NULL;
     END IF;
-    UPDATE {sessions} s SET {changes(s, moment, flags[1], expiries[1], inactivities[1], new_group)}
-    WHERE s.id = ids[1] RETURNING s.version INTO raised;
+    IF usual THEN
+        UPDATE {sessions} s SET {changed_now(s, moment)} WHERE s.id = ids[1] RETURNING s.version INTO raised;
+    ELSE
+        new_group := {present(groups[1])};
+        UPDATE {sessions} s SET {changes(s, moment, flags[1], expiries[1], inactivities[1], new_group)}
+        WHERE s.id = ids[1] RETURNING s.version INTO raised;
+    END IF;
     IF raised IS NULL THEN
         RETURN NULL;  -- a trigger of the owner's keeps it as it is
     END IF;

@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth import SESSION_KEY, logout
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -112,6 +112,10 @@ class LiveSessionAdmin(_Base):
 def _admin() -> Admin:
     settings = configuration.read()
     database = settings.database() if callable(settings.database) else settings.database
+    if not isinstance(database, str):
+        raise ImproperlyConfigured(
+            "the page of live sessions is for one server, and the sessions are on several"
+        )
     return Admin(database, settings.config)
 
 

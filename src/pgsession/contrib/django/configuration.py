@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, cast
 
+import msgspec
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -14,11 +15,13 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
-from pgsession import Config, ConfigError, Signer
+from pgsession import Config, ConfigError, Shard, Signer
+from pgsession.contrib._databases import Database
+from pgsession.shard import complete
 from pgsession.web import CookiePolicy, OnConflict, SessionRules, derive_key
 
 APP = "pgsession.contrib.django"
-Database = str | Callable[[], str]
+One = str | Callable[[], str]
 
 # Of the options of a database in Django's settings the others are psycopg's or Django's own.
 _FOR_LIBPQ = frozenset(option.keyword.decode() for option in Conninfo.get_defaults())
@@ -31,7 +34,7 @@ class Configuration(NamedTuple):
     """Holds what the settings of a project say.
 
     Attributes:
-        database: Where the sessions are.
+        database: Where the sessions are: a conninfo, a function that returns one, or shards.
         config: How the manager works.
         on_conflict: What becomes of the changes of requests that overlap.
         serial_timeout: With "serial", for how long a request waits for those before it.
@@ -62,10 +65,13 @@ def read() -> Configuration:
         cookie = CookiePolicy(moved_from=moved_from)
         SessionRules(cookie, on_conflict=on_conflict, serial_timeout=serial_timeout)
         config = Config(**fields)
-    except ConfigError as error:
+        shards = complete(database, config.schema_name) if isinstance(database, list | tuple) else None
+    except (ConfigError, TypeError) as error:
         raise ImproperlyConfigured(f"PGSESSION: {error}") from None
     return Configuration(
-        conninfo_of(database),
+        conninfo_of(database)
+        if shards is None
+        else [msgspec.structs.replace(shard, database=conninfo_of(shard.database)) for shard in shards],
         config,
         on_conflict,
         serial_timeout,
@@ -74,13 +80,37 @@ def read() -> Configuration:
     )
 
 
-def given_database() -> object:
-    """Return `PGSESSION["database"]` as it was given.
+class Place(NamedTuple):
+    """Says where tables are.
+
+    Attributes:
+        alias: The alias of `DATABASES` that is the same database, None where there is none.
+        database: What leads there.
+        schema_name: Their schema.
+        shard: The number of the shard that they are, and of how many; None: they are no shard.
+    """
+
+    alias: str | None
+    database: One
+    schema_name: str
+    shard: tuple[int, int] | None
+
+
+def places() -> Iterator[Place]:
+    """Yield where the tables are: in one place, or one for each shard.
 
     Raises:
-        ImproperlyConfigured: There is no such setting.
+        ImproperlyConfigured: A setting is missing or breaks its rule; the message names it.
     """
-    return _given().get("database")
+    settings, given = read(), _given().get("database")
+    if isinstance(settings.database, str) or callable(settings.database):
+        yield Place(alias_of(given), settings.database, settings.config.schema_name, None)
+        return
+    assert isinstance(given, list | tuple)
+    for number, (shard, of_given) in enumerate(zip(settings.database, given, strict=True)):
+        assert isinstance(shard, Shard)
+        alias = alias_of(of_given.database if isinstance(of_given, Shard) else of_given)
+        yield Place(alias, cast("One", shard.database), str(shard.schema_name), (number, len(given)))
 
 
 def _given() -> Mapping[str, Any]:
@@ -106,7 +136,7 @@ def signer() -> Signer:
     return Signer(keys)
 
 
-def conninfo_of(database: object) -> Database:
+def conninfo_of(database: object) -> One:
     """Return the conninfo that `PGSESSION["database"]` stands for: an alias of `DATABASES`, or a conninfo itself.
 
     While Django's test runner has put a test database in the place of one of `DATABASES`, it is in the place of this
@@ -116,8 +146,8 @@ def conninfo_of(database: object) -> Database:
         return cast("Callable[[], str]", database)
     if not isinstance(database, str):
         raise ImproperlyConfigured(
-            'PGSESSION["database"]: an alias of DATABASES, a conninfo, or a function that returns one is needed,'
-            f" not {type(database).__name__}"
+            'PGSESSION["database"]: an alias of DATABASES, a conninfo, a function that returns one, or a list of shards'
+            f" is needed, not {type(database).__name__}"
         )
     if database in connections.settings:
         return _conninfo_of_alias(database)
@@ -148,11 +178,14 @@ def alias_of(database: object) -> str | None:
 
 def how_to_migrate() -> str:
     """Return the command that makes the tables, for messages, and what it needs."""
-    alias = alias_of(given_database()) or DEFAULT_DB_ALIAS
-    command = "python manage.py migrate" + f" --database={alias}" * (alias != DEFAULT_DB_ALIAS)
-    if apps.is_installed(APP):
-        return f"run `{command}`"
-    return f"add {APP!r} to INSTALLED_APPS, and run `{command}`"
+    aliases = dict.fromkeys(place.alias or DEFAULT_DB_ALIAS for place in places())
+    commands = " and ".join(
+        "`python manage.py migrate" + f" --database={alias}" * (alias != DEFAULT_DB_ALIAS) + "`"
+        for alias in aliases
+    )
+    return (
+        f"run {commands}" if apps.is_installed(APP) else f"add {APP!r} to INSTALLED_APPS, and run {commands}"
+    )
 
 
 def check_that_tests_may() -> None:
@@ -164,9 +197,12 @@ def check_that_tests_may() -> None:
         AssertionError: The test does not name it, as Django says it.
         ImproperlyConfigured: No test that runs does.
     """
-    alias = alias_of(given_database())
-    if alias is None:
-        return
+    for alias in {place.alias for place in places()}:
+        if alias is not None:
+            _check_that_tests_may(alias)
+
+
+def _check_that_tests_may(alias: str) -> None:
     if hasattr(connections[alias].connect, "wrapped"):  # by one that raises
         connections[alias].connect()
     replaced = [

@@ -11,6 +11,7 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from pgsession import SchemaError, SessionManager
+from pgsession.contrib import _databases
 from pgsession.contrib._process import OncePerProcess, open_or_close
 from pgsession.contrib.django import configuration
 from pgsession.contrib.django.configuration import Configuration
@@ -51,7 +52,7 @@ def open_manager() -> Opened:
 
 def _open() -> Opened:
     settings = configuration.read()
-    manager = SessionManager(settings.database, settings.config, signer=configuration.signer())
+    manager = _databases.manager(settings.database, settings.config, configuration.signer())
     try:
         open_or_close(manager)
     except SchemaError as error:

@@ -24,6 +24,7 @@ from litestar.types import Message as LitestarMessage
 
 from pgsession import AsyncSessionManager, Config, SessionManager
 from pgsession.contrib import asgi
+from pgsession.contrib._databases import Database
 from pgsession.web import CookiePolicy, CookieSettings, OnConflict, SessionConflict, SessionRules
 
 __all__ = ["LitestarSession", "PgSessionBackend", "PgSessionConfig"]
@@ -172,7 +173,7 @@ class PgSessionConfig(BaseBackendConfig[PgSessionBackend], InitPluginProtocol):
     needs it, and closed when the process exits.
 
     Args:
-        database: As for `SessionManager`.
+        database: As for `SessionManager`; or a list of shards, as for `ShardedSessionManager`.
         keys: As for `Signer`.
         config: As for `SessionManager`.
         on_conflict: What becomes of overlapping requests' changes: see `pgsession.web.SessionRules`.
@@ -192,7 +193,7 @@ class PgSessionConfig(BaseBackendConfig[PgSessionBackend], InitPluginProtocol):
 
     def __init__(
         self,
-        database: str | Callable[[], str] | None = None,
+        database: Database | None = None,
         *,
         keys: bytes | Sequence[bytes] = (),
         config: Config | None = None,

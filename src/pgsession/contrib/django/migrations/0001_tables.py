@@ -12,13 +12,12 @@ from pgsession.contrib.django import configuration
 
 def create(apps: object, schema_editor: BaseDatabaseSchemaEditor) -> None:
     """Create what is missing and upgrade what is older, on a connection of its own."""
-    alias = configuration.alias_of(configuration.given_database()) or DEFAULT_DB_ALIAS
-    if schema_editor.connection.alias != alias:
-        return
-    settings = configuration.read()
-    database = settings.database() if callable(settings.database) else settings.database
-    with psycopg.connect(database, autocommit=True) as connection:
-        schema.create(connection, settings.config.schema_name, settings.config.table_prefix)
+    prefix = configuration.read().config.table_prefix
+    for place in configuration.places():
+        if schema_editor.connection.alias == (place.alias or DEFAULT_DB_ALIAS):
+            database = place.database() if callable(place.database) else place.database
+            with psycopg.connect(database, autocommit=True) as connection:
+                schema.create(connection, place.schema_name, prefix, shard=place.shard)
 
 
 class Migration(migrations.Migration):
