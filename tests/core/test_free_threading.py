@@ -6,13 +6,16 @@ the core's own locks keeps the threads apart.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 
 import pytest
 
+from pgsession._core.arena import Arena
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -22,6 +25,7 @@ from .conftest import HOUR, MINUTE, START
 THREADS = 4
 ROUNDS = 30
 STEPS = 150
+ARENA = 4 << 20
 KEYS = [number.to_bytes(16, "big") for number in range(60)]
 
 Step = Callable[[random.Random], None]
@@ -182,6 +186,52 @@ def test_everything_on_several_caches() -> None:
     together(*[job] * THREADS)
     for subject in subjects:
         check(subject)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are arenas on Linux only")
+def test_everything_on_caches_that_share() -> None:
+    """Two mappings of one arena, each with a cache: what one was told of a session, none answers older (C2)."""
+    with tempfile.TemporaryFile() as file:
+        os.ftruncate(file.fileno(), ARENA)
+        Arena.create(file.fileno(), ARENA).close()
+        arenas = [Arena.attach(file.fileno()) for _ in range(2)]
+    subjects = [cache(capacity=20) for _ in arenas]
+    for subject, arena in zip(subjects, arenas, strict=True):
+        subject.share(arena)
+        subject.tie()
+    number = arenas[0].take(0, True)
+    assert subjects[0].new_epoch(number, False) and subjects[0].prove(number, START + HOUR, START)
+    told = [0] * THREADS  # of the first sessions, which only rise; all others come and go
+
+    def job(generator: random.Random) -> None:
+        for _ in range(STEPS):
+            subject, rising = generator.choice(subjects), generator.randrange(THREADS)
+            other = generator.randrange(THREADS, len(KEYS))
+            least = told[rising]
+            found = subject.get(KEYS[rising])
+            assert least == 0 if found is None else least <= found.version
+            choice = generator.randrange(8)
+            if choice < 2:
+                subject.put(record(rising, least + 1))
+                told[rising] = least + 1
+            elif choice < 4:
+                subject.put(record(other, generator.randrange(1, 100)))
+            elif choice == 4:
+                subject.discard(KEYS[other])
+            elif choice == 5:
+                subject.discard_user("user 5")
+            elif choice == 6:
+                found = subject.get(KEYS[other])
+                assert found is None or {item[3] for item in found.attributes()} == {
+                    str(found.version).encode()
+                }
+            else:
+                generator.choice([subject.versions, subject.mark_used, subject.lock_news, subject.stats])()
+
+    together(*[job] * THREADS)
+    for subject in subjects:
+        subject.unshare()
+        assert subject.shared is None and len(subject) == 0
 
 
 def test_a_cache_never_goes_back() -> None:
