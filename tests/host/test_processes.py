@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
+import pgsession
+from pgsession._host.offices import HOLDERS
 from tests.fault_proxy import FaultProxy
 from tests.host.processes import Host, Process, eventually
 from tests.host.worker import (
@@ -212,6 +215,38 @@ def test_the_child_of_a_fork_takes_part_anew(host: Host) -> None:
     assert other.do(in_child, session) == (({"n": 0}, True), False, True)
     leader_of(processes)
     goes_on(processes, session)
+
+
+def test_who_comes_while_the_last_one_goes_misses_no_leader(
+    dsn: str, host_schema: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where all workers are recycled at once: what is about to be left is not joined, so nobody has died in it."""
+    config = pgsession.Config(schema_name=host_schema, shared_cache=str(folder), shared_cache_size=2**24)
+    coming = pgsession.SessionManager(dsn, config)
+    going = pgsession.SessionManager(dsn, config)
+    going.open()
+    host = going._runtime._host
+    stop, opening = host._stop_synchronizer, threading.Thread(target=coming.open)
+
+    def stops(deadline: float) -> None:
+        opening.start()  # when the other one has seen that it is alone
+        eventually(
+            lambda: not opening.is_alive() or host._opened.offices.has_others(HOLDERS), "that it comes"
+        )
+        stop(deadline)
+
+    monkeypatch.setattr(host, "_stop_synchronizer", stops)
+    going.close()
+    opening.join()
+    try:
+        session = coming.create_session("u")
+        assert coming.get_session(session.id).from_cache
+        told = coming.stats()
+        assert (told.leader, told.failovers, told.in_sync) == (True, 0, True)
+        assert [path.suffix for path in folder.iterdir()].count(".arena") == 1
+    finally:
+        coming.close()
+    assert list(folder.iterdir()) == [] and registered(dsn, host_schema) == 0
 
 
 _UNCLOSED = """
