@@ -195,15 +195,18 @@ def test_a_fork_in_the_middle_of_making_has_no_part(
     """Else the child, which knows nothing of it, has the arena count as used for as long as it lives."""
     made = Place._made
     leave, stay = os.pipe()
+    ready, is_ready = os.pipe()
     children = []
 
     def forks(self: Place, path: Path) -> Arena:
         child = os.fork()
         if not child:
             os.close(stay)
+            os.write(is_ready, b"1")
             os.read(leave, 1)
             os._exit(0)
         children.append(child)
+        os.read(ready, 1)
         return made(self, path)
 
     with monkeypatch.context() as patch:
@@ -214,7 +217,8 @@ def test_a_fork_in_the_middle_of_making_has_no_part(
     alone = another.take(HOLDERS) and another.take(MAKING)
     os.close(stay)
     os.waitpid(children[0], 0)
-    os.close(leave)
+    for end in (leave, ready, is_ready):
+        os.close(end)
     assert alone
     another.close()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -222,30 +222,29 @@ def test_who_comes_while_the_last_one_goes_misses_no_leader(
 ) -> None:
     """As where all workers are recycled at once: what is about to be left is not joined, so nobody has died in it."""
     config = pgsession.Config(schema_name=host_schema, shared_cache=str(folder), shared_cache_size=2**24)
-    coming = pgsession.SessionManager(dsn, config)
-    going = pgsession.SessionManager(dsn, config)
-    going.open()
-    host = going._runtime._host
-    stop, opening = host._stop_synchronizer, threading.Thread(target=coming.open)
 
-    def stops(deadline: float) -> None:
-        opening.start()  # when the other one has seen that it is alone
-        eventually(
-            lambda: not opening.is_alive() or host._opened.offices.has_others(HOLDERS), "that it comes"
-        )
-        stop(deadline)
+    async def one_goes_and_one_comes() -> None:
+        coming, going = (pgsession.AsyncSessionManager(dsn, config) for _ in range(2))
+        await going.open()
+        host = going._runtime._host
+        stop, opening = host._stop_synchronizer, []
 
-    monkeypatch.setattr(host, "_stop_synchronizer", stops)
-    going.close()
-    opening.join()
-    try:
-        session = coming.create_session("u")
-        assert coming.get_session(session.id).from_cache
-        told = coming.stats()
-        assert (told.leader, told.failovers, told.in_sync) == (True, 0, True)
-        assert [path.suffix for path in folder.iterdir()].count(".arena") == 1
-    finally:
-        coming.close()
+        async def stops(deadline: float) -> None:
+            opening.append(asyncio.create_task(coming.open()))  # the other one has seen that it is alone
+            while not (opening[0].done() or host._opened.offices.has_others(HOLDERS)):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            await stop(deadline)
+
+        monkeypatch.setattr(host, "_stop_synchronizer", stops)
+        await going.close()
+        await opening[0]
+        async with coming:
+            session = await coming.create_session("u")
+            assert (await coming.get_session(session.id)).from_cache
+            told = coming.stats()
+            assert (told.leader, told.failovers, told.in_sync) == (True, 0, True)
+
+    asyncio.run(one_goes_and_one_comes())
     assert list(folder.iterdir()) == [] and registered(dsn, host_schema) == 0
 
 
