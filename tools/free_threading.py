@@ -17,7 +17,20 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("arguments", "clock", "key", "record", "absences", "accesses", "cache")
+MODULES = (
+    *(
+        "arguments",
+        "clock",
+        "key",
+        "record",
+        "record_bytes",
+        "arena",
+        "absences",
+        "accesses",
+        "changes",
+        "cache",
+    ),
+)
 TESTS = ("test_free_threading", "test_clock")  # the others need msgspec or hypothesis
 ASK = """
 import json, sysconfig

@@ -28,7 +28,6 @@ except ImportError as error:
 
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
-from pgsession._core.hit import session_of
 from pgsession._core.record import Record
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ def make_record() -> Callable[..., Record]:
 def make_session(
     make_cache: Callable[..., Cache], make_record: Callable[..., Record]
 ) -> Callable[..., Session]:
+    from pgsession._core.hit import session_of  # needs msgspec
+
     def make(**attributes: Any) -> Session:
         return session_of(make_cache(), make_record(version=7, attributes=attributes), from_cache=False)
 

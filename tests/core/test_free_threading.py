@@ -254,6 +254,51 @@ def test_a_cache_never_goes_back() -> None:
     together(put, put, look, look)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there are arenas on Linux only")
+def test_two_caches_on_one_arena_never_go_back() -> None:
+    """Those of two processes, here in one: what any call has returned no later one is behind (C2, for a host)."""
+    file = os.memfd_create("arena")
+    os.ftruncate(file, 4 << 20)
+    Arena.create(file, 4 << 20).close()
+    subjects = [cache(capacity=20) for _ in range(2)]
+    for subject in subjects:
+        subject.share(Arena.attach(file))
+        subject.tie()
+    os.close(file)
+    leader = subjects[0]
+    assert leader.shared is not None
+    number = leader.shared.take(0, True)
+    assert leader.new_epoch(number, False) and leader.prove(number, START + HOUR, START)
+    versions = [0] * len(KEYS)
+    returned = [0] * len(KEYS)
+    hits: list[bool] = []
+
+    def job(generator: random.Random) -> None:
+        for _ in range(STEPS):
+            subject = generator.choice(subjects)
+            place = generator.randrange(len(KEYS))
+            choice = generator.randrange(10)
+            if choice < 6:
+                least = returned[place]
+                found = subject.get(KEYS[place])
+                assert found is None or found.version >= least
+                hits.append(found is not None)
+            elif choice < 9:
+                assert subject.begin()
+                versions[place] += 1
+                subject.put(record(place, versions[place]))
+                subject.end()
+                returned[place] = max(returned[place], versions[place])
+            else:
+                subject.mark_used()
+                subject.stats()
+                assert not subject.shared.poisoned  # type: ignore[union-attr]
+
+    together(*[job] * THREADS)
+    assert leader.shared.counters()["inserts"] > 0 and leader.shared.counters()["resets"] == 0
+    assert sum(hits) > ROUNDS
+
+
 def test_a_hit_keeps_its_record() -> None:
     """One slot, in which each put replaces what the others are just being given."""
     subject = cache(capacity=1)

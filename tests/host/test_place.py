@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,15 +195,18 @@ def test_a_fork_in_the_middle_of_making_has_no_part(
     """Else the child, which knows nothing of it, has the arena count as used for as long as it lives."""
     made = Place._made
     leave, stay = os.pipe()
+    ready, is_ready = os.pipe()
     children = []
 
     def forks(self: Place, path: Path) -> Arena:
         child = os.fork()
         if not child:
             os.close(stay)
+            os.write(is_ready, b"1")
             os.read(leave, 1)
             os._exit(0)
         children.append(child)
+        os.read(ready, 1)
         return made(self, path)
 
     with monkeypatch.context() as patch:
@@ -213,7 +217,8 @@ def test_a_fork_in_the_middle_of_making_has_no_part(
     alone = another.take(HOLDERS) and another.take(MAKING)
     os.close(stay)
     os.waitpid(children[0], 0)
-    os.close(leave)
+    for end in (leave, ready, is_ready):
+        os.close(end)
     assert alone
     another.close()
 
@@ -430,6 +435,31 @@ def test_the_command_shows_what_there_is(
     assert main(["arena", "--folder", str(folder), "--json"]) == 3
     (row,) = json.loads(capsys.readouterr().out)
     assert "no arena" in row["state"]
+
+
+@as_root
+def test_the_command_says_whose_it_is(
+    folder: Path, opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here the user changes for a moment, in a child: one of another user's could not read this one's programs."""
+    main(["arena", "--folder", str(folder)])  # all is imported
+    for whose in ("the folder", "a file"):
+        with tempfile.TemporaryDirectory(prefix="pgsession-") as theirs, tempfile.TemporaryFile("w+") as said:
+            if whose == "a file":
+                Path(theirs).chmod(0o755)
+                (Path(theirs) / "a.arena").touch(0o600)
+            child = os.fork()
+            if not child:
+                try:
+                    sys.stdout = sys.stderr = said
+                    os.seteuid(65534)
+                    print(main(["arena", "--folder", theirs]), flush=True)
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            said.seek(0)
+            text = said.read()
+            assert "of the user with uid 0" in text and text.endswith(("\n1\n", "\n3\n")), text
 
 
 def test_the_command_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
+import pgsession
+from pgsession._host.offices import HOLDERS
 from tests.fault_proxy import FaultProxy
 from tests.host.processes import Host, Process, eventually
 from tests.host.worker import (
@@ -212,6 +215,37 @@ def test_the_child_of_a_fork_takes_part_anew(host: Host) -> None:
     assert other.do(in_child, session) == (({"n": 0}, True), False, True)
     leader_of(processes)
     goes_on(processes, session)
+
+
+def test_who_comes_while_the_last_one_goes_misses_no_leader(
+    dsn: str, host_schema: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where all workers are recycled at once: what is about to be left is not joined, so nobody has died in it."""
+    config = pgsession.Config(schema_name=host_schema, shared_cache=str(folder), shared_cache_size=2**24)
+
+    async def one_goes_and_one_comes() -> None:
+        coming, going = (pgsession.AsyncSessionManager(dsn, config) for _ in range(2))
+        await going.open()
+        host = going._runtime._host
+        stop, opening = host._stop_synchronizer, []
+
+        async def stops(deadline: float) -> None:
+            opening.append(asyncio.create_task(coming.open()))  # the other one has seen that it is alone
+            while not (opening[0].done() or host._opened.offices.has_others(HOLDERS)):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            await stop(deadline)
+
+        monkeypatch.setattr(host, "_stop_synchronizer", stops)
+        await going.close()
+        await opening[0]
+        async with coming:
+            session = await coming.create_session("u")
+            assert (await coming.get_session(session.id)).from_cache
+            told = coming.stats()
+            assert (told.leader, told.failovers, told.in_sync) == (True, 0, True)
+
+    asyncio.run(one_goes_and_one_comes())
+    assert list(folder.iterdir()) == [] and registered(dsn, host_schema) == 0
 
 
 _UNCLOSED = """

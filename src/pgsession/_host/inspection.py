@@ -11,7 +11,7 @@ from pgsession._core.clock import Clock
 from pgsession._host.offices import HOLDERS, Offices
 from pgsession._host.place import Refused, attached, locks_of, own_folder, trusted
 
-__all__ = ["Seen", "arenas"]
+__all__ = ["Seen", "arenas", "owner_of"]
 
 
 class Seen(NamedTuple):
@@ -49,9 +49,19 @@ def arenas(folder: str | None) -> list[Seen]:
 
     Raises:
         FileNotFoundError: There is no such folder.
+        PermissionError: It is another user's.
     """
     where = Path(folder) if folder is not None else own_folder(make=False)
     return [_seen(path) for path in sorted(where.iterdir()) if path.suffix == ".arena"]
+
+
+def owner_of(path: Path) -> str:
+    """Return whose a file or folder is, as a part of a sentence."""
+    try:
+        uid = path.stat().st_uid
+    except OSError:
+        return "another user's"
+    return f"of the user with uid {uid}"
 
 
 def _seen(path: Path) -> Seen:
@@ -59,6 +69,8 @@ def _seen(path: Path) -> Seen:
         arena = attached(path)
     except (ArenaError, Refused) as error:
         return Seen(path, reason=error.reason)
+    except PermissionError:
+        return Seen(path, reason=f"it is {owner_of(path)}")
     except OSError as error:
         return Seen(path, reason=error.strerror)
     now = Clock().now()

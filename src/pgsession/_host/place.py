@@ -111,16 +111,21 @@ class Place:
 
     def leave(self, opened: Opened) -> bool:
         """Have no part any more; the last one takes the files away. Return True where this is the last one."""
+        last = self.remove_if_alone(opened)
+        opened.offices.close()
+        return last
+
+    def remove_if_alone(self, opened: Opened) -> bool:
+        """Take the files away where nobody else has a part, and return True: who comes now makes another arena."""
         offices, path = opened.offices, opened.path
-        last = False
+        alone = False
         with suppress(OSError, Refused):
             self._make_alone(offices)
-            offices.give_up(HOLDERS)
-            last = offices.take(HOLDERS)
-            if last:
+            alone = offices.take(HOLDERS)
+            if alone and _is_at(offices, locks_of(path)):
                 _remove(path)
-        offices.close()
-        return last
+        offices.give_up(MAKING)
+        return alone
 
     # Below, errors are OSError and ArenaError.
 

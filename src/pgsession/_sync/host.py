@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 import psycopg
@@ -426,11 +427,15 @@ class Host:
         self._news.set()
 
     def _hand_over(self, opened: Opened, deadline: float) -> None:
-        """Wait for another process to take the lead, where there is one, until the deadline."""
+        """Wait for another process to take the lead, until the deadline, or until there is none and none can come."""
         arena, number = opened.arena, self._coherence.number
         with suppress(ArenaError):
             arena.leave_lead(number)
-            while arena.number == number and opened.offices.has_others(HOLDERS) and left_until(deadline):
+            while arena.number == number and left_until(deadline):
+                if not opened.offices.has_others(HOLDERS):
+                    remove = partial(self._place.remove_if_alone, opened)
+                    if in_own_thread(remove, "pgsession arena").wait():
+                        return
                 self._news.wait(_PAUSE)
                 self._news.clear()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from pgsession._host.inspection import Seen, arenas
+from pgsession._host.inspection import Seen, arenas, owner_of
 
 from ._failures import Status
 from ._output import Output
@@ -26,6 +28,9 @@ def arena(as_json: bool, folder: str | None) -> int:
         seen = arenas(folder)
     except FileNotFoundError:
         seen = []
+    except PermissionError as error:
+        whose = owner_of(Path(error.filename))
+        raise click.ClickException(f"{error.filename} is {whose}: run this as that user") from error
     columns = {
         "path": "file",
         "state": "state",
