@@ -161,10 +161,18 @@ def test_plain_sql_fires_only_our_own_functions(database: Database, path: str, e
 def test_tables_are_made_of_the_servers_own_types(database: Database, path: str) -> None:
     schema_module.create(database.connect(search_path=path), database.schema, "more_")
     types = (
-        "SELECT DISTINCT t.typnamespace::regnamespace::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+        "SELECT DISTINCT b.typnamespace::regnamespace::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+        " JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)"
         " WHERE a.attrelid = 'more_sessions'::regclass"
     )
     assert database.execute(types) == [("pg_catalog",)]
+    domains = (
+        "SELECT DISTINCT t.typnamespace FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+        " WHERE a.attrelid = 'more_sessions'::regclass AND t.typtype = 'd'"
+    )
+    assert database.execute(f"SELECT n = %s::regnamespace FROM ({domains}) d(n)", database.schema) == [
+        (True,)
+    ]
     assert caught(database, path) == []
 
 

@@ -3,7 +3,7 @@
 -- it, and null where session_id names no live session.
 CREATE FUNCTION {acquire}(name text, claimant uuid, lease bigint, session uuid,
                           OUT acquired boolean, OUT fence bigint, OUT until bigint, OUT now bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgsession$
 DECLARE
     noted text := set_config('pgsession.own', 'on', true);  -- not PERFORM, which sets up a query
     moment timestamptz := clock_timestamp();

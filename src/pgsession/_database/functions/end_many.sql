@@ -3,12 +3,12 @@
 CREATE FUNCTION {end_many}(ids uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $pgsession$
 DECLARE
-    rests boolean := cardinality(ids) > 80 AND has_function_privilege('pg_sleep(double precision)', 'EXECUTE');  -- some take it from all
+    rests boolean := cardinality(ids) > 64 AND has_function_privilege('pg_sleep(double precision)', 'EXECUTE');  -- some take it from all
 BEGIN
-    FOR start IN 1 .. coalesce(cardinality(ids), 0) BY 80 LOOP
+    FOR start IN 1 .. coalesce(cardinality(ids), 0) BY 64 LOOP
         IF rests THEN
             PERFORM pg_sleep(0.0005);  -- which is a millisecond
         END IF;
-        PERFORM {end_sessions}(ids[start : start + 79]);
+        PERFORM {end_sessions}(ids[start : start + 63]);
     END LOOP;
 END $pgsession$;

@@ -1,6 +1,6 @@
 -- Gives a lock back, which is announced. in_time is null where it was not held.
 CREATE FUNCTION {release}(node text, name text, holder uuid, OUT in_time boolean)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgsession$
 DECLARE
     noted text := set_config('pgsession.own', 'on', true);  -- not PERFORM, which sets up a query
     ends timestamptz;

@@ -1,6 +1,6 @@
 -- Lets the lease of a held lock end later, never earlier. until is null where it is not held any more.
 CREATE FUNCTION {renew}(name text, holder uuid, lease bigint, OUT until bigint, OUT now bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $pgsession$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $pgsession$
 DECLARE
     moment timestamptz;
     ends timestamptz;
