@@ -580,11 +580,9 @@ class HostWorld(World):
         for _ in range(3 + (c & 3)):
             node.tend_listener()
             self._finish(node, Tie)
+        self.down = c & 8 != 0
         self._at_once(node, self.get, b, c)
-        if c & 8:
-            self.down = True
-            self._at_once(node, self.get, b, c)
-            self.down = False
+        self.down = False
 
     def overlap(self, node: HostNode, b: int, c: int) -> None:
         """What one process reads is outdated by another before the answer is here, and perhaps waited for since."""

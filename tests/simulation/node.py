@@ -86,10 +86,14 @@ class Operation:
         self.stage = 0
         self.broken = False
         self.began = node.world.now
-        self.asked = node.coherence.asked()
+        self.asked = self.ask()
         self.incarnation: str | None = None
         self.xmax = 0
         self.server = node.world.server
+
+    def ask(self) -> Any:
+        """Return what the answer is compared by; what has a lease is compared by that."""
+        return self.node.coherence.asked()
 
     def step(self) -> None:
         """Move on by one stage."""
@@ -140,6 +144,9 @@ class Read(Operation):
         self.fill, self.leads = node.coherence.open_fill(
             call.key, refresh=call.refresh, new_future=lambda: SharedFuture(node.world.now)
         )
+
+    def ask(self) -> Any:
+        return None
 
     def execute(self) -> None:
         world = self.node.world
