@@ -510,6 +510,32 @@ class HostWorld(World):
                 self._at_once(each, self.get, b, c)
                 self._advance(1)
 
+    def succession(self, node: HostNode, b: int, c: int) -> None:
+        """The leader has not heard of a change when another one follows, who hears and reads, and compares late."""
+        leaders = [
+            each for each in self.nodes if each.watch.number and each.listener is not None and not each.paused
+        ]
+        if self.down or not leaders:
+            return
+        self._note_happened("succession")
+        leader = leaders[0]
+        self.read_everywhere(node, b, c)
+        if c & 1 and leader.listener is not None:
+            leader.listener.frozen = leader.leaving = True
+            leader.tend_listener()
+            self.plain_sql(leader, b, 2)
+        elif not leader.dead:
+            self.plain_sql(leader, b, 2)
+            leader.die()
+        for _ in range(4):
+            for each in [each for each in self.nodes if not each.paused]:
+                for _ in range(3):
+                    each.tend_listener()
+                    self._finish(each, Look, Tie)
+                each.deliver(1000)
+            self._advance(3 * SECOND)
+        self.read_everywhere(node, b, c)
+
     def kill_inside(self, node: HostNode, b: int, c: int) -> None:
         """A process dies with the lock of the arena: all of it is emptied, and every place in the ring overrun."""
         if node.place is not None and not node.arena.poisoned:
@@ -687,6 +713,7 @@ _HOSTS: Final = (
     (2, HostWorld.kill_inside),
     (3, HostWorld.leave),
     (3, HostWorld.stop_leader),
+    (3, HostWorld.succession),
     (2, HostWorld.give_up),
     (2, HostWorld.apart),
     (1, HostWorld.flood),
