@@ -160,6 +160,7 @@ class HostNode(Node):
         self._compared = value
         if value and self.place is not None:
             self.memory.compared = True
+            self.disturb(None)  # what differed is told in the ring
 
     def records(self) -> list[Record]:
         return self.cache.sample(1000)
@@ -185,6 +186,8 @@ class HostNode(Node):
         if not heard:
             raise Violation(f"C6: {self.name} keeps #{serial} of a server that its host does not hear")
 
+    epoch = 0
+    """When it last began to read."""
     placed: Memory | None = None
     """Where it was when it last read."""
 
@@ -370,18 +373,27 @@ class HostOracle(Oracle):
             return
         assert node.cache.in_sync_until >= 0  # it reads the ring
         node.absences.check()
-        place = node.place
         for record in node.records():
             self._check_held(node, record.key, self.commit_of(record).serial)
-        if place is not None:
-            for key, version, generation in zip(*node.cache.identities(), strict=True):
-                shown = [
-                    row.serial
-                    for row in self.commits[1:]
-                    if row is not None
-                    and (row.key, row.version, row.identity.generation) == (key, version, generation)
-                ]
-                self._check_held(node, key, max(shown))
+        for key, serial in self.in_arena(node):
+            self._check_held(node, key, serial)
+
+    def in_arena(self, node: HostNode) -> list[tuple[bytes, int]]:
+        """Return what the arena of a process holds, as keys and serial numbers of commits."""
+        if node.place is None:
+            return []
+        shown: dict[tuple[bytes, int, int], int] = {}
+        for row in sorted(filter(None, self.commits), key=lambda row: not row.lost):
+            if not row.deleted:
+                shown[row.key, row.version, row.identity.generation] = row.serial
+        return [(each[0], shown[each]) for each in zip(*node.cache.identities(), strict=True)]
+
+    def check_lead(self, node: Node, key: bytes) -> None:
+        assert isinstance(node, HostNode)
+        if node.epoch != node.coherence.epoch:  # it has just heard that what it had under way is outdated
+            node.epoch = node.coherence.epoch
+            Node.disturb(node, None)
+        super().check_lead(node, key)
 
     def _check_held(self, node: HostNode, key: bytes, serial: int) -> None:
         known = node.arrived.get(key)
@@ -619,11 +631,13 @@ class HostWorld(World):
         read = node.operations[-1]
         read.step()
         self._advance(1)
-        kind = c & 3
+        kind = (c >> 1) % 5
         if kind == 0:
             self._at_once(other, self.update_session, b, c)
         elif kind == 1:
             self._at_once(other, self.wide_statement, b >> 2, b)
+        elif kind == 4:
+            self._change_unheard(node, b)
         elif kind == 2:
             self.plain_sql(other, b, c >> 2)
             for each in self.nodes:
@@ -632,11 +646,21 @@ class HostWorld(World):
         else:
             self._at_once(other, self.delete_session, b, c)
         self._advance(1)
-        if c & 4:
+        if c & 1:
             node.get(self._key(b))
         while read in node.operations:
             read.step()
         self.read_everywhere(node, b, c)
+
+    def _change_unheard(self, node: HostNode, b: int) -> None:
+        """The leader's listener is away for a moment, in which something changes; then it has compared and proved."""
+        for leader in [
+            each for each in self.nodes if each.watch.number and each.listener is not None and not each.paused
+        ]:
+            leader.drop_listener()
+            self.plain_sql(node, b, 2)
+            for _ in range(3):
+                self.keep_in_sync(leader, b, 0)
 
     def flood(self, node: HostNode, b: int, c: int) -> None:
         """One process is too slow for the ring: what it has missed the end of is replaced."""
@@ -700,6 +724,8 @@ class HostWorld(World):
     def _check_records(self, node: Any) -> None:
         for record in node.records():
             self._check_record(node, record.key, node.serial_of(record))
+        for key, serial in self.oracle.in_arena(node):
+            self._check_record(node, key, serial)
 
 
 _HOSTS: Final = (

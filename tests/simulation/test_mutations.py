@@ -16,9 +16,7 @@ from tests.simulation.model import EPOCH, Commit, Server
 from tools import mutate
 from tools.mutate import Mutation
 
-NOTICED_WITH_HOSTS = (
-    "tests/simulation/test_hosts.py::test_no_history_of_a_host_breaks_an_invariant",
-)
+NOTICED_WITH_HOSTS = ("tests/simulation/test_hosts.py::test_no_history_of_a_host_breaks_an_invariant",)
 NOTICED_HERE = ("tests/simulation/test_simulation.py::test_no_history_breaks_an_invariant",)
 LOADED = ("coherence", "database_clock", "in_flight_leases", "proofs_of_sync")
 """What `mutated` loads beside the real modules; the rest is for `make mutate`."""
