@@ -56,6 +56,7 @@ bench: $(DONE)/bench build ## compare with what else a service would use, and wi
 
 chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server; SHARED=1: with one cache a host
 	$(PY) -m tests.simulation --seeds $(SEEDS)
+	$(PY) -m tests.simulation --hosts --seeds $$(($(SEEDS) / 10))
 	$(PY) -m tests.chaos --seconds $(SECONDS) $(if $(SHARED),--shared) $(ARGS)
 
 ha: $(DONE)/ha build ## three members of Patroni that lose their leader in every way, under load, ten minutes at most; needs etcd

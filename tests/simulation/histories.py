@@ -28,26 +28,28 @@ def history_of(seed: int) -> bytes:
     return header + source.randbytes(STEP * source.randint(10, 70))
 
 
-def run(history: bytes, module: Any = coherence, server: type[Server] = Server) -> Failure | None:
+def run(
+    history: bytes, module: Any = coherence, server: type[Server] = Server, world: type[World] = World
+) -> Failure | None:
     """Run one history. An exception of any kind is a failure: nothing here may raise."""
     try:
-        World(history, module=module, server=server).run()
+        world(history, module=module, server=server).run()
     except Exception as error:
         return Failure(history, f"{type(error).__name__}: {error}")
     return None
 
 
 def failures(
-    seeds: range, module: Any = coherence, server: type[Server] = Server
+    seeds: range, module: Any = coherence, server: type[Server] = Server, world: type[World] = World
 ) -> Iterator[tuple[int, Failure]]:
     """The failing histories among these seeds."""
     for seed in seeds:
-        failure = run(history_of(seed), module, server)
+        failure = run(history_of(seed), module, server, world)
         if failure is not None:
             yield seed, failure
 
 
-def shrink(failure: Failure, module: Any = coherence) -> Failure:
+def shrink(failure: Failure, module: Any = coherence, world: type[World] = World) -> Failure:
     """Leave out whatever the failure does not need."""
     header, body = failure.history[:HEADER], failure.history[HEADER:]
     steps = [body[at : at + STEP] for at in range(0, len(body), STEP)]
@@ -56,7 +58,7 @@ def shrink(failure: Failure, module: Any = coherence) -> Failure:
         at = 0
         while at < len(steps):
             fewer = steps[:at] + steps[at + size :]
-            found = run(header + b"".join(fewer), module)
+            found = run(header + b"".join(fewer), module, world=world)
             if found is not None and found.error[:12] == failure.error[:12]:
                 steps, failure = fewer, found
             else:
@@ -65,22 +67,24 @@ def shrink(failure: Failure, module: Any = coherence) -> Failure:
     return failure
 
 
-def report(failure: Failure, module: Any = coherence, *, seed: int | None = None) -> str:
+def report(
+    failure: Failure, module: Any = coherence, *, seed: int | None = None, world: type[World] = World
+) -> str:
     """Everything that is needed to understand and repeat a failure."""
-    short = shrink(failure, module)
-    world = World(short.history, module=module, trace=True)
+    short = shrink(failure, module, world)
+    again = world(short.history, module=module, trace=True)
     where = ""
     try:
-        world.run()
+        again.run()
     except Exception:
         where = traceback.format_exc(limit=-6)
     lines = [
         f"seed {seed}: {failure.error}" if seed is not None else failure.error,
         f"cut down to {(len(short.history) - HEADER) // STEP} actions: {short.error}",
         "  seconds   action node b c",
-        *(world.trace or ()),
-        f"commits: {', '.join(map(repr, world.oracle.commits[1:]))}",
+        *(again.trace or ()),
+        f"commits: {', '.join(map(repr, again.oracle.commits[1:]))}",
         where,
-        f"replay: python -m tests.simulation --replay {short.history.hex()}",
+        f"replay: python -m tests.simulation{again.option} --replay {short.history.hex()}",
     ]
     return "\n".join(lines)

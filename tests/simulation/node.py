@@ -86,10 +86,14 @@ class Operation:
         self.stage = 0
         self.broken = False
         self.began = node.world.now
-        self.asked = node.coherence.asked()
+        self.asked = self.ask()
         self.incarnation: str | None = None
         self.xmax = 0
         self.server = node.world.server
+
+    def ask(self) -> Any:
+        """Return what the answer is compared by; what has a lease is compared by that."""
+        return self.node.coherence.asked()
 
     def step(self) -> None:
         """Move on by one stage."""
@@ -140,6 +144,9 @@ class Read(Operation):
         self.fill, self.leads = node.coherence.open_fill(
             call.key, refresh=call.refresh, new_future=lambda: SharedFuture(node.world.now)
         )
+
+    def ask(self) -> Any:
+        return None
 
     def execute(self) -> None:
         world = self.node.world
@@ -556,7 +563,7 @@ class Node:
         self.name = f"{number + 1:016x}"
         self.module = module
         self.verdicts = module.Verdict
-        start = (number + 1) * 10**9
+        start = self.start_of_time(number)
         self.clock = Clock(manual=start)
         # The machine's wall clock is wrong by seconds, until the database was asked.
         self.clock.offset = EPOCH - start + (number - 1) * 2_000_000
@@ -599,6 +606,15 @@ class Node:
         self.accesses: dict[bytes, int] = {}
         self.absences = Absences(self)
 
+    def start_of_time(self, number: int) -> int:
+        """Node time when it starts: each machine's is its own."""
+        return (number + 1) * 10**9
+
+    @property
+    def may_answer(self) -> bool:
+        """Return True while memory may answer, as far as a listener and a comparison are needed for that."""
+        return self.compared
+
     # Reads
 
     def get(self, key: bytes, *, refresh: bool = False, seen: Commit | None = None) -> None:
@@ -629,9 +645,13 @@ class Node:
             record = opened.session._record
             self.finish(call, record, 0, "memory", session=opened.session, state=opened.state)
         elif self.cache.version(token.key):
-            self.world.oracle.refused(call, opened.state, self.inserted[token.key], "memory")
+            self.world.oracle.refused(call, opened.state, self.held_serial(token.key), "memory")
         else:
             self.finish(call, None, self.absences.serial(token.key), "memory")
+
+    def held_serial(self, key: bytes) -> int:
+        """The serial number of the commit that the cached record shows."""
+        return self.inserted[key]
 
     def _accessed(self, call: Call) -> None:
         self.accesses[call.key] = EPOCH + self.world.now + self.world.oracle.least_ahead(call)
@@ -739,8 +759,9 @@ class Node:
             incarnation = self.listener.server.identify()
             if incarnation != self.heard_of:  # nothing is known of its clock
                 self.heard_of = None
-            epoch = self.coherence.on_listening(incarnation, since=self.listening_since)
-            expect(epoch is not None, "nothing was lost, yet the listener is refused")
+            if self.coherence.on_listening(incarnation, since=self.listening_since) is None:
+                self.refused()
+                return
             self.identified = True
             self.look()
         elif not self.compared and not self.comparing:
@@ -750,6 +771,10 @@ class Node:
             self.look()
         else:
             self.deliver(len(self.listener.queue))
+
+    def refused(self) -> None:
+        """The listener is not accepted, though it was not lost."""
+        raise Violation("nothing was lost, yet the listener is refused")
 
     def look(self) -> None:
         self.looked_at = self.world.now

@@ -142,7 +142,7 @@ class Oracle:
         shown = f"{source} gave {call.node.name} {self.commits[serial] or 'nothing'}"
         if serial < self._surviving(call.floor):
             raise Violation(f"C2: {shown}, after {self.commits[call.floor]}")
-        if source == "memory" and not call.node.compared:
+        if source == "memory" and not call.node.may_answer:
             raise Violation(f"C6: {shown}, with no listener in sync")
         self._check_seen(call, record, serial, shown)
         self._check_age(call, record, serial, source, shown)

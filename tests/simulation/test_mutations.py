@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,14 +16,13 @@ from tests.simulation.model import EPOCH, Commit, Server
 from tools import mutate
 from tools.mutate import Mutation
 
+NOTICED_WITH_HOSTS = ("tests/simulation/test_hosts.py::test_no_history_of_a_host_breaks_an_invariant",)
 NOTICED_HERE = ("tests/simulation/test_simulation.py::test_no_history_breaks_an_invariant",)
 LOADED = ("coherence", "database_clock", "in_flight_leases", "proofs_of_sync")
 """What `mutated` loads beside the real modules; the rest is for `make mutate`."""
-MUTATIONS = [
-    mutation
-    for mutation in mutate.mutations()
-    if mutation.tests == NOTICED_HERE and Path(mutation.file).stem in LOADED
-]
+ALL = [mutation for mutation in mutate.mutations() if Path(mutation.file).stem in LOADED]
+MUTATIONS = [mutation for mutation in ALL if mutation.tests == NOTICED_HERE]
+OF_HOSTS = [mutation for mutation in ALL if mutation.tests == NOTICED_WITH_HOSTS]
 
 
 def mutated(mutation: Mutation) -> ModuleType:
@@ -58,6 +58,15 @@ def _load(name: str, text: str, *, keep: bool = True) -> ModuleType:
 def test_the_simulation_notices(mutation: Mutation) -> None:
     module = mutated(mutation)
     assert next(histories.failures(range(20_000), module), None) is not None, mutation.harm
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux only")
+@pytest.mark.parametrize("mutation", OF_HOSTS, ids=lambda mutation: mutation.name)
+def test_the_simulation_of_hosts_notices(mutation: Mutation) -> None:
+    from tests.simulation.hosts import HostWorld
+
+    found = next(histories.failures(range(1000), mutated(mutation), world=HostWorld), None)
+    assert found is not None, mutation.harm
 
 
 class OfAnEarlierTransaction(Server):

@@ -47,6 +47,10 @@ class World:
     """Everything there is, and what can happen to it: the actions are the methods of `_ACTIONS`."""
 
     make_node = Node
+    make_oracle = Oracle
+    counts = (1, 2, 2, 3)
+    option = ""
+    """What `python -m tests.simulation` needs to be told of it."""
 
     def __init__(
         self, history: bytes, *, module: Any = coherence, server: type[Server] = Server, trace: bool = False
@@ -63,7 +67,7 @@ class World:
         mask = header[1] | header[2] << 8 | (header[4] & 63) << 16
         self.choice = mask, (header[3] >> 2) % 13
         self.actions = actions(*self.choice)
-        self.oracle = Oracle(self.max_staleness, self.stale_if_error, self.rotation_grace)
+        self.oracle = self.make_oracle(self.max_staleness, self.stale_if_error, self.rotation_grace)
         self.now = 0
         self.down = self.pooler = self.astray = self.garbled = False
         self.make_server = server
@@ -77,7 +81,7 @@ class World:
         self.tokens: list[Token] = []
         self.chance = 0
         self.drawn = 0
-        self.nodes = [self.make_node(self, number, module) for number in range((1, 2, 2, 3)[header[3] & 3])]
+        self.nodes = [self.make_node(self, number, module) for number in range(self.counts[header[3] & 3])]
         for key in self.keys[:2]:
             self.transaction(None, functools.partial(self.create, key, origin=_PLAIN))
         self.server.flush()
@@ -716,16 +720,7 @@ class World:
             self.oracle.check_cache(node)
 
     def _check_settled(self, node: Node) -> None:
-        keys, _ = node.cache.versions()
-        for key in keys:
-            held = node.inserted[key]
-            rows = self.oracle.timeline[key]
-            announced = next((row.serial for row in reversed(rows) if row.announced), 0)
-            expect(held >= announced, f"C5: {node.name} holds #{held}, the row is {rows[-1]}")
-            expect(
-                not self.oracle.commits[held].lost and not rows[-1].deleted,  # type: ignore[union-attr]
-                f"C5: {node.name} holds #{held}, which is no more",
-            )
+        self._check_records(node)
         while batch := node.cache.take_accesses(100):
             for key, at in batch:
                 self.server.accessed[key] = max(at, self.server.accessed.get(key, 0))
@@ -742,6 +737,20 @@ class World:
         for token in self.tokens[-8:]:
             node.open(token)
         self._work_off(node)
+
+    def _check_records(self, node: Node) -> None:
+        keys, _ = node.cache.versions()
+        for key in keys:
+            self._check_record(node, key, node.inserted[key])
+
+    def _check_record(self, node: Node, key: bytes, held: int) -> None:
+        rows = self.oracle.timeline[key]
+        announced = next((row.serial for row in reversed(rows) if row.announced), 0)
+        expect(held >= announced, f"C5: {node.name} holds #{held}, the row is {rows[-1]}")
+        expect(
+            not self.oracle.commits[held].lost and not rows[-1].deleted,  # type: ignore[union-attr]
+            f"C5: {node.name} holds #{held}, which is no more",
+        )
 
 
 def _under_way(world: World) -> list[Any]:
