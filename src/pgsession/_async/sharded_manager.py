@@ -15,7 +15,15 @@ import msgspec
 import psycopg
 from msgspec import UNSET, UnsetType
 
-from pgsession._concurrency import AsyncAction, AsyncMutex, Unclosed, async_call, fork
+from pgsession._concurrency import (
+    GRACE,
+    AsyncAction,
+    AsyncBackgroundTasks,
+    AsyncMutex,
+    Unclosed,
+    async_call,
+    fork,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -124,6 +132,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         self._state = "new"
         self._unclosed = None
         self._moving = AsyncMutex()
+        self._closer = AsyncBackgroundTasks(self._logger, most=1)
         self._all, places = _made(given, config, signer, self._logger)
         self._places = AsyncPlaces(places, self._logger)
         cache = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
@@ -255,13 +264,19 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
     async def close(self, timeout: timedelta | float | None = 30) -> None:
         """Finish what was accepted on every server, write noted accesses, give locks back, and disconnect.
 
-        A second call does nothing.
+        A second call does nothing. A caller who is interrupted, or cancelled, leaves the work to be finished without
+        him.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
                 are cut. 0: at once. None: no limit.
         """
         patience = rules.timeout("timeout", timeout)
+        self._places.note_close()
+        await self._closer.complete(partial(self._close, patience), "pgsession close")
+        await self._closer.drain(GRACE)
+
+    async def _close(self, patience: float | None) -> None:
         async with self._moving:
             if self._state == "closed":
                 return
@@ -281,6 +296,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         if self._state == "open":
             self._state = "forked"
         self._moving = AsyncMutex()
+        self._closer = AsyncBackgroundTasks(self._logger, most=1)
         self._places.after_fork()
 
     def _check_open(self) -> None:
@@ -289,6 +305,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
 
     def _check_can_open(self) -> None:
         self._check_open()
+        self._places.check()
 
     def _refuse_token(self, state: Literal["superseded", "ended", "forged"], key: bytes | None) -> Opened:
         runtime = next((shard.runtime for shard in self._all if shard.runtime is not None), None)
@@ -816,7 +833,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         Of ages, errors, the queue's usage and the nodes it is the highest; `in_sync` is true where all are; the pool's
         connections are counted once a server.
         """
-        self._check_can_open()
+        self._check_open()
         each = self.stats_by_shard()
         firsts = [each[place.shards[0].mark.number] for place in self._places.all]
         forged, superseded, ended = self._refused_tokens_by_state
@@ -840,7 +857,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
 
     def stats_by_shard(self) -> dict[int, Stats]:
         """Return the counters and gauges of each shard, by its number."""
-        self._check_can_open()
+        self._check_open()
         return {shard.mark.number: shard.stats() for shard in self._all}
 
     async def check_health(self, *, timeout: timedelta | float = 5) -> Health:
@@ -855,6 +872,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         patience = rules.seconds("timeout", timeout)
         if self._state not in ("open", "forked"):
             return _not_open(_WHY_CLOSED[self._state])
+        self._places.check()
         health = await self.check_health_by_shard(timeout=patience)
         each = list(health.values())
         reasons = [

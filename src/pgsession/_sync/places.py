@@ -111,6 +111,21 @@ class Places:
                     if self._failures.admit() is not None:
                         self._tell(place)
 
+    def check(self) -> None:
+        """Refuse a call from another event loop than the one that they were opened in.
+
+        Raises:
+            EventLoopError: It is one.
+        """
+        if self._home is not None:
+            self._home.check()
+
+    def note_close(self) -> None:
+        """Learn who it is that closes, who may be a function of the user's that is not to be waited for."""
+        self.check()
+        for shard in self.shards:
+            shard.note_close()
+
     def close(self, timeout: float | None) -> None:
         """Close the shards, then the servers; what has not ended by then is cut."""
         deadline = deadline_in(timeout)
@@ -150,6 +165,7 @@ class Places:
 
     def after_fork(self) -> None:
         """Begin anew in the child of a fork."""
+        self._home = None
         for place in self.all:
             place.after_fork()
         self.begin_anew()

@@ -17,7 +17,15 @@ import msgspec
 import psycopg
 from msgspec import UNSET, UnsetType
 
-from pgsession._concurrency import Action, Mutex, Unclosed, call, fork
+from pgsession._concurrency import (
+    GRACE,
+    Action,
+    BackgroundTasks,
+    Mutex,
+    Unclosed,
+    call,
+    fork,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -126,6 +134,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         self._state = "new"
         self._unclosed = None
         self._moving = Mutex()
+        self._closer = BackgroundTasks(self._logger, most=1)
         self._all, places = _made(given, config, signer, self._logger)
         self._places = Places(places, self._logger)
         cache = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
@@ -255,13 +264,19 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     def close(self, timeout: timedelta | float | None = 30) -> None:
         """Finish what was accepted on every server, write noted accesses, give locks back, and disconnect.
 
-        A second call does nothing.
+        A second call does nothing. A caller who is interrupted, or cancelled, leaves the work to be finished without
+        him.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
                 are cut. 0: at once. None: no limit.
         """
         patience = rules.timeout("timeout", timeout)
+        self._places.note_close()
+        self._closer.complete(partial(self._close, patience), "pgsession close")
+        self._closer.drain(GRACE)
+
+    def _close(self, patience: float | None) -> None:
         with self._moving:
             if self._state == "closed":
                 return
@@ -281,6 +296,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         if self._state == "open":
             self._state = "forked"
         self._moving = Mutex()
+        self._closer = BackgroundTasks(self._logger, most=1)
         self._places.after_fork()
 
     def _check_open(self) -> None:
@@ -289,6 +305,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
 
     def _check_can_open(self) -> None:
         self._check_open()
+        self._places.check()
 
     def _refuse_token(self, state: Literal["superseded", "ended", "forged"], key: bytes | None) -> Opened:
         runtime = next((shard.runtime for shard in self._all if shard.runtime is not None), None)
@@ -814,7 +831,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         Of ages, errors, the queue's usage and the nodes it is the highest; `in_sync` is true where all are; the pool's
         connections are counted once a server.
         """
-        self._check_can_open()
+        self._check_open()
         each = self.stats_by_shard()
         firsts = [each[place.shards[0].mark.number] for place in self._places.all]
         forged, superseded, ended = self._refused_tokens_by_state
@@ -838,7 +855,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
 
     def stats_by_shard(self) -> dict[int, Stats]:
         """Return the counters and gauges of each shard, by its number."""
-        self._check_can_open()
+        self._check_open()
         return {shard.mark.number: shard.stats() for shard in self._all}
 
     def check_health(self, *, timeout: timedelta | float = 5) -> Health:
@@ -853,6 +870,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         patience = rules.seconds("timeout", timeout)
         if self._state not in ("open", "forked"):
             return _not_open(_WHY_CLOSED[self._state])
+        self._places.check()
         health = self.check_health_by_shard(timeout=patience)
         each = list(health.values())
         reasons = [
