@@ -34,7 +34,7 @@ from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol import idle_timeouts, rules
 from pgsession._protocol.idle_timeouts import Inactivity
 from pgsession._protocol.operations import Create, IfExists, Update, new_generation
-from pgsession._protocol.shards import VERSION, home_of, id_in
+from pgsession._protocol.shards import home_of, home_of_resource, id_in
 from pgsession.config import Config
 from pgsession.default import DEFAULT
 from pgsession.errors import (
@@ -78,7 +78,6 @@ _PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
 _COPIES = 5  # of a session that others change while it moves to its user's shard
 _HIGHEST = {"proof_age", "clock_error", "notification_queue_usage", "oldest_write", "nodes"}
 _OF_A_SERVER = {"pool_size", "pool_waiting"}
-_TURN = "pgsession.web:"  # what the name of a request's turn begins with: see `pgsession.web.SessionRules`
 _OF_A_HOST = {"leader", "shared_fallback_reason"}
 
 
@@ -801,7 +800,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         """
         name = rules.identifier("resource", resource)
         key = rules.optional_session_id("session_id", session_id)
-        shard = self._of_resource(name)
+        shard = self._all[home_of_resource(name, len(self._all), self._legacy)]
         if key is not None and self._of_session(key) is not shard:
             raise ValueError(
                 f"session_id: is of another shard than the resource, which is in shard {shard.mark.number}, and no "
@@ -813,19 +812,6 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             name, session_id=key, lease_time=lease_time, heartbeat_interval=heartbeat_interval,
             max_retries=max_retries, retry_delay=retry_delay,
         )  # fmt: skip
-
-    def _of_resource(self, name: str) -> AsyncShardManager:
-        """Return the shard of a lock, by nothing but its name.
-
-        An id of before there were shards counts in the name of a request's turn only: a session that is gone with
-        `legacy` has no turns, but any other lock would be in two shards while nodes are told that there is none.
-        """
-        try:
-            key = UUID(name[-36:]).bytes
-        except ValueError:
-            return self._home(name)
-        named = key[6] >> 4 == VERSION or name[:-36] == _TURN
-        return (self._of_session(key) if named else None) or self._home(name)
 
     def stats(self) -> Stats:
         """Return the sum of what all shards have counted, and of their gauges.
