@@ -92,19 +92,23 @@ def start_server(**options: Any) -> EmbeddedServer:
 
 @pytest.fixture(scope="session")
 def all_shards(dsn: str) -> Iterator[Shards]:
-    """Four shards on two servers, which all tests share: the one of `dsn`, and another one."""
-    from tests.sharded import make_shards
+    """Four shards, which all tests share: on the server of `dsn`, and on another one or more."""
+    from tests.sharded import make_shards, number_of_servers
 
     needs_postgres()
     name = f"t_{secrets.token_hex(6)}"
-    with start_server(settings={"max_connections": 300, "fsync": "off"}) as second:
-        yield make_shards([dsn, second.conninfo], name, 4)
+    with ExitStack() as running:
+        servers = [dsn]
+        while len(servers) < number_of_servers():
+            server = start_server(settings={"max_connections": 300, "fsync": "off"})
+            servers.append(running.enter_context(server).conninfo)
+        yield make_shards(servers, name, 4)
 
         import psycopg
         from psycopg import sql
 
         with psycopg.connect(dsn, autocommit=True) as connection:
-            for number in range(0, 4, 2):
+            for number in range(0, 4, len(servers)):
                 connection.execute(
                     sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(f"{name}_{number}"))
                 )

@@ -1,14 +1,16 @@
 """Which of the manager's tests run on shards as well, and why the others do not.
 
-`PGSESSION_TEST_SHARDS=all` tries those of every file.
+`PGSESSION_TEST_SHARDS=all` has the generated tests run on them, too; `PGSESSION_TEST_SHARD_SERVERS=4` puts each of the
+four shards on a server of its own.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
-from inspect import getsource, signature
+from inspect import getsource, isclass, isfunction, signature
 from typing import TypeAlias
 
 import psycopg
@@ -20,17 +22,12 @@ Shards: TypeAlias = "list[pgsession.Shard]"  # in quotes: `make faults` runs tes
 
 KINDS = ["one", "sharded"]
 
-FILES = {
-    "test_anonymous",
-    "test_many_sessions",
-    "test_manager",
-    "test_modify",
-    "test_rotation",
-    "test_session_limits",
-    "test_tokens",
-}
 # The sync managers are generated: of their tests these, so that all do not take twice as long.
 SYNC_FILES = {"test_anonymous", "test_modify", "test_rotation"}
+
+EXCLUDED_FILES = {
+    "test_chosen_ids": "it chooses ids that name no shard",
+}
 
 # They ask for these.
 ONE_SCHEMA = {
@@ -38,37 +35,79 @@ ONE_SCHEMA = {
     "schema": "it writes SQL to the one schema that it knows",
     "tables": "it looks at the tables of the one schema that it knows",
     "own_server": "it restarts the one server that it knows",
+    "admin": "it looks at the tables of the one schema that it knows",
+    "path": "each shard has a file of its own",
 }
 
 # What they look at is inside of one manager, of which the sharded one has several.
-INSIDE = re.compile(r"\._(runtime|coherence|cache|conflict_retry|clock|node)\b")
+INSIDE = re.compile(
+    r"\._(runtime|open_runtime|coherence|cache|conflict_retry|confirm_everywhere|clock|node)\b"
+)
+
+_MOVES = "a move ends the token, it does not supersede it"
+_COUNTS = "it counts what one server does"
+_SHARED = "shards share no cache of the host"
 
 EXCLUDED = {
-    "test_logging_in_binds_the_user_and_ends_the_visitors_token": "a move ends the token, it does not supersede it",
-    "test_an_update_that_changes_the_user_is_a_login": "a move ends the token, it does not supersede it",
+    "test_logging_in_binds_the_user_and_ends_the_visitors_token": _MOVES,
+    "test_an_update_that_changes_the_user_is_a_login": _MOVES,
+    "test_new_tokens_and_logins": _MOVES,
+    "test_whoever_is_current_is_let_in_and_nobody_writes_into_anothers_session": "it knows sessions by ids, and a move "
+    "changes those",
     "test_locks_stay": "a move ends the locks, and one can be tied to a session of its shard only",
-    "test_a_flood_of_forged_tokens_causes_no_query": "it counts the statements inside of one manager",
-    "test_the_deletion_of_many_has_nobody_else_read_again": "it counts the statements inside of one manager",
+    "test_a_session_of_a_chosen_id_is_there_for_who_asked_before": "it chooses ids that name no shard",
+    "test_a_flood_of_forged_tokens_causes_no_query": _COUNTS,
+    "test_the_deletion_of_many_has_nobody_else_read_again": _COUNTS,
+    "test_a_new_manager_has_done_next_to_nothing": _COUNTS,
+    "test_cache_capacity_and_evictions": "each shard has its part of the cache",
+    "test_negative_hits": "an id of no shard is absent without a look",
+    "test_few_callers_share_one_lane": _COUNTS,
+    "test_nothing_that_a_service_does_is_reported": "it looks inside of one manager",
+    "test_nodes": "a node of others is registered in one shard only",
+    "test_shared_fallback_reason": _SHARED,
+    "test_shared_hits_shared_sessions_leader": _SHARED,
+    "test_who_has_greenlets_for_threads_shares_nothing_shared_fallback_reason": _SHARED,
 }
 
 
 def why_not_on_shards(test: Callable[..., object]) -> str | None:
     """Why a test does not run on shards; None: it does."""
-    if test.__name__ in EXCLUDED:
-        return EXCLUDED[test.__name__]
+    file = test.__module__.rpartition(".")[2]
+    if test.__name__ in EXCLUDED or file in EXCLUDED_FILES:
+        return EXCLUDED.get(test.__name__) or EXCLUDED_FILES[file]
     for fixture in signature(test).parameters:
         if fixture in ONE_SCHEMA:
             return ONE_SCHEMA[fixture]
-    if INSIDE.search(getsource(test)):
+    if _looks_inside(test):
         return "it looks inside of one manager"
     return None
 
 
+def _looks_inside(test: Callable[..., object]) -> bool:
+    """True where the text of a test does so, or that of what it uses of its own file."""
+    source = getsource(test)
+    if INSIDE.search(source):
+        return True
+    own = vars(sys.modules[test.__module__])
+    used = (own.get(name) for name in set(re.findall(r"\w+", source)) - {test.__name__})
+    return any(
+        bool(INSIDE.search(getsource(each)))
+        for each in used
+        if (isfunction(each) or isclass(each)) and each.__module__ == test.__module__
+    )
+
+
 def runs_on_shards(test: Callable[..., object]) -> bool:
     folder, _, file = test.__module__.rpartition(".")
-    files = SYNC_FILES if folder.endswith("sync") else FILES
-    chosen = os.environ.get("PGSESSION_TEST_SHARDS") == "all" or file in files
+    chosen = (
+        not folder.endswith("sync") or file in SYNC_FILES or os.environ.get("PGSESSION_TEST_SHARDS") == "all"
+    )
     return chosen and why_not_on_shards(test) is None
+
+
+def number_of_servers() -> int:
+    """How many servers the shards of all tests are on."""
+    return int(os.environ.get("PGSESSION_TEST_SHARD_SERVERS", "2"))
 
 
 def make_shards(servers: list[str], name: str, count: int) -> Shards:

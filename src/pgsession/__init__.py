@@ -10,12 +10,14 @@ from pgsession._async.admin import AsyncAdmin
 from pgsession._async.listener import AsyncListener
 from pgsession._async.lock import AsyncLock
 from pgsession._async.manager import AsyncSessionManager
+from pgsession._async.sharded_admin import AsyncShardedAdmin
 from pgsession._async.sharded_manager import AsyncShardedSessionManager
 from pgsession._core.session import Session
 from pgsession._sync.admin import Admin
 from pgsession._sync.listener import Listener
 from pgsession._sync.lock import Lock
 from pgsession._sync.manager import SessionManager
+from pgsession._sync.sharded_admin import ShardedAdmin
 from pgsession._sync.sharded_manager import ShardedSessionManager
 from pgsession._version import __version__
 from pgsession.attribute import Attribute
@@ -56,7 +58,7 @@ from pgsession.errors import (
 from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
 from pgsession.instrument import Instrument
 from pgsession.opened import Opened
-from pgsession.shard import CitusShards, Shard
+from pgsession.shard import CitusShards, Shard, read_shards
 from pgsession.stats import Health, Stats
 from pgsession.tokens import Signer
 
@@ -67,6 +69,7 @@ __all__ = [
     "AsyncListener",
     "AsyncLock",
     "AsyncSessionManager",
+    "AsyncShardedAdmin",
     "AsyncShardedSessionManager",
     "Attribute",
     "AttributeCodecError",
@@ -109,6 +112,7 @@ __all__ = [
     "SessionTooLargeError",
     "SessionVersionConflict",
     "Shard",
+    "ShardedAdmin",
     "ShardedSessionManager",
     "ShardsFailed",
     "Signer",
@@ -117,4 +121,5 @@ __all__ = [
     "TooManySessionsError",
     "WriteOutcomeUnknown",
     "__version__",
+    "read_shards",
 ]

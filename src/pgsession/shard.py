@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tomllib
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -10,7 +12,7 @@ from pgsession._protocol import rules
 from pgsession._protocol.shards import MOST
 from pgsession.errors import ConfigError
 
-__all__ = ["CitusShards", "Shard"]
+__all__ = ["CitusShards", "Shard", "read_shards"]
 
 ConninfoFunction = Callable[[], str | Awaitable[str]]
 
@@ -38,6 +40,39 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def __repr__(self) -> str:
         """Return what a log may show: a conninfo has a password."""
         return f"Shard(schema_name={self.schema_name!r})"
+
+
+def read_shards(path: str | os.PathLike[str]) -> list[Shard]:
+    """Return the shards that a file in TOML lists, so that nodes, commands and jobs are given the same.
+
+    It has a table `[[shards]]` for each, in their order, with the fields of `Shard`. Where it has passwords, nobody
+    else may read it.
+
+    Args:
+        path: The file's path.
+
+    Raises:
+        ConfigError: It is no such file; the message says what is wrong, without a conninfo.
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            read = tomllib.load(file)
+    except ValueError:  # whose message may have a part of the text in it
+        raise ConfigError(f"shards: {os.fspath(path)} is not TOML") from None
+    tables = read.pop("shards", None)
+    if read or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"shards: {os.fspath(path)} must have [[shards]] for each, and nothing else")
+    for number, table in enumerate(tables):
+        for name, value in table.items():
+            kind = bool if name == "legacy" else str
+            if name not in Shard.__struct_fields__ or not isinstance(value, kind):
+                raise ConfigError(
+                    f"shards: {os.fspath(path)}: {name} of number {number} is no field of one, or no {kind.__name__}"
+                )
+        if "database" not in table:
+            raise ConfigError(f"shards: {os.fspath(path)}: number {number} has no database")
+    return [Shard(**table) for table in tables]
 
 
 def complete(shards: Sequence[Shard | str], schema_name: str) -> list[Shard]:

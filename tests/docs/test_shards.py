@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import psycopg
+import pytest
 from psycopg import sql
 
 import pgsession
+from pgsession.embedded import EmbeddedServer
 from tests.docs.test_other_snippets import blocks, run
 from tests.sharded import Shards
 
@@ -37,3 +42,46 @@ def test_the_page(all_shards: Shards, dsn: str) -> None:
                     connection.execute(
                         sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema))
                     )
+
+
+def test_a_shard_moves(own_server: Callable[..., EmbeddedServer], programs: Path, tmp_path: Path) -> None:
+    """By the commands of the page: what was begun on the old server goes on on the new one."""
+    old, new = own_server(settings={"fsync": "off"}), own_server(settings={"fsync": "off"})
+    shards = [pgsession.Shard(database=old.conninfo, schema_name=f"sessions_{number}") for number in range(4)]
+    moved = [*shards[:2], msgspec.structs.replace(shards[2], database=new.conninfo), shards[3]]
+    config = pgsession.Config(create_schema_if_missing=True)
+    signer = pgsession.Signer(b"k" * 32)
+    with pgsession.ShardedSessionManager(shards, config, signer=signer) as manager:
+        user = next(f"u{n}" for n in range(100) if manager.shard_of_user(f"u{n}") == 2)
+        other = next(f"u{n}" for n in range(100) if manager.shard_of_user(f"u{n}") == 1)
+        resource = next(f"r{n}" for n in range(100) if manager.shard_of_user(f"r{n}") == 2)
+        tokens = {
+            each: manager.token(manager.create_session(each, {"cart": [each]})) for each in (user, other)
+        }
+        with manager.lock(resource) as lock:
+            fencing = lock.token
+    (commands,) = blocks(PAGE, "sh")
+    for shown, real in (
+        ("postgresql://app@db1/app", old.conninfo),
+        ("postgresql://app@db3/app", new.conninfo),
+    ):
+        assert shown in commands
+        commands = commands.replace(shown, f"'{real}'")
+    done = subprocess.run(
+        ["sh", "-ec", f'PATH="{programs}:$PATH"\n{commands}'], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with pgsession.ShardedSessionManager(moved, signer=signer) as manager:
+        for each, token in tokens.items():
+            session = manager.get_session_by_token(str(token))
+            assert session is not None and session["cart"] == [each]
+            session["more"] = 1
+            manager.update_session(session)
+        assert manager.count_sessions(user_id=user) == 1
+        with manager.lock(resource) as lock:
+            assert lock.token is not None and fencing is not None and lock.token > fencing
+        assert manager.check_health().healthy
+        manager.create_session(user)
+        assert manager.delete_user_sessions(user) == 2
+    with pytest.raises(pgsession.SchemaError, match="no tables"), pgsession.ShardedSessionManager(shards):
+        pass

@@ -7,6 +7,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from psycopg import sql
 
 import pgsession
 from pgsession.embedded import EmbeddedServer
-from tests.sharded import Shards, make_shards
+from tests.sharded import EXCLUDED, EXCLUDED_FILES, Shards, make_shards
 
 from .helpers import eventually
 
@@ -41,6 +42,13 @@ def test_the_whole_surface_is_the_shards_own() -> None:
         "list_user_sessions",
         "list_group_sessions",
     }  # these go by `_list` and by the signer
+
+
+def test_what_is_excluded_is_there() -> None:
+    """Of the manager's tests: see `tests.sharded`."""
+    texts = {file.stem: file.read_text() for file in (Path(__file__).parents[1] / "aio").glob("test_*.py")}
+    assert set(EXCLUDED_FILES) <= set(texts)
+    assert [name for name in EXCLUDED if not any(f"def {name}(" in text for text in texts.values())] == []
 
 
 def test_a_users_sessions_are_in_the_users_shard(empty_shards: Shards) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TypeVar
 
 import psycopg
@@ -17,13 +16,13 @@ from pgsession._concurrency import (
     AsyncDeadlines,
     AsyncEvent,
     AsyncHome,
-    AsyncSharedFuture,
     deadline_in,
     left_until,
 )
 from pgsession._protocol.log_rate import Seldom
 from pgsession.errors import PgSessionError
 
+from .of_each import of_each
 from .shard import DOWN, AsyncPlace, AsyncShardManager
 
 T = TypeVar("T")
@@ -58,18 +57,7 @@ class AsyncPlaces:
         self, items: Iterable[T], do: AsyncAction[T, R]
     ) -> list[tuple[T, R | None, Exception | None]]:
         """Do something for several at the same time; return what it gave or failed with for each."""
-        started: list[tuple[T, AsyncSharedFuture[R]]] = []
-        for item in items:
-            future: AsyncSharedFuture[R] = AsyncSharedFuture()
-            self._background.run(partial(_settle, future, do, item), "pgsession shard")
-            started.append((item, future))
-        results: list[tuple[T, R | None, Exception | None]] = []
-        for item, future in started:
-            try:
-                results.append((item, await future.wait(), None))
-            except Exception as error:
-                results.append((item, None, error))
-        return results
+        return await of_each(self._background, items, do)
 
     async def open(self) -> None:
         """Open all; those whose server is down are opened once it is back.
@@ -111,6 +99,21 @@ class AsyncPlaces:
                     if self._failures.admit() is not None:
                         self._tell(place)
 
+    def check(self) -> None:
+        """Refuse a call from another event loop than the one that they were opened in.
+
+        Raises:
+            EventLoopError: It is one.
+        """
+        if self._home is not None:
+            self._home.check()
+
+    def note_close(self) -> None:
+        """Learn who it is that closes, who may be a function of the user's that is not to be waited for."""
+        self.check()
+        for shard in self.shards:
+            shard.note_close()
+
     async def close(self, timeout: float | None) -> None:
         """Close the shards, then the servers; what has not ended by then is cut."""
         deadline = deadline_in(timeout)
@@ -150,15 +153,7 @@ class AsyncPlaces:
 
     def after_fork(self) -> None:
         """Begin anew in the child of a fork."""
+        self._home = None
         for place in self.all:
             place.after_fork()
         self.begin_anew()
-
-
-async def _settle(future: AsyncSharedFuture[R], do: AsyncAction[T, R], item: T) -> None:
-    try:
-        future.set_result(await do(item))
-    except BaseException as error:
-        future.set_error(error)
-        if not isinstance(error, Exception):
-            raise

@@ -7,10 +7,10 @@ import secrets
 from hashlib import sha256
 from uuid import UUID
 
-__all__ = ["MOST", "VERSION", "home_of", "id_in", "key_in"]
+__all__ = ["MOST", "home_of", "home_of_resource", "id_in", "key_in", "number_in"]
 
 MOST = 4096  # shards: 12 bits
-VERSION = 8  # of the UUIDs that have them
+_TURN = "pgsession.web:"  # what the name of a request's turn begins with: see `pgsession.web.SessionRules`
 
 
 def home_of(name: str | None, count: int) -> int:
@@ -18,6 +18,32 @@ def home_of(name: str | None, count: int) -> int:
     if name is None:
         return secrets.randbelow(count)
     return int.from_bytes(sha256(name.encode()).digest(), "big") % count
+
+
+def number_in(key: bytes, count: int, legacy: int | None) -> int | None:
+    """Return the shard of a session, None where there is none: what the compiled reader does, for who has none."""
+    if not _names_shard(key):
+        return legacy
+    number = (key[6] & 0xF) << 8 | key[7]
+    return number if number < count else None
+
+
+def home_of_resource(name: str, count: int, legacy: int | None) -> int:
+    """Return the shard of a lock, by nothing but its name: one that ends with a session's id is where that is.
+
+    An id of before there were shards counts in the name of a request's turn only: a session that is gone with `legacy`
+    has no turns, but any other lock would be in two shards while nodes are told that there is none.
+    """
+    try:
+        key = UUID(name[-36:]).bytes
+    except ValueError:
+        return home_of(name, count)
+    number = number_in(key, count, legacy if name[:-36] == _TURN else None)
+    return home_of(name, count) if number is None else number
+
+
+def _names_shard(key: bytes) -> bool:
+    return key[6] >> 4 == 8 and key[8] >> 6 == 2
 
 
 def key_in(number: int) -> bytes:

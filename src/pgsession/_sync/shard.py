@@ -127,6 +127,12 @@ class ShardManager(SessionManager):
         """Return what it consists of while it is open."""
         return self._runtime
 
+    def note_close(self) -> None:
+        """Learn who it is that closes the whole."""
+        runtime = self._runtime or self._closing
+        if runtime is not None:
+            runtime.note_close()
+
     def _new_runtime(self) -> Runtime:
         assert self.place.server is not None
         return Runtime(

@@ -17,7 +17,15 @@ import msgspec
 import psycopg
 from msgspec import UNSET, UnsetType
 
-from pgsession._concurrency import Action, Mutex, Unclosed, call, fork
+from pgsession._concurrency import (
+    GRACE,
+    Action,
+    BackgroundTasks,
+    Mutex,
+    Unclosed,
+    call,
+    fork,
+)
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
 from pgsession._core.record import Record
@@ -28,7 +36,7 @@ from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol import idle_timeouts, rules
 from pgsession._protocol.idle_timeouts import Inactivity
 from pgsession._protocol.operations import Create, IfExists, Update, new_generation
-from pgsession._protocol.shards import MOST, VERSION, home_of, id_in
+from pgsession._protocol.shards import MOST, home_of, home_of_resource, id_in
 from pgsession.config import Config
 from pgsession.default import DEFAULT
 from pgsession.errors import (
@@ -73,7 +81,6 @@ _PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
 _COPIES = 5  # of a session that others change while it moves to its user's shard
 _HIGHEST = {"proof_age", "clock_error", "notification_queue_usage", "oldest_write", "nodes"}
 _OF_A_SERVER = {"pool_size", "pool_waiting"}
-_TURN = "pgsession.web:"  # what the name of a request's turn begins with: see `pgsession.web.SessionRules`
 _OF_A_HOST = {"leader", "shared_fallback_reason"}
 
 
@@ -133,6 +140,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         self._state = "new"
         self._unclosed = None
         self._moving = Mutex()
+        self._closer = BackgroundTasks(self._logger, most=1)
         if isinstance(given, CitusShards):
             self._all, places = _made_by_citus(given, config, signer, self._logger)
         else:
@@ -265,13 +273,19 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     def close(self, timeout: timedelta | float | None = 30) -> None:
         """Finish what was accepted on every server, write noted accesses, give locks back, and disconnect.
 
-        A second call does nothing.
+        A second call does nothing. A caller who is interrupted, or cancelled, leaves the work to be finished without
+        him.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
                 are cut. 0: at once. None: no limit.
         """
         patience = rules.timeout("timeout", timeout)
+        self._places.note_close()
+        self._closer.complete(partial(self._close, patience), "pgsession close")
+        self._closer.drain(GRACE)
+
+    def _close(self, patience: float | None) -> None:
         with self._moving:
             if self._state == "closed":
                 return
@@ -291,6 +305,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         if self._state == "open":
             self._state = "forked"
         self._moving = Mutex()
+        self._closer = BackgroundTasks(self._logger, most=1)
         self._places.after_fork()
 
     def _check_open(self) -> None:
@@ -299,6 +314,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
 
     def _check_can_open(self) -> None:
         self._check_open()
+        self._places.check()
 
     def _refuse_token(self, state: Literal["superseded", "ended", "forged"], key: bytes | None) -> Opened:
         runtime = next((shard.runtime for shard in self._all if shard.runtime is not None), None)
@@ -792,7 +808,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         """
         name = rules.identifier("resource", resource)
         key = rules.optional_session_id("session_id", session_id)
-        shard = self._of_resource(name)
+        shard = self._all[home_of_resource(name, len(self._all), self._legacy)]
         if key is not None and self._of_session(key) is not shard:
             raise ValueError(
                 f"session_id: is of another shard than the resource, which is in shard {shard.mark.number}, and no "
@@ -805,26 +821,13 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             max_retries=max_retries, retry_delay=retry_delay,
         )  # fmt: skip
 
-    def _of_resource(self, name: str) -> ShardManager:
-        """Return the shard of a lock, by nothing but its name.
-
-        An id of before there were shards counts in the name of a request's turn only: a session that is gone with
-        `legacy` has no turns, but any other lock would be in two shards while nodes are told that there is none.
-        """
-        try:
-            key = UUID(name[-36:]).bytes
-        except ValueError:
-            return self._home(name)
-        named = key[6] >> 4 == VERSION or name[:-36] == _TURN
-        return (self._of_session(key) if named else None) or self._home(name)
-
     def stats(self) -> Stats:
         """Return the sum of what all shards have counted, and of their gauges.
 
         Of ages, errors, the queue's usage and the nodes it is the highest; `in_sync` is true where all are; the pool's
         connections are counted once a server.
         """
-        self._check_can_open()
+        self._check_open()
         each = self.stats_by_shard()
         firsts = [each[place.shards[0].mark.number] for place in self._places.all]
         forged, superseded, ended = self._refused_tokens_by_state
@@ -848,7 +851,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
 
     def stats_by_shard(self) -> dict[int, Stats]:
         """Return the counters and gauges of each shard, by its number."""
-        self._check_can_open()
+        self._check_open()
         return {shard.mark.number: shard.stats() for shard in self._all}
 
     def check_health(self, *, timeout: timedelta | float = 5) -> Health:
@@ -863,6 +866,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         patience = rules.seconds("timeout", timeout)
         if self._state not in ("open", "forked"):
             return _not_open(_WHY_CLOSED[self._state])
+        self._places.check()
         health = self.check_health_by_shard(timeout=patience)
         each = list(health.values())
         reasons = [

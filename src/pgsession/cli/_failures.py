@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -13,7 +14,7 @@ import msgspec
 import psycopg
 from psycopg import errors as pg
 
-from pgsession import ConfigError, OperationTimeout, PgSessionError, WriteOutcomeUnknown
+from pgsession import ConfigError, OperationTimeout, PgSessionError, ShardsFailed, WriteOutcomeUnknown
 from pgsession._database.connections import no_answer
 
 from ._output import plain
@@ -39,6 +40,11 @@ class Status(IntEnum):
     READER_GONE = 141
 
 
+_GRAVITY: Final = [
+    Status.WELL, Status.SOMETHING_LEFT, Status.USAGE, Status.FAILED, Status.NO_ANSWER, Status.UNKNOWN_OUTCOME,
+]  # fmt: skip
+
+
 class ReaderGone(Exception):
     """Nobody reads the output any more, as behind `pgsession sessions list | head`."""
 
@@ -49,12 +55,20 @@ class _Failure(NamedTuple):
     remedy: str = ""
 
 
-def report(error: BaseException, *, as_json: bool) -> int:
-    """Tell of the error on standard error; return the exit status."""
+def worst(statuses: Iterable[int]) -> int:
+    """Return the exit status of a command that was done for several shards."""
+    return max(map(Status, statuses), key=lambda status: _GRAVITY.index(status))
+
+
+def report(error: BaseException, *, as_json: bool, shard: int | None = None) -> int:
+    """Tell of the error on standard error, and of the shard that has it; return the exit status."""
     if isinstance(error, _NO_ARGUMENTS):
         error.show()
         return Status.USAGE
-    return _say(_failure(error), as_json)
+    failure = _failure(error)
+    if shard is not None:
+        failure = failure._replace(message=f"shard {shard}: {failure.message}")
+    return _say(failure, as_json)
 
 
 def not_written(error: OSError, *, as_json: bool) -> int:
@@ -120,6 +134,14 @@ def _failure(error: BaseException) -> _Failure:
             done = f" ({error.done} were done before)" * bool(error.done)
             return _Failure(
                 Status.NO_ANSWER, f"{message}{done}", "run it again, or give it more time with --timeout"
+            )
+        case ShardsFailed():
+            failures = [_failure(each) for each in error.failed.values()]
+            status = Status(worst(failure.status for failure in failures))
+            counted = [result for result in error.done.values() if type(result) is int]
+            those = f"; {sum(counted):,} on those that answered" * bool(counted)
+            return _Failure(
+                status, f"{message}{those}", "run it again once they answer, or name others with --shard"
             )
         case PgSessionError():
             return _Failure(Status.NO_ANSWER if no_answer(error) else Status.FAILED, message)

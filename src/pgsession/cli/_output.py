@@ -1,7 +1,8 @@
 """Says what a command has found, as text for people or as JSON for programs.
 
-The JSON is one array or one object a command, on one line. Times are RFC 3339 in UTC with microseconds, lengths of time
-numbers of seconds with `_seconds` at the end of their name, sizes numbers of bytes with `_bytes`.
+The JSON is one array or one object a command, on one line; of a command for each shard one object for each of them.
+Times are RFC 3339 in UTC with microseconds, lengths of time numbers of seconds with `_seconds` at the end of their
+name, sizes numbers of bytes with `_bytes`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,19 @@ Row = Mapping[str, object]
 class Output:
     """Says what a command has found, once."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, shard: int | None = None) -> None:
         self.as_json = as_json
+        self._shard = shard
+
+    def of_shard(self, number: int, tables: str) -> Output:
+        """Return what says what was found of one shard: after a heading, or in an object with its number."""
+        if not self.as_json:
+            click.echo(f"shard {number}, {tables}:")
+        return Output(self.as_json, number)
+
+    def _say_json(self, value: object) -> None:
+        value = value if self._shard is None else {"shard": self._shard, "found": value}
+        click.echo(msgspec.json.encode(value))
 
     def rows(self, rows: Sequence[Row], columns: Mapping[str, str], *, nothing: str) -> None:
         """Say a list of things.
@@ -33,7 +45,7 @@ class Output:
             nothing: What people are told where there is none.
         """
         if self.as_json:
-            _say_json([_for_programs(row) for row in rows])
+            self._say_json([_for_programs(row) for row in rows])
         elif not rows:
             click.echo(nothing)
         else:
@@ -42,7 +54,7 @@ class Output:
     def fields(self, fields: Row) -> None:
         """Say what is known of one thing."""
         if self.as_json:
-            _say_json(_for_programs(fields))
+            self._say_json(_for_programs(fields))
             return
         said = list(_lines(fields))
         width = max(len(name) for name, _ in said)
@@ -52,7 +64,7 @@ class Output:
     def done(self, fields: Row, *lines: str) -> None:
         """Say what was done: the fields to programs, the lines to people."""
         if self.as_json:
-            _say_json(_for_programs(fields))
+            self._say_json(_for_programs(fields))
         for line in () if self.as_json else lines:
             click.echo(line)
 
@@ -126,10 +138,6 @@ def _lines(fields: Row, before: str = "") -> list[tuple[str, str]]:
                 )
             )
     return lines
-
-
-def _say_json(value: object) -> None:
-    click.echo(msgspec.json.encode(value))
 
 
 def _say_table(headings: list[str], rows: list[list[str]]) -> None:

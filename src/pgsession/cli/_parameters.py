@@ -15,13 +15,25 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec
 import click
 import msgspec
 import psycopg
+from click.core import ParameterSource
 from psycopg.conninfo import conninfo_to_dict
 
-from pgsession import Admin, Config, OperationTimeout
+from pgsession import (
+    Admin,
+    Config,
+    ConfigError,
+    OperationTimeout,
+    PgSessionError,
+    Shard,
+    ShardedAdmin,
+    read_shards,
+)
 from pgsession._database.connections import ADAPTERS, shut
 from pgsession._database.conninfo import pool_parameters
 from pgsession._protocol import rules
+from pgsession.shard import complete
 
+from ._failures import report, worst
 from ._output import Output
 
 _P = ParamSpec("_P")
@@ -31,15 +43,40 @@ _SECRETS = ("password", "sslpassword")
 
 
 class Target(NamedTuple):
-    """Says which tables in which database a command is about."""
+    """Says which tables in which database a command is about.
+
+    Attributes:
+        conninfo: What leads to the database.
+        config: Which tables are meant, and for how long to wait.
+        shard: Which shard they are, and of how many; None: they are no shard.
+        shards: All shards, of a command that is about all at once; then `conninfo` is of no use.
+    """
 
     conninfo: str
     config: Config
+    shard: tuple[int, int] | None = None
+    shards: list[Shard] | None = None
 
     @property
     def admin(self) -> Admin:
         """Return the admin of these tables."""
+        if self.shards is not None:
+            return ShardedAdmin(self.shards, self.config)
         return Admin(self.conninfo, self.config)
+
+    def each(self) -> list[Target]:
+        """Return the shards one by one."""
+        assert self.shards is not None
+        return [
+            Target(
+                str(shard.database),
+                msgspec.structs.replace(
+                    self.config, schema_name=shard.schema_name, listener_conninfo=shard.listener_conninfo
+                ),
+                (number, len(self.shards)),
+            )
+            for number, shard in enumerate(complete(self.shards, self.config.schema_name))
+        ]
 
     @contextmanager
     def bounded_connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -87,6 +124,8 @@ class Target(NamedTuple):
     @property
     def tables(self) -> str:
         """Return what they are called in texts."""
+        if self.shards is not None:
+            return f"{len(self.shards)} shards"
         schema, prefix = self.config.schema_name, self.config.table_prefix
         return f"schema {schema!r}" + f", table prefix {prefix!r}" * bool(prefix)
 
@@ -151,6 +190,17 @@ def _database(context: click.Context, parameter: click.Parameter, value: str | N
     return ""
 
 
+def _shards(context: click.Context, parameter: click.Parameter, value: str | None) -> list[Shard] | None:
+    if value is None:
+        return None
+    try:
+        shards = read_shards(value)
+        complete(shards, "public")
+    except (OSError, ConfigError) as error:
+        raise click.UsageError(f"--shards: {error}", context) from None
+    return shards
+
+
 SCHEMA_NAME = click.Option(
     ["--schema-name"], envvar="PGSESSION_SCHEMA_NAME", show_envvar=True, metavar="NAME",
     callback=checked(rules.schema_name), help="The PostgreSQL schema of the tables, else public.",
@@ -164,6 +214,13 @@ TIMEOUT = click.Option(
     help="For how long the database may take, else PGSESSION_OPERATION_TIMEOUT, else 10.",
 )  # fmt: skip
 DATABASE = click.Argument(["database"], required=False, metavar="[DATABASE]", callback=_database)
+SHARDS = click.Option(
+    ["--shards"], envvar="PGSESSION_SHARDS", show_envvar=True, metavar="FILE", callback=_shards,
+    help="All shards, in place of DATABASE: a file in TOML, with [[shards]] for each.",
+)  # fmt: skip
+SHARD = click.Option(
+    ["--shard"], type=click.IntRange(0), metavar="N", help="Of these shards the one of this number alone."
+)
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, errors too.")
 
 full_ids = click.option(
@@ -185,13 +242,53 @@ def configuration(schema_name: str | None, table_prefix: str | None, timeout: fl
     )
 
 
-def on_tables(
-    function: Callable[Concatenate[Target, Output, _P], int],
-) -> Callable[..., int]:
+def _chosen(target: Target, database: str | None, shard: int | None) -> Target:
+    """Return the one shard that is asked for, if one is."""
+    context = click.get_current_context()
+    if target.shards is None:
+        if shard is not None:
+            raise click.UsageError("--shard: needs --shards, which it is one of", context)
+        return target
+    if context.get_parameter_source("database") is ParameterSource.COMMANDLINE:
+        if context.get_parameter_source("shards") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("DATABASE: must not be given beside --shards, which name theirs", context)
+        return target._replace(shards=None)
+    if shard is None:
+        return target
+    if shard >= len(target.shards):
+        raise click.UsageError(f"--shard: there are {len(target.shards)}, from 0", context)
+    return target.each()[shard]
+
+
+def on_tables(function: Callable[Concatenate[Target, Output, _P], int]) -> Callable[..., int]:
     """Give a command what it is about and what it says it with, and the parameters for these.
 
-    It stands below all other decorators, for DATABASE is the last argument.
+    It stands below all other decorators, for DATABASE is the last argument. Of shards the command is called for each,
+    one after the other, also where one has failed.
     """
+
+    @functools.wraps(function)
+    def run(target: Target, output: Output, /, *arguments: _P.args, **options: _P.kwargs) -> int:
+        if target.shards is None:
+            return function(target, output, *arguments, **options)
+        statuses = []
+        for each in target.each():
+            assert each.shard is not None
+            number = each.shard[0]
+            part = output.of_shard(number, each.tables)
+            try:
+                statuses.append(function(each, part, *arguments, **options))
+            except click.UsageError:
+                raise
+            except (click.ClickException, PgSessionError, psycopg.Error) as error:
+                statuses.append(report(error, as_json=output.as_json, shard=number))
+        return worst(statuses)
+
+    return on_all(run)
+
+
+def on_all(function: Callable[Concatenate[Target, Output, _P], int]) -> Callable[..., int]:
+    """Do what `on_tables` does for a command that asks the admin alone, who knows all shards."""
 
     @functools.wraps(function)
     def run(
@@ -200,10 +297,13 @@ def on_tables(
         table_prefix: str | None,
         timeout: float | None,
         as_json: bool,
+        shards: list[Shard] | None,
+        shard: int | None,
         **options: Any,
     ) -> int:
-        target = Target(database, configuration(schema_name, table_prefix, timeout))
+        config = configuration(schema_name, table_prefix, timeout)
+        target = _chosen(Target(database, config, shards=shards), database, shard)
         return function(target, Output(as_json), **options)  # type: ignore[call-arg]
 
-    run.__click_params__ = [JSON, TIMEOUT, TABLE_PREFIX, SCHEMA_NAME, DATABASE]  # type: ignore[attr-defined]
+    run.__click_params__ = [JSON, TIMEOUT, TABLE_PREFIX, SCHEMA_NAME, SHARD, SHARDS, DATABASE]  # type: ignore[attr-defined]
     return run

@@ -31,9 +31,9 @@ def init(target: Target, output: Output, grant_to: tuple[str, ...], dry_run: boo
     names = (target.config.schema_name, target.config.table_prefix)
     with target.bounded_connection() as connection:
         if as_sql or dry_run:
-            done, script = schema.rehearse(connection, *names, grant_to=grant_to)
+            done, script = schema.rehearse(connection, *names, grant_to=grant_to, shard=target.shard)
         else:
-            done, script = schema.create(connection, *names, grant_to=grant_to), ""
+            done, script = schema.create(connection, *names, grant_to=grant_to, shard=target.shard), ""
         database = connection.info.dbname
     fields = {
         "database": database,

@@ -12,7 +12,7 @@ from pgsession._short_names import short_name, without_ids
 
 from ._failures import Status
 from ._output import Output
-from ._parameters import Target, checked, full_ids, on_tables
+from ._parameters import Target, checked, full_ids, on_all
 
 _PAGE = 1000
 
@@ -24,7 +24,7 @@ def locks() -> None:
 
 @locks.command("list")
 @full_ids
-@on_tables
+@on_all
 def list_(target: Target, output: Output, full_ids: bool) -> int:
     """List the locks that are held, in the order of what they lock."""
     columns = {
@@ -41,7 +41,7 @@ def list_(target: Target, output: Output, full_ids: bool) -> int:
 
 @locks.command("break")
 @click.argument("resource", callback=checked(rules.identifier))
-@on_tables
+@on_all
 def break_(target: Target, output: Output, resource: str) -> int:
     """End the lock on RESOURCE, of which its holder is told; another may have it before the holder knows.
 

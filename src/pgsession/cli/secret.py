@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ._output import Output
-from ._parameters import Target, on_tables
+from ._parameters import Target, on_all
 
 
 @click.group()
@@ -14,7 +14,7 @@ def secret() -> None:
 
 
 @secret.command()
-@on_tables
+@on_all
 def rotate(target: Target, output: Output) -> int:
     """Make another secret, as after a leak; who knows the old one hears nothing more.
 

@@ -15,7 +15,7 @@ from pgsession._short_names import short_name
 
 from ._failures import Status
 from ._output import Output
-from ._parameters import Target, checked, duration, full_ids, on_tables
+from ._parameters import Target, checked, duration, full_ids, on_all
 from .drop import confirm
 
 _PAGE = 1000
@@ -64,7 +64,7 @@ def _which(function: _F) -> _F:
     help="How many at most.",
 )
 @full_ids
-@on_tables
+@on_all
 def list_(target: Target, output: Output, /, limit: int, full_ids: bool, **which: Any) -> int:
     """List live sessions that fit all that is given, in the order of their ids."""
     found = list(itertools.islice(_all(target.admin, limit + 1, which), limit + 1))
@@ -80,7 +80,7 @@ def list_(target: Target, output: Output, /, limit: int, full_ids: bool, **which
 @click.argument("session_id", metavar="ID", type=click.UUID)
 @click.option("--values", is_flag=True, help="Show its attributes too.")
 @full_ids
-@on_tables
+@on_all
 def show(target: Target, output: Output, session_id: UUID, values: bool, full_ids: bool) -> int:
     """Show the live session of this whole ID.
 
@@ -101,7 +101,7 @@ class NotFound(click.ClickException):
 
 @sessions.command()
 @_which
-@on_tables
+@on_all
 def count(target: Target, output: Output, /, **which: Any) -> int:
     """Count live sessions that fit all that is given."""
     number = target.admin.count(**which)
@@ -115,7 +115,7 @@ def count(target: Target, output: Output, /, **which: Any) -> int:
 @click.option("--all", "everybodys", is_flag=True, help="Every session of everybody; asks first.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @click.option("--dry-run", is_flag=True, help="End nothing; count the live sessions that would end.")
-@on_tables
+@on_all
 def revoke(
     target: Target,
     output: Output,

@@ -21,7 +21,7 @@ from pgsession._protocol.events import Item
 from pgsession._short_names import short_name, without_ids
 
 from ._output import Output, Row, json_of, shown
-from ._parameters import Target, full_ids, on_tables, without_password
+from ._parameters import Target, full_ids, on_all, without_password
 
 MOST: Final = 100
 """Lines in a second; what is more is counted, so that no flood reaches a terminal or a log."""
@@ -41,7 +41,7 @@ _FOREVER = 10.0**9
     help="Where to listen, else PGSESSION_LISTENER_CONNINFO, else DATABASE.",
 )  # fmt: skip
 @full_ids
-@on_tables
+@on_all
 def watch(
     target: Target,
     output: Output,
@@ -55,6 +55,10 @@ def watch(
     With --json it is one object a line, the first of kind "listening". Of more than 100 lines in a second the others
     are counted. Listening needs the rights of a service, and a connection past poolers to the primary.
     """
+    if target.shards is not None:
+        raise click.UsageError(
+            "say which shard with --shard: they have a channel each", click.get_current_context()
+        )
     place = listener_conninfo or target.config.listener_conninfo or target.conninfo
     if not isinstance(place, str):
         raise click.UsageError("the conninfo of the listener has to be a text", click.get_current_context())

@@ -9,13 +9,13 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth import SESSION_KEY, logout
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.translation import gettext, ngettext
 
-from pgsession import Admin
+from pgsession import Admin, ShardedAdmin
 from pgsession.contrib.django import configuration
 from pgsession.contrib.django.manager import session_manager
 from pgsession.contrib.django.models import LiveSession
@@ -112,11 +112,9 @@ class LiveSessionAdmin(_Base):
 def _admin() -> Admin:
     settings = configuration.read()
     database = settings.database() if callable(settings.database) else settings.database
-    if not isinstance(database, str):
-        raise ImproperlyConfigured(
-            "the page of live sessions is for one server, and the sessions are on several"
-        )
-    return Admin(database, settings.config)
+    if isinstance(database, str):
+        return Admin(database, settings.config)
+    return ShardedAdmin(database, settings.config)
 
 
 def _id_of(text: str) -> UUID | None:
