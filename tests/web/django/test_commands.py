@@ -235,7 +235,7 @@ SAFE = {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_HTTPONLY": True, "SESSION
         ),
         ({"SESSION_COOKIE_HTTPONLY": False}, {"security.W014"}),
     ],
-    ids=repr,
+    ids=lambda value: repr(sorted(value) if isinstance(value, set) else value),  # the same in each process
 )
 def test_settings_are_checked(settings: dict[str, object], found: set[str]) -> None:
     assert messages(**{**SAFE, **settings}) == found
