@@ -13,10 +13,13 @@ import pytest
 from psycopg import sql
 
 import pgsession
-from pgsession._async.citus_place import AsyncCitusPlace
+from pgsession._async.citus_place import ASKED_AGAIN, AsyncCitusPlace
 from pgsession._database.shard_mark import ShardMark
+from pgsession._database.statements import Statements
+from pgsession._database.templates import Placed, file, names_of, render
 from tests.citus.cluster import CitusCluster
 from tests.citus.conftest import SHARDS
+from tests.fault_proxy import FaultProxy
 
 KEY = b"k" * 32
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "citus.md"
@@ -179,6 +182,28 @@ async def test_a_schema_that_citus_does_not_distribute_is_refused(cluster: Citus
             pass
 
 
+async def test_shards_do_without_a_coordinator_that_is_down(cluster: CitusCluster) -> None:
+    """Also for new connections."""
+    with FaultProxy(cluster.primary.conninfo) as coordinator:
+        shards = pgsession.CitusShards(coordinator.conninfo, SHARDS)
+        config = config_of(cluster, pool_max_size=2)
+        async with pgsession.AsyncShardedSessionManager(shards, config) as manager:
+            session = await manager.create_session(in_shard(manager, 0), {"n": 1})
+            coordinator.refuse()
+            here = cluster.where(0)
+            with psycopg.connect(
+                cluster.primary.conninfo, host=here.host, port=here.port, autocommit=True
+            ) as connection:
+                await asyncio.sleep(ASKED_AGAIN)  # for an answer of before to be too old
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                    " AND query LIKE '%%' || %s || '%%'", (f"{cluster.schemas[0]}_local",),
+                )  # fmt: skip
+            read = await again(lambda: manager.get_session(session.id, refresh=True))
+            assert isinstance(read, pgsession.Session) and read["n"] == 1
+
+
 async def test_the_snippet_of_the_page(cluster: CitusCluster) -> None:
     sessions = snippet()
     here = pgsession.CitusShards(cluster.primary.conninfo, SHARDS)
@@ -229,6 +254,29 @@ def test_what_cannot_work_is_refused(config: dict[str, object], why: str) -> Non
 def test_the_number_of_shards_has_bounds(count: int) -> None:
     with pytest.raises(ValueError, match="shards"):
         pgsession.ShardedSessionManager(pgsession.CitusShards("host=nowhere", count))
+
+
+def test_every_statement_passes_the_fence() -> None:
+    """But those that say nothing of sessions, and those whose function does, for they notify."""
+    statements = Statements("s_0_local", "", Placed("s_0", 1, 2, 3))
+    texts = {name: text for name, text in vars_of(statements).items() if isinstance(text, str)}
+    unfenced = {name for name, text in texts.items() if "session_fence_1" not in text}
+    assert unfenced == {"schema", "prefix", "identity", "notify", "ask_nodes", "silent_nodes", "listen"}
+    for script in (
+        statements.register("n", 1),
+        statements.acquire("r", "o", 1, None),
+        statements.delete_all("n"),
+    ):
+        assert b"session_fence_1" in script.steps[1].statement
+    names = names_of("s_0_local", "", Placed("s_0", 1, 2, 3))
+    for function in ("send", "ask_nodes", "send_beacon", "announce_many"):
+        assert "session_fence_1" in render(file("functions", f"{function}.sql"), names).as_string()
+    # Else nothing of this is there.
+    assert "fence" not in Statements("s").read
+
+
+def vars_of(statements: Statements) -> dict[str, object]:
+    return {name: getattr(statements, name) for name in dir(statements) if not name.startswith("_")}
 
 
 def test_its_password_is_not_shown() -> None:

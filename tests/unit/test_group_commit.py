@@ -185,13 +185,16 @@ async def test_who_waits_no_longer_hears_whether_it_may_be_done(
     assert len(store.sent) == 1, "what its caller has given up is not sent any more"
 
 
-async def test_an_error_says_that_nothing_was_done(store: Store, group_commit: AsyncGroupCommit) -> None:
+@pytest.mark.parametrize("error", [pg.DeadlockDetected, pg.ReadOnlySqlTransaction])
+async def test_an_error_says_that_nothing_was_done(
+    store: Store, group_commit: AsyncGroupCommit, error: type[pg.DeadlockDetected | pg.ReadOnlySqlTransaction]
+) -> None:
     """Also where the caller has given up while it was sent, and before the error came."""
     store.patience = 0.05
     write = asyncio.create_task(group_commit.write(Delete(K)))
     for number in range(1, 4):
-        (await store.until(number)).answer.set_exception(pg.DeadlockDetected("d"))
-    with pytest.raises(pg.DeadlockDetected):
+        (await store.until(number)).answer.set_exception(error("e"))
+    with pytest.raises(error):
         await write
     await quiet()
     assert len(store.sent) == 3 and group_commit.failures == 1

@@ -22,14 +22,21 @@ from .conninfo import AsyncConninfo
 from .pool import plain_cursor
 
 LOCAL: Final = "_local"  # after the name of the schema that moves: that of all else, on each server
-PATIENCE: Final = 3  # seconds to connect to the coordinator, or to a server
+PATIENCE: Final = 2  # seconds to connect to the coordinator, or to a server: libpq takes no less
+LONGEST: Final = (
+    10_000  # ms that a server may take to make what is missing there, and to end a move that is under way
+)
 ASKED_AGAIN: Final = 1.0  # seconds for which an answer of the coordinator is taken as it is
+# Seconds for which a coordinator that cannot be reached is left alone, so that connections to a shard which is where it
+# was come about as ever.
+LEFT_ALONE: Final = 30.0
 OLDEST: Final = 12  # the first version of Citus with sharding by schema
 
-# What Citus does to statements about its tables is not to be done to ours, which name what is on the server itself.
+# What Citus does to statements about its tables is not to be done to ours, which name what is on the server itself. The
+# fence has to see what was committed while it waited, whatever isolation a role has by default.
 _OPTIONS: Final = (
     "-c citus.enable_ddl_propagation=off -c citus.enable_manual_changes_to_shards=on"
-    " -c citus.override_table_visibility=off"
+    " -c citus.override_table_visibility=off -c default_transaction_isolation=read\\ committed"
 )
 _VERSION: Final = "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'citus'"
 _SCHEMA: Final = """SELECT pg_catalog.obj_description(n.oid, 'pg_namespace'),
@@ -86,7 +93,7 @@ class AsyncCitusPlace:
         self._creates = creates
         self._logger = logger
         self._known: _Found | None = None
-        self._asked_at = 0.0
+        self._asks_at = 0.0
         self._text = ""
         self._placed: Placed | None = None
         self.begin_anew()
@@ -117,16 +124,17 @@ class AsyncCitusPlace:
     async def conninfo(self) -> str:
         """Return what a connection is made with, to where the shard is by now."""
         async with self._asking:
-            if self._known is None or time.monotonic() - self._asked_at > ASKED_AGAIN:
+            if self._known is None or time.monotonic() >= self._asks_at:
                 try:
                     found = await self._find()
                 except psycopg.OperationalError:
                     if self._known is None:
                         raise
+                    self._asks_at = time.monotonic() + LEFT_ALONE
                 else:
                     if found != self._known:
                         await self._arrive(found)
-                self._asked_at = time.monotonic()
+                    self._asks_at = time.monotonic() + ASKED_AGAIN
             return self._text
 
     def superseded(self, connection: AsyncConnection[Any]) -> bool:
@@ -215,6 +223,7 @@ class AsyncCitusPlace:
             text, autocommit=True, connect_timeout=PATIENCE, prepare_threshold=None
         )
         async with connection:
+            await plain_cursor(connection).execute(f"SET statement_timeout = {LONGEST}".encode())
             came = await async_adopt(connection, statements)
         if self._placed is not None:
             self._logger.info(
