@@ -267,7 +267,9 @@ def test_every_statement_passes_the_fence() -> None:
         statements.acquire("r", "o", 1, None),
         statements.delete_all("n"),
     ):
-        assert b"session_fence_1" in script.steps[1].statement
+        assert script.steps[1].statement == b'SELECT "s_0_local"."session_fence_1"()', (
+            "before anything is locked"
+        )
     names = names_of("s_0_local", "", Placed("s_0", 1, 2, 3))
     for function in ("send", "ask_nodes", "send_beacon", "announce_many"):
         assert "session_fence_1" in render(file("functions", f"{function}.sql"), names).as_string()
