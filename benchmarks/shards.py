@@ -2,31 +2,43 @@
 
     python -m benchmarks.shards [ROUNDS]
 
-Rounds of the three are interleaved, and each figure is the median of them. "at rest" is what an idle node costs.
+Rounds of the three are interleaved, and each figure is the median of them. "at rest" is what a node costs that
+is idle and alone, and the proofs of sync that it got, which is what its beacons bring. The run is kept in shards.json,
+of which docs/shards.md has its table.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pgsession
 from pgsession.embedded import EmbeddedServer
 
+from .machine import versions
+
 SERVERS = (1, 2, 4)
 SHARDS = 4
+AT_REST, REST = "at rest, 1 s", 10
 CALLS = {
     "read from memory": 20_000,
     "update": 300,
     "login of a user": 300,
     "login of a visitor": 60,
-    "at rest, 1 s": 1,
 }
+RECORDED = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parents[1] / "docs" / "shards.md"
+_BLOCK = re.compile(r"(<!-- measured: shards -->\n).*?(<!-- end -->)", re.DOTALL)
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -77,8 +89,6 @@ class Node:
                     manager.rotate_session(
                         manager.create_session(None, {"cart": 1}), user_id=f"visitor {number}"
                     )
-                case _:
-                    time.sleep(1)
 
 
 def measured(node: Node, work: Callable[[], None], calls: int) -> tuple[float, float]:
@@ -91,24 +101,73 @@ def measured(node: Node, work: Callable[[], None], calls: int) -> tuple[float, f
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-    figures: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    figures: dict[str, dict[int, list[tuple[float, float]]]] = {
+        what: {count: [] for count in SERVERS} for what in (*CALLS, AT_REST)
+    }
+    proofs: dict[int, list[float]] = {count: [] for count in SERVERS}
     with ExitStack() as stack:
         servers = [stack.enter_context(EmbeddedServer()) for _ in range(max(SERVERS))]
-        nodes = {count: Node(servers[:count], stack) for count in SERVERS}
+        with ExitStack() as together:
+            nodes = {count: Node(servers[:count], together) for count in SERVERS}
+            for _ in range(rounds):
+                for what, calls in CALLS.items():
+                    for count, node in nodes.items():
+                        figures[what][count].append(measured(node, partial(node.do, what, calls), calls))
         for _ in range(rounds):
-            for what, calls in CALLS.items():
-                for count, node in nodes.items():
-                    found = measured(
-                        node, lambda node=node, what=what, calls=calls: node.do(what, calls), calls
-                    )  # type: ignore[misc]
-                    figures.setdefault((what, count), []).append(found)
-    print(f"CPU us a call, of the client / of the servers; {SHARDS} shards, medians of {rounds} rounds")
-    for what in CALLS:
-        cells = []
-        for count in SERVERS:
-            ours, theirs = (statistics.median(column) for column in zip(*figures[what, count], strict=True))
-            cells.append(f"{count}: {ours:8.2f} / {theirs:8.1f}")
-        print(f"{what:20} {'   '.join(cells)}")
+            for count in SERVERS:
+                with ExitStack() as alone:
+                    node = Node(servers[:count], alone)
+                    time.sleep(2)  # what it opens with is over
+                    before = node.manager.stats().proofs
+                    figures[AT_REST][count].append(measured(node, partial(time.sleep, REST), REST))
+                    proofs[count].append((node.manager.stats().proofs - before) / REST)
+    run = {
+        "measured": date.today().isoformat(),
+        "versions": {
+            name: versions()[name] for name in ("machine", "system", "Python", "PostgreSQL", "psycopg")
+        },
+        "rounds": rounds,
+        "shards": SHARDS,
+        "figures": {
+            what: {
+                str(count): [round(statistics.median(column), 2) for column in zip(*found, strict=True)]
+                for count, found in by_count.items()
+            }
+            for what, by_count in figures.items()
+        },
+        "proofs_a_second": {
+            str(count): round(statistics.median(found), 2) for count, found in proofs.items()
+        },
+    }
+    RECORDED.write_text(json.dumps(run, indent=1) + "\n")
+    PAGE.write_text(page_of(PAGE.read_text(), run))
+    print(table(run))
+
+
+def page_of(text: str, run: dict[str, Any]) -> str:
+    """The page with the table of this run."""
+    return _BLOCK.sub(lambda block: f"{block[1]}{table(run)}\n{block[2]}", text)
+
+
+def table(run: dict[str, Any]) -> str:
+    """What the run gave, as the page has it."""
+    kinds = [f"{count} server{'s' * (count > 1)}" for count in SERVERS]
+    lines = [f"| CPU of a call, client / servers | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
+    for what, found in run["figures"].items():
+        unit, of = ("ms", 1000) if what == AT_REST else ("\u00b5s", 1)
+        cells = [f"{found[str(n)][0] / of:,.1f} / {found[str(n)][1] / of:,.0f} {unit}" for n in SERVERS]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    proofs = [f"{run['proofs_a_second'][str(n)]:.1f}" for n in SERVERS]
+    lines.append(f"| proofs a second, at rest | {' | '.join(proofs)} |")
+    told = ", ".join(f"{name} {version}" for name, version in run["versions"].items() if name != "machine")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Measured on {run['measured']}, {run['versions']['machine']}, {told}; {run['shards']} shards, one node,"
+            f" medians of {run['rounds']} rounds. Servers count in ticks of 10 ms, so single ones of theirs are rough.",
+        ]
+    )
 
 
 if __name__ == "__main__":

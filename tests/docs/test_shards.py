@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from psycopg import sql
 
 import pgsession
+from benchmarks.shards import RECORDED, page_of, table
 from pgsession.embedded import EmbeddedServer
 from tests.docs.test_other_snippets import blocks, run
 from tests.sharded import Shards
@@ -42,6 +44,12 @@ def test_the_page(all_shards: Shards, dsn: str) -> None:
                     connection.execute(
                         sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema))
                     )
+
+
+def test_the_figures_are_those_of_the_recorded_run() -> None:
+    text = Path(PAGE).read_text(encoding="utf-8")
+    run = json.loads(RECORDED.read_text(encoding="utf-8"))
+    assert page_of(text, run) == text and table(run) in text
 
 
 def test_a_shard_moves(own_server: Callable[..., EmbeddedServer], programs: Path, tmp_path: Path) -> None:

@@ -319,6 +319,8 @@ def test_the_tables_say_which_shard_they_are(empty_shards: Shards) -> None:
         (["", ""], {}, None),
         ([pgsession.Shard(database="", schema_name="s")] * 2, {}, "the same schema"),
         ([""], {"listener_conninfo": ""}, "leads to one server"),
+        ([""], {"shared_cache": "app"}, "the cache of one server's sessions only"),
+        ([pgsession.Shard(database=name, legacy=True) for name in ("", "dbname=x")], {}, "only one of them"),
     ],
 )
 def test_what_cannot_be_right_is_refused(shards: Any, config: Any, words: str | None) -> None:

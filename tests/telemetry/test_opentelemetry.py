@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import pgsession
 from pgsession.telemetry.opentelemetry import SCHEMA_URL, Metrics
+from tests.sharded import Shards
 
 
 class Sdk:
@@ -31,6 +32,17 @@ class Sdk:
         assert scope.schema_url == scope.scope.schema_url == SCHEMA_URL and scope.scope.name == "pgsession"
         self.units = {metric.name: metric.unit for metric in scope.metrics}
         return {metric.name: list(metric.data.data_points) for metric in scope.metrics}
+
+
+def test_shards_are_told_as_one(empty_shards: Shards) -> None:
+    sdk = Sdk()
+    with pgsession.ShardedSessionManager(empty_shards, pgsession.Config(instrument=sdk.metrics)) as manager:
+        sdk.metrics.watch(manager, "web")
+        for number in range(8):
+            manager.create_session(f"u{number}")
+        assert sum(point.value for point in sdk.told()["pgsession.writes"]) == 8
+        names = [span.name for span in sdk.exporter.get_finished_spans()]
+    assert names.count("create_session sessions") == 8
 
 
 def test_metrics_and_spans(dsn: str, schema: str) -> None:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 import pgsession
 from pgsession.telemetry._metrics import METRICS
 from pgsession.telemetry.prometheus import Metrics, serve
+from tests.sharded import Shards
 
 NO_METRICS = {"misses", "refused_tokens", "shared_fallback_reason"}  # sums, and a text
 
@@ -54,6 +55,23 @@ def test_what_is_told(dsn: str, schema: str) -> None:
     del manager, session
     gc.collect()
     assert b"# TYPE pgsession_hits_total counter" in generate_latest(registry)
+
+
+def test_shards_are_told_as_one(empty_shards: Shards) -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    with pgsession.ShardedSessionManager(empty_shards, pgsession.Config(instrument=metrics)) as manager:
+        metrics.watch(manager)
+        sessions = [manager.create_session(f"u{number}") for number in range(8)]
+        for session in sessions:
+            manager.get_session(session.id)
+        told = {"manager": "sessions"}
+        assert len({manager.shard_of_session(session.id) for session in sessions}) > 1
+        assert registry.get_sample_value("pgsession_hits_total", told) == 8
+        assert registry.get_sample_value("pgsession_in_sync", told) == 1
+        made = {"operation": "create_session"}
+        assert registry.get_sample_value("pgsession_operation_duration_seconds_count", made) == 8
+    assert registry.get_sample_value("pgsession_hits_total", told) is None, "it is closed"
 
 
 def test_what_is_no_manager_is_refused() -> None:

@@ -50,6 +50,10 @@ def test_a_login_of_a_session_that_is_lists_and_ends(shards: Shards) -> None:
     for device in devices:
         device.force_login(user)
     assert len(session_manager().list_user_sessions(str(user.pk))) == 3
+    from pgsession.contrib.django.admin import _admin
+
+    page = _admin()  # of live sessions
+    assert isinstance(page, pgsession.ShardedAdmin) and len(page.list_sessions(user_id=str(user.pk))) == 3
     assert session_manager().delete_user_sessions(str(user.pk)) == 3
     assert [device.get("/do").json()["user"] for device in devices] == [""] * 3
     user.delete()
