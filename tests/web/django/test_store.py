@@ -100,7 +100,9 @@ def test_values_are_what_the_serializer_makes_of_them() -> None:
     assert dict(again(store).items()) == {"pair": [1, [2]], "names": {"1": "a", "null": "b"}, "7": "seven"}
 
 
-@pytest.mark.parametrize("value", [datetime.now(UTC), object(), {1, 2}, float("nan")], ids=repr)
+@pytest.mark.parametrize(
+    "value", [datetime.now(UTC), object(), {1, 2}, float("nan")], ids=lambda value: type(value).__name__
+)
 def test_what_json_has_not_is_refused(value: object, tables: Tables) -> None:
     store = stored(a=None)
     store["a"] = value
