@@ -55,7 +55,9 @@ def test_every_column_is_on_the_page(dsn: str, schema: str) -> None:
         ).fetchall()
     sections = re.split(r"^## ", (DOCS / "tables.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     shown = [
-        (section.split()[0], re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE)) for section in sections
+        (section.split()[0], re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE))
+        for section in sections
+        if not section.startswith("Types of columns")
     ]
     assert sorted(shown) == sorted(there)
 
