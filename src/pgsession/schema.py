@@ -429,6 +429,8 @@ def _wanted(schema: str, prefix: str, grant_to: Iterable[str]) -> tuple[str, str
 def _mark(shard: tuple[int, int] | None) -> ShardMark | None:
     if shard is None:
         return None
+    if not isinstance(shard, tuple) or len(shard) != 2:
+        raise TypeError(f"shard: a number, and of how many, is needed as a tuple, not {shard!r}")
     number, shards = shard
     shards = rules.count("shard", shards, 1, MOST)
     return ShardMark(rules.count("shard", number, 0, shards - 1), shards)

@@ -266,6 +266,11 @@ TABLE: dict[str, Rule | Free] = {
     "with_values": FLAG,
 }
 SPECIAL: dict[tuple[str, str], Rule | Free] = {
+    ("Statements.__init__", "placed"): Free("what Citus says"),
+    **{
+        (f"schema.{name}", "shard"): Free("two numbers, tested below")
+        for name in ("create", "async_create", "rehearse")
+    },
     ("*SessionManager.__init__", "database"): conninfo(
         "a conninfo, a function that returns one, or a pool (POOL)", "", print
     ),
@@ -395,6 +400,8 @@ COMMAND: dict[str, Rule | Free] = {
     "session_id": CHOSEN,
     "session_size": CHOSEN,
     "sessions": CHOSEN,
+    "shard": CHOSEN,
+    "shards": Free("tests/cli"),
     "shell": CHOSEN,
     "spread": CHOSEN,
     "table_prefix": PREFIX,
@@ -694,6 +701,14 @@ def test_the_command_refuses_in_the_same_words(
         else:
             assert command.main([*path, *needed, f"{name}={value}", "host=/nowhere"]) == 2
         assert expected(rule, name, value)[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "shard", [5, "01", [0, 1], (0,), (0, 1, 2), (0, 0), (2, 2), (-1, 2), (0, 4097), ("0", 2)]
+)
+def test_which_shard_tables_are_is_said_by_two_numbers(shard: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^shard: "):
+        schema.create(NEEDED["connection"], shard=shard)
 
 
 def test_an_id_is_the_text_it_is_whatever_its_class_prints() -> None:
