@@ -185,14 +185,17 @@ async def test_a_schema_that_citus_does_not_distribute_is_refused(cluster: Citus
             pass
 
 
-async def test_shards_do_without_a_coordinator_that_is_down(cluster: CitusCluster) -> None:
+@pytest.mark.parametrize("fails", [FaultProxy.refuse, FaultProxy.freeze], ids=["down", "silent"])
+async def test_shards_do_without_a_coordinator_that_is_down(
+    cluster: CitusCluster, fails: Callable[[FaultProxy], None]
+) -> None:
     """Also for new connections."""
     with FaultProxy(cluster.primary.conninfo) as coordinator:
         shards = pgsession.CitusShards(coordinator.conninfo, SHARDS)
         config = config_of(cluster, pool_max_size=2)
         async with pgsession.AsyncShardedSessionManager(shards, config) as manager:
             session = await manager.create_session(in_shard(manager, 0), {"n": 1})
-            coordinator.refuse()
+            fails(coordinator)
             here = cluster.where(0)
             with psycopg.connect(
                 cluster.primary.conninfo, host=here.host, port=here.port, autocommit=True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -15,17 +17,17 @@ from pgsession._concurrency import AsyncMutex
 from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Statements
 from pgsession._database.templates import MOVED, RELATIONS, Placed
-from pgsession.errors import ConfigError, SchemaError
+from pgsession.errors import ConfigError, OperationTimeout, SchemaError
 from pgsession.schema import async_adopt, moved_tables
 
 from .conninfo import AsyncConninfo
+from .lone_connections import AsyncLoneConnections
 from .pool import plain_cursor
 
 LOCAL: Final = "_local"  # after the name of the schema that moves: that of all else, on each server
-PATIENCE: Final = 2  # seconds to connect to the coordinator, or to a server: libpq takes no less
-LONGEST: Final = (
-    10_000  # ms that a server may take to make what is missing there, and to end a move that is under way
-)
+ANSWERS_WITHIN: Final = 5.0  # seconds for the coordinator to say where a shard is
+# Seconds that a server may take to make what is missing there, and to end a move that is under way.
+MADE_WITHIN: Final = 12.0
 ASKED_AGAIN: Final = 1.0  # seconds for which an answer of the coordinator is taken as it is
 # Seconds for which a coordinator that cannot be reached is left alone, so that connections to a shard which is where it
 # was come about as ever.
@@ -86,7 +88,7 @@ class AsyncCitusPlace:
         creates: bool,
         logger: logging.Logger,
     ) -> None:
-        self._coordinator = AsyncConninfo(coordinator, _patient, patience=PATIENCE)
+        self._coordinator = AsyncConninfo(coordinator, _nothing, patience=ANSWERS_WITHIN)
         self._schema = schema
         self._prefix = prefix
         self._mark = mark
@@ -114,10 +116,11 @@ class AsyncCitusPlace:
         Raises:
             ConfigError: There is no Citus, or what is there is another shard or not as it must be.
             SchemaError: There is no such shard; or as for `schema.create`.
-            psycopg.Error: The coordinator, or the server, cannot be reached.
+            OperationTimeout: The coordinator, or the server, is silent.
+            psycopg.Error: It cannot be reached.
         """
         if self._placed is None:
-            async with await self._connect() as connection:
+            async with self._connected(MADE_WITHIN) as connection:
                 await self._check(connection)
         await self.conninfo()
 
@@ -127,7 +130,7 @@ class AsyncCitusPlace:
             if self._known is None or time.monotonic() >= self._asks_at:
                 try:
                     found = await self._find()
-                except psycopg.OperationalError:
+                except (psycopg.OperationalError, OperationTimeout):
                     if self._known is None:
                         raise
                     self._asks_at = time.monotonic() + LEFT_ALONE
@@ -153,11 +156,16 @@ class AsyncCitusPlace:
             return error
         return ReadOnlySqlTransaction("this shard has moved to another server")
 
-    async def _connect(self) -> AsyncConnection[Any]:
-        connection: AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
-            **await self._coordinator.parameters(), autocommit=True, prepare_threshold=None
-        )
-        return connection
+    @asynccontextmanager
+    async def _connected(
+        self, seconds: float, conninfo: str | None = None
+    ) -> AsyncIterator[AsyncConnection[Any]]:
+        """Connect for a block, to the coordinator where nothing is given; cut it off once it has taken so long."""
+        end = time.monotonic() + seconds
+        if conninfo is None:
+            conninfo = (await self._coordinator.parameters())["conninfo"]
+        async with AsyncLoneConnections(conninfo, self._logger).connection(end) as connection:
+            yield connection
 
     async def _check(self, connection: AsyncConnection[Any]) -> None:
         row = await _row(connection, _VERSION)
@@ -198,7 +206,7 @@ class AsyncCitusPlace:
                 await cursor.execute(statement)
 
     async def _find(self) -> _Found:
-        async with await self._connect() as connection:
+        async with self._connected(ANSWERS_WITHIN) as connection:
             rows = await (await plain_cursor(connection).execute(_WHERE, (self._schema,))).fetchall()
         tables = {name: rest for name, *rest in rows}
         found = [tables.get(self._prefix + RELATIONS[short]) for short in MOVED]
@@ -219,11 +227,7 @@ class AsyncCitusPlace:
         given = (await self._coordinator.parameters())["conninfo"]
         text = _led_to(given, found)
         statements = Statements(self._schema + LOCAL, self._prefix, found.placed)
-        connection: AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
-            text, autocommit=True, connect_timeout=PATIENCE, prepare_threshold=None
-        )
-        async with connection:
-            await plain_cursor(connection).execute(f"SET statement_timeout = {LONGEST}".encode())
+        async with self._connected(MADE_WITHIN, text) as connection:
             came = await async_adopt(connection, statements)
         if self._placed is not None:
             self._logger.info(
@@ -234,8 +238,8 @@ class AsyncCitusPlace:
         self._known, self._text, self._placed = found, text, found.placed
 
 
-def _patient(text: str) -> dict[str, Any]:
-    return {"connect_timeout": PATIENCE}
+def _nothing(text: str) -> dict[str, Any]:
+    return {}
 
 
 def _led_to(conninfo: str, found: _Found) -> str:

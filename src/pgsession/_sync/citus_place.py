@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -17,17 +19,17 @@ from pgsession._concurrency import Mutex
 from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Statements
 from pgsession._database.templates import MOVED, RELATIONS, Placed
-from pgsession.errors import ConfigError, SchemaError
+from pgsession.errors import ConfigError, OperationTimeout, SchemaError
 from pgsession.schema import adopt, moved_tables
 
 from .conninfo import Conninfo
+from .lone_connections import LoneConnections
 from .pool import plain_cursor
 
 LOCAL: Final = "_local"  # after the name of the schema that moves: that of all else, on each server
-PATIENCE: Final = 2  # seconds to connect to the coordinator, or to a server: libpq takes no less
-LONGEST: Final = (
-    10_000  # ms that a server may take to make what is missing there, and to end a move that is under way
-)
+ANSWERS_WITHIN: Final = 5.0  # seconds for the coordinator to say where a shard is
+# Seconds that a server may take to make what is missing there, and to end a move that is under way.
+MADE_WITHIN: Final = 12.0
 ASKED_AGAIN: Final = 1.0  # seconds for which an answer of the coordinator is taken as it is
 # Seconds for which a coordinator that cannot be reached is left alone, so that connections to a shard which is where it
 # was come about as ever.
@@ -88,7 +90,7 @@ class CitusPlace:
         creates: bool,
         logger: logging.Logger,
     ) -> None:
-        self._coordinator = Conninfo(coordinator, _patient, patience=PATIENCE)
+        self._coordinator = Conninfo(coordinator, _nothing, patience=ANSWERS_WITHIN)
         self._schema = schema
         self._prefix = prefix
         self._mark = mark
@@ -116,10 +118,11 @@ class CitusPlace:
         Raises:
             ConfigError: There is no Citus, or what is there is another shard or not as it must be.
             SchemaError: There is no such shard; or as for `schema.create`.
-            psycopg.Error: The coordinator, or the server, cannot be reached.
+            OperationTimeout: The coordinator, or the server, is silent.
+            psycopg.Error: It cannot be reached.
         """
         if self._placed is None:
-            with self._connect() as connection:
+            with self._connected(MADE_WITHIN) as connection:
                 self._check(connection)
         self.conninfo()
 
@@ -129,7 +132,7 @@ class CitusPlace:
             if self._known is None or time.monotonic() >= self._asks_at:
                 try:
                     found = self._find()
-                except psycopg.OperationalError:
+                except (psycopg.OperationalError, OperationTimeout):
                     if self._known is None:
                         raise
                     self._asks_at = time.monotonic() + LEFT_ALONE
@@ -155,11 +158,14 @@ class CitusPlace:
             return error
         return ReadOnlySqlTransaction("this shard has moved to another server")
 
-    def _connect(self) -> Connection[Any]:
-        connection: Connection[Any] = psycopg.Connection.connect(
-            **self._coordinator.parameters(), autocommit=True, prepare_threshold=None
-        )
-        return connection
+    @contextmanager
+    def _connected(self, seconds: float, conninfo: str | None = None) -> Iterator[Connection[Any]]:
+        """Connect for a block, to the coordinator where nothing is given; cut it off once it has taken so long."""
+        end = time.monotonic() + seconds
+        if conninfo is None:
+            conninfo = (self._coordinator.parameters())["conninfo"]
+        with LoneConnections(conninfo, self._logger).connection(end) as connection:
+            yield connection
 
     def _check(self, connection: Connection[Any]) -> None:
         row = _row(connection, _VERSION)
@@ -200,7 +206,7 @@ class CitusPlace:
                 cursor.execute(statement)
 
     def _find(self) -> _Found:
-        with self._connect() as connection:
+        with self._connected(ANSWERS_WITHIN) as connection:
             rows = (plain_cursor(connection).execute(_WHERE, (self._schema,))).fetchall()
         tables = {name: rest for name, *rest in rows}
         found = [tables.get(self._prefix + RELATIONS[short]) for short in MOVED]
@@ -221,11 +227,7 @@ class CitusPlace:
         given = (self._coordinator.parameters())["conninfo"]
         text = _led_to(given, found)
         statements = Statements(self._schema + LOCAL, self._prefix, found.placed)
-        connection: Connection[Any] = psycopg.Connection.connect(
-            text, autocommit=True, connect_timeout=PATIENCE, prepare_threshold=None
-        )
-        with connection:
-            plain_cursor(connection).execute(f"SET statement_timeout = {LONGEST}".encode())
+        with self._connected(MADE_WITHIN, text) as connection:
             came = adopt(connection, statements)
         if self._placed is not None:
             self._logger.info(
@@ -236,8 +238,8 @@ class CitusPlace:
         self._known, self._text, self._placed = found, text, found.placed
 
 
-def _patient(text: str) -> dict[str, Any]:
-    return {"connect_timeout": PATIENCE}
+def _nothing(text: str) -> dict[str, Any]:
+    return {}
 
 
 def _led_to(conninfo: str, found: _Found) -> str:
