@@ -47,7 +47,9 @@ def _change(old: Sequence[float], new: Sequence[float], unit: str = "s") -> Row:
     before, after = (
         "" if not figures else quantity(statistics.median(figures), unit) for figures in (old, new)
     )
-    change = f"{statistics.median(new) / statistics.median(old) - 1:+.0%}" if old and new else ""
+    change = ""
+    if old and new and (base := statistics.median(old)):
+        change = f"{statistics.median(new) / base - 1:+.0%}"
     return before, after, change
 
 
@@ -64,5 +66,5 @@ def moved(old: Sequence[float], new: Sequence[float], noise: float) -> bool:
     if not old or not new:
         return False
     apart = max(old) < min(new) or max(new) < min(old)
-    change = statistics.median(new) / statistics.median(old)
-    return apart and max(change, 1 / change) > 1 + noise
+    less, more = sorted((statistics.median(old), statistics.median(new)))
+    return apart and more > less * (1 + noise)

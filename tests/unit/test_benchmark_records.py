@@ -33,6 +33,8 @@ def line(*seconds: float, client: float = 0.0, server: float = 0.0) -> Line:
         ([1.0, 1.1, 1.2], [1.3, 1.4, 1.5], 0.5, False),
         ([1.0, 1.0, 1.5], [1.4, 1.4, 1.4], 0.1, False),
         ([], [1.0], 0.1, False),
+        ([0.0], [1.0], 0.1, True),
+        ([0.0], [0.0], 0.1, False),
     ],
 )
 def test_what_moved_is_told_from_noise(
@@ -55,6 +57,11 @@ def test_a_contender_is_shown_with_what_it_took_before() -> None:
     shown = "\n".join(comparison.show(before, now))
     assert "ours    2 ms  1 ms    -50%       60 us    40 us    -33%  time, CPU\n" in shown, shown
     assert "gone" in shown and "came" in shown
+
+
+def test_what_took_nothing_has_no_change() -> None:
+    before, now = ({"hits": race("hits", ours=line(seconds))} for seconds in (0.0, 1e-3))
+    assert "ours    0 ns  1 ms" in "\n".join(comparison.show(before, now))
 
 
 def test_what_is_recorded_is_read_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -182,6 +183,8 @@ def test_a_storm_of_interrupts_on_background_tasks(seed: int) -> None:
     Storm(seed, lambda number: work.call(lambda: 2 * number)).run()
     assert work.call(lambda: "works") == "works"
     assert work.drain(PATIENCE)
+    for thread in background_threads():  # one that was only just begun ends by itself
+        thread.join(PATIENCE)
     assert not work._threads and not work._unfinished
 
 
@@ -218,6 +221,44 @@ def test_work_runs_in_a_thread_of_its_own_that_ends() -> None:
     for thread in ran_in:
         thread.join(PATIENCE)
         assert not thread.is_alive(), "a thread without work ends by itself"
+
+
+def background_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "pgsession background"]
+
+
+def test_none_is_begun_for_others_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be there when `drain` has returned, and rest for a second."""
+    work = BackgroundTasks(most=3)
+    may_rest = threading.Event()
+    finish = work._finish
+
+    def finish_and_be_slow(piece: background._Piece) -> None:
+        finish(piece)
+        assert may_rest.wait(PATIENCE)
+
+    monkeypatch.setattr(work, "_finish", finish_and_be_slow)
+    assert work.call(lambda: 1) == 1
+    begin = Mock(wraps=work._start_thread)
+    monkeypatch.setattr(work, "_start_thread", begin)
+    assert work.drain(0.001)
+    may_rest.set()
+    assert work.drain(PATIENCE)
+    assert not begin.called and not work._threads
+
+
+def test_one_that_begins_once_all_is_drained_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "LINGER", 10 * PATIENCE)
+    others = set(background_threads())
+    work = BackgroundTasks()
+    assert work.drain(PATIENCE)
+    work._start_thread()  # as for an asker who is interrupted before he brings his work
+    for thread in set(background_threads()) - others:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert not work._threads
+    assert work.call(lambda: 1) == 1
+    assert work.drain(PATIENCE)
 
 
 def test_a_thread_of_the_librarys_does_its_calls_itself() -> None:

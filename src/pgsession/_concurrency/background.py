@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -26,7 +28,7 @@ GRACE: Final = 1.0  # seconds to end in, for what was cancelled, or whose connec
 
 _OURS = threading.local()  # has a `thread` that is True in threads that belong to the library
 
-_JOINED = 0.02  # seconds to wait for a thread to end before it is told once more
+_JOINED = 0.02  # seconds to wait for a thread to end before all are told once more
 
 
 class AsyncBackgroundLoop:
@@ -241,13 +243,14 @@ class BackgroundTasks:
     def __init__(self, logger: logging.Logger = LOGGER, *, most: int = MOST_THREADS) -> None:
         self._logger = logger
         self._most = most
-        self._pieces: deque[_Piece | None] = deque()  # that wait for a thread; None: for one to end
+        self._pieces: deque[_Piece] = deque()  # that wait for a thread
         self._unfinished: set[_Piece] = set()
         self._finished = Event()  # set whenever nothing is unfinished
         self._threads: set[threading.Thread] = set()
         # Each idle thread sleeps at a gate of its own (a lock that it has closed), the last one for the shortest time.
         # At one for all, each piece of work would wake all of them, one after the other.
         self._idle: list[threading.Lock] = []
+        self._lingers = True  # a thread without work waits for more; not once this was drained
         self._refused = False  # no thread could be started at the last attempt
 
     def run(self, fn: Thunk[None], name: str) -> None:
@@ -257,6 +260,7 @@ class BackgroundTasks:
     def _run(self, piece: _Piece) -> bool:
         """Have a piece done; return False where no thread is there to do it."""
         try:
+            self._lingers = True
             self._unfinished.add(piece)
             self._pieces.append(piece)
             return self._have_threads()
@@ -317,21 +321,29 @@ class BackgroundTasks:
             del future, piece
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all that runs has ended, and its threads with it; return True if all that ran has ended."""
+        """Wait until all that runs has ended, and its threads with it; return True if all that ran has ended.
+
+        A thread that is only just begun may be missed: it finds nothing to do, and ends by itself.
+        """
         end = None if timeout is None else time.monotonic() + timeout
         done = self._wait_until_finished(end)
-        threads = [thread for thread in list(self._threads) if thread is not threading.current_thread()]
-        for _ in threads:
-            self._pieces.append(None)
-            self._have_threads()
-        for thread in threads:
-            # One that was begun meanwhile may have taken what was for this one to end.
-            while thread.is_alive() and (end is None or time.monotonic() < end):
-                thread.join(_JOINED if end is None else max(min(end - time.monotonic(), _JOINED), 0))
-                if thread.is_alive() and not self._pieces:
-                    self._pieces.append(None)
-                    self._have_threads()
+        self._lingers = False
+        while threads := [thread for thread in list(self._threads) if thread is not threading.current_thread()]:
+            for thread in threads:
+                self._wake_idle()
+                while thread.is_alive() and (left := math.inf if end is None else end - time.monotonic()) > 0:
+                    thread.join(min(left, _JOINED))
+                    self._lingers = False  # somebody may have brought more meanwhile
+                    self._wake_idle()
+            if end is not None and time.monotonic() >= end:
+                break
         return done
+
+    def _wake_idle(self) -> None:
+        while self._idle:
+            with suppress(IndexError):  # somebody else was faster
+                gate = self._idle.pop()
+                gate.release()
 
     def _wait_until_finished(self, end: float | None) -> bool:
         while self._unfinished:
@@ -389,8 +401,8 @@ class BackgroundTasks:
             gate = threading.Lock()
             gate.acquire()
             self._idle.append(gate)
-            # Who brings something after this sees the gate.
-            woken = bool(self._pieces) or gate.acquire(timeout=LINGER)
+            # Who brings something, or drains, after this sees the gate.
+            woken = bool(self._pieces) or (self._lingers and gate.acquire(timeout=LINGER))
             try:
                 self._idle.remove(gate)
             except ValueError:
