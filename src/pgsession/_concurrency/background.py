@@ -328,7 +328,9 @@ class BackgroundTasks:
         end = None if timeout is None else time.monotonic() + timeout
         done = self._wait_until_finished(end)
         self._lingers = False
-        while threads := [thread for thread in list(self._threads) if thread is not threading.current_thread()]:
+        while threads := [
+            thread for thread in list(self._threads) if thread is not threading.current_thread()
+        ]:
             for thread in threads:
                 self._wake_idle()
                 while thread.is_alive() and (left := math.inf if end is None else end - time.monotonic()) > 0:
