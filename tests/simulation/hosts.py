@@ -41,9 +41,10 @@ class Memory:
         os.posix_fallocate(self._file, 0, Arena.smallest())
         self.arena = Arena.create(self._file, Arena.smallest())
         """Nobody's view of it."""
-        self.cache = Cache(1, Clock(manual=0), access_interval=1, lifetime=0, max_attribute_length=1)
-        """That of somebody who only has the lock, or tells of things that concern nobody."""
+        self.cache = Cache(1, Clock(manual=0), access_interval=1, lifetime=SECOND, max_attribute_length=1)
+        """That of somebody who only has the lock, or has and tells what concerns nobody."""
         self.cache.share(self.arena)
+        self.cache.tie()
         self.offices: dict[int, HostNode] = {}
         """Who has the office of a leader's number: a dead process has none."""
         self.returned: dict[bytes, list[int]] = {}
@@ -55,6 +56,18 @@ class Memory:
 
     def attach(self) -> Arena:
         return Arena.attach(self._file)
+
+    def crowd_out(self, keys: set[bytes]) -> None:
+        """Have sessions leave the arena for want of room, of which nobody is told: who has one keeps it."""
+        strangers = []
+        self.cache.begin()
+        while keys & set(self.cache.identities()[0]):
+            strangers.append(len(strangers).to_bytes(16, "big"))
+            if not self.cache.put(Record(strangers[-1], 1, None, None, 0, 0, 0, EPOCH + 10**15, None)):
+                break  # nothing enters: there is no leader who hears
+        for stranger in strangers:
+            self.cache.discard(stranger)
+        self.cache.end()
 
 
 class _Offices:
@@ -532,6 +545,8 @@ class HostWorld(World):
         self._note_happened("succession")
         leader = leaders[0]
         self.read_everywhere(node, b, c)
+        if c & 2:
+            self.crowd_out()
         if c & 1 and leader.listener is not None:
             leader.listener.frozen = leader.leaving = True
             leader.tend_listener()
@@ -627,11 +642,13 @@ class HostWorld(World):
         other = self.nodes[(c >> 3) % len(self.nodes)]
         if node.paused or other.paused or self.down:
             return
+        kind = (c >> 1) % 5
+        if kind == 4:
+            self.crowd_out()
         self.refresh(node, b, c)
         read = node.operations[-1]
         read.step()
         self._advance(1)
-        kind = (c >> 1) % 5
         if kind == 0:
             self._at_once(other, self.update_session, b, c)
         elif kind == 1:
@@ -651,6 +668,22 @@ class HostWorld(World):
         while read in node.operations:
             read.step()
         self.read_everywhere(node, b, c)
+        if kind == 4:
+            self._go_on_in_sync()
+            self.read_everywhere(node, b, c)
+
+    def crowd_out(self) -> None:
+        """What is in the arena leaves it; what processes have of their own stays."""
+        if not self.memory.arena.poisoned:
+            self._note_happened("crowded out")
+            self.memory.crowd_out(set(self.keys))
+
+    def _go_on_in_sync(self) -> None:
+        """So long that what nobody has heard of is outdated everywhere."""
+        for _ in range(4):
+            self._advance(3 * SECOND)
+            for each in [each for each in self.nodes if not each.paused]:
+                self.keep_in_sync(each, 0, 0)
 
     def _change_unheard(self, node: HostNode, b: int) -> None:
         """The leader's listener is away for a moment, in which something changes; then it has compared and proved."""

@@ -46,4 +46,4 @@ def test_histories_reach_what_they_are_about() -> None:
         for node in world.nodes:
             stats = node.cache.stats()
             happened["copied from the arena"] += stats["shared_hits"]
-    assert min(happened.values()) > 10 and len(happened) == 12, happened
+    assert min(happened.values()) > 10 and len(happened) == 13, happened
