@@ -22,6 +22,7 @@ from pgsession.errors import OperationTimeout
 
 from .citus_place import AsyncCitusPlace
 from .conninfo import AsyncConninfo
+from .lent_listener import AsyncLentListener
 from .listener import AsyncListener
 from .pool import AsyncPool, plain_cursor
 from .store import servers_limit
@@ -35,7 +36,8 @@ class AsyncServer:
 
     It is opened once and closed once; after an `open` that has failed it is closed as well. `on_unfit` has what is
     called for each connection that is dead or leads to a standby. With `citus` the server changes: `database` is the
-    function that says where it is.
+    function that says where it is. Where processes of the host share caches `listener` is None: those that lead borrow
+    what is `lent`, and the others listen to nothing.
     """
 
     def __init__(
@@ -52,12 +54,11 @@ class AsyncServer:
         self._first_attempt: AsyncSharedFuture[None] = AsyncSharedFuture()
         self._deadlines = AsyncDeadlines(logger)
         self.on_unfit: list[Callable[[], None]] = []
-        self.listener = AsyncListener(
-            database if listener_conninfo is None else listener_conninfo,
-            health_check_interval=None,  # the beacons are better ones
-            logger=logger,
-        )._entrust()
-        timelines = self.listener._loop.timelines
+        self._logger = logger
+        self._listens_at = database if listener_conninfo is None else listener_conninfo
+        self._timelines = timelines = Timelines()
+        self.lent = AsyncLentListener(self.new_listener)
+        self.listener: AsyncListener | None = None
         self.conninfo = completed(database, timelines)
         self.pool = make_pool(config, self.conninfo, lambda: self._was_cut, self._first_attempt)
         self.connections = AsyncPool(
@@ -82,9 +83,14 @@ class AsyncServer:
         for suspect in list(self.on_unfit):
             suspect()
 
+    def new_listener(self) -> AsyncListener:
+        """Return a listener of this server, which is not open yet."""
+        return new_listener(self._listens_at, self._timelines, self._logger)
+
     async def open(self) -> None:
-        """Connect the listener, then the pool."""
-        await self.listener.open()
+        """Connect the listener, where every process needs one, then the pool."""
+        if self._config.shared_cache is None:
+            self.listener = await self.lent.borrow()
         await open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
 
     def cut(self) -> None:
@@ -97,7 +103,7 @@ class AsyncServer:
         """Close all connections."""
         self.cut()
         await self.connections.close()
-        await self.listener.close(0)
+        await self.lent.close()
         await self.pool.close(GRACE)
         await self._deadlines.close()
 
@@ -105,7 +111,20 @@ class AsyncServer:
         """Close the connections without the event loop."""
         self._was_cut = True
         self.connections.finish()
-        self.listener._finish()
+        self.lent.finish()
+
+
+def new_listener(
+    given: str | AsyncConninfoFunction, timelines: Timelines, logger: logging.Logger
+) -> AsyncListener:
+    """Return a listener that its maker closes, which knows the same timelines as the pool."""
+    listener = AsyncListener(
+        given,
+        health_check_interval=None,  # the beacons are better ones
+        logger=logger,
+    )._entrust()
+    listener._loop.timelines.share(timelines)
+    return listener
 
 
 def completed(given: str | Callable[[], object], timelines: Timelines) -> AsyncConninfo:
