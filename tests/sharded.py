@@ -117,15 +117,14 @@ def make_shards(servers: list[str], name: str, count: int) -> Shards:
 
 
 def empty(shards: Shards) -> None:
-    """Empty the tables of shards, whose nodes are closed."""
+    """Empty the tables of shards, whose nodes are closed, or were killed."""
     for dsn in {str(shard.database) for shard in shards}:
         with psycopg.connect(dsn, autocommit=True) as connection:
             for shard in shards:
                 if shard.database == dsn:
                     tables = [
                         sql.Identifier(str(shard.schema_name), table)
-                        for table in ("sessions", "session_attributes", "session_locks")
+                        for table in ("sessions", "session_attributes", "session_locks", "session_nodes")
                     ]
-                    connection.execute(
-                        sql.SQL("DELETE FROM {}; DELETE FROM {}; DELETE FROM {}").format(*tables)
-                    )
+                    for table in tables:
+                        connection.execute(sql.SQL("DELETE FROM {}").format(table))

@@ -298,7 +298,9 @@ class AsyncRuntime:
         longest = str(microseconds_of(config.max_staleness))
         common = (config.schema_name, config.table_prefix, await self.store.identity(), longest)
         self._host = AsyncHost(
-            Place(config.shared_cache, config.shared_cache_size, common, None if mark is None else mark.number),
+            Place(
+                config.shared_cache, config.shared_cache_size, common, None if mark is None else mark.number
+            ),
             self.store,
             self._coherence,
             self._cache,
