@@ -20,9 +20,11 @@ from pgsession._host.place import Place, Refused
 from pgsession.embedded import EmbeddedServer
 from tests.host.processes import Failed, Host, Process, eventually
 from tests.host.worker import (
+    child_creates,
     close,
     create,
     delete,
+    fork_one,
     forks_in_the_middle,
     in_child,
     in_memory,
@@ -251,11 +253,15 @@ def test_a_server_that_is_killed_takes_its_own_users_only(
         told = late.do(stats_by_shard)
         assert [told[number].shared_sessions for number in EACH] == [1, 0, 1, 0]
         assert arenas(folder) == list(EACH), "nothing of what the others share is taken away"
+        late.do(fork_one, names[1])
         down.restart()
+        made = late.do(child_creates)
+        assert len(made) == 36, made
         for process in processes:
             eventually(lambda process=process: process.do(is_healthy), "the server's return")  # type: ignore[misc]
+            assert process.do(read, made) is not None
         goes_on(processes, sessions)
-        assert [late.do(stats_by_shard)[number].shared_sessions for number in EACH] == [1] * 4
+        assert [late.do(stats_by_shard)[number].shared_sessions for number in EACH] == [1, 2, 1, 1]
         for process in processes:
             process.do(close)
         assert list(folder.iterdir()) == []

@@ -197,6 +197,33 @@ def in_child(worker: Any, session_id: str) -> tuple[Any, bool, bool]:
     return eval(answer)  # type: ignore[no-any-return]
 
 
+def fork_one(worker: Any, user: str) -> None:
+    """Have a child that creates a session once it is told to."""
+    ours, theirs = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.read(theirs[0], 1)
+            answer = create(worker, user)
+            worker.call("close")
+        except BaseException as error:
+            answer = repr(error)
+        os.write(ours[1], answer.encode())
+        os._exit(0)
+    os.close(ours[1])
+    os.close(theirs[0])
+    worker.kept["child"] = child, ours[0], theirs[1]
+
+
+def child_creates(worker: Any) -> str:
+    """Return the id of the session that it has created, or what was wrong."""
+    child, answers, line = worker.kept.pop("child")
+    os.write(line, b"1")
+    answer = os.read(answers, 10_000).decode()
+    os.waitpid(child, 0)
+    return answer
+
+
 def forks_in_the_middle(worker: Any, sessions: list[str], times: int) -> tuple[list[Any], int]:
     """Fork again and again while threads write; return what was wrong in the children, and how often was written."""
     told: list[Any] = []
