@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 import pgsession
+from pgsession._async.host import AsyncHost
 from pgsession._host.place import Place, Refused
 from pgsession.embedded import EmbeddedServer
 from tests.host.processes import Failed, Host, Process, eventually
@@ -182,7 +183,7 @@ def test_a_leader_that_closes_leaves_no_gap(
 def test_shards_are_handed_over_at_the_same_time(
     empty_shards: Shards, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One after the other they would take the patience of a close for each; here nobody is ready before all are left."""
+    """One after the other they would take a close's patience for each; here nobody is ready before all are left."""
     config = pgsession.Config(**options)
 
     async def one_goes() -> None:
@@ -366,3 +367,25 @@ def test_who_ends_without_a_close_leaves_nothing(empty_shards: Shards, kind: str
     ours = f'File "{Path(pgsession.__file__).parent}'  # asyncio and psycopg's pool tell of a loop that nobody ended
     assert (done.stdout, done.returncode) == ("True\n", 0) and ours not in done.stderr, done
     assert list(folder.iterdir()) == []
+
+
+def test_the_shards_of_a_server_wait_for_their_leaders_together(
+    empty_shards: Shards, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that has no proof, for its event loop is blocked, keeps a process no longer than with one server."""
+    deadlines: list[float] = []
+    join = AsyncHost.join
+
+    async def joins(host: AsyncHost, deadline: float) -> None:
+        deadlines.append(deadline)
+        await join(host, deadline)
+
+    monkeypatch.setattr(AsyncHost, "join", joins)
+
+    async def opens() -> None:
+        async with pgsession.AsyncShardedSessionManager(empty_shards, pgsession.Config(**options)):
+            pass
+
+    asyncio.run(opens())
+    servers = {str(shard.database) for shard in empty_shards}
+    assert len(deadlines) == len(empty_shards) and len(set(deadlines)) == len(servers)

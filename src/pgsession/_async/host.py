@@ -36,7 +36,7 @@ from .lent_listener import AsyncLentListener
 from .listener import AsyncListener
 from .section import AsyncSection
 from .store import AsyncStore
-from .synchronizer import LISTENING_WITHIN, AsyncSynchronizer
+from .synchronizer import AsyncSynchronizer
 
 HANDOVER: Final = 5.0  # seconds that a leader who goes waits for another one to be ready
 _PAUSE: Final = 0.05  # seconds between two looks, where nothing wakes who waits
@@ -162,8 +162,11 @@ class AsyncHost:
             )
         return "Reads go to the database, for the process that leads this host has no proof to be in sync"
 
-    async def join(self) -> None:
+    async def join(self, deadline: float) -> None:
         """Take part, or have a cache alone where that cannot be; return once this process is in sync.
+
+        Args:
+            deadline: When it returns all the same, where the leader has no proof at present.
 
         Raises:
             ListenerError, psycopg.Error: This process was to lead, and cannot, as `AsyncSynchronizer.start` says.
@@ -177,13 +180,12 @@ class AsyncHost:
             await self._be_alone()
             return
         self._take_part(self._opened)
-        deadline = deadline_in(LISTENING_WITHIN)
         while not self._coherence.in_sync:
             await self._step(first=True)
             if self._stopping:
                 raise ListenerError("the manager was closed before it was in sync")
             if not left_until(deadline):
-                break  # whoever leads has no proof at present: until then the database answers
+                break  # until there is a proof the database answers
             if not self._coherence.in_sync:
                 await self._news.wait(_PAUSE)
                 self._news.clear()

@@ -63,7 +63,7 @@ from .server import (
     seconds_of,
 )
 from .store import CALLERS_PART, AsyncStore
-from .synchronizer import AsyncSynchronizer
+from .synchronizer import LISTENING_WITHIN, AsyncSynchronizer
 from .warm_start import AsyncWarmStart
 
 OPENING = 6  # operation timeouts for creating the schema
@@ -316,7 +316,9 @@ class AsyncRuntime:
         self._shares = True
         if self._was_cut:
             self._host.give_up()
-        await self._host.join()
+        await self._host.join(
+            deadline_in(LISTENING_WITHIN) if self._server is None else self._server.in_sync_by
+        )
 
     async def _be_alone(self) -> None:
         """Listen for this process only, which has a cache of its own."""

@@ -12,7 +12,13 @@ from typing import Any
 from psycopg import AsyncConnection, OperationalError
 from psycopg_pool import AsyncConnectionPool
 
-from pgsession._concurrency import GRACE, AsyncConninfoFunction, AsyncDeadlines, AsyncSharedFuture
+from pgsession._concurrency import (
+    GRACE,
+    AsyncConninfoFunction,
+    AsyncDeadlines,
+    AsyncSharedFuture,
+    deadline_in,
+)
 from pgsession._database import conninfo as conninfos
 from pgsession._database import pool_log
 from pgsession._database.script import limit_of
@@ -26,6 +32,7 @@ from .lent_listener import AsyncLentListener
 from .listener import AsyncListener
 from .pool import AsyncPool, plain_cursor
 from .store import servers_limit
+from .synchronizer import LISTENING_WITHIN
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
@@ -52,6 +59,8 @@ class AsyncServer:
         self.placed = None if citus is None else citus.placed
         self._was_cut = False
         self._first_attempt: AsyncSharedFuture[None] = AsyncSharedFuture()
+        self.in_sync_by = 0.0
+        """Until when its shards, which are opened one after the other, wait for leaders that have no proof."""
         self._deadlines = AsyncDeadlines(logger)
         self.on_unfit: list[Callable[[], None]] = []
         self._logger = logger
@@ -92,6 +101,7 @@ class AsyncServer:
         if self._config.shared_cache is None:
             self.listener = await self.lent.borrow()
         await open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
+        self.in_sync_by = deadline_in(LISTENING_WITHIN)
 
     def cut(self) -> None:
         """Cut what is in use of the pool: whoever waits for an answer gets an error."""

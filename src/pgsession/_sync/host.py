@@ -38,7 +38,7 @@ from .lent_listener import LentListener
 from .listener import Listener
 from .section import Section
 from .store import Store
-from .synchronizer import LISTENING_WITHIN, Synchronizer
+from .synchronizer import Synchronizer
 
 HANDOVER: Final = 5.0  # seconds that a leader who goes waits for another one to be ready
 _PAUSE: Final = 0.05  # seconds between two looks, where nothing wakes who waits
@@ -164,8 +164,11 @@ class Host:
             )
         return "Reads go to the database, for the process that leads this host has no proof to be in sync"
 
-    def join(self) -> None:
+    def join(self, deadline: float) -> None:
         """Take part, or have a cache alone where that cannot be; return once this process is in sync.
+
+        Args:
+            deadline: When it returns all the same, where the leader has no proof at present.
 
         Raises:
             ListenerError, psycopg.Error: This process was to lead, and cannot, as `Synchronizer.start` says.
@@ -179,13 +182,12 @@ class Host:
             self._be_alone()
             return
         self._take_part(self._opened)
-        deadline = deadline_in(LISTENING_WITHIN)
         while not self._coherence.in_sync:
             self._step(first=True)
             if self._stopping:
                 raise ListenerError("the manager was closed before it was in sync")
             if not left_until(deadline):
-                break  # whoever leads has no proof at present: until then the database answers
+                break  # until there is a proof the database answers
             if not self._coherence.in_sync:
                 self._news.wait(_PAUSE)
                 self._news.clear()

@@ -65,7 +65,7 @@ from .server import (
     seconds_of,
 )
 from .store import CALLERS_PART, Store
-from .synchronizer import Synchronizer
+from .synchronizer import LISTENING_WITHIN, Synchronizer
 from .warm_start import WarmStart
 
 OPENING = 6  # operation timeouts for creating the schema
@@ -318,7 +318,7 @@ class Runtime:
         self._shares = True
         if self._was_cut:
             self._host.give_up()
-        self._host.join()
+        self._host.join(deadline_in(LISTENING_WITHIN) if self._server is None else self._server.in_sync_by)
 
     def _be_alone(self) -> None:
         """Listen for this process only, which has a cache of its own."""

@@ -14,7 +14,13 @@ from typing import Any
 from psycopg import Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import GRACE, ConninfoFunction, Deadlines, SharedFuture
+from pgsession._concurrency import (
+    GRACE,
+    ConninfoFunction,
+    Deadlines,
+    SharedFuture,
+    deadline_in,
+)
 from pgsession._database import conninfo as conninfos
 from pgsession._database import pool_log
 from pgsession._database.script import limit_of
@@ -28,6 +34,7 @@ from .lent_listener import LentListener
 from .listener import Listener
 from .pool import Pool, plain_cursor
 from .store import servers_limit
+from .synchronizer import LISTENING_WITHIN
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
@@ -54,6 +61,8 @@ class Server:
         self.placed = None if citus is None else citus.placed
         self._was_cut = False
         self._first_attempt: SharedFuture[None] = SharedFuture()
+        self.in_sync_by = 0.0
+        """Until when its shards, which are opened one after the other, wait for leaders that have no proof."""
         self._deadlines = Deadlines(logger)
         self.on_unfit: list[Callable[[], None]] = []
         self._logger = logger
@@ -94,6 +103,7 @@ class Server:
         if self._config.shared_cache is None:
             self.listener = self.lent.borrow()
         open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
+        self.in_sync_by = deadline_in(LISTENING_WITHIN)
 
     def cut(self) -> None:
         """Cut what is in use of the pool: whoever waits for an answer gets an error."""
