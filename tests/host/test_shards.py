@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import pgsession
 from pgsession._async.host import AsyncHost
+from pgsession._concurrency import BackgroundTasks
 from pgsession._host.place import Place, Refused
 from pgsession.embedded import EmbeddedServer
 from tests.host.processes import Failed, Host, Process, eventually
@@ -33,6 +35,7 @@ from tests.host.worker import (
     lead_no_more,
     read,
     stats_by_shard,
+    warnings,
     write,
 )
 from tests.sharded import Shards, make_shards
@@ -94,6 +97,7 @@ def goes_on(processes: list[Process], sessions: list[str]) -> None:
     """What one writes all have, in each shard, and in the end from memory."""
     for process in processes:
         eventually(lambda process=process: process.stats.in_sync, "in sync")  # type: ignore[misc]
+        assert not [text for text in process.do(warnings) if "ended with an error" in text]
     for number, writer in enumerate(processes):
         for session in sessions:
             writer.do(write, session, n=number)
@@ -138,6 +142,7 @@ def test_each_shard_has_a_leader_of_its_own(host: Host, kind: str, empty_shards:
     second = host.start(kind)
     first.do(lead_no_more, 1)
     eventually(lambda: leads(second) == {1}, "another leader of shard 1")
+    assert second.stats.leader
     third = host.start(kind)
     eventually(lambda: leads(first) == {0, 2, 3}, "that it knows")
     sessions = [third.do(create, user, n=0) for user in users(empty_shards)]
@@ -389,3 +394,30 @@ def test_the_shards_of_a_server_wait_for_their_leaders_together(
     asyncio.run(opens())
     servers = {str(shard.database) for shard in empty_shards}
     assert len(deadlines) == len(empty_shards) and len(set(deadlines)) == len(servers)
+
+
+def test_several_threads_of_the_library_may_open_one_listener(dsn: str) -> None:
+    """As those do that are to lead shards of one server at the same moment."""
+    listener = pgsession.Listener(dsn)
+    both = threading.Barrier(2)
+    watched: list[int] = []
+
+    def watch() -> None:
+        watched.append(1)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # for a second one, who must not come
+
+    tasks = BackgroundTasks(most=2)
+    failed: list[Exception] = []
+
+    def opens() -> None:
+        try:
+            listener._loop.open(watch)
+        except Exception as error:
+            failed.append(error)
+
+    for _ in range(2):
+        tasks.run(opens, "pgsession test")
+    tasks.drain(None)
+    assert not failed and watched == [1] and listener.connected
+    listener.close()
