@@ -19,12 +19,14 @@ class Listener:
 
     def __init__(self, opening: Callable[[], Awaitable[object]] | None = None) -> None:
         self.opened = self.closed = 0
+        self.connected = False
         self._opening = opening
 
     async def open(self) -> None:
         self.opened += 1
         if self._opening is not None:
             await self._opening()
+        self.connected = True
 
     async def close(self, timeout: float | None) -> None:
         self.closed += 1
@@ -54,7 +56,7 @@ async def test_it_is_there_for_the_first_until_the_last() -> None:
     lent = AsyncLentListener(made)
     assert made.all == []
     first, second = await lent.borrow(), await lent.borrow()
-    assert first is second and len(made.all) == 1
+    assert first is second and len(made.all) == 1 and made.all[0].opened == 1
     await lent.give_back(first, 0)
     assert not made.all[0].closed
     await lent.give_back(second, 0)

@@ -21,12 +21,14 @@ class Listener:
 
     def __init__(self, opening: Callable[[], Awaitable[object]] | None = None) -> None:
         self.opened = self.closed = 0
+        self.connected = False
         self._opening = opening
 
     def open(self) -> None:
         self.opened += 1
         if self._opening is not None:
             self._opening()
+        self.connected = True
 
     def close(self, timeout: float | None) -> None:
         self.closed += 1
@@ -56,7 +58,7 @@ def test_it_is_there_for_the_first_until_the_last() -> None:
     lent = LentListener(made)
     assert made.all == []
     first, second = lent.borrow(), lent.borrow()
-    assert first is second and len(made.all) == 1
+    assert first is second and len(made.all) == 1 and made.all[0].opened == 1
     lent.give_back(first, 0)
     assert not made.all[0].closed
     lent.give_back(second, 0)

@@ -43,7 +43,8 @@ class AsyncLentListener:
             self._borrowers += 1
             listener = self._listener
         try:
-            await listener.open()  # once, whoever waits for it
+            if not listener.connected:  # who is cancelled while he opens it closes it for all
+                await listener.open()  # once, whoever waits for that
         except BaseException:
             with self._guard:
                 if self._listener is listener:

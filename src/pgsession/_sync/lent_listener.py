@@ -45,7 +45,8 @@ class LentListener:
             self._borrowers += 1
             listener = self._listener
         try:
-            listener.open()  # once, whoever waits for it
+            if not listener.connected:  # who is cancelled while he opens it closes it for all
+                listener.open()  # once, whoever waits for that
         except BaseException:
             with self._guard:
                 if self._listener is listener:
