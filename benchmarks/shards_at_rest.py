@@ -2,7 +2,7 @@
 
     python -m benchmarks.shards_at_rest [WORKERS]
 
-CPU is of all workers, and of all processes of the servers; wake-ups are the voluntary switches of all threads. For Linux.
+CPU is of all workers, and of all processes of the servers; wake-ups are the voluntary switches of all threads. Linux.
 """
 
 from __future__ import annotations
