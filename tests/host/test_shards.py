@@ -430,6 +430,6 @@ def test_several_threads_of_the_library_may_open_one_listener(dsn: str) -> None:
 
     for _ in range(2):
         tasks.run(opens, "pgsession test")
-    tasks.drain(None)
+    assert tasks.drain(20)
     assert not failed and watched == [1] and listener.connected
     listener.close()

@@ -100,8 +100,8 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
     - A chosen `session_id` has to be one of the user's shard: `id_for` makes one of any UUID.
     - A lock lives in the shard of its resource, and can be tied to a session of that shard only: a resource whose name
       ends with a session's id, as in `f"cart:{session.id}"`, is in the shard of that session.
-    - `Config.cache_size` and `shared_cache_size` are for all shards together, each of which has an equal part, and a
-      leader of its own; `pool_max_size` is a server's.
+    - `Config.cache_size` and `shared_cache_size` are for all shards together, each of which has an equal part;
+      `pool_max_size` is a server's.
 
     Args:
         shards: A `Shard` for each, or only its conninfo; from 1 to 4096. Or `CitusShards`.
