@@ -46,7 +46,6 @@ INSIDE = re.compile(
 
 _MOVES = "a move ends the token, it does not supersede it"
 _COUNTS = "it counts what one server does"
-_SHARED = "shards share no cache of the host"
 
 EXCLUDED = {
     "test_logging_in_binds_the_user_and_ends_the_visitors_token": _MOVES,
@@ -64,9 +63,6 @@ EXCLUDED = {
     "test_few_callers_share_one_lane": _COUNTS,
     "test_nothing_that_a_service_does_is_reported": "it looks inside of one manager",
     "test_nodes": "a node of others is registered in one shard only",
-    "test_shared_fallback_reason": _SHARED,
-    "test_shared_hits_shared_sessions_leader": _SHARED,
-    "test_who_has_greenlets_for_threads_shares_nothing_shared_fallback_reason": _SHARED,
 }
 
 
@@ -121,15 +117,14 @@ def make_shards(servers: list[str], name: str, count: int) -> Shards:
 
 
 def empty(shards: Shards) -> None:
-    """Empty the tables of shards, whose nodes are closed."""
+    """Empty the tables of shards, whose nodes are closed, or were killed."""
     for dsn in {str(shard.database) for shard in shards}:
         with psycopg.connect(dsn, autocommit=True) as connection:
             for shard in shards:
                 if shard.database == dsn:
                     tables = [
                         sql.Identifier(str(shard.schema_name), table)
-                        for table in ("sessions", "session_attributes", "session_locks")
+                        for table in ("sessions", "session_attributes", "session_locks", "session_nodes")
                     ]
-                    connection.execute(
-                        sql.SQL("DELETE FROM {}; DELETE FROM {}; DELETE FROM {}").format(*tables)
-                    )
+                    for table in tables:
+                        connection.execute(sql.SQL("DELETE FROM {}").format(table))

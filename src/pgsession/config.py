@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -24,6 +24,7 @@ __all__ = ["Config"]
 Duration = timedelta | float
 """A length of time: a `timedelta`, or a number of seconds."""
 
+LEAST_SHARED: Final = 2**22  # bytes of an arena
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -77,13 +78,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
             by one node at a time; inactive sessions too, once they have been so for `last_access_update_interval`.
             0: never by this node.
         cache_size (int, default None): Sessions kept in this process; beyond it the least recently used leaves
-            memory. None: 10,000, or 2,000 where the processes of the host share a cache.
+            memory. None: 10,000, or 2,000 where the processes of the host share a cache. Several shards have equal
+            parts of it.
         shared_cache (str, default None): Share one cache among the processes of this host that give the same name, and
             use the same tables: one of them listens for all. A name of letters, digits, `-` and `_`, or the absolute
             path of a folder that is closed to other users. Where that cannot be (Linux only), each process has a
             cache of its own, as with None; a warning and `Stats.shared_fallback_reason` say why.
         shared_cache_size (int, default 134217728): The bytes of shared memory that it takes, all at once; at least 4
-            MiB. Whoever makes it decides.
+            MiB. Whoever makes it decides. Several shards have equal parts of it, each of at least 4 MiB.
         max_session_lifetime_in_cache (duration, default 48 hours): A cached session is read from the database again
             after so long, used or not. 0: no limit.
         max_staleness (duration, default 10 seconds): The longest that this node may serve from memory without fresh
@@ -299,7 +301,7 @@ _RULES: dict[str, Callable[[str, object], object]] = {
     "cleanup_interval": _duration_or_zero,
     "cache_size": _cache_size,
     "shared_cache": _shared_cache,
-    "shared_cache_size": partial(rules.count, least=2**22, most=2**40),
+    "shared_cache_size": partial(rules.count, least=LEAST_SHARED, most=2**40),
     "max_session_lifetime_in_cache": _duration_or_zero,
     "max_staleness": _duration,
     "stale_if_error": _duration_or_zero,

@@ -80,7 +80,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         shared_hits (counter): Of the hits, those whose session came from the cache that the processes of this host
             share (`Config.shared_cache`).
         shared_sessions (gauge): Sessions in that cache; 0 where none is shared.
-        leader (gauge): True where this process listens for all that share that cache.
+        leader (gauge): True where this process listens for all that share that cache; of several shards, each of which
+            has a leader of its own, where it does so for any.
         failovers (counter): Times this process has begun to do so because the one before it had died, or was stopped.
         arena_resets (counter): Times the shared cache was given up, and another one made, because a process was
             stopped while it changed it.

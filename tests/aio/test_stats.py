@@ -577,7 +577,7 @@ gevent_like = SimpleNamespace(Lock=_GreenLock)
 def shared(tmp_path: Path) -> dict[str, Any]:
     """What a manager is told that shares its cache."""
     tmp_path.chmod(0o700)
-    return {"shared_cache": str(tmp_path), "shared_cache_size": 2**23}
+    return {"shared_cache": str(tmp_path), "shared_cache_size": 2**24}  # 4 MiB for each of four shards
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shares nothing")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pgsession
 from tests.host import worker
+from tests.sharded import Shards
 
 _SPAWNS = multiprocessing.get_context("spawn")
 _FORKS = multiprocessing.get_context("forkserver")
@@ -23,7 +24,9 @@ PATIENCE = 20
 class Process:
     """One of them."""
 
-    def __init__(self, kind: str, dsn: str, fields: dict[str, Any], *, spawned: bool = False) -> None:
+    def __init__(
+        self, kind: str, dsn: str | Shards, fields: dict[str, Any], *, spawned: bool = False
+    ) -> None:
         context = _SPAWNS if spawned else _FORKS
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=worker.serve, args=(kind, theirs, dsn, fields), daemon=True)
@@ -87,7 +90,7 @@ class Failed(Exception):
 class Host:
     """All of them; `start` begins one on the host's cache, with what the fields say beside."""
 
-    def __init__(self, dsn: str, fields: dict[str, Any]) -> None:
+    def __init__(self, dsn: str | Shards, fields: dict[str, Any]) -> None:
         self._dsn = dsn
         self._fields = fields
         self.all: list[Process] = []

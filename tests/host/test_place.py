@@ -437,6 +437,32 @@ def test_the_command_shows_what_there_is(
     assert "no arena" in row["state"]
 
 
+def test_the_command_shows_shards_by_their_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    all_opened = [Place(str(folder), SIZE, (f"s_{number}",), number).open() for number in (10, 0, 2)]
+    assert main(["arena", "--folder", str(folder), "--json"]) == 3
+    names = [Path(row["path"]).name for row in json.loads(capsys.readouterr().out)]
+    assert [name.split("-")[0] for name in names] == ["shard0", "shard2", "shard10"]
+    for opened in all_opened:
+        opened.offices.close()
+
+
+def test_arenas_of_shards_are_found_and_removed_as_others_are(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Place(str(folder), SIZE, ("s_0",), 0).open()
+    left.offices.close()  # as where all who had it were killed
+    with_shards = Place(str(folder), SIZE, ("s_1",), 1)
+    opened = with_shards.open()
+    assert {path.stem for path in folder.iterdir()} == {opened.path.stem}
+    with_shards.leave(opened)
+    monkeypatch.setattr(places, "own_folder", lambda: folder)
+    named = Place("shop", SIZE, ("s_1",), 1)
+    opened = named.open()
+    assert opened.path.name.startswith("shop-shard1-")
+    named.leave(opened)
+    assert files(folder) == []
+
+
 @as_root
 def test_the_command_says_whose_it_is(
     folder: Path, opened: Opened, capsys: pytest.CaptureFixture[str]

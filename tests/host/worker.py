@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pgsession
+from tests.sharded import Shards
 
 Do = Callable[[Any], Any]
 """What a test has done: a function of its module, of the worker's `Ways`."""
 
 
 class Ways:
-    """A manager for threads or asyncio, called alike."""
+    """A manager for threads or asyncio, of one server or of shards, called alike."""
 
-    def __init__(self, dsn: str, fields: dict[str, Any]) -> None:
+    def __init__(self, dsn: str | Shards, fields: dict[str, Any]) -> None:
         self.warnings: list[str] = []
         logger = logging.Logger("worker", logging.WARNING)
         handler = logging.Handler()
@@ -44,7 +45,11 @@ class Ways:
 
 class Threads(Ways):
     def open(self) -> None:
-        self.manager: Any = pgsession.SessionManager(self.dsn, self.config)
+        self.manager: Any = (
+            pgsession.SessionManager(self.dsn, self.config)
+            if isinstance(self.dsn, str)
+            else pgsession.ShardedSessionManager(self.dsn, self.config)
+        )
         self.manager.open()
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
@@ -60,7 +65,11 @@ class Tasks(Ways):
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
         async def open_one() -> None:
-            self.manager = pgsession.AsyncSessionManager(self.dsn, self.config)
+            self.manager = (
+                pgsession.AsyncSessionManager(self.dsn, self.config)
+                if isinstance(self.dsn, str)
+                else pgsession.AsyncShardedSessionManager(self.dsn, self.config)
+            )
             await self.manager.open()
 
         self.run(open_one())
@@ -79,7 +88,7 @@ class Tasks(Ways):
         return self.run(result)
 
 
-def serve(kind: str, line: Connection, dsn: str, fields: dict[str, Any]) -> None:
+def serve(kind: str, line: Connection, dsn: str | Shards, fields: dict[str, Any]) -> None:
     """Do what comes down the line, until it ends."""
     worker = {"threads": Threads, "tasks": Tasks}[kind](dsn, fields)
     while True:
@@ -107,6 +116,19 @@ def close(worker: Any) -> None:
 
 def stats(worker: Any) -> pgsession.Stats:
     return worker.call("stats")  # type: ignore[no-any-return]
+
+
+def stats_by_shard(worker: Any) -> dict[int, pgsession.Stats]:
+    return worker.call("stats_by_shard")  # type: ignore[no-any-return]
+
+
+def is_healthy(worker: Any) -> bool:
+    return bool(worker.call("check_health").healthy)
+
+
+def lead_no_more(worker: Any, number: int) -> None:
+    """Leave a shard to another process, as one does that could not lead it."""
+    worker.manager._all[number].runtime._host._watch.resign(shy=True)
 
 
 def warnings(worker: Any) -> list[str]:
@@ -173,6 +195,33 @@ def in_child(worker: Any, session_id: str) -> tuple[Any, bool, bool]:
     answer = os.read(ours[0], 10_000).decode()
     os.waitpid(child, theirs)
     return eval(answer)  # type: ignore[no-any-return]
+
+
+def fork_one(worker: Any, user: str) -> None:
+    """Have a child that creates a session once it is told to."""
+    ours, theirs = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.read(theirs[0], 1)
+            answer = create(worker, user)
+            worker.call("close")
+        except BaseException as error:
+            answer = repr(error)
+        os.write(ours[1], answer.encode())
+        os._exit(0)
+    os.close(ours[1])
+    os.close(theirs[0])
+    worker.kept["child"] = child, ours[0], theirs[1]
+
+
+def child_creates(worker: Any) -> str:
+    """Return the id of the session that it has created, or what was wrong."""
+    child, answers, line = worker.kept.pop("child")
+    os.write(line, b"1")
+    answer = os.read(answers, 10_000).decode()
+    os.waitpid(child, 0)
+    return answer
 
 
 def forks_in_the_middle(worker: Any, sessions: list[str], times: int) -> tuple[list[Any], int]:

@@ -319,7 +319,14 @@ def test_the_tables_say_which_shard_they_are(empty_shards: Shards) -> None:
         (["", ""], {}, None),
         ([pgsession.Shard(database="", schema_name="s")] * 2, {}, "the same schema"),
         ([""], {"listener_conninfo": ""}, "leads to one server"),
-        ([""], {"shared_cache": "app"}, "the cache of one server's sessions only"),
+        (["", "dbname=x"], {"shared_cache": "app", "shared_cache_size": 2**23}, None),
+        (
+            ["", "dbname=x"],
+            {"shared_cache": "app", "shared_cache_size": 2**23 - 1},
+            "2 shards has .* give 8388608",
+        ),
+        ([""] * 33, {"shared_cache": "app"}, "shared_cache_size: each of 33 shards"),
+        (pgsession.CitusShards("", 2), {"shared_cache": "app"}, "Citus moves a shard"),
         ([pgsession.Shard(database=name, legacy=True) for name in ("", "dbname=x")], {}, "only one of them"),
     ],
 )

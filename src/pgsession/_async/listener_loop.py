@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -70,6 +71,7 @@ class AsyncListenerLoop:
         self._logger = logger
         self._loop = AsyncBackgroundLoop(logger)
         self._starter = AsyncBackgroundTasks(logger, most=1)
+        self._starting = threading.Lock()
         self.lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[AsyncThunk[Any], AsyncSharedFuture[Any]]] = deque()
         self._owner = 0
@@ -103,16 +105,17 @@ class AsyncListenerLoop:
 
     async def _start(self, watch: Callable[[], None]) -> AsyncSharedFuture[None]:
         """Have the loop run; return what is set once it listens, or cannot."""
-        if self._opened is None:
-            if self._closing.is_set():
-                raise _closed()
-            self._owner = os.getpid()
-            self._home = AsyncHome()
-            watch()
-            self._waiter = AsyncSocketWaiter()
-            self._opened = AsyncSharedFuture()
-            self._loop.start(partial(self._run, self._opened), "pgsession listener")
-        return self._opened
+        with self._starting:  # several threads of the library may open one that is lent to them
+            if self._opened is None:
+                if self._closing.is_set():
+                    raise _closed()
+                self._owner = os.getpid()
+                self._home = AsyncHome()
+                watch()
+                self._waiter = AsyncSocketWaiter()
+                self._opened = AsyncSharedFuture()
+                self._loop.start(partial(self._run, self._opened), "pgsession listener")
+            return self._opened
 
     async def close(self, timeout: float | None) -> None:
         """End the loop: at once, but for a callback that is running, which has `timeout` seconds."""

@@ -45,6 +45,7 @@ from .conninfo import AsyncConninfo
 from .group_commit import AsyncGroupCommit
 from .host import AsyncHost
 from .last_accesses import write_last_accesses
+from .lent_listener import AsyncLentListener
 from .listener import AsyncListener
 from .lock_renewal import AsyncLockRenewal
 from .maintenance import AsyncMaintenance
@@ -57,11 +58,12 @@ from .server import (
     closed_meanwhile,
     completed,
     make_pool,
+    new_listener,
     open_pool,
     seconds_of,
 )
 from .store import CALLERS_PART, AsyncStore
-from .synchronizer import AsyncSynchronizer
+from .synchronizer import LISTENING_WITHIN, AsyncSynchronizer
 from .warm_start import AsyncWarmStart
 
 OPENING = 6  # operation timeouts for creating the schema
@@ -155,13 +157,15 @@ class AsyncRuntime:
         self._logger = logger
         self._deadlines = AsyncDeadlines(logger)
         self._owns_pool = server is None and not isinstance(database, AsyncConnectionPool)
-        self._owns_listener = listener is None
+        self._owns_listener = server is None and listener is None
         self._was_cut = False
         self._first_attempt: AsyncSharedFuture[None] = AsyncSharedFuture()  # of the pool's to connect
         placed = None if server is None else server.placed
         self.statements = Statements(config.schema_name, config.table_prefix, placed)
         self._timelines = Timelines() if listener is None else listener._loop.timelines
-        self.listener = listener or self._new_listener()
+        self.listener = listener or self._new_listener()  # with a shared cache it stays closed
+        self._lent = AsyncLentListener(self._new_listener, listener) if server is None else server.lent
+        self._borrowed: AsyncListener | None = None  # where the cache was to be shared, and is not
         if server is not None:
             self._conninfo: AsyncConninfo | None = server.conninfo
             self.pool: AsyncConnectionPool[Any] = server.pool
@@ -288,20 +292,21 @@ class AsyncRuntime:
             self.warm_start.start()
 
     async def _join_host(self) -> None:
-        config = self._config
+        config, mark = self._config, self._mark
         assert config.shared_cache is not None
         # Also for how long a proof holds: it does for all.
         longest = str(microseconds_of(config.max_staleness))
         common = (config.schema_name, config.table_prefix, await self.store.identity(), longest)
         self._host = AsyncHost(
-            Place(config.shared_cache, config.shared_cache_size, common),
+            Place(
+                config.shared_cache, config.shared_cache_size, common, None if mark is None else mark.number
+            ),
             self.store,
             self._coherence,
             self._cache,
             self._clock,
             serves_for=self._serves_for,
-            listener=None if self._owns_listener else self.listener,
-            make_listener=self._new_listener,
+            lent=self._lent,
             make_synchronizer=self._synchronizer,
             on_lock_changes=self.lock_renewal.on_lock_changes,
             on_locks_missed=self.lock_renewal.on_locks_missed,
@@ -311,25 +316,34 @@ class AsyncRuntime:
         self._shares = True
         if self._was_cut:
             self._host.give_up()
-        await self._host.join()
+        await self._host.join(
+            deadline_in(LISTENING_WITHIN) if self._server is None else self._server.in_sync_by
+        )
 
     async def _be_alone(self) -> None:
         """Listen for this process only, which has a cache of its own."""
         self._shares = False
-        if self._owns_listener:
-            self.listener = self._new_listener()  # one that could not be opened is of no use any more
-            self._own_synchronizer = self._synchronizer(self.listener, self._node)
-            await self.listener.open()
-        await self._own_synchronizer.start()
+        self.listener = self._borrowed = await self._lent.borrow()
+        self._own_synchronizer = self._synchronizer(self.listener, self._node)
+        if self._was_cut:
+            self._own_synchronizer.give_up()
+        try:
+            await self._own_synchronizer.start()
+        except Exception:
+            await self._end_alone(deadline_in(1.0))
+            raise
+
+    async def _end_alone(self, deadline: float) -> None:
+        await self._own_synchronizer.stop(deadline)
+        listener, self._borrowed = self._borrowed, None
+        if listener is not None:
+            await self._lent.give_back(listener, left_until(deadline))
 
     def _new_listener(self) -> AsyncListener:
-        listener = AsyncListener(
-            conninfos.to_listen(self._database, self._config.listener_conninfo),
-            health_check_interval=None,  # the beacons are better ones
-            logger=self._logger,
-        )._entrust()
-        listener._loop.timelines.share(self._timelines)
-        return listener
+        if self._server is not None:
+            return self._server.new_listener()
+        where = conninfos.to_listen(self._database, self._config.listener_conninfo)
+        return new_listener(where, self._timelines, self._logger)
 
     def _synchronizer(
         self,
@@ -411,7 +425,9 @@ class AsyncRuntime:
         self.warm_start.give_up()
         self._own_synchronizer.give_up()
         if self._host is not None:
-            await self._host.cut()
+            self._host.give_up()
+        if self._owns_listener:
+            await self._lent.close()
         if self._server is None:
             self.connections.cut()
             await self.connections.close()
@@ -444,8 +460,9 @@ class AsyncRuntime:
             self.connections.finish()
         if self._owns_listener:
             self.listener._finish()
+            self._lent.finish()
         if self._host is not None:
-            self._host.finish()
+            self._host.at_exit()
         self._audit_thread.end()
 
     def _write_last_accesses(self, deadline: float) -> None:
@@ -476,7 +493,7 @@ class AsyncRuntime:
         await self.maintenance.stop(deadline)
         if self._host is not None:
             await self._host.leave(deadline)
-        await self._own_synchronizer.stop(deadline)
+        await self._end_alone(deadline)
         if self._owns_listener:
             await self.listener.close(left_until(deadline))
         await self._background.drain(left_until(deadline))

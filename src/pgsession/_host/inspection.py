@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +53,13 @@ def arenas(folder: str | None) -> list[Seen]:
         PermissionError: It is another user's.
     """
     where = Path(folder) if folder is not None else own_folder(make=False)
-    return [_seen(path) for path in sorted(where.iterdir()) if path.suffix == ".arena"]
+    found = [path for path in where.iterdir() if path.suffix == ".arena"]
+    return [_seen(path) for path in sorted(found, key=_by_number)]
+
+
+def _by_number(path: Path) -> list[str | int]:
+    """Have shard 10 after shard 2."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
 
 
 def owner_of(path: Path) -> str:

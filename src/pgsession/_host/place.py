@@ -57,12 +57,14 @@ class Place:
         name: A name, of what lies in the user's own folder for such files; or the absolute path of a folder.
         size: The bytes of an arena that is made anew.
         of: What all who share it have in common: the tables, the database.
+        shard: The number of the shard that it is of, which is in the file's name for who looks at it; None: of none.
     """
 
-    def __init__(self, name: str, size: int, of: tuple[str, ...]) -> None:
+    def __init__(self, name: str, size: int, of: tuple[str, ...], shard: int | None = None) -> None:
         self._name = name
         self._size = size
         self._of = of
+        self._label = "" if shard is None else f"shard{shard}-"
 
     def open(self) -> Opened:
         """Take part in the arena, which is made if there is none.
@@ -133,9 +135,9 @@ class Place:
         common = json.dumps([Arena.layout(), *self._of, _namespaces()])
         digest = hashlib.sha256(common.encode()).hexdigest()[:24]
         if self._name.startswith("/"):
-            folder, stem = Path(self._name), digest
+            folder, stem = Path(self._name), f"{self._label}{digest}"
         else:
-            folder, stem = own_folder(), f"{self._name}-{digest}"
+            folder, stem = own_folder(), f"{self._name}-{self._label}{digest}"
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise Refused(f"{folder} is no folder")

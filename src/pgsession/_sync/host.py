@@ -34,10 +34,11 @@ from pgsession._host.watch import Watch, threads_are_real
 from pgsession._protocol.coherence import Coherence, LockChanges
 from pgsession.errors import ListenerError, PgSessionError
 
+from .lent_listener import LentListener
 from .listener import Listener
 from .section import Section
 from .store import Store
-from .synchronizer import LISTENING_WITHIN, Synchronizer
+from .synchronizer import Synchronizer
 
 HANDOVER: Final = 5.0  # seconds that a leader who goes waits for another one to be ready
 _PAUSE: Final = 0.05  # seconds between two looks, where nothing wakes who waits
@@ -64,8 +65,7 @@ class Host:
     Args:
         place: Where the arena is.
         serves_for: For how many microseconds after a proof this process may serve.
-        listener: The caller's listener, to be used where this process leads; None: one is made for that.
-        make_listener: Makes a listener, which is then this one's.
+        lent: Has the listener of a process that leads.
         make_synchronizer: Makes a synchronizer of a listener, of the id by which the host is registered, of what
             returns for how long it serves, and of what is called once that is known.
         on_lock_changes: Called with what the leader has heard of locks.
@@ -82,8 +82,7 @@ class Host:
         clock: Clock,
         *,
         serves_for: int,
-        listener: Listener | None,
-        make_listener: Callable[[], Listener],
+        lent: LentListener,
         make_synchronizer: SynchronizerMaker,
         on_lock_changes: Callable[[LockChanges], None],
         on_locks_missed: Callable[[], None],
@@ -103,8 +102,7 @@ class Host:
         self._cache = cache
         self._clock = clock
         self._serves_for = serves_for
-        self._given_listener = listener
-        self._make_listener = make_listener
+        self._lent = lent
         self._make_synchronizer = make_synchronizer
         self._on_lock_changes = on_lock_changes
         self._on_locks_missed = on_locks_missed
@@ -114,7 +112,7 @@ class Host:
         self._former: set[str] = set()  # ids by which arenas were registered that are given up
         self._watch: Watch | None = None
         self._failovers = 0  # of watches before this one
-        self._listener: Listener | None = None
+        self._listener: Listener | None = None  # while it is borrowed
         self._loop = BackgroundLoop(logger)
         self._news = Signal()
         self._lock_news: deque[tuple[str | None, int]] = deque()
@@ -166,8 +164,11 @@ class Host:
             )
         return "Reads go to the database, for the process that leads this host has no proof to be in sync"
 
-    def join(self) -> None:
+    def join(self, deadline: float) -> None:
         """Take part, or have a cache alone where that cannot be; return once this process is in sync.
+
+        Args:
+            deadline: When it returns all the same, where the leader has no proof at present.
 
         Raises:
             ListenerError, psycopg.Error: This process was to lead, and cannot, as `Synchronizer.start` says.
@@ -181,13 +182,12 @@ class Host:
             self._be_alone()
             return
         self._take_part(self._opened)
-        deadline = deadline_in(LISTENING_WITHIN)
         while not self._coherence.in_sync:
             self._step(first=True)
             if self._stopping:
                 raise ListenerError("the manager was closed before it was in sync")
             if not left_until(deadline):
-                break  # whoever leads has no proof at present: until then the database answers
+                break  # until there is a proof the database answers
             if not self._coherence.in_sync:
                 self._news.wait(_PAUSE)
                 self._news.clear()
@@ -228,18 +228,6 @@ class Host:
         self._news.set()
         if self.synchronizer is not None:
             self.synchronizer.give_up()
-
-    def cut(self) -> None:
-        """Close the connection."""
-        self.give_up()
-        if self._listener is not None:
-            self._listener.close(0)
-
-    def finish(self) -> None:
-        """Do what is possible without the event loop."""
-        if self._listener is not None:
-            self._listener._finish()
-        self.at_exit()
 
     def at_exit(self) -> None:
         """Have no part any more, for the process ends; another one leads, and the last takes the memory away."""
@@ -358,10 +346,7 @@ class Host:
     def _start_synchronizer(self) -> None:
         assert self._opened is not None
         arena = self._opened.arena
-        listener = self._given_listener
-        if listener is None:
-            listener = self._listener = self._make_listener()
-            listener.open()
+        listener = self._listener = self._lent.borrow()
         # One id for all who lead: who waits for the host to acknowledge need not know which process does (C13).
         self.synchronizer = self._make_synchronizer(
             listener,
@@ -383,12 +368,12 @@ class Host:
                 self._logger.info("what the former arena was registered by stays until a cleanup: %s", error)
 
     def _stop_synchronizer(self, deadline: float) -> None:
-        synchronizer, listener = self.synchronizer, self._listener
-        if synchronizer is not None:
-            synchronizer.stop(deadline)
+        if self.synchronizer is not None:
+            self.synchronizer.stop(deadline)
+        listener, self._listener = self._listener, None
         if listener is not None:
-            listener.close(left_until(deadline))
-        self.synchronizer = self._listener = None
+            self._lent.give_back(listener, left_until(deadline))
+        self.synchronizer = None
 
     def _tie(self) -> None:
         """Read from the database, and so learn whether it is the one that the arena is about (S8)."""

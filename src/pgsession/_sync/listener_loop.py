@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -72,6 +73,7 @@ class ListenerLoop:
         self._logger = logger
         self._loop = BackgroundLoop(logger)
         self._starter = BackgroundTasks(logger, most=1)
+        self._starting = threading.Lock()
         self.lost_hooks: list[Callable[[], object]] = []
         self._requests: deque[tuple[Thunk[Any], SharedFuture[Any]]] = deque()
         self._owner = 0
@@ -105,16 +107,17 @@ class ListenerLoop:
 
     def _start(self, watch: Callable[[], None]) -> SharedFuture[None]:
         """Have the loop run; return what is set once it listens, or cannot."""
-        if self._opened is None:
-            if self._closing.is_set():
-                raise _closed()
-            self._owner = os.getpid()
-            self._home = Home()
-            watch()
-            self._waiter = SocketWaiter()
-            self._opened = SharedFuture()
-            self._loop.start(partial(self._run, self._opened), "pgsession listener")
-        return self._opened
+        with self._starting:  # several threads of the library may open one that is lent to them
+            if self._opened is None:
+                if self._closing.is_set():
+                    raise _closed()
+                self._owner = os.getpid()
+                self._home = Home()
+                watch()
+                self._waiter = SocketWaiter()
+                self._opened = SharedFuture()
+                self._loop.start(partial(self._run, self._opened), "pgsession listener")
+            return self._opened
 
     def close(self, timeout: float | None) -> None:
         """End the loop: at once, but for a callback that is running, which has `timeout` seconds."""

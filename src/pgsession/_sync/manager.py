@@ -92,6 +92,11 @@ _LONGEST_CUT = 5 * GRACE  # seconds; only a name server that does not answer can
 _LONGEST_LIST = 1000  # sessions in one page
 
 
+def cache_size(config: Config) -> int:
+    """Return how many sessions a process keeps."""
+    return config.cache_size or (CACHE_SIZE if config.shared_cache is None else SHARED_CACHE_SIZE)
+
+
 class SessionManager(Reader):
     """Keeps sessions in PostgreSQL and answers reads from this process's memory, in step with every other node.
 
@@ -153,7 +158,7 @@ class SessionManager(Reader):
         self._clock = Clock()
         super().__init__(
             Cache(
-                config.cache_size or (CACHE_SIZE if config.shared_cache is None else SHARED_CACHE_SIZE),
+                cache_size(config),
                 self._clock,
                 access_interval=microseconds_of(config.last_access_update_interval),
                 lifetime=microseconds_of(config.max_session_lifetime_in_cache),

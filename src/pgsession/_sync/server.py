@@ -14,7 +14,13 @@ from typing import Any
 from psycopg import Connection, OperationalError
 from psycopg_pool import ConnectionPool
 
-from pgsession._concurrency import GRACE, ConninfoFunction, Deadlines, SharedFuture
+from pgsession._concurrency import (
+    GRACE,
+    ConninfoFunction,
+    Deadlines,
+    SharedFuture,
+    deadline_in,
+)
 from pgsession._database import conninfo as conninfos
 from pgsession._database import pool_log
 from pgsession._database.script import limit_of
@@ -24,9 +30,11 @@ from pgsession.errors import OperationTimeout
 
 from .citus_place import CitusPlace
 from .conninfo import Conninfo
+from .lent_listener import LentListener
 from .listener import Listener
 from .pool import Pool, plain_cursor
 from .store import servers_limit
+from .synchronizer import LISTENING_WITHIN
 
 CONNECT_TIMEOUT = 10  # seconds, where the conninfo says nothing
 RECONNECT_DELAY = 0.5  # seconds between attempts of the pool; its own pauses double, and outlast the outage
@@ -37,7 +45,8 @@ class Server:
 
     It is opened once and closed once; after an `open` that has failed it is closed as well. `on_unfit` has what is
     called for each connection that is dead or leads to a standby. With `citus` the server changes: `database` is the
-    function that says where it is.
+    function that says where it is. Where processes of the host share caches `listener` is None: those that lead borrow
+    what is `lent`, and the others listen to nothing.
     """
 
     def __init__(
@@ -52,14 +61,15 @@ class Server:
         self.placed = None if citus is None else citus.placed
         self._was_cut = False
         self._first_attempt: SharedFuture[None] = SharedFuture()
+        self.in_sync_by = 0.0
+        """Until when its shards, which are opened one after the other, wait for leaders that have no proof."""
         self._deadlines = Deadlines(logger)
         self.on_unfit: list[Callable[[], None]] = []
-        self.listener = Listener(
-            database if listener_conninfo is None else listener_conninfo,
-            health_check_interval=None,  # the beacons are better ones
-            logger=logger,
-        )._entrust()
-        timelines = self.listener._loop.timelines
+        self._logger = logger
+        self._listens_at = database if listener_conninfo is None else listener_conninfo
+        self._timelines = timelines = Timelines()
+        self.lent = LentListener(self.new_listener)
+        self.listener: Listener | None = None
         self.conninfo = completed(database, timelines)
         self.pool = make_pool(config, self.conninfo, lambda: self._was_cut, self._first_attempt)
         self.connections = Pool(
@@ -84,10 +94,16 @@ class Server:
         for suspect in list(self.on_unfit):
             suspect()
 
+    def new_listener(self) -> Listener:
+        """Return a listener of this server, which is not open yet."""
+        return new_listener(self._listens_at, self._timelines, self._logger)
+
     def open(self) -> None:
-        """Connect the listener, then the pool."""
-        self.listener.open()
+        """Connect the listener, where every process needs one, then the pool."""
+        if self._config.shared_cache is None:
+            self.listener = self.lent.borrow()
         open_pool(self._config, self.pool, self.connections, lambda: self._was_cut, self._first_attempt)
+        self.in_sync_by = deadline_in(LISTENING_WITHIN)
 
     def cut(self) -> None:
         """Cut what is in use of the pool: whoever waits for an answer gets an error."""
@@ -99,7 +115,7 @@ class Server:
         """Close all connections."""
         self.cut()
         self.connections.close()
-        self.listener.close(0)
+        self.lent.close()
         self.pool.close(GRACE)
         self._deadlines.close()
 
@@ -107,7 +123,18 @@ class Server:
         """Close the connections without the event loop."""
         self._was_cut = True
         self.connections.finish()
-        self.listener._finish()
+        self.lent.finish()
+
+
+def new_listener(given: str | ConninfoFunction, timelines: Timelines, logger: logging.Logger) -> Listener:
+    """Return a listener that its maker closes, which knows the same timelines as the pool."""
+    listener = Listener(
+        given,
+        health_check_interval=None,  # the beacons are better ones
+        logger=logger,
+    )._entrust()
+    listener._loop.timelines.share(timelines)
+    return listener
 
 
 def completed(given: str | Callable[[], object], timelines: Timelines) -> Conninfo:

@@ -159,6 +159,11 @@ class ShardManager(SessionManager):
     def _waits_for_server(self) -> bool:
         return self._state == "new" and self.place.wanted
 
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        if self._waits_for_server:
+            self._state = "forked"  # nobody opens it here but the first call
+
     def _ready(self) -> Runtime:
         if self._runtime is None:
             if self._state == "forked":

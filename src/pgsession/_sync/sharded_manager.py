@@ -37,7 +37,7 @@ from pgsession._protocol import idle_timeouts, rules
 from pgsession._protocol.idle_timeouts import Inactivity
 from pgsession._protocol.operations import Create, IfExists, Update, new_generation
 from pgsession._protocol.shards import MOST, home_of, home_of_resource, id_in
-from pgsession.config import Config
+from pgsession.config import LEAST_SHARED, Config
 from pgsession.default import DEFAULT
 from pgsession.errors import (
     AttributeVersionConflict,
@@ -61,13 +61,13 @@ from .manager import (
     _CHECKS,
     _LONGEST_LIST,
     _WHY_CLOSED,
-    CACHE_SIZE,
     AnyId,
     Change,
     Check,
     SessionId,
     SessionManager,
     _not_open,
+    cache_size,
 )
 from .places import Places
 from .shard import Place, ShardManager
@@ -81,7 +81,6 @@ _PATIENCE_WHEN_DROPPED = 2  # seconds to close what was dropped
 _COPIES = 5  # of a session that others change while it moves to its user's shard
 _HIGHEST = {"proof_age", "clock_error", "notification_queue_usage", "oldest_write", "nodes"}
 _OF_A_SERVER = {"pool_size", "pool_waiting"}
-_OF_A_HOST = {"leader", "shared_fallback_reason"}
 
 
 class ShardedSessionManager(ShardedReader, SessionManager):
@@ -103,7 +102,8 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     - A chosen `session_id` has to be one of the user's shard: `id_for` makes one of any UUID.
     - A lock lives in the shard of its resource, and can be tied to a session of that shard only: a resource whose name
       ends with a session's id, as in `f"cart:{session.id}"`, is in the shard of that session.
-    - `Config.cache_size` is for all shards together, each of which has an equal part; `pool_max_size` is a server's.
+    - `Config.cache_size` and `shared_cache_size` are for all shards together, each of which has an equal part;
+      `pool_max_size` is a server's.
 
     Args:
         shards: A `Shard` for each, or only its conninfo; from 1 to 4096. Or `CitusShards`.
@@ -824,7 +824,8 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     def stats(self) -> Stats:
         """Return the sum of what all shards have counted, and of their gauges.
 
-        Of ages, errors, the queue's usage and the nodes it is the highest; `in_sync` is true where all are; the pool's
+        Of ages, errors, the queue's usage and the nodes it is the highest; `in_sync` is true where all are, and
+        `leader` where this process leads the host for any; `shared_fallback_reason` has each reason once; the pool's
         connections are counted once a server.
         """
         self._check_open()
@@ -841,8 +842,10 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             values = [getattr(stats, name) for stats in (firsts if name in _OF_A_SERVER else each.values())]
             if name == "in_sync":
                 total[name] = all(values)
-            elif name in _OF_A_HOST:
-                total[name] = values[0]  # which shards do not share
+            elif name == "leader":
+                total[name] = any(values)
+            elif name == "shared_fallback_reason":
+                total[name] = "; ".join(dict.fromkeys(value for value in values if value)) or None
             elif name in _HIGHEST:
                 total[name] = max((value for value in values if value is not None), default=None)
             else:
@@ -912,16 +915,19 @@ class ShardedSessionManager(ShardedReader, SessionManager):
 def _checked(shards: Sequence[Shard | str], config: Config) -> list[Shard]:
     """Return the shards with the names of their schemas."""
     _refuse_what_is_of_one_server(config)
-    return complete(shards, config.schema_name)
+    given = complete(shards, config.schema_name)
+    least = len(given) * LEAST_SHARED
+    if config.shared_cache is not None and config.shared_cache_size < least:
+        raise ConfigError(
+            f"shared_cache_size: each of {counted(len(given), 'shard')} has an equal part, of at least {LEAST_SHARED} "
+            f"bytes: give {least} or more"
+        )
+    return given
 
 
 def _refuse_what_is_of_one_server(config: Config) -> None:
     if config.listener_conninfo is not None:
         raise ConfigError("listener_conninfo: leads to one server: give each Shard its own")
-    if config.shared_cache is not None:
-        raise ConfigError(
-            "shared_cache: processes can share the cache of one server's sessions only, not of shards"
-        )
 
 
 def _checked_for_citus(shards: CitusShards, config: Config) -> CitusShards:
@@ -929,6 +935,10 @@ def _checked_for_citus(shards: CitusShards, config: Config) -> CitusShards:
     rules.conninfo("shards", shards.coordinator)
     rules.schema_name("schema_name", f"{config.schema_name}_{count - 1}{LOCAL}")
     _refuse_what_is_of_one_server(config)
+    if config.shared_cache is not None:
+        raise ConfigError(
+            "shared_cache: is of the tables of one server for as long as it lasts, and Citus moves a shard to another"
+        )
     if not config.synchronous_commit:
         raise ConfigError(
             "synchronous_commit: a move of Citus may leave behind what is not durable when it ends"
@@ -962,7 +972,8 @@ def _part_of(config: Config, schema: str, mark: ShardMark, **changes: Any) -> Co
     return msgspec.structs.replace(
         config,
         schema_name=schema,
-        cache_size=-(-(config.cache_size or CACHE_SIZE) // mark.shards),
+        cache_size=-(-cache_size(config) // mark.shards),
+        shared_cache_size=max(config.shared_cache_size // mark.shards, LEAST_SHARED),
         warm=None if config.warm is None else f"{os.fspath(config.warm)}.{mark.number}",
         **changes,
     )

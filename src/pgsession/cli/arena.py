@@ -22,7 +22,8 @@ from ._parameters import JSON
 def arena(as_json: bool, folder: str | None) -> int:
     """Show the caches that processes of this host share (Config.shared_cache), as the user that runs them.
 
-    No database is asked. Exit status 3: one of them serves nothing at this moment, or cannot be read.
+    Each shard of several has one, with its number in the name of the file. No database is asked. Exit status 3: one of
+    them serves nothing at this moment, or cannot be read.
     """
     try:
         seen = arenas(folder)

@@ -90,7 +90,7 @@ METRICS: Final = (
     _gauge("nodes", "{node}", "Nodes that are registered with the database."),
     _counter("shared_hits", "read", "Reads answered from the cache that the processes of the host share."),
     _gauge("shared_sessions", "{session}", "Sessions in that cache."),
-    _gauge("leader", "1", "1 while this process listens for all that share it, else 0."),
+    _gauge("leader", "1", "1 while this process listens for all that share it, or a shard of it, else 0."),
     _counter("failovers", "failover", "Times it has begun to because another one had died, or was stopped."),
     _counter("arena_resets", "reset", "Times the shared cache was given up, and another one made."),
     _counter("ring_overruns", "overrun", "Times what the others told came faster than it was heard."),
