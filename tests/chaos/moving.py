@@ -128,14 +128,13 @@ def parts(calls: list[Call]) -> list[Call]:
                 _part(call, kind="create", session=call.became, version=call.version, content=call.content)
             )
         elif call.outcome != "refused":
-            doubtful = call.outcome not in NOT_DONE
-            if doubtful:
+            if call.outcome not in NOT_DONE:
                 apart.append(_part(call, kind="delete", user="", wrote=None))
             apart.append(_part(call, kind="create", session="", outcome="unknown"))
-            apart += [
-                _part(call, kind="delete", user="", wrote=None, session=copy, outcome="unknown")
-                for copy in copies[_mark(call)]
-            ]
+        apart += [
+            _part(call, kind="delete", user="", wrote=None, session=copy, outcome="unknown")
+            for copy in copies[_mark(call)]
+        ]
     return apart
 
 
@@ -151,14 +150,25 @@ def _mark(call: Call) -> tuple[str, int]:
 
 
 def _copies(calls: list[Call]) -> dict[tuple[str, int], set[str]]:
-    """The sessions that show what a move has written that did not say that it was done."""
-    marks = {_mark(call): call for call in calls if call.kind == "move" and call.outcome != "ok"}
+    """The sessions that show what a move has written, and that no call has said to have made."""
+    marks = {_mark(call): call for call in calls if call.kind == "move"}
+    made = _made(calls)
     copies: dict[tuple[str, int], set[str]] = defaultdict(set)
     for call in calls if marks else ():
-        for item in (call.content or {}).items():
-            if isinstance(item[1], int) and item in marks and call.session != marks[item].session:
-                copies[item].add(call.session)
+        if call.session not in made:
+            for item in (call.content or {}).items():
+                if isinstance(item[1], int) and item in marks and call.session != marks[item].session:
+                    copies[item].add(call.session)
     return copies
+
+
+def _made(calls: list[Call]) -> set[str]:
+    """The sessions that calls have said to have made."""
+    return {
+        call.became or call.session
+        for call in calls
+        if call.kind in ("create", "move") and call.outcome == "ok"
+    }
 
 
 def violations(
@@ -212,12 +222,14 @@ def _left_behind(calls: list[Call], rows: dict[str, Row], max_staleness: int) ->
     failed = {_mark(call): call for call in calls if call.kind == "move" and call.outcome in NOT_DONE}
     if not failed:
         return
+    made = _made(calls)  # some of them of a copy that others had found in a list
     for key, row in rows.items():
         for item in row.content.items():
-            if isinstance(item[1], int) and item in failed and row.live:
+            if isinstance(item[1], int) and item in failed and row.live and key not in made:
                 yield Violation("undone", f"a login that failed has left session {key}", [failed[item]])
     for call in calls:
         for item in (call.content or {}).items():
             move = failed.get(item) if isinstance(item[1], int) else None
-            if move is not None and call.kind != "move" and call.began > move.ended + max_staleness:
+            late = move is not None and call.began > move.ended + max_staleness
+            if move is not None and late and call.session not in made and call.kind != "move":
                 yield Violation("undone", "a login that failed, and its session is there", [move, call])

@@ -102,6 +102,16 @@ def test_a_login_that_failed_leaves_the_session_and_nothing_else(outcome: str) -
     assert "undone" in found(create(), failed, moved(3.5, node=1, user="v"), s=here)
 
 
+def test_a_copy_of_a_try_before_the_one_that_was_done() -> None:
+    """Somebody found it in a list."""
+    content = {"0.0": 1, "0.1": 5}
+    listed = get(1.005, 1, session="x", content=content, node=1, user="v")
+    gone = call("get", 1.5, session="x", outcome="none", node=1)
+    assert not found(create(), move(1), listed, gone, t=NEW)
+    assert "lost" in found(create(), move(1), call("get", 1.5, session="t", outcome="none"), t=NEW)
+    assert "resurrected" in found(create(), move(1), listed, gone, t=NEW, x=Row(1, content))
+
+
 @pytest.mark.parametrize("outcome", ["unknown", "interrupted"])
 def test_a_login_in_doubt_was_done_or_not_or_by_half(outcome: str) -> None:
     doubtful = move(1, outcome=outcome)
