@@ -7,6 +7,7 @@ While a fault hits one server, and every node was well when it began:
   most `MOST_SLOW` takes longer than `SLOW` of its bound, which is what the machine's own pauses may do.
 - **All.** A call that asks all shards fails on none but that server's, and names those. It asks all at the same time:
   of those that waited for that server, at most `MOST_SLOW` takes longer than `LONG` times the bound of one.
+- **Visitors** go where a server is: `KNOWN` times `operation_timeout` after one was killed or stopped, none fails.
 - **Back.** `recovery` after the server is back each node has been in sync with all shards.
 
 That each call on the server's own users ends within its bound is `endings.Endings`'s, as ever.
@@ -24,6 +25,7 @@ from tests.chaos.verdict import Limits, Violation
 TRIED = {
     "others": "calls on other servers' users while one was away",
     "all": "calls that asked all shards while one server was away",
+    "visitors": "visitors who came while one server was down",
     "own": "calls that the server which was away has failed",
     "back": "servers that came back, to every node",
 }
@@ -35,6 +37,9 @@ LONG = 1.5
 
 MOST_SLOW = 0.1
 """The part of calls that may be slow, for the machine has other things to do."""
+
+KNOWN = 2
+"""Times `operation_timeout` after which each node knows of each shard that its server is down."""
 
 ENOUGH = 20
 """Calls in a fault of which such a part can be told."""
@@ -69,6 +74,7 @@ def violations(
             call.outcome in ("error", "unknown") and set(call.shards) <= set(fault.shards) for call in during
         )
         yield from _slow(fault, others, limits)
+        yield from _visitors(fault, during, limits, tried)
         for call in during:
             if len(call.shards) > 1 and call.kind in ("count", "load", "delete_group", "clear"):
                 tried["all"] += 1
@@ -86,6 +92,15 @@ def _slow(fault: Fault, others: list[Call], limits: Limits) -> Iterator[Violatio
     if len(others) >= ENOUGH and len(slow) > MOST_SLOW * len(others):
         text = f"{len(slow)} of {len(others)} calls that need nothing of the server were slow during {fault.kind!r}"
         yield Violation("slowed", text, slow[:3])
+
+
+def _visitors(fault: Fault, during: list[Call], limits: Limits, tried: dict[str, int]) -> Iterator[Violation]:
+    known = fault.began + KNOWN * limits.operation_timeout
+    for call in during if fault.refuses else ():
+        if call.kind == "create" and not call.user and call.began > known:
+            tried["visitors"] += 1
+            if call.outcome != "ok":
+                yield Violation("bystander", f"{call.outcome} for a visitor, who could go elsewhere", [call])
 
 
 def _partly(fault: Fault, call: Call) -> Iterator[Violation]:

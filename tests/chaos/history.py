@@ -145,6 +145,8 @@ class Fault(msgspec.Struct, kw_only=True):
     """Those whose logins had to wait for rows that somebody held."""
     shards: list[int] = []
     """Those of the one server that it hits, where sessions are in shards."""
+    refuses: bool = False
+    """Whether nobody could connect to that server meanwhile, which is known at once."""
     unfenced: list[int] = []
     """Nodes that could go on with a former primary meanwhile, for nothing keeps them from it."""
     astray: int = 0

@@ -56,6 +56,18 @@ def test_what_one_server_lost_excuses_nothing_on_another() -> None:
         assert ("backwards" not in kinds(verdict)) == is_excused
 
 
+def test_a_visitor_who_goes_where_no_server_is() -> None:
+    def came(began: float, outcome: str = "error") -> Call:
+        return on([0, 1, 2, 3], call("create", began, session="", user="", outcome=outcome))
+
+    dead, silent = down(refuses=True), down()
+    known = 1 + apart.KNOWN * LIMITS.operation_timeout / SECOND
+    assert found(came(known + 0.1), faults=(dead,)) == ({"bystander"}, {"visitors": 1})
+    assert found(came(known + 0.1, "ok"), faults=(dead,)) == (set(), {"visitors": 1})
+    assert not found(came(known - 0.1), faults=(dead,))[0], "it may not be known yet"
+    assert not found(came(known + 0.1), faults=(silent,))[0]
+
+
 def test_calls_that_wait_for_anothers_server() -> None:
     long = bounds(LIMITS)["read"] * apart.SLOW / SECOND + 0.1
     slow = [on([1], lasting(get(2 + number / 100, 1), long)) for number in range(40)]

@@ -14,7 +14,7 @@ from tests.chaos import apart, moving
 from tests.chaos.cluster import Machines
 from tests.chaos.faults import PATIENCE, Plan, Ways
 from tests.chaos.history import Call, Fault, State, now
-from tests.chaos.run import SCHEMA, Scene
+from tests.chaos.run import LONG, SCHEMA, Scene
 from tests.chaos.verdict import Verdict
 from tests.chaos.worker import Task
 from tests.fault_proxy import FaultProxy
@@ -85,6 +85,7 @@ class ServerFaults(Plan):
     def _kill(self, fault: Fault) -> None:
         fault.lossy = True
         server, _ = self._hit(fault)
+        fault.refuses = True
         self._servers.kill(server)
         self._rest(0.5, 2.5)
         server.restart("immediate")
@@ -92,6 +93,7 @@ class ServerFaults(Plan):
     def _stop(self, fault: Fault) -> None:
         fault.lossy = True
         server, _ = self._hit(fault)
+        fault.refuses = True
         self._servers.stop(server)
         self._rest(0.5, 2.5)
         server.restart("immediate")
@@ -178,4 +180,4 @@ class TwoServers(Scene[Machines]):
         limits = self._options.limits
         verdict.violations += apart.violations(calls, self._faults.done, states, limits, verdict.tried)
         if not self._options.kinds:
-            verdict.add_untried(TRIED)
+            verdict.add_untried(TRIED if self._options.seconds >= LONG else moving.TRIED)
