@@ -206,7 +206,7 @@ async def async_check_mark(
         raise _unmarked(statements, shard) from None
 
 
-def has_mark(connection: psycopg.Connection[Any], statements: Statements, shard: ShardMark) -> bool:
+def has_mark(connection: psycopg.Connection, statements: Statements, shard: ShardMark) -> bool:
     """Look whether tables say that they are a shard, and change nothing; False: `check_mark` has them say so.
 
     Raises:

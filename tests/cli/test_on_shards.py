@@ -127,7 +127,10 @@ def test_check_says_which_shard_the_tables_are(
         run("init", "--shards", file)
         for given in (file, as_service):
             said = run("check", "--shards", given)
-            assert "; its tables are shard 0 of 2\n" in said.out and "; its tables are shard 1 of 2\n" in said.out
+            assert (
+                "; its tables are shard 0 of 2\n" in said.out
+                and "; its tables are shard 1 of 2\n" in said.out
+            )
         parts = [json.loads(line) for line in run("check", "--shards", file, "--json").out.splitlines()]
         assert [part["found"]["says"] for part in parts] == [
             "pgsession shard 0 of 2",

@@ -13,6 +13,7 @@ from pgsession.errors import ConfigError
 
 __all__ = ["ShardMark", "Unsaid", "comparing", "marking", "query_of"]
 
+_Rows = list[tuple[Any, ...]]
 _SAID = re.compile(r"^pgsession shard (\d+) of (\d+)$", re.MULTILINE)
 
 
@@ -42,9 +43,7 @@ def query_of(schema: str, prefix: str, mark: ShardMark, comment: str = "") -> sq
     return sql.SQL("COMMENT ON TABLE {} IS {}").format(table, f"{comment}\n{mark}".strip())
 
 
-def marking(
-    schema: str, prefix: str, mark: ShardMark
-) -> Generator[sql.Composed, list[tuple[Any, ...]], list[str]]:
+def marking(schema: str, prefix: str, mark: ShardMark) -> Generator[sql.Composed, _Rows, list[str]]:
     """Check that the tables are those of this shard; tables that say nothing are told to be. Return what was done.
 
     Raises:
@@ -57,9 +56,7 @@ def marking(
     return [f"made them shard {mark.number} of {mark.shards}"]
 
 
-def comparing(
-    schema: str, prefix: str, mark: ShardMark
-) -> Generator[sql.Composed, list[tuple[Any, ...]], Unsaid | None]:
+def comparing(schema: str, prefix: str, mark: ShardMark) -> Generator[sql.Composed, _Rows, Unsaid | None]:
     """Check that the tables are those of this shard; return None where they are, else what is there in its place.
 
     Raises:

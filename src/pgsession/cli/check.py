@@ -38,6 +38,10 @@ def check(target: Target, output: Output) -> int:
     well = f"database {database!r}, {target.tables}: well, for a service as {role!r}"
     if mark is not None:
         which = f"shard {mark.number} of {mark.shards}"
-        well += f"; its tables are {which}" if is_marked else f"; they will be {which} once a service has been started"
+        well += (
+            f"; its tables are {which}"
+            if is_marked
+            else f"; they will be {which} once a service has been started"
+        )
     output.done(fields, well)
     return 0
