@@ -44,13 +44,17 @@ KNOWN = 2
 ENOUGH = 20
 """Calls in a fault of which such a part can be told."""
 
+CONNECT_TIMEOUT = 2
+"""Seconds that an attempt to connect takes at most, of which the conninfo says so; where it says nothing it is 10."""
+
 PAUSE = 2_000_000
 """Microseconds of the longest pause between two attempts to connect again."""
 
 
 def recovery(limits: Limits) -> int:
-    """Microseconds in which a node is in sync with a server that is back: a pause, an attempt, and a proof."""
-    return PAUSE + limits.operation_timeout + limits.max_staleness
+    """Microseconds in which a node is in sync with a server that is back: an attempt to connect that was under way and
+    got lost, a pause, a call, and a proof."""
+    return CONNECT_TIMEOUT * 1_000_000 + PAUSE + limits.operation_timeout + limits.max_staleness
 
 
 def violations(

@@ -55,7 +55,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
 
 
 def _row(title: str, value: str) -> str:
-    return f"{title:<46}{value}"
+    return f"{title:<58}{value}"
 
 
 def _recoveries(outcome: Outcome) -> Iterator[str]:

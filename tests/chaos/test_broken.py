@@ -22,7 +22,9 @@ pytestmark = [
     pytest.mark.skipif(
         sys.platform == "win32", reason="freezes servers and sends datagrams between processes"
     ),
-    pytest.mark.skipif(not os.environ.get("PGSESSION_CHAOS"), reason="two minutes for each: PGSESSION_CHAOS=1"),
+    pytest.mark.skipif(
+        not os.environ.get("PGSESSION_CHAOS"), reason="two minutes for each: PGSESSION_CHAOS=1"
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import msgspec
+from psycopg.conninfo import make_conninfo
 
 import pgsession
 from pgsession.embedded import EmbeddedServer
@@ -137,6 +138,10 @@ class ServerFaults(Plan):
         self._servers.terminate(self._servers.backends(name, server), server)
 
 
+def _impatient(conninfo: str) -> str:
+    return make_conninfo(conninfo, connect_timeout=apart.CONNECT_TIMEOUT)
+
+
 def _proxies(ways: list[Ways]) -> list[FaultProxy]:
     return [proxy for way in ways for proxy in (*way.listener, *way.pool)]
 
@@ -166,7 +171,13 @@ class TwoServers(Scene[Machines]):
         listener, pool = ([proxy.conninfo for proxy in way] or direct for way in self._ways[place])
         task = super()._task(node, place)
         return msgspec.structs.replace(
-            task, database="", shards=SHARDS, servers=list(zip(pool, listener, strict=True))
+            task,
+            database="",
+            shards=SHARDS,
+            servers=[
+                (_impatient(through), _impatient(heard))
+                for through, heard in zip(pool, listener, strict=True)
+            ],
         )
 
     def _tables(self) -> Iterable[tuple[str, str]]:

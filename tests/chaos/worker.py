@@ -222,17 +222,17 @@ class Process:
 
     def begin(self, kind: str, who: str, **fields: Any) -> Call:
         call = Call(kind=kind, node=self.task.node, arena=self.arena(), who=who, began=now(), **fields)
-        call.shards = self._asked(call)
+        call.shards = self.shards_of([call.session] if call.session else [], call.user)
         return call
 
-    def _asked(self, call: Call) -> list[int]:
-        """The shards that a call is about: of its session, of its user, else all."""
+    def shards_of(self, sessions: list[str], user: str = "") -> list[int]:
+        """The shards that a call is about: of these sessions and this user, else all."""
         count = self.task.shards
-        asked = set()
-        if count and call.session:
-            asked.add(number_in(UUID(call.session).bytes, count, None))
-        if count and call.user:
-            asked.add(home_of(call.user, count))
+        if not count:
+            return []
+        asked = {number_in(UUID(session).bytes, count, None) for session in sessions}
+        if user:
+            asked.add(home_of(user, count))
         return sorted(shard for shard in asked if shard is not None) or list(range(count))
 
     def end(self, call: Call, outcome: str = "ok", **fields: Any) -> None:
@@ -242,8 +242,9 @@ class Process:
         for name, value in fields.items():
             setattr(call, name, value)
         if outcome == "ok" and call.kind in WRITES:
-            for shard in call.shards if len(call.shards) < self.task.shards else [0]:
-                self.wrote[shard] = max(self.wrote[shard], call.began)
+            for shard in call.shards or [0]:
+                if len(call.shards) < len(self.wrote) or not call.shards:  # a visitor may have come to any
+                    self.wrote[shard] = max(self.wrote[shard], call.began)
         self.history.add(call)
 
 
@@ -362,19 +363,16 @@ class Callers:
     async def load(self, who: str) -> None:
         """Several at once, whoever's they are."""
         keys = list(dict.fromkeys(known.key for _ in range(6) if (known := self.process.choose())))
-        call = self.process.begin("load", who, wrote={"ids": keys})
-        call.shards = sorted(
-            {shard for key in keys for shard in self.process.begin("get", who, session=key).shards}
-        )
-        await self._finish(call, self.manager.load_sessions(keys), self._loaded)
 
-    def _loaded(self, call: Call, sessions: dict[str, pgsession.Session]) -> None:
-        """What it found, and did not find, is as if each had been asked for."""
-        keys = [] if call.wrote is None else call.wrote["ids"]
-        call.wrote = None
-        self.process.end(call)
-        for key in keys:
-            self._saw(msgspec.structs.replace(call, kind="get", session=key), sessions.get(key))
+        def loaded(call: Call, sessions: dict[str, pgsession.Session]) -> None:
+            """What it found, and did not find, is as if each had been asked for."""
+            self.process.end(call)
+            for key in keys:
+                self._saw(msgspec.structs.replace(call, kind="get", session=key), sessions.get(key))
+
+        call = self.process.begin("load", who)
+        call.shards = self.process.shards_of(keys)
+        await self._finish(call, self.manager.load_sessions(keys), loaded)
 
     async def count(self, who: str) -> None:
         call = self.process.begin("count", who)
@@ -544,7 +542,6 @@ class Callers:
         except pgsession.TooManySessionsError as error:
             self.process.end(call, "refused", error=str(error))
         except pgsession.ShardsFailed as error:
-            call.wrote = call.wrote if call.kind != "load" else None
             self.process.end(call, "unknown", error=str(error)[:200], failed=sorted(error.failed))
         except pgsession.WriteOutcomeUnknown as error:
             self.process.end(call, "unknown", error=str(error)[:200])
@@ -773,7 +770,7 @@ class Operator:
     def _count(self, known: Known, who: str) -> None:
         """How many sessions the user has who has most of them."""
         call = self._process.begin("sql_count", who)
-        call.shards = self._process.begin("get", who, session=known.key).shards
+        call.shards = self._process.shards_of([known.key])
         statement = psycopg.sql.SQL(
             "SELECT count(*), user_id FROM {} WHERE expires_at > clock_timestamp() AND user_id IS NOT NULL"
             " GROUP BY 2 ORDER BY 1 DESC LIMIT 1"
