@@ -54,10 +54,10 @@ docs-look: docs ## that site in Chromium, narrow and wide, light and dark, with 
 bench: $(DONE)/bench build ## compare with what else a service would use, and with the recorded run; ARGS="-k get" for a part
 	$(PY) -m pytest -q -W default benchmarks $(ARGS)
 
-chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server; SHARED=1: with one cache a host
+chaos: build ## the simulation at length, then SECONDS=60 of random operations and faults on a real server; SHARED=1: with one cache a host; SHARDS=1: on shards of two servers
 	$(PY) -m tests.simulation --seeds $(SEEDS)
 	$(PY) -m tests.simulation --hosts --seeds $$(($(SEEDS) / 10))
-	$(PY) -m tests.chaos --seconds $(SECONDS) $(if $(SHARED),--shared) $(ARGS)
+	$(PY) -m tests.chaos --seconds $(SECONDS) $(if $(SHARED),--shared) $(if $(SHARDS),--shards) $(ARGS)
 
 ha: $(DONE)/ha build ## three members of Patroni that lose their leader in every way, under load, ten minutes at most; needs etcd
 	$(PY) -m tests.ha $(ARGS)

@@ -3,8 +3,9 @@
     python -m benchmarks.shards [ROUNDS]
 
 Rounds of the three are interleaved, and each figure is the median of them. "at rest" is what a node costs that
-is idle and alone, and the proofs of sync that it got, which is what its beacons bring. The run is kept in shards.json,
-of which docs/shards.md has its table.
+is idle and alone, the beacons that it sent for all shards together, and the proofs of sync that it got, which is what
+those bring; under load, which is updates in all shards as fast as they go, events take their place. The run is kept in
+shards.json, of which docs/shards.md has its table.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 import pgsession
+from pgsession._database.connections import ADAPTERS
+from pgsession._database.statements import Statements
+from pgsession._protocol import events
 from pgsession.embedded import EmbeddedServer
 
 from .machine import versions
@@ -30,6 +37,7 @@ from .machine import versions
 SERVERS = (1, 2, 4)
 SHARDS = 4
 AT_REST, REST = "at rest, 1 s", 10
+PROOFS, BEACONS, BEACONS_OF_LOAD = "proofs, at rest", "beacons sent, at rest", "beacons sent, under load"
 CALLS = {
     "read from memory": 20_000,
     "update": 300,
@@ -63,14 +71,14 @@ class Node:
 
     def __init__(self, servers: list[EmbeddedServer], stack: ExitStack) -> None:
         self.servers = servers
-        shards = [
+        self.shards = [
             pgsession.Shard(
                 database=servers[number % len(servers)].conninfo, schema_name=f"of_{len(servers)}_{number}"
             )
             for number in range(SHARDS)
         ]
         config = pgsession.Config(create_schema_if_missing=True, cleanup_interval=0)
-        self.manager = stack.enter_context(pgsession.ShardedSessionManager(shards, config))
+        self.manager = stack.enter_context(pgsession.ShardedSessionManager(self.shards, config))
         self.sessions = [self.manager.create_session(user, {"n": 0}) for user in range(64)]
 
     def do(self, what: str, calls: int) -> None:
@@ -99,12 +107,35 @@ def measured(node: Node, work: Callable[[], None], calls: int) -> tuple[float, f
     return spent[0] / calls * 1e6, spent[1] / calls * 1e6
 
 
+def beacons(node: Node, calls: int) -> float:
+    """The beacons a second that were sent in all shards, between so many updates at a time."""
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(psycopg.connect(str(shard.database), autocommit=True, context=ADAPTERS))
+            for shard in node.shards
+        ]
+        for connection, shard in zip(connections, node.shards, strict=True):
+            connection.execute(Statements(str(shard.schema_name), "").listen, [events.EVENTS, True])
+        threads = stack.enter_context(ThreadPoolExecutor(len(connections)))
+        heard = [threads.submit(_beacons_of, connection) for connection in connections]
+        while calls and not all(each.done() for each in heard):
+            node.do("update", calls)
+        return sum(each.result() for each in heard) / REST
+
+
+def _beacons_of(connection: psycopg.Connection[Any]) -> int:
+    """How many notifications bring nothing but a proof."""
+    return sum(not events.parse(each.payload).items for each in connection.notifies(timeout=REST))
+
+
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     figures: dict[str, dict[int, list[tuple[float, float]]]] = {
         what: {count: [] for count in SERVERS} for what in (*CALLS, AT_REST)
     }
-    proofs: dict[int, list[float]] = {count: [] for count in SERVERS}
+    rates: dict[str, dict[int, list[float]]] = {
+        what: {count: [] for count in SERVERS} for what in (PROOFS, BEACONS, BEACONS_OF_LOAD)
+    }
     with ExitStack() as stack:
         servers = [stack.enter_context(EmbeddedServer()) for _ in range(max(SERVERS))]
         with ExitStack() as together:
@@ -120,7 +151,9 @@ def main() -> None:
                     time.sleep(2)  # what it opens with is over
                     before = node.manager.stats().proofs
                     figures[AT_REST][count].append(measured(node, partial(time.sleep, REST), REST))
-                    proofs[count].append((node.manager.stats().proofs - before) / REST)
+                    rates[PROOFS][count].append((node.manager.stats().proofs - before) / REST)
+                    rates[BEACONS][count].append(beacons(node, 0))
+                    rates[BEACONS_OF_LOAD][count].append(beacons(node, 20))
     run = {
         "measured": date.today().isoformat(),
         "versions": {
@@ -135,8 +168,9 @@ def main() -> None:
             }
             for what, by_count in figures.items()
         },
-        "proofs_a_second": {
-            str(count): round(statistics.median(found), 2) for count, found in proofs.items()
+        "a_second": {
+            what: {str(count): round(statistics.median(found), 2) for count, found in by_count.items()}
+            for what, by_count in rates.items()
         },
     }
     RECORDED.write_text(json.dumps(run, indent=1) + "\n")
@@ -157,8 +191,8 @@ def table(run: dict[str, Any]) -> str:
         unit, of = ("ms", 1000) if what == AT_REST else ("\u00b5s", 1)
         cells = [f"{found[str(n)][0] / of:,.1f} / {found[str(n)][1] / of:,.0f} {unit}" for n in SERVERS]
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    proofs = [f"{run['proofs_a_second'][str(n)]:.1f}" for n in SERVERS]
-    lines.append(f"| proofs a second, at rest | {' | '.join(proofs)} |")
+    for what, found in run["a_second"].items():
+        lines.append(f"| {what}, 1 s | {' | '.join(f'{found[str(n)]:.1f}' for n in SERVERS)} |")
     told = ", ".join(f"{name} {version}" for name, version in run["versions"].items() if name != "machine")
     return "\n".join(
         [

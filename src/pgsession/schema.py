@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 from pgsession._database import inspection
 from pgsession._database.connections import AsyncPlainCursor, PlainCursor
 from pgsession._database.inspection import Inspection
-from pgsession._database.shard_mark import ShardMark, marking, query_of
+from pgsession._database.shard_mark import ShardMark, comparing, marking, query_of
 from pgsession._database.statements import Statements
 from pgsession._database.templates import (
     DOMAINS,
@@ -204,6 +204,19 @@ async def async_check_mark(
         await _async_run(connection, marking(statements.schema, statements.prefix, shard))
     except errors.InsufficientPrivilege:
         raise _unmarked(statements, shard) from None
+
+
+def has_mark(connection: psycopg.Connection, statements: Statements, shard: ShardMark) -> bool:
+    """Look whether tables say that they are a shard, and change nothing; False: `check_mark` has them say so.
+
+    Raises:
+        ConfigError: They are another shard's.
+        SchemaError: They say nothing, and this role may not have them say it.
+    """
+    unsaid = _run(connection, comparing(statements.schema, statements.prefix, shard))
+    if unsaid is not None and not unsaid.is_owner:
+        raise _unmarked(statements, shard)
+    return unsaid is None
 
 
 def look(

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.report import failures, summary
-from tests.chaos.run import Options, Outcome, run
+from tests.chaos.run import Options, Outcome
+from tests.chaos.runs import run, run_shards
 
 KEPT = Path(".cache/chaos")
 """Where the report of a failed run stays."""
@@ -26,8 +27,10 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=3, help="a process")
     parser.add_argument("--only", nargs="*", default=[], metavar="FAULT", help="parts of the faults' names")
     parser.add_argument("--shared", action="store_true", help="the processes of a host share one cache")
+    parser.add_argument("--shards", action="store_true", help="on four shards of two servers")
     given = parser.parse_args()
     seed = random.SystemRandom().getrandbits(32) if given.seed is None else given.seed
+    kind = " SHARED=1" if given.shared else " SHARDS=1" if given.shards else ""
     options = Options(
         seconds=given.seconds,
         seed=seed,
@@ -36,11 +39,13 @@ def main() -> int:
         callers=given.callers,
         kinds=tuple(given.only),
         shared=given.shared,
-        again=f"make chaos{' SHARED=1' if given.shared else ''} SECONDS={{seconds:g}} ARGS='--seed {{seed}}'",
+        again=f"make chaos{kind} SECONDS={{seconds:g}} ARGS='--seed {{seed}}'",
     )
     signal.signal(signal.SIGTERM, _interrupted)
     print(f"seed {seed}", flush=True)
-    outcome = run(options, programs=os.environ.get("PGSESSION_TEST_POSTGRES") or None)
+    outcome = (run_shards if given.shards else run)(
+        options, programs=os.environ.get("PGSESSION_TEST_POSTGRES") or None
+    )
     print(summary(outcome), flush=True)
     return keep(outcome) if outcome.verdict.violations else 0
 

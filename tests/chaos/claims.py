@@ -34,6 +34,8 @@ class Claims:
         """Create the session, or be told that it is there, or get it."""
         user = f"claimant {now() // WHILE}"
         key = uuid5(NAMESPACE_OID, user)
+        if self._process.task.shards:
+            key = self._manager.id_for(key, user)
         wrote = {"by": f"{who}:{self._process.number()}"}
         if_exists = self._process.random.choice(["error", "return"])
         call = self._process.begin("claim", who, session=str(key), user=user, wrote=wrote, state=if_exists)

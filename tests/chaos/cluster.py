@@ -1,4 +1,4 @@
-"""A primary and its synchronous standby, which can be crashed, restarted, frozen and failed over."""
+"""Servers that can be crashed, restarted and frozen: a primary with its synchronous standby, or such as stand apart."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ PATIENCE = 60.0
 
 SETTINGS: dict[str, str | int] = {
     "max_connections": 200,
+    "shared_buffers": "32MB",
+    "checkpoint_timeout": "15min",
+}
+REPLICATION: dict[str, str | int] = {
     "cluster_name": "chaos",  # what the standby's receiver is called, for synchronous_standby_names
     "wal_level": "replica",
     "max_wal_senders": 8,
     "wal_keep_size": "256MB",
     "wal_retrieve_retry_interval": "100ms",
-    "shared_buffers": "32MB",
-    "checkpoint_timeout": "15min",
 }
 
 
-class Cluster:
-    """Two servers, one of them the primary; every acknowledged commit is on both disks (`synchronous_standby_names`).
-
-    A server keeps its socket and its port through everything, so that what leads to it need not change.
-    """
+class Machines:
+    """Two servers. Each keeps its socket and its port through everything, so that what leads to it need not change."""
 
     def __init__(self, *, programs: str | None = None, settings: dict[str, str | int] | None = None) -> None:
         self._programs = programs
@@ -50,16 +49,15 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            first = self._new_server("a")
-            first.start()
-            second = self._new_server("b")
-            self._copy(first, self._home / "b")
-            second.start()
-            self._replicate(first)
+            self._start()
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def _start(self) -> None:
+        for name in ("a", "b"):
+            self._new_server(name).start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -72,6 +70,85 @@ class Cluster:
     @property
     def primary(self) -> EmbeddedServer:
         return self.servers[self._primary]
+
+    def kill(self, server: EmbeddedServer) -> None:
+        """SIGKILL to all of its processes, as when its machine dies."""
+        for pid in [server.pid, *(pid for pid, _ in _children(server.pid))]:
+            _signal(pid, signal.SIGKILL)
+
+    def stop(self, server: EmbeddedServer) -> None:
+        """Stop it at once, without a checkpoint; `restart` of the server brings it back."""
+        server.run("pg_ctl", "-D", server.folder, "-m", "immediate", "-w", "stop")
+
+    @contextmanager
+    def silent(self, server: EmbeddedServer) -> Iterator[None]:
+        """A server stays connected and answers nothing: neither on connections that are there nor on new ones."""
+        postmaster = server.pid
+        os.kill(postmaster, signal.SIGSTOP)  # first: it makes no more of the others
+        pids = [pid for pid, _ in _children(postmaster)]
+        for pid in pids:
+            _signal(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in [*pids, postmaster]:
+                _signal(pid, signal.SIGCONT)
+
+    def backends(self, name: str = "%", server: EmbeddedServer | None = None) -> list[int]:
+        """The client backends of the primary, or of another server, by `application_name`."""
+        rows = self._ask(
+            server or self.primary,
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            " AND application_name LIKE %s",
+            (name,),
+        )
+        return [row[0] for row in rows]
+
+    def terminate(self, pids: list[int], server: EmbeddedServer | None = None) -> None:
+        """`pg_terminate_backend`: the proper end, with a message to the client."""
+        query = "SELECT count(pg_terminate_backend(p)) FROM unnest(%s::int[]) p"
+        self._ask(server or self.primary, query, (pids,))
+
+    def logs(self) -> str:
+        """The ends of both servers' logs."""
+        texts = [
+            f"--- {server.folder.name}\n{server.log.read_text(errors='replace')[-4000:]}"
+            for server in self.servers
+            if hasattr(server, "folder") and server.log.exists()
+        ]
+        return "\n".join(texts)
+
+    def _new_server(self, name: str) -> EmbeddedServer:
+        folder = self._home / name
+        server = EmbeddedServer(folder, settings=self._settings, programs=self._programs)
+        self.servers.append(server)
+        return server
+
+    def _ask(
+        self, server: EmbeddedServer, query: Any, parameters: tuple[Any, ...] | None = None
+    ) -> list[Any]:
+        with psycopg.connect(
+            server.conninfo, autocommit=True, connect_timeout=5, application_name="control"
+        ) as connection:
+            # Nothing of ours waits for a standby.
+            connection.execute("SET synchronous_commit = local")
+            cursor = connection.execute(query, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+
+class Cluster(Machines):
+    """One of the two is the primary; every acknowledged commit is on both disks (`synchronous_standby_names`)."""
+
+    def __init__(self, *, programs: str | None = None, settings: dict[str, str | int] | None = None) -> None:
+        super().__init__(programs=programs, settings=REPLICATION | (settings or {}))
+
+    def _start(self) -> None:
+        first = self._new_server("a")
+        first.start()
+        second = self._new_server("b")
+        self._copy(first, self._home / "b")
+        second.start()
+        self._replicate(first)
 
     @property
     def standby(self) -> EmbeddedServer:
@@ -94,7 +171,7 @@ class Cluster:
     def fail_over(self) -> EmbeddedServer:
         """The primary dies at once, and the standby takes over. Returns the dead one, to `rebuild`."""
         old, new = self.primary, self.standby
-        old.run("pg_ctl", "-D", old.folder, "-m", "immediate", "-w", "stop")
+        self.stop(old)
         self.promote(new)
         return old
 
@@ -129,20 +206,6 @@ class Cluster:
                 _signal(pid, signal.SIGCONT)
 
     @contextmanager
-    def silent_primary(self) -> Iterator[None]:
-        """The primary stays connected and answers nothing: neither on connections that are there nor on new ones."""
-        postmaster = self.primary.pid
-        os.kill(postmaster, signal.SIGSTOP)  # first: it makes no more of the others
-        pids = [pid for pid, _ in _children(postmaster)]
-        for pid in pids:
-            _signal(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in [*pids, postmaster]:
-                _signal(pid, signal.SIGCONT)
-
-    @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
         """Somebody with psql, whose transaction holds what it locks for the block, and then ends without a trace."""
         connection = psycopg.connect(self.primary.conninfo, connect_timeout=5, application_name="psql")
@@ -153,36 +216,7 @@ class Cluster:
             finally:
                 connection.rollback()
 
-    def backends(self, name: str = "%", server: EmbeddedServer | None = None) -> list[int]:
-        """The client backends of the primary, or of another server, by `application_name`."""
-        rows = self._ask(
-            server or self.primary,
-            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            " AND application_name LIKE %s",
-            (name,),
-        )
-        return [row[0] for row in rows]
-
-    def terminate(self, pids: list[int]) -> None:
-        """`pg_terminate_backend`: the proper end, with a message to the client."""
-        self._ask(self.primary, "SELECT count(pg_terminate_backend(p)) FROM unnest(%s::int[]) p", (pids,))
-
-    def logs(self) -> str:
-        """The ends of both servers' logs."""
-        texts = [
-            f"--- {server.folder.name}\n{server.log.read_text(errors='replace')[-4000:]}"
-            for server in self.servers
-            if hasattr(server, "folder") and server.log.exists()
-        ]
-        return "\n".join(texts)
-
     # How it is made
-
-    def _new_server(self, name: str) -> EmbeddedServer:
-        folder = self._home / name
-        server = EmbeddedServer(folder, settings=self._settings, programs=self._programs)
-        self.servers.append(server)
-        return server
 
     def _copy(self, source: EmbeddedServer, folder: Path) -> None:
         """A base backup, made by the servers' account, that starts as a standby of its source."""
@@ -223,17 +257,6 @@ class Cluster:
 
     def _recovered_since(self, started: Any) -> bool:
         return bool(self._started() != started)
-
-    def _ask(
-        self, server: EmbeddedServer, query: Any, parameters: tuple[Any, ...] | None = None
-    ) -> list[Any]:
-        with psycopg.connect(
-            server.conninfo, autocommit=True, connect_timeout=5, application_name="control"
-        ) as connection:
-            # Nothing of ours waits for a standby.
-            connection.execute("SET synchronous_commit = local")
-            cursor = connection.execute(query, parameters)
-            return cursor.fetchall() if cursor.description else []
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

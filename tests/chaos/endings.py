@@ -21,14 +21,30 @@ GUARD = 3
 """Times its bound that a call may take, for the machine has other things to do."""
 
 CLASSES = {
-    "read": frozenset({"get", "list", "open", "use"}),
+    "read": frozenset({"get", "list", "open", "use", "count", "load"}),
     "write": frozenset(
-        {"create", "update", "delete", "begin", "rotate", "replace", "save", "claim", "start"}
+        {
+            "create",
+            "update",
+            "delete",
+            "begin",
+            "rotate",
+            "replace",
+            "save",
+            "claim",
+            "start",
+            "lock",
+            "unlock",
+        }
     ),
+    "move": frozenset({"move"}),
     "bulk": frozenset({"delete_user", "delete_group", "drop"}),
     "notify": frozenset({"evict", "clear"}),
 }
 """The kinds of calls that have the same bound."""
+
+STEPS = 4
+"""Calls of which a move consists: it reads, creates the new session, ends the old one, and removes it."""
 
 _CLASS_OF = {kind: name for name, kinds in CLASSES.items() for kind in kinds}
 NOT_DONE = ("error", "refused")
@@ -38,7 +54,12 @@ NOT_DONE = ("error", "refused")
 def bounds(limits: Limits) -> dict[str, int]:
     """Microseconds after which a call of each class is to have ended."""
     call = limits.operation_timeout
-    return {"read": call, "write": call, "bulk": 2 * call, "notify": call}
+    return {"read": call, "write": call, "move": STEPS * call, "bulk": 2 * call, "notify": call}
+
+
+def bound_of(limits: Limits, call: Call) -> int:
+    """Microseconds after which this call is to have ended; 0: it has no bound."""
+    return bounds(limits).get(_CLASS_OF.get(call.kind, ""), 0)
 
 
 class Endings:
@@ -93,7 +114,7 @@ class Endings:
             following = self._faults[number + 1].began if number + 1 < len(self._faults) else 1 << 62
             for call in self._calls:
                 during = fault.began < call.began and call.began < fault.ended and call.ended < following
-                if during and call.outcome in ("error", "unknown") and _needs_nothing_of(fault, call):
+                if during and call.outcome in ("error", "unknown") and needs_nothing_of(fault, call):
                     concerned = " ".join(fault.sessions + fault.users)
                     text = f"{call.outcome} during {fault.kind!r}, which concerned {concerned or 'others'}"
                     yield Violation("bystander", text, [call])
@@ -145,8 +166,10 @@ class Endings:
                 yield Violation("crowd", f"{user} has {count} sessions in the end, {most} are allowed", [])
 
 
-def _needs_nothing_of(fault: Fault, call: Call) -> bool:
-    """Return True for a call that is surely not held up by rows that the fault holds."""
+def needs_nothing_of(fault: Fault, call: Call) -> bool:
+    """Return True for a call that is surely not held up by rows that the fault holds, or a server that it hits."""
+    if fault.shards:
+        return bool(call.shards) and set(fault.shards).isdisjoint(call.shards)
     if _CLASS_OF.get(call.kind) not in ("read", "write"):
         return False
     if call.kind == "create":

@@ -305,7 +305,7 @@ class Faults(Plan):
         time.sleep(2 * self._operation_timeout)  # what was begun has ended
         with ExitStack() as after:
             if self._random.random() < 0.5:
-                after.enter_context(self._cluster.silent_primary())
+                after.enter_context(self._cluster.silent(self._cluster.primary))
             for proxy in self._proxies():
                 proxy.refuse()
                 proxy.cut()
@@ -355,7 +355,7 @@ class Faults(Plan):
 
     def _silence_server(self, fault: Fault) -> None:
         """All connections of all nodes, new ones too: longer than a read may take, sometimes."""
-        with self._cluster.silent_primary():
+        with self._cluster.silent(self._cluster.primary):
             time.sleep(self._operation_timeout * self._random.uniform(1.2, 4.5))
 
     def _mislead(self, fault: Fault) -> None:

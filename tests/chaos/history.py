@@ -27,7 +27,8 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     kind: str
     """get, list, update, create, delete, delete_user, delete_group, drop, evict, clear, sql_set, sql_delete, sql_count,
     final; on sessions that change hands: begin, open, rotate, replace, save (see `hands`); on ids that many choose:
-    claim (see `claims`); on sessions with a short idle timeout: start, use (see `idle`)"""
+    claim (see `claims`); on sessions with a short idle timeout: start, use (see `idle`); move (see `moving`); lock,
+    unlock (see `locks`); about all sessions there are, or many: count, load"""
     node: int
     began: int
     ended: int = 0
@@ -68,6 +69,12 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The id of the memory that the process shared with its host when the call began; empty: none."""
     arena_after: str = ""
     """Likewise when it ended."""
+    shards: list[int] = []
+    """Those that it asks, where sessions are in shards."""
+    failed: list[int] = []
+    """Those of several on which it said that it was not done."""
+    became: str = ""
+    """The id that a session has since it was moved."""
     gives: bool = False
     """Whether there is a token for whom a session was opened by one."""
     error: str = ""
@@ -103,6 +110,9 @@ class Call(msgspec.Struct, omit_defaults=True, kw_only=True):
             "state": self.state,
             "wait": self.wait,
             "confirmed": self.confirmed,
+            "shards": self.shards,
+            "failed": self.failed,
+            "became": self.became,
             "error": self.error,
         }
 
@@ -133,6 +143,10 @@ class Fault(msgspec.Struct, kw_only=True):
     """Those whose rows, or whose attributes' rows, somebody held."""
     users: list[str] = []
     """Those whose logins had to wait for rows that somebody held."""
+    shards: list[int] = []
+    """Those of the one server that it hits, where sessions are in shards."""
+    refuses: bool = False
+    """Whether nobody could connect to that server meanwhile, which is known at once."""
     unfenced: list[int] = []
     """Nodes that could go on with a former primary meanwhile, for nothing keeps them from it."""
     astray: int = 0

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tests.chaos import claims, identity, idle
+from tests.chaos import claims, identity, idle, locks, moving
 from tests.chaos.endings import NOT_DONE, Endings
 from tests.chaos.history import Call, Fault
 from tests.chaos.verdict import Limits, Row, Verdict, Violation
@@ -25,6 +25,7 @@ TRIED = {
     "ended everywhere": "sessions asked for after a wait for all",
     **claims.TRIED,
     **idle.TRIED,
+    **locks.TRIED,
 }
 """What was put to the test, and what the report calls it."""
 
@@ -125,7 +126,7 @@ def _state(call: Call) -> tuple[int, str]:
     return call.version, repr(sorted((call.content or {}).items()))
 
 
-NO_WRITES = ("get", "list", "open", "use", "final", "evict", "clear", "sql_count")
+NO_WRITES = ("get", "list", "open", "use", "final", "evict", "clear", "count", "load", "sql_count")
 
 
 def is_wide(call: Call) -> bool:
@@ -156,7 +157,8 @@ class Oracle:
 
     def __init__(self, calls: list[Call], faults: list[Fault], rows: dict[str, Row], limits: Limits) -> None:
         self._calls = calls
-        self._eras = Eras(faults)
+        self._faults = faults
+        self._eras: dict[tuple[int, ...], Eras] = {}
         self._rows = rows
         self._max_staleness = limits.max_staleness
         self._operation_timeout = limits.operation_timeout
@@ -172,18 +174,31 @@ class Oracle:
         tried = self._verdict.tried = dict.fromkeys(TRIED, 0) | self._identity.tried
         self._verdict.violations += claims.violations(self._calls, self._rows, tried)
         self._verdict.violations += idle.violations(self._calls, self._operation_timeout, tried)
-        wide = [call for call in self._calls if is_wide(call)]
+        self._verdict.violations += locks.violations(self._calls, tried)
+        tried |= dict.fromkeys(moving.TRIED, 0)
+        self._verdict.violations += moving.violations(self._calls, self._rows, self._max_staleness, tried)
+        parts = moving.parts(self._calls)
+        wide = [call for call in parts if is_wide(call)]
         sessions: dict[str, list[Call]] = defaultdict(list)
-        for call in self._calls:
+        for call in parts:
             if call.session and call.kind not in _NO_STORY:
                 sessions[call.session].append(call)
         for key, calls in sessions.items():
             calls.sort(key=lambda call: call.began)
-            story = Story(calls, wide, self._eras, self._max_staleness)
+            story = Story(calls, wide, self._eras_of(calls), self._max_staleness)
             self._verdict.violations += story.violations(self._rows.get(key))
             self._verdict.longest_stale = max(self._verdict.longest_stale, story.longest_stale)
             tried["ended everywhere"] += story.ended_everywhere
         return self._verdict
+
+    def _eras_of(self, calls: list[Call]) -> Eras:
+        """Those of the session's server: what others lose excuses nothing."""
+        shards = next((tuple(call.shards) for call in calls if len(call.shards) == 1), ())
+        if shards not in self._eras:
+            self._eras[shards] = Eras(
+                fault for fault in self._faults if not shards or not fault.shards or shards[0] in fault.shards
+            )
+        return self._eras[shards]
 
     def _count(self) -> None:
         verdict = self._verdict

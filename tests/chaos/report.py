@@ -9,8 +9,7 @@ from statistics import median
 
 from tests.chaos.endings import bounds
 from tests.chaos.history import Call, Fault, State
-from tests.chaos.oracle import TRIED
-from tests.chaos.run import HOST_TRIED, Outcome
+from tests.chaos.run import Outcome
 from tests.chaos.verdict import KINDS, Violation
 
 MOST_SHOWN = 3
@@ -37,7 +36,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     yield _row("  interrupted", f"{verdict.interrupted:,}")
     yield _row("  confirmed to be known by all nodes", f"{verdict.confirmed:,}")
     yield _row("  not confirmed in time", f"{verdict.unconfirmed:,}")
-    for name, title in {**TRIED, **(HOST_TRIED if options.shared else {})}.items():
+    for name, title in outcome.titles.items():
         yield _row(f"  {title}", f"{verdict.tried.get(name, 0):,}")
     yield _row("faults", f"{len(outcome.faults):,}")
     yield ""
@@ -56,7 +55,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
 
 
 def _row(title: str, value: str) -> str:
-    return f"{title:<46}{value}"
+    return f"{title:<58}{value}"
 
 
 def _recoveries(outcome: Outcome) -> Iterator[str]:

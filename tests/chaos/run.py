@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import queue
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +20,6 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgsession import schema
 from tests.chaos import history, idle
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Faults, Nodes, Plan, Ways
@@ -79,6 +76,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     states: list[State]
     calls: list[Call]
     took: float
+    titles: dict[str, str]
+    """Of what was put to the test."""
     trouble: str = ""
     """Logs of servers and processes, where there were violations."""
 
@@ -153,20 +152,6 @@ class Worker:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
-
-
-def run(options: Options, *, programs: str | None = None) -> Outcome:
-    """Everything, and the judgement. Leaves nothing behind, but the history of a run that went wrong."""
-    began = time.monotonic()
-    with ExitStack() as after:
-        folder = Path(tempfile.mkdtemp(prefix="pgsession-chaos-", dir="/tmp"))
-        after.callback(shutil.rmtree, folder, ignore_errors=True)
-        cluster = after.enter_context(Cluster(programs=programs))
-        with psycopg.connect(cluster.primary.conninfo, autocommit=True) as connection:
-            schema.create(connection, SCHEMA)
-        scene = Pair(options, cluster, folder, after)
-        scene.play()
-        return scene.check(time.monotonic() - began)
 
 
 class Server(Protocol):
@@ -268,8 +253,19 @@ class Scene(Generic[C]):
         raise NotImplementedError
 
     def _inject(self, end: float) -> None:
-        """Let it happen, until then."""
-        raise NotImplementedError
+        """One after the other, sometimes before the one before is got over."""
+        wanted = self._options.kinds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, self._random.choice([0.1, 0.5, 1, 1.5])))
+            kind = self._faults.next_kind()
+            if wanted:
+                matching = [kind for kind in self._faults.kinds if any(part in kind for part in wanted)]
+                kind = self._random.choice(matching)
+            if time.monotonic() < end:
+                fault = self._faults.do(kind)
+                if not self._options.quiet:
+                    took = (fault.ended - fault.began) / 1e6
+                    print(f"  {kind} {fault.detail} ({took:.1f} s)", flush=True)
 
     def _way(self, kind: str, after: ExitStack) -> list[FaultProxy]:
         """No proxy, one for each server, or one that leads to whichever is the primary, as a name does."""
@@ -361,18 +357,23 @@ class Scene(Generic[C]):
             self._stuck.append(f"{error}\n{worker.stacks() if isinstance(error, TimeoutError) else ''}")
             return None
 
+    def _tables(self) -> Iterable[tuple[str, str]]:
+        """Return where sessions are: conninfos and schemas."""
+        yield self._cluster.primary.conninfo, SCHEMA
+
     def _read_rows(self) -> Iterator[tuple[str, Row]]:
-        query = sql.SQL(
-            "SELECT s.id::text, s.version, (SELECT coalesce(json_object_agg(a.key, a.value), '{{}}')"
-            " FROM {attributes} a WHERE a.session_id = s.id AND a.expires_at IS NULL)::text,"
-            " s.user_id, s.expires_at > now() FROM {sessions} s"
-        ).format(
-            sessions=sql.Identifier(SCHEMA, "sessions"),
-            attributes=sql.Identifier(SCHEMA, "session_attributes"),
-        )
-        with psycopg.connect(self._cluster.primary.conninfo, autocommit=True) as connection:
-            for key, version, content, user, live in connection.execute(query):
-                yield key, Row(version, json.loads(content), user, live)
+        for conninfo, schema in self._tables():
+            sessions, attributes = (
+                sql.Identifier(schema, name) for name in ("sessions", "session_attributes")
+            )
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                contents: dict[str, dict[str, Any]] = {}
+                query = sql.SQL("SELECT session_id::text, key, value::text FROM {} WHERE expires_at IS NULL")
+                for key, name, value in connection.execute(query.format(attributes)):
+                    contents.setdefault(key, {})[name] = json.loads(value)
+                query = sql.SQL("SELECT id::text, version, user_id, expires_at > now() FROM {}")
+                for key, version, user, live in connection.execute(query.format(sessions)):
+                    yield key, Row(version, contents.get(key, {}), user, live)
 
     def _judged(self, calls: list[Call]) -> Iterable[Call]:
         """Return those for which the promise was made."""
@@ -387,10 +388,9 @@ class Scene(Generic[C]):
         calls = list(self._judged(calls))
         verdict = Oracle(calls, self._faults.done, self._rows, self._options.limits).check()
         verdict.add_stuck(self._stuck)
+        self._judge(verdict, calls, states)
         unasked = () if self._options.seconds >= LONG else idle.TRIED
         verdict.add_untried({name: title for name, title in TRIED.items() if name not in unasked})
-        if self._options.shared:
-            self._judge_hosts(verdict)
         trouble = ""
         if verdict.violations:
             trouble = "\n".join([self._cluster.logs(), *(worker.log() for worker in self._all)])
@@ -401,10 +401,18 @@ class Scene(Generic[C]):
             states=states,
             calls=calls,
             took=took,
+            titles={**TRIED, **self._titles()},
             trouble=trouble,
         )
 
-    def _judge_hosts(self, verdict: Verdict) -> None:
+    def _titles(self) -> dict[str, str]:
+        """Return what is put to the test here alone."""
+        return HOST_TRIED if self._options.shared else {}
+
+    def _judge(self, verdict: Verdict, calls: list[Call], states: list[State]) -> None:
+        """Judge what is particular about the scene."""
+        if not self._options.shared:
+            return
         verdict.add_emptied(self._emptied)
         alone = {told["shared_fallback_reason"] for told in self._told} - {None}
         verdict.add_stuck(f"a process shares nothing: {reason}" for reason in alone)
@@ -440,21 +448,6 @@ class Pair(Scene[Cluster]):
             operation_timeout=options.operation_timeout,
             max_sessions=options.max_sessions,
         )
-
-    def _inject(self, end: float) -> None:
-        """One after the other, sometimes before the one before is got over."""
-        wanted = self._options.kinds
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, self._random.choice([0.1, 0.5, 1, 1.5])))
-            kind = self._faults.next_kind()
-            if wanted:
-                matching = [kind for kind in self._faults.kinds if any(part in kind for part in wanted)]
-                kind = self._random.choice(matching)
-            if time.monotonic() < end:
-                fault = self._faults.do(kind)
-                if not self._options.quiet:
-                    took = (fault.ended - fault.began) / 1e6
-                    print(f"  {kind} {fault.detail} ({took:.1f} s)", flush=True)
 
 
 def _one_of(conninfos: list[str]) -> str:

@@ -34,6 +34,7 @@ import psycopg
 
 import pgsession
 from pgsession._core.arena import ArenaError
+from pgsession._protocol.shards import home_of, number_in
 from tests.chaos import hands
 from tests.chaos.claims import Claims
 from tests.chaos.history import Call, State, Writer, dump, now
@@ -45,6 +46,8 @@ from tests.chaos.interrupts import (
     ThreadTarget,
     spare_threads_that_start_others,
 )
+from tests.chaos.locks import Locks
+from tests.chaos.moving import Logins
 
 SIGNER_KEY = b"chaos" * 8
 MOST_SESSIONS = 48
@@ -59,7 +62,7 @@ USERS = 3
 POLICIES = ("evict", "reject")
 
 
-WRITES = ("create", "update", "sql_set")
+WRITES = ("create", "update", "move", "sql_set")
 
 HOST = (
     "leader",
@@ -96,7 +99,14 @@ class Task(msgspec.Struct, kw_only=True):
     shared: str = ""
     """The folder of that cache."""
     shards: int = 0
-    """How many of Citus there are, of which `database` is the coordinator; 0: the sessions are in one place."""
+    """How many there are; 0: the sessions are in one place."""
+    servers: list[tuple[str, str]] = []
+    """How its pool and its listener get to each server that has shards, in turn; empty: they are those of Citus, of
+    which `database` is the coordinator."""
+
+    def database_of(self, shard: int) -> str:
+        """How its pool gets to a shard."""
+        return self.servers[shard % len(self.servers)][0] if self.servers else self.database
 
 
 class Peers:
@@ -154,7 +164,9 @@ class Process:
         self.quiet_until = 0.0  # until then nobody writes
         self.arena: Callable[[], str] = str
         """Returns the id of what it shares with its host at the moment, empty: nothing."""
-        self.wrote = 0  # when the last acknowledged write began
+        # When the last acknowledged write of each shard began.
+        self.wrote = dict.fromkeys(range(task.shards or 1), 0)
+        self.users = [_users(policy, task.shards) for policy in POLICIES]
         self.stopping = False
         self._next = 0
         self._lock = threading.Lock()
@@ -203,13 +215,25 @@ class Process:
 
     def own_user(self) -> str:
         """One who logs in here."""
-        return f"{self.task.policy} {self.random.randrange(USERS)}"
+        return self.random.choice(self.users[POLICIES.index(self.task.policy)])
 
     def any_user(self) -> str:
-        return f"{self.random.choice(POLICIES)} {self.random.randrange(USERS)}"
+        return self.random.choice(self.random.choice(self.users))
 
     def begin(self, kind: str, who: str, **fields: Any) -> Call:
-        return Call(kind=kind, node=self.task.node, arena=self.arena(), who=who, began=now(), **fields)
+        call = Call(kind=kind, node=self.task.node, arena=self.arena(), who=who, began=now(), **fields)
+        call.shards = self.shards_of([call.session] if call.session else [], call.user)
+        return call
+
+    def shards_of(self, sessions: list[str], user: str = "") -> list[int]:
+        """The shards that a call is about: of these sessions and this user, else all."""
+        count = self.task.shards
+        if not count:
+            return []
+        asked = {number_in(UUID(session).bytes, count, None) for session in sessions}
+        if user:
+            asked.add(home_of(user, count))
+        return sorted(shard for shard in asked if shard is not None) or list(range(count))
 
     def end(self, call: Call, outcome: str = "ok", **fields: Any) -> None:
         call.ended = now()
@@ -218,8 +242,22 @@ class Process:
         for name, value in fields.items():
             setattr(call, name, value)
         if outcome == "ok" and call.kind in WRITES:
-            self.wrote = max(self.wrote, call.began)
+            for shard in call.shards or [0]:
+                if len(call.shards) < len(self.wrote) or not call.shards:  # a visitor may have come to any
+                    self.wrote[shard] = max(self.wrote[shard], call.began)
         self.history.add(call)
+
+
+def _users(policy: str, shards: int) -> list[str]:
+    """Some users of that policy: of each shard one, where there are some."""
+    names = (f"{policy} {number}" for number in range(1000))
+    if not shards:
+        return [next(names) for _ in range(USERS)]
+    first: dict[int, str] = {}
+    while len(first) < shards:
+        name = next(names)
+        first.setdefault(home_of(name, shards), name)
+    return list(first.values())
 
 
 _EXPIRED = object()  # between the look at the keys and that at the value
@@ -243,6 +281,8 @@ class Callers:
         tokens = hands.Hands(process, manager, self._finish)
         process.arena = lambda: _arena_of(manager._cache)
         idle, claims = Idle(process, manager, self._finish), Claims(process, manager, self._finish)
+        locks, logins = Locks(process, manager, self._finish, pause), Logins(process, manager, self._finish)
+        are_apart = process.task.shards > 0
         process.on_message = {hands.MARK: tokens.hear, Idle.MARK: idle.hear}
         self._choices: dict[Callable[[str], Awaitable[None]], float] = {
             self.get: 55,
@@ -250,6 +290,8 @@ class Callers:
             self.get_fresh: 2,
             self.get_at_least: 8,
             self.list_user: 1,
+            self.load: 0.5 + are_apart,
+            self.count: 0.3 + are_apart,
             self.update: 12,
             self.count_up: 6,
             self.update_checked: 4,
@@ -268,9 +310,11 @@ class Callers:
             tokens.bind: 1,
             tokens.replace: 0.5,
             tokens.save: 2.5,
-            claims.claim: 3
-            * (not process.task.shards),  # their ids are chosen without a look at whose they are
+            claims.claim: 3,
             idle.use: 12,
+            locks.hold: 1,
+            logins.log_in: 2 * are_apart,
+            logins.visit: 1.5 * are_apart,
         }
 
     async def run(self, number: int, target: TaskTarget | ThreadTarget) -> None:
@@ -316,6 +360,24 @@ class Callers:
         call = self.process.begin("list", who, user=self.process.any_user())
         await self._finish(call, self.manager.list_user_sessions(call.user), self._listed)
 
+    async def load(self, who: str) -> None:
+        """Several at once, whoever's they are."""
+        keys = list(dict.fromkeys(known.key for _ in range(6) if (known := self.process.choose())))
+
+        def loaded(call: Call, sessions: dict[str, pgsession.Session]) -> None:
+            """What it found, and did not find, is as if each had been asked for."""
+            self.process.end(call)
+            for key in keys:
+                self._saw(msgspec.structs.replace(call, kind="get", session=key), sessions.get(key))
+
+        call = self.process.begin("load", who)
+        call.shards = self.process.shards_of(keys)
+        await self._finish(call, self.manager.load_sessions(keys), loaded)
+
+    async def count(self, who: str) -> None:
+        call = self.process.begin("count", who)
+        await self._finish(call, self.manager.count_sessions(), self._done)
+
     async def _read(self, kind: str, who: str, **options: Any) -> None:
         known = self.process.choose()
         if known is not None:
@@ -329,18 +391,18 @@ class Callers:
                 self.process.forget(call.session)
             return
         content, overdue = content_of(session)
-        call.user = session.user_id
+        call.user = session.user_id or ""
         self.process.end(
             call, version=session.version, content=content, from_cache=session.from_cache, overdue=overdue
         )
-        self.process.learn(call.session, session.user_id, session.group_id or "", session.version)
+        self.process.learn(call.session, session.user_id or "", session.group_id or "", session.version)
 
     def _listed(self, call: Call, sessions: list[pgsession.Session]) -> None:
         for session in sessions:
             one = msgspec.structs.replace(call, session=str(session.id))
             content, overdue = content_of(session)
             self.process.end(one, version=session.version, content=content, overdue=overdue)
-            self.process.learn(one.session, session.user_id, session.group_id or "", session.version)
+            self.process.learn(one.session, session.user_id or "", session.group_id or "", session.version)
 
     # Writes
 
@@ -402,7 +464,9 @@ class Callers:
     def _wrote(self, call: Call, session: pgsession.Session) -> None:
         content, _ = content_of(session)
         self.process.end(call, version=session.version, content=content)
-        self.process.learn(call.session, session.user_id, session.group_id or "", session.version, tell=True)
+        self.process.learn(
+            call.session, session.user_id or "", session.group_id or "", session.version, tell=True
+        )
 
     async def create(self, who: str) -> None:
         group = f"group {self.process.random.randrange(3)}"
@@ -477,7 +541,9 @@ class Callers:
             self.process.end(call, "conflict", error=str(error))
         except pgsession.TooManySessionsError as error:
             self.process.end(call, "refused", error=str(error))
-        except (pgsession.WriteOutcomeUnknown, pgsession.ShardsFailed) as error:
+        except pgsession.ShardsFailed as error:
+            self.process.end(call, "unknown", error=str(error)[:200], failed=sorted(error.failed))
+        except pgsession.WriteOutcomeUnknown as error:
             self.process.end(call, "unknown", error=str(error)[:200])
         except Interrupted:
             self.process.end(call, "interrupted")
@@ -517,14 +583,36 @@ class Facade:
         if isinstance(manager, pgsession.ShardedSessionManager):
             self.shard_of_user = manager.shard_of_user
             self.shard_of_session = manager.shard_of_session
+            self.id_for = manager.id_for
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._manager, name)
+        return _awaited(getattr(self._manager, name))
 
-        async def call(*args: Any, **options: Any) -> Any:
-            return method(*args, **options)
+    def lock(self, resource: str, **options: Any) -> LockFacade:
+        return LockFacade(self._manager.lock(resource, **options))
 
-        return call
+
+class LockFacade:
+    """A `Lock` whose calls look like those of an `AsyncLock`."""
+
+    def __init__(self, lock: pgsession.Lock) -> None:
+        self._lock = lock
+        self.acquire, self.release = _awaited(lock.acquire), _awaited(lock.release)
+
+    @property
+    def locked(self) -> bool:
+        return self._lock.locked
+
+    @property
+    def token(self) -> int | None:
+        return self._lock.token
+
+
+def _awaited(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    async def call(*args: Any, **options: Any) -> Any:
+        return method(*args, **options)
+
+    return call
 
 
 def run_now(work: Coroutine[Any, Any, Any]) -> Any:
@@ -551,7 +639,7 @@ def _config(task: Task) -> pgsession.Config:
         cleanup_interval=2,
         rotation_grace=hands.GRACE,
         schema_name=task.schema,
-        listener_conninfo=task.listener or None,
+        listener_conninfo=None if task.shards else task.listener or None,
         shared_cache=task.shared or None,
         shared_cache_size=2**22,
     )
@@ -560,17 +648,25 @@ def _config(task: Task) -> pgsession.Config:
 def _async_manager(task: Task) -> pgsession.AsyncSessionManager:
     signer = pgsession.Signer([SIGNER_KEY])
     if task.shards:
-        shards = pgsession.CitusShards(task.database, task.shards)
-        return pgsession.AsyncShardedSessionManager(shards, _config(task), signer=signer)
+        return pgsession.AsyncShardedSessionManager(_shards(task), _config(task), signer=signer)
     return pgsession.AsyncSessionManager(task.database, _config(task), signer=signer)
 
 
 def _sync_manager(task: Task) -> pgsession.SessionManager:
     signer = pgsession.Signer([SIGNER_KEY])
     if task.shards:
-        shards = pgsession.CitusShards(task.database, task.shards)
-        return pgsession.ShardedSessionManager(shards, _config(task), signer=signer)
+        return pgsession.ShardedSessionManager(_shards(task), _config(task), signer=signer)
     return pgsession.SessionManager(task.database, _config(task), signer=signer)
+
+
+def _shards(task: Task) -> list[pgsession.Shard | str] | pgsession.CitusShards:
+    if not task.servers:
+        return pgsession.CitusShards(task.database, task.shards)
+    return [
+        pgsession.Shard(database=pool, listener_conninfo=listener, schema_name=f"{task.schema}_{number}")
+        for number in range(task.shards)
+        for pool, listener in [task.servers[number % len(task.servers)]]
+    ]
 
 
 async def be_async(task: Task, process: Process) -> None:
@@ -628,7 +724,7 @@ class Operator:
     def __init__(self, task: Task, process: Process) -> None:
         self._task = task
         self._process = process
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connections: dict[str, psycopg.Connection[Any]] = {}
 
     def _table(self, name: str, session: str) -> psycopg.sql.Identifier:
         shards = self._task.shards
@@ -674,24 +770,22 @@ class Operator:
     def _count(self, known: Known, who: str) -> None:
         """How many sessions the user has who has most of them."""
         call = self._process.begin("sql_count", who)
+        call.shards = self._process.shards_of([known.key])
         statement = psycopg.sql.SQL(
-            "SELECT count(*), user_id FROM {} WHERE expires_at > clock_timestamp() GROUP BY 2 ORDER BY 1 DESC LIMIT 1"
+            "SELECT count(*), user_id FROM {} WHERE expires_at > clock_timestamp() AND user_id IS NOT NULL"
+            " GROUP BY 2 ORDER BY 1 DESC LIMIT 1"
         ).format(self._table("sessions", known.key))
         self._execute(call, statement, ())
 
     def _execute(self, call: Call, statement: Any, parameters: tuple[Any, ...]) -> None:
         try:
-            if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(
-                    self._task.database, autocommit=True, connect_timeout=5,
-                    target_session_attrs="read-write", application_name="operator",
-                )  # fmt: skip
-            with self._connection.transaction():
-                cursor = self._connection.execute(statement, parameters)
+            connection = self._connected(call)
+            with connection.transaction():
+                cursor = connection.execute(statement, parameters)
                 if call.kind == "sql_set":  # an attribute may be written whose session is gone
                     version = psycopg.sql.SQL("SELECT version FROM {} WHERE id = %s")
                     sessions = self._table("sessions", call.session)
-                    cursor = self._connection.execute(version.format(sessions), (call.session,))
+                    cursor = connection.execute(version.format(sessions), (call.session,))
                 row = cursor.fetchone()
         except psycopg.Error as error:
             self._process.end(call, "unknown", error=f"{type(error).__name__}: {error}"[:200])
@@ -702,6 +796,16 @@ class Operator:
             self._process.end(call, "ok" if row else "none", version=version)
             if version:
                 self._process.peers.tell(dump([call.session, "", "", version]))
+
+    def _connected(self, call: Call) -> psycopg.Connection[Any]:
+        database = self._task.database_of(call.shards[0] if call.shards else 0)
+        connection = self._connections.get(database)
+        if connection is None or connection.closed:
+            connection = self._connections[database] = psycopg.connect(
+                database, autocommit=True, connect_timeout=5,
+                target_session_attrs="read-write", application_name="operator",
+            )  # fmt: skip
+        return connection
 
 
 def be_operator(task: Task, process: Process) -> None:
@@ -748,7 +852,7 @@ class Console:
         if command == "stop":
             self._process.stopping = True
         elif command == "status":
-            self.say({"status": [self.in_sync(), self._process.wrote]})
+            self.say({"status": [self.in_sync(), min(self._process.wrote.values())]})
         elif command == "host":
             self.say({"host": self._host()})
         elif command == "quiet":

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
 import pgsession
 from pgsession.embedded import EmbeddedServer
+from tests.roles import Roles
 from tests.sharded import Shards
 
 from .conftest import Run, Said
@@ -105,16 +107,62 @@ def test_init_makes_tables_that_say_which_shard_they_are(
                 connection.execute(f"DROP SCHEMA IF EXISTS {shard.schema_name} CASCADE".encode())
 
 
+def test_check_says_which_shard_the_tables_are(
+    run: Run, dsn: str, schema: str, roles: Roles, tmp_path: Path
+) -> None:
+    """And refuses those that are another one than they are given for, as `open` does."""
+    shards = [pgsession.Shard(database=dsn, schema_name=f"{schema}_{number}") for number in range(2)]
+    file = file_of(shards, tmp_path / "shards.toml")
+    turned = file_of(shards[::-1], tmp_path / "turned.toml")
+    service = [msgspec.structs.replace(shard, database=roles.dsn("service")) for shard in shards]
+    as_service = file_of(service, tmp_path / "service.toml")
+    try:
+        for shard in shards:
+            run("init", "--schema-name", str(shard.schema_name), "--grant-to", roles.service)
+        said = run("check", "--shards", file)
+        assert "they will be shard 0 of 2 once" in said.out and "they will be shard 1 of 2 once" in said.out
+        assert run("check", "--shards", turned).out.count("they will be") == 2, "it has marked nothing"
+        said = run("check", "--shards", as_service, status=1)
+        assert said.err.count("do not say which shard they are: as their owner run") == 2
+        run("init", "--shards", file)
+        for given in (file, as_service):
+            said = run("check", "--shards", given)
+            assert (
+                "; its tables are shard 0 of 2\n" in said.out
+                and "; its tables are shard 1 of 2\n" in said.out
+            )
+        parts = [json.loads(line) for line in run("check", "--shards", file, "--json").out.splitlines()]
+        assert [part["found"]["says"] for part in parts] == [
+            "pgsession shard 0 of 2",
+            "pgsession shard 1 of 2",
+        ]
+        assert run("check", "--schema-name", f"{schema}_0", "--json").json["says"] is None
+        said = run("check", "--shards", turned, status=2)
+        assert "the tables of number 0 say that they are shard 1 of 2, not 0 of 2" in said.err
+        assert "the tables of number 1 say that they are shard 0 of 2, not 1 of 2" in said.err
+        assert "well" not in said.out
+        said = run("check", "--shards", turned, "--json", status=2)
+        errors = [json.loads(line)["error"] for line in said.err.splitlines()]
+        assert [error["message"].partition(":")[0] for error in errors] == ["shard 0", "shard 1"]
+        assert not said.out
+        run("check", "--shards", turned, "--shard", "1", status=2)
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("SET client_min_messages = warning")
+            for shard in shards:
+                connection.execute(f"DROP SCHEMA IF EXISTS {shard.schema_name} CASCADE".encode())
+
+
 def test_a_server_that_is_down(
     run: Run, empty_shards: Shards, own_server: Callable[..., EmbeddedServer], tmp_path: Path
 ) -> None:
     down = own_server(settings={"fsync": "off"})
     gone = down.conninfo
     down.run("pg_ctl", "-D", down.folder, "-m", "immediate", "-w", "stop")
-    shards = [empty_shards[0], pgsession.Shard(database=gone, schema_name="s")]
+    shards = [empty_shards[0], pgsession.Shard(database=gone, schema_name="s"), *empty_shards[2:]]
     file = file_of(shards, tmp_path / "shards.toml")
     said = run("sessions", "count", "--shards", file, "--timeout", "3", status=4)
-    assert "not done on 1 shard (1), done on 0" in said.err and "; 0 on those that answered" in said.err
+    assert "not done on 1 shard (1), done on 0, 2, 3" in said.err and "; 0 on those that answered" in said.err
     said = run("check", "--shards", file, "--timeout", "3", status=4)
     assert "well, for a service" in said.out and "shard 1: the database does not answer" in said.err
     error = json.loads(run("check", "--shards", file, "--timeout", "3", "--json", status=4).err)

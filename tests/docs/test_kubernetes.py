@@ -140,7 +140,7 @@ def test_the_probes_while_things_fail(cluster: Cluster) -> None:
         finally:
             os.kill(listener, signal.SIGCONT)
         until_probed(200, 200, True)
-        with cluster.silent_primary():
+        with cluster.silent(cluster.primary):
             until_probed(200, 503, False)
         until_probed(200, 200, True)
         old = cluster.primary

@@ -100,7 +100,7 @@ def test_a_former_primary_that_is_found_first(kind: str, cluster: Cluster) -> No
                 return False
             return True
 
-        with cluster.silent_primary():
+        with cluster.silent(cluster.primary):
             cluster.promote(new)
             session["n"] = 1
             until(lambda: done(lambda: node.update_session(session)), "the node to find the new primary")

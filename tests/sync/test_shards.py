@@ -171,6 +171,35 @@ def test_what_a_login_sets_is_never_in_the_visitors_session(empty_shards: Shards
         assert stored is not None and dict(stored) == dict(session) and not session.is_modified
 
 
+@pytest.mark.parametrize("ending", ["refused", "conflict", "unknown"])
+def test_a_login_that_may_have_left_a_copy_does_not_say_that_nothing_was_done(
+    empty_shards: Shards, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """The copy is there, the session of before did not end, and now the user's server is away."""
+    with pgsession.ShardedSessionManager(empty_shards) as manager:
+        visitor = manager.create_session(None, {"cart": 1})
+        number = ((manager.shard_of_session(visitor.id) or 0) + 1) % 4
+        home, old = manager._all[number], manager._all[number - 1]
+        errors = {
+            "refused": psycopg.OperationalError("nothing was sent"),
+            "conflict": pgsession.SessionVersionConflict(visitor.id, 1, 2),
+            "unknown": pgsession.WriteOutcomeUnknown("no answer"),
+        }
+
+        def fail(_: object) -> None:
+            raise errors[ending]
+
+        def away(_: object) -> bool:
+            raise pgsession.DatabaseUnavailable("it is away")
+
+        monkeypatch.setattr(old, "write", fail)
+        monkeypatch.setattr(home, "delete_session", away)
+        with pytest.raises(pgsession.WriteOutcomeUnknown) as caught:
+            manager.rotate_session(visitor, user_id=user_in(manager, number))
+        assert str(caught.value).startswith("no answer" if ending == "unknown" else "a copy of the session")
+        assert manager.get_session(visitor.id, refresh=True) is not None
+
+
 class Bound(pgsession.Codec):
     """What one session has sealed no other opens."""
 

@@ -47,6 +47,7 @@ from pgsession.errors import (
     SessionVersionConflict,
     ShardsFailed,
     TooManySessionsError,
+    WriteOutcomeUnknown,
 )
 from pgsession.opened import Opened
 from pgsession.shard import CitusShards, Shard, complete
@@ -460,8 +461,8 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         A session that is given to a user of another shard moves there, as nearly every login of a visitor does: it is
         created there with its pending changes, and the one here ends at the version that was copied. Where somebody has
         changed that one meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it
-        takes three writes in place of one. If this process ends in between, there may be a copy that nobody has the
-        token of.
+        takes three writes in place of one, each within `operation_timeout`. If this process ends in between, there may
+        be a copy that nobody has the token of.
 
         Args:
             session: The session, with its pending changes.
@@ -476,6 +477,8 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         Raises:
             SessionVersionConflict: The session was rotated by somebody else, or changed by others each time that it was
                 copied; nothing was done.
+            WriteOutcomeUnknown: As for any write; of one that moves the old session may have ended all the same, or a
+                copy may be left that nobody has the token of.
             Exception: What `SessionManager.rotate_session` raises.
         """
         shard = self._of_given(session)
@@ -556,7 +559,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             try:
                 await shard.write(_ending(old))
             except BaseException as error:
-                await home.delete_session(key)
+                await _take_back(home, key, error)
                 if not isinstance(error, SessionVersionConflict):
                     raise
                 continue
@@ -1020,6 +1023,21 @@ def _apply(session: Session, changes: Changes | None, target: Session) -> None:
     for name, _ in changes.deletes:
         if name in target:
             del target[name]
+
+
+async def _take_back(home: AsyncShardManager, key: bytes, error: BaseException) -> None:
+    """Remove the copy of a session that could not be ended; the error says why.
+
+    Raises:
+        WriteOutcomeUnknown: The copy may be left, and the error says that nothing was done.
+    """
+    try:
+        await home.delete_session(key)
+    except (psycopg.Error, PgSessionError, TimeoutError):
+        if isinstance(error, Exception) and not isinstance(error, WriteOutcomeUnknown):
+            raise WriteOutcomeUnknown(
+                f"a copy of the session that nobody has the token of may be left in shard {home.mark.number}: {error}"
+            ) from error
 
 
 def _ending(record: Record) -> Update:

@@ -11,8 +11,9 @@ from psycopg import sql
 from pgsession._database.templates import names_of
 from pgsession.errors import ConfigError
 
-__all__ = ["ShardMark", "marking", "query_of"]
+__all__ = ["ShardMark", "Unsaid", "comparing", "marking", "query_of"]
 
+_Rows = list[tuple[Any, ...]]
 _SAID = re.compile(r"^pgsession shard (\d+) of (\d+)$", re.MULTILINE)
 
 
@@ -26,6 +27,13 @@ class ShardMark(NamedTuple):
         return f"pgsession shard {self.number} of {self.shards}"
 
 
+class Unsaid(NamedTuple):
+    """Says what there is in place of a mark, and whether this role could set one."""
+
+    comment: str
+    is_owner: bool
+
+
 def query_of(schema: str, prefix: str, mark: ShardMark, comment: str = "") -> sql.Composed:
     """Return what has tables say which shard they are, beside another comment.
 
@@ -35,27 +43,38 @@ def query_of(schema: str, prefix: str, mark: ShardMark, comment: str = "") -> sq
     return sql.SQL("COMMENT ON TABLE {} IS {}").format(table, f"{comment}\n{mark}".strip())
 
 
-def marking(
-    schema: str, prefix: str, mark: ShardMark
-) -> Generator[sql.Composed, list[tuple[Any, ...]], list[str]]:
+def marking(schema: str, prefix: str, mark: ShardMark) -> Generator[sql.Composed, _Rows, list[str]]:
     """Check that the tables are those of this shard; tables that say nothing are told to be. Return what was done.
+
+    Raises:
+        ConfigError: They are another shard's.
+    """
+    unsaid = yield from comparing(schema, prefix, mark)
+    if unsaid is None:
+        return []
+    yield query_of(schema, prefix, mark, unsaid.comment)
+    return [f"made them shard {mark.number} of {mark.shards}"]
+
+
+def comparing(schema: str, prefix: str, mark: ShardMark) -> Generator[sql.Composed, _Rows, Unsaid | None]:
+    """Check that the tables are those of this shard; return None where they are, else what is there in its place.
 
     Raises:
         ConfigError: They are another shard's, or one of another number of shards: users would be looked for where
             they are not.
     """
     table = names_of(schema, prefix)["sessions"].as_string()
-    ((comment,),) = yield sql.SQL(
-        "SELECT pg_catalog.obj_description({}::pg_catalog.regclass, 'pg_class')"
+    ((comment, is_owner),) = yield sql.SQL(
+        "SELECT pg_catalog.obj_description(c.oid, 'pg_class'), pg_catalog.pg_has_role(c.relowner, 'USAGE')"
+        " FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) {}::pg_catalog.regclass"
     ).format(table)
     said = _SAID.search(comment or "")
     if said is None:
-        yield query_of(schema, prefix, mark, comment or "")
-        return [f"made them shard {mark.number} of {mark.shards}"]
+        return Unsaid(comment or "", is_owner)
     if (int(said[1]), int(said[2])) != mark:
         raise ConfigError(
             f"shards: the tables of number {mark.number} say that they are shard {said[1]} of {said[2]}, not "
             f"{mark.number} of {mark.shards}: every node must be given the same shards in the same order, and their "
             "number is fixed once there are users"
         )
-    return []
+    return None
