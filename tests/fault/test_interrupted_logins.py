@@ -1,4 +1,4 @@
-"""Who logs in and is cancelled or interrupted, at whatever step, has one session afterwards: the visitor's, or the new one."""
+"""Who logs in and is cancelled or interrupted, at whatever step, has one session afterwards, the old or the new one."""
 
 from __future__ import annotations
 

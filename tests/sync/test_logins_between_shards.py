@@ -168,11 +168,11 @@ def test_who_is_refused_has_ended_nothing_before(
         user = next(str(n) for n in range(99) if manager.shard_of_user(n) == 1)
         of_before(dsn, config, user, 2)
         for wrong in (
-            {"attributes": {"x": object()}}, {"attributes": 3}, {"expires_in": -1}, {"group_id": 1.5}, {"inactivity": 0},
-            {"if_exists": "no"},
+            {"attributes": {"x": object()}}, {"attributes": 3}, {"expires_in": -1}, {"group_id": 1.5},
+            {"inactivity": 0}, {"if_exists": "no"},
         ):  # fmt: skip
             with pytest.raises((TypeError, ValueError)):
-                manager.create_session(user, **wrong)  # type: ignore[arg-type]
+                manager.create_session(user, **wrong)
         visitor = manager.create_session()
         stale = manager.get_session(visitor.id, refresh=True)
         assert stale is not None

@@ -520,7 +520,7 @@ class AsyncSessionManager(AsyncReader):
     def _creation(
         self,
         user_id: str | int | UUID | None,
-        attributes: Mapping[str, Any] | None,
+        attributes: Mapping[str, object] | None,
         *,
         group_id: str | int | UUID | None,
         inactivity: Inactivity,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -61,6 +62,7 @@ from .citus_place import LOCAL, AsyncCitusPlace
 from .lock import AsyncLock
 from .manager import (
     _CHECKS,
+    _LONGEST_CUT,
     _LONGEST_LIST,
     _WHY_CLOSED,
     CACHE_SIZE,
@@ -141,19 +143,29 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         self._runtime = None  # it has none of its own: its shards have
         self._state = "new"
         self._unclosed = None
+        self._given = given
         self._begin_anew()
-        if isinstance(given, CitusShards):
-            self._all, places = _made_by_citus(given, config, signer, self._logger)
+        self._make()
+        fork.watch(self)
+
+    def _make(self) -> None:
+        """Make the managers of the shards, none of which has been open."""
+        if isinstance(self._given, CitusShards):
+            self._all, places = _made_by_citus(self._given, self._config, self._signer, self._logger)
         else:
-            self._all, places = _made(given, config, signer, self._logger)
+            self._all, places = _made(self._given, self._config, self._signer, self._logger)
         self._places = AsyncPlaces(places, self._logger)
         cache = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
-        AsyncShardedReader.__init__(self, cache, Shards(self._all, -1 if legacy is None else legacy))
-        fork.watch(self)
+        AsyncShardedReader.__init__(
+            self, cache, Shards(self._all, -1 if self._legacy is None else self._legacy)
+        )
 
     def _begin_anew(self) -> None:
         self._moving = AsyncMutex()
+        # What is begun is brought to its end. A close does not wait for those who open: it ends what they do.
+        self._opener = AsyncBackgroundTasks(self._logger, most=1)
         self._closer = AsyncBackgroundTasks(self._logger, most=1)
+        self._is_opening = False
         # A login of a thread that somebody interrupts goes on in one of these, of which there are no more than callers.
         self._logins = AsyncBackgroundTasks(self._logger, most=sys.maxsize)
 
@@ -235,7 +247,8 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             return [await do(shards[0])]
         done: dict[int, R] = {}
         failed: dict[int, Exception] = {}
-        for shard, result, error in await self._places.of_each(shards, do):
+        until = time.monotonic() + rules.seconds("operation_timeout", self._config.operation_timeout)
+        for shard, result, error in await self._places.of_each(shards, do, until):
             if error is not None:
                 failed[shard.mark.number] = error
             else:
@@ -260,17 +273,27 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             ManagerClosedError: The manager was closed before.
             psycopg.Error: No server can be reached.
         """
+        await self._opener.call(self._open)
+
+    async def _open(self) -> None:
         async with self._moving:
             if self._state == "open":
                 return
             if self._state == "closed":
                 raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
+            self._is_opening = True
             try:
+                self._refuse_closed()  # `close` sees `_is_opening`, or is seen here
                 await self._places.open()
-            except BaseException:
-                self._state = "closed"
-                await self._places.close(0)
+                self._refuse_closed()
+            except BaseException as error:
+                await self._closer.complete(partial(self._places.close, 0), "pgsession close")
+                if isinstance(error, Exception):
+                    self._refuse_closed(error)
+                self._make()
                 raise
+            finally:
+                self._is_opening = False
             self._unclosed = Unclosed(
                 self,
                 f"a {type(self).__name__}",
@@ -282,27 +305,39 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
     async def close(self, timeout: timedelta | float | None = 30) -> None:
         """Finish what was accepted on every server, write noted accesses, give locks back, and disconnect.
 
-        A second call does nothing. A caller who is interrupted, or cancelled, leaves the work to be finished without
-        him.
+        An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
+        cancelled, leaves the work to be finished without him.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
                 are cut. 0: at once. None: no limit.
         """
-        patience = rules.timeout("timeout", timeout)
+        deadline = deadline_in(rules.timeout("timeout", timeout))
         self._places.note_close()
-        await self._closer.complete(partial(self._close, patience), "pgsession close")
+        patience = left_until(deadline)
+        try:
+            await self._closer.complete(
+                partial(self._close, deadline),
+                "pgsession close",
+                None if patience is None else patience + _LONGEST_CUT,
+            )
+        except TimeoutError:
+            self._logger.warning(
+                "the manager is still being closed: something does not end although it was cut"
+            )
         await self._closer.drain(GRACE)
+        await self._opener.drain(GRACE)
 
-    async def _close(self, patience: float | None) -> None:
+    async def _close(self, deadline: float) -> None:
+        before, self._state = self._state, "closed"
+        if self._unclosed is not None:
+            self._unclosed.closed()
+            self._unclosed = None
+        if self._is_opening:
+            await self._places.close(0)
         async with self._moving:
-            if self._state == "closed":
+            if before == "closed":
                 return
-            self._state = "closed"
-            if self._unclosed is not None:
-                self._unclosed.closed()
-                self._unclosed = None
-            deadline = deadline_in(patience)
             await self._logins.drain(left_until(deadline))
             await self._places.close(left_until(deadline))
 
@@ -317,6 +352,10 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             self._state = "forked"
         self._begin_anew()
         self._places.after_fork()
+
+    def _refuse_closed(self, cause: Exception | None = None) -> None:
+        if self._state == "closed":
+            raise ManagerClosedError("the manager was closed while it was opened") from cause
 
     def _check_open(self) -> None:
         if self._state not in ("open", "forked"):
@@ -936,7 +975,9 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         """
         patience = rules.seconds("timeout", timeout)
         self._check_can_open()
-        results = await self._places.of_each(self._all, lambda shard: shard.check_health(timeout=patience))
+        results = await self._places.of_each_now(
+            self._all, lambda shard: shard.check_health(timeout=patience)
+        )
         return {
             shard.mark.number: _not_open(str(error)) if health is None else health
             for shard, health, error in results

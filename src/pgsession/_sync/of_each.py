@@ -4,38 +4,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
 from pgsession._concurrency import Action, BackgroundTasks, SharedFuture
+from pgsession.errors import ManagerClosedError, OperationTimeout
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def of_each(
-    background: BackgroundTasks, items: Iterable[T], do: Action[T, R]
+    background: Callable[[T], BackgroundTasks],
+    items: Iterable[T],
+    do: Action[T, R],
+    until: float | None = None,
 ) -> list[tuple[T, R | None, Exception | None]]:
-    """Do something for several at the same time; return what it gave or failed with for each."""
-    started: list[tuple[T, SharedFuture[R]]] = []
-    for item in items:
-        future: SharedFuture[R] = SharedFuture()
-        background.run(partial(_settle, future, do, item), "pgsession shard")
-        started.append((item, future))
-    results: list[tuple[T, R | None, Exception | None]] = []
+    """Do something for several at the same time; return what it gave or failed with for each.
+
+    Args:
+        background: What runs it, for which of them: those of one server have one of their own, so that who waits for
+            one that is silent is in the way of its others only.
+        items: The several.
+        do: What is done for each.
+        until: The moment of `time.monotonic` by which it has to be begun; None: whenever there is a thread.
+    """
+    started: list[tuple[T, SharedFuture[R]]] = [
+        (item, _started(background(item), do, item)) for item in items
+    ]
+    results = []
     for item, future in started:
-        try:
-            results.append((item, future.wait(), None))
-        except Exception as error:
-            results.append((item, None, error))
+        outcome = _outcome(item, future, until)
+        results.append(outcome)
     return results
+
+
+def _started(background: BackgroundTasks, do: Action[T, R], item: T) -> SharedFuture[R]:
+    future: SharedFuture[R] = SharedFuture()
+    background.run(partial(_settle, future, do, item), "pgsession shard")
+    return future
+
+
+def _outcome(item: T, future: SharedFuture[R], until: float | None) -> tuple[T, R | None, Exception | None]:
+    result: R | None = None
+    failure: Exception | None = None
+    try:
+        result = _wait(future, until)
+    except Exception as error:
+        failure = error
+    try:
+        return item, result, failure
+    finally:
+        del future, failure  # an error keeps this frame
+
+
+def _wait(future: SharedFuture[R], until: float | None) -> R:
+    try:
+        if until is not None:
+            try:
+                return future.wait(max(until - time.monotonic(), 0))
+            except TimeoutError:
+                if future.begin():
+                    raise OperationTimeout("others had to be waited for too long; nothing was sent") from None
+        return future.wait()
+    finally:
+        del future
 
 
 def _settle(future: SharedFuture[R], do: Action[T, R], item: T) -> None:
     try:
-        future.set_result(do(item))
-    except BaseException as error:
+        if future.begin():
+            future.set_result(do(item))
+    except Exception as error:
         future.set_error(error)
-        if not isinstance(error, Exception):
-            raise
+    except BaseException:
+        # Nobody has cancelled who waits.
+        future.set_error(ManagerClosedError("it was closed before this was done"))
+        raise
+    finally:
+        del future
