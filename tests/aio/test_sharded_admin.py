@@ -119,6 +119,9 @@ listener_conninfo = "host=c dbname=app"
         ("[[shards]]\ndatabase = 's'\nschema = 's'", "schema of number 0"),
         ("[[shards]]\ndatabase = 3", "database of number 0 is no field of one, or no str"),
         ("[[shards]]\ndatabase = secret", "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML"),
+        ("#" * 5_000_000, "at most 4,000,000 bytes"),
+        ("[[shards]]\ndatabase = ''\n'postgresql://u:secret@h' = ''", "something of number 0 is no field"),
     ],
 )
 def test_a_file_lists_the_shards(tmp_path: Path, text: str, words: Any) -> None:
@@ -133,3 +136,10 @@ def test_a_file_lists_the_shards(tmp_path: Path, text: str, words: Any) -> None:
         with pytest.raises(pgsession.ConfigError, match=words) as caught:
             pgsession.read_shards(path)
         assert "secret" not in str(caught.value)
+
+
+def test_a_path_is_one(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        pgsession.read_shards(0)  # type: ignore[arg-type]  # which is standard input
+    with pytest.raises(pgsession.ConfigError, match="NUL"):
+        pgsession.read_shards("a\0b")
