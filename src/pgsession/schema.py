@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 from pgsession._database import inspection
 from pgsession._database.connections import AsyncPlainCursor, PlainCursor
 from pgsession._database.inspection import Inspection
-from pgsession._database.shard_mark import ShardMark, marking, query_of
+from pgsession._database.shard_mark import ShardMark, marking, query_of, reading
 from pgsession._database.statements import Statements
 from pgsession._database.templates import (
     DOMAINS,
@@ -164,15 +164,25 @@ def drop(
         raise _explained(error, schema, prefix) from error
 
 
-def check(connection: psycopg.Connection[Any], statements: Statements) -> None:
+def check(
+    connection: psycopg.Connection[Any], statements: Statements, shard: tuple[int, int] | None = None
+) -> None:
     """Raise `SchemaError` unless the schema serves this version of the library and the role may do all that it needs.
 
-    The error names everything that is missing, and the commands that mend it. Takes a cheap look at the catalog.
+    The error names everything that is missing, and the commands that mend it. Takes a cheap look at the catalog. With
+    `shard` the tables have to say that they are this one, too; a `ConfigError` says that they are another.
     """
+    mark = _mark(shard)
     try:
         _run(connection, _checking(statements.schema, statements.prefix, statements.placed))
+        unmarked = (
+            mark is not None
+            and _run(connection, reading(statements.schema, statements.prefix, mark)) is not None
+        )
     except psycopg.Error as error:
         raise _explained(error, statements.schema, statements.prefix) from error
+    if mark is not None and unmarked:
+        raise _unmarked(statements, mark)
 
 
 async def async_check(connection: psycopg.AsyncConnection[Any], statements: Statements) -> None:

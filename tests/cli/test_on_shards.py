@@ -14,6 +14,7 @@ import pytest
 import pgsession
 from pgsession.embedded import EmbeddedServer
 from tests.fault_proxy import FaultProxy
+from tests.roles import Roles
 from tests.sharded import Shards
 
 from .conftest import Run, Said
@@ -113,16 +114,19 @@ def test_a_server_that_is_down(
     down = own_server(settings={"fsync": "off"})
     gone = down.conninfo
     down.run("pg_ctl", "-D", down.folder, "-m", "immediate", "-w", "stop")
-    shards = [empty_shards[0], pgsession.Shard(database=gone, schema_name="s")]
+    shards = [
+        msgspec.structs.replace(shard, database=gone) if number == 1 else shard
+        for number, shard in enumerate(empty_shards)
+    ]
     file = file_of(shards, tmp_path / "shards.toml")
     said = run("sessions", "count", "--shards", file, "--timeout", "3", status=4)
-    assert "not done on 1 shard (1), done on 0" in said.err and "; 0 on those that answered" in said.err
+    assert "not done on 1 shard (1), done on 0, 2, 3" in said.err and "; 0 on those that answered" in said.err
     said = run("check", "--shards", file, "--timeout", "3", status=4)
     assert "well, for a service" in said.out and "shard 1: the database does not answer" in said.err
     error = json.loads(run("check", "--shards", file, "--timeout", "3", "--json", status=4).err)
     assert error["error"]["message"].startswith("shard 1: ") and error["error"]["shards"]["failed"] == [1]
     error = json.loads(run("sessions", "count", "--shards", file, "--timeout", "3", "--json", status=4).err)
-    assert error["error"]["shards"] == {"done": [0], "failed": [1]}
+    assert error["error"]["shards"] == {"done": [0, 2, 3], "failed": [1]}
     run("sessions", "count", "--shards", file, "--shard", "0")
 
 
@@ -162,6 +166,42 @@ def test_what_leads_nowhere_is_refused_and_not_shown(
     path.write_text(f"[[shards]]\n{fields}\n")
     said = run(*command, "--shards", str(path), status=2)
     assert "of number 0" in said.err and "secret" not in said.err + said.out
+
+
+def test_check_looks_which_shard_the_tables_say_they_are(
+    run: Run, dsn: str, roles: Roles, schema: str, tmp_path: Path
+) -> None:
+    """As an open does, and changes nothing: a role with the rights of a service could not."""
+    service = [pgsession.Shard(database=roles.dsn("service"), schema_name=schema)]
+    owner = [pgsession.Shard(database=roles.dsn("owner"), schema_name=schema)]
+    file = file_of(service, tmp_path / "service.toml")
+    run("init", "--grant-to", roles.service, database=roles.dsn("owner"))
+    for shards in (service, owner):
+        said = run("check", "--shards", file_of(shards, tmp_path / "shards.toml"), status=1)
+        assert "do not say which shard they are: as their owner run `COMMENT" in said.err
+    with pytest.raises(pgsession.SchemaError, match="do not say"), pgsession.ShardedSessionManager(service):
+        pass
+    run("init", "--shards", file_of(owner, tmp_path / "owner.toml"), "--grant-to", roles.service)
+    assert "well" in run("check", "--shards", file).out
+    other = msgspec.structs.replace(service[0], schema_name=f"{schema}_1")
+    two = file_of([*service, other], tmp_path / "two.toml")
+    assert "say that they are shard 0 of 1, not 0 of 2" in run("check", "--shards", two, status=None).err
+
+
+def test_what_a_role_may_not_do_is_said_with_its_remedy(
+    run: Run, roles: Roles, schema: str, tmp_path: Path
+) -> None:
+    owner = [pgsession.Shard(database=roles.dsn("owner"), schema_name=schema)]
+    run("init", "--shards", file_of(owner, tmp_path / "owner.toml"), "--grant-to", roles.service)
+    twice = [
+        pgsession.Shard(database=roles.dsn("service") + f" application_name=s{number}", schema_name=schema)
+        for number in range(2)
+    ]
+    file = file_of(twice, tmp_path / "twice.toml")
+    for command in (["locks", "list"], ["secret", "rotate"], ["sessions", "revoke", "--group", "g"]):
+        said = run(*command, "--shards", file, status=1)
+        assert "not done on 2 shards" in said.err and "grant the role what docs/cli.md lists" in said.err
+    assert run("sessions", "count", "--shards", file).out == "0\n"
 
 
 def test_no_name_of_a_schema_is_cut(run: Run, empty_shards: Shards, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from psycopg import sql
 from pgsession._database.templates import names_of
 from pgsession.errors import ConfigError
 
-__all__ = ["ShardMark", "marking", "query_of"]
+__all__ = ["ShardMark", "marking", "query_of", "reading"]
 
 _SAID = re.compile(r"^pgsession shard (\d+) of (\d+)$", re.MULTILINE)
 
@@ -41,6 +41,21 @@ def marking(
     """Check that the tables are those of this shard; tables that say nothing are told to be. Return what was done.
 
     Raises:
+        ConfigError: As for `reading`.
+    """
+    comment = yield from reading(schema, prefix, mark)
+    if comment is None:
+        return []
+    yield query_of(schema, prefix, mark, comment)
+    return [f"made them shard {mark.number} of {mark.shards}"]
+
+
+def reading(
+    schema: str, prefix: str, mark: ShardMark
+) -> Generator[sql.Composed, list[tuple[Any, ...]], str | None]:
+    """Check that the tables are those of this shard. Return None; or their comment, where that says nothing of shards.
+
+    Raises:
         ConfigError: They are another shard's, or one of another number of shards: users would be looked for where
             they are not.
     """
@@ -50,12 +65,11 @@ def marking(
     ).format(table)
     said = _SAID.search(comment or "")
     if said is None:
-        yield query_of(schema, prefix, mark, comment or "")
-        return [f"made them shard {mark.number} of {mark.shards}"]
+        return comment or ""
     if (int(said[1]), int(said[2])) != mark:
         raise ConfigError(
             f"shards: the tables of number {mark.number} say that they are shard {said[1]} of {said[2]}, not "
             f"{mark.number} of {mark.shards}: every node must be given the same shards in the same order, and their "
             "number is fixed once there are users"
         )
-    return []
+    return None

@@ -204,9 +204,9 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             given: The UUID.
             user_id: The user whom the session is created for; None: nobody, whose shard follows from the UUID.
         """
-        rules.instance("given", given, UUID, "a UUID")
+        own = UUID(bytes=rules.session_id("given", rules.instance("given", given, UUID, "a UUID")))
         user = rules.optional_identifier("user_id", user_id)
-        return id_in(home_of(given.hex if user is None else user, len(self._all)), given)
+        return id_in(home_of(own.hex if user is None else user, len(self._all)), own)
 
     def _home(self, user: str) -> ShardManager:
         return self._all[home_of(user, len(self._all))]

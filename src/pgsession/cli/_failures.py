@@ -147,11 +147,13 @@ def _failure(error: BaseException) -> _Failure:
         case ShardsFailed():
             failures = [_failure(each) for each in error.failed.values()]
             status = Status(worst(failure.status for failure in failures))
+            # Of one that answers the remedy is its own.
+            remedy = next(failure.remedy for failure in failures if failure.status == status)
+            if status == Status.NO_ANSWER or not remedy:
+                remedy = "run it again once they answer, or name others with --shard"
             counted = [result for result in error.done.values() if type(result) is int]
             those = f"; {sum(counted):,} on those that answered" * bool(counted)
-            return _Failure(
-                status, f"{message}{those}", "run it again once they answer, or name others with --shard"
-            )
+            return _Failure(status, f"{message}{those}", remedy)
         case PgSessionError():
             return _Failure(Status.NO_ANSWER if no_answer(error) else Status.FAILED, message)
         case psycopg.Error():

@@ -20,7 +20,7 @@ def check(target: Target, output: Output) -> int:
     """
     names = (target.config.schema_name, target.config.table_prefix)
     with target.bounded_connection() as connection:
-        schema.check(connection, Statements(*names))
+        schema.check(connection, Statements(*names), target.shard)
         database, role = connection.info.dbname, connection.info.user
     fields = {"database": database, "schema": names[0], "table_prefix": names[1], "role": role, "well": True}
     output.done(fields, f"database {database!r}, {target.tables}: well, for a service as {role!r}")
