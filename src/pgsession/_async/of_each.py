@@ -29,59 +29,42 @@ async def of_each(
         do: What is done for each.
         until: The moment of `time.monotonic` by which it has to be begun; None: whenever there is a thread.
     """
-    started: list[tuple[T, AsyncSharedFuture[R]]] = [
-        (item, _started(background(item), do, item)) for item in items
-    ]
-    results = []
-    for item, future in started:
-        outcome = await _outcome(item, future, until)
-        results.append(outcome)
-    return results
+    started = [(item, _started(background(item), do, item)) for item in items]
+    return [(item, *await _outcome(future, until)) for item, future in started]
 
 
-def _started(background: AsyncBackgroundTasks, do: AsyncAction[T, R], item: T) -> AsyncSharedFuture[R]:
-    future: AsyncSharedFuture[R] = AsyncSharedFuture()
+def _started(
+    background: AsyncBackgroundTasks, do: AsyncAction[T, R], item: T
+) -> AsyncSharedFuture[tuple[R | None, Exception | None]]:
+    future: AsyncSharedFuture[tuple[R | None, Exception | None]] = AsyncSharedFuture()
     background.run(partial(_settle, future, do, item), "pgsession shard")
     return future
 
 
 async def _outcome(
-    item: T, future: AsyncSharedFuture[R], until: float | None
-) -> tuple[T, R | None, Exception | None]:
-    result: R | None = None
-    failure: Exception | None = None
-    try:
-        result = await _wait(future, until)
-    except Exception as error:
-        failure = error
-    try:
-        return item, result, failure
-    finally:
-        del future, failure  # an error keeps this frame
+    future: AsyncSharedFuture[tuple[R | None, Exception | None]], until: float | None
+) -> tuple[R | None, Exception | None]:
+    if until is not None:
+        try:
+            return await future.wait(max(until - time.monotonic(), 0))
+        except TimeoutError:
+            if future.begin():
+                return None, OperationTimeout("others had to be waited for too long; nothing was sent")
+    return await future.wait()
 
 
-async def _wait(future: AsyncSharedFuture[R], until: float | None) -> R:
-    try:
-        if until is not None:
-            try:
-                return await future.wait(max(until - time.monotonic(), 0))
-            except TimeoutError:
-                if future.begin():
-                    raise OperationTimeout("others had to be waited for too long; nothing was sent") from None
-        return await future.wait()
-    finally:
-        del future
-
-
-async def _settle(future: AsyncSharedFuture[R], do: AsyncAction[T, R], item: T) -> None:
+async def _settle(
+    future: AsyncSharedFuture[tuple[R | None, Exception | None]], do: AsyncAction[T, R], item: T
+) -> None:
+    """Answer with an error as with a result: raised where it is waited for, it would keep all that is there."""
     try:
         if future.begin():
-            future.set_result(await do(item))
+            future.set_result((await do(item), None))
     except Exception as error:
-        future.set_error(error)
+        future.set_result((None, error))
     except BaseException:
         # Nobody has cancelled who waits.
-        future.set_error(ManagerClosedError("it was closed before this was done"))
+        future.set_result((None, ManagerClosedError("it was closed before this was done")))
         raise
     finally:
-        del future
+        del future  # which keeps this frame, where it has an error

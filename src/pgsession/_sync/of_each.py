@@ -31,57 +31,40 @@ def of_each(
         do: What is done for each.
         until: The moment of `time.monotonic` by which it has to be begun; None: whenever there is a thread.
     """
-    started: list[tuple[T, SharedFuture[R]]] = [
-        (item, _started(background(item), do, item)) for item in items
-    ]
-    results = []
-    for item, future in started:
-        outcome = _outcome(item, future, until)
-        results.append(outcome)
-    return results
+    started = [(item, _started(background(item), do, item)) for item in items]
+    return [(item, *_outcome(future, until)) for item, future in started]
 
 
-def _started(background: BackgroundTasks, do: Action[T, R], item: T) -> SharedFuture[R]:
-    future: SharedFuture[R] = SharedFuture()
+def _started(
+    background: BackgroundTasks, do: Action[T, R], item: T
+) -> SharedFuture[tuple[R | None, Exception | None]]:
+    future: SharedFuture[tuple[R | None, Exception | None]] = SharedFuture()
     background.run(partial(_settle, future, do, item), "pgsession shard")
     return future
 
 
-def _outcome(item: T, future: SharedFuture[R], until: float | None) -> tuple[T, R | None, Exception | None]:
-    result: R | None = None
-    failure: Exception | None = None
-    try:
-        result = _wait(future, until)
-    except Exception as error:
-        failure = error
-    try:
-        return item, result, failure
-    finally:
-        del future, failure  # an error keeps this frame
+def _outcome(
+    future: SharedFuture[tuple[R | None, Exception | None]], until: float | None
+) -> tuple[R | None, Exception | None]:
+    if until is not None:
+        try:
+            return future.wait(max(until - time.monotonic(), 0))
+        except TimeoutError:
+            if future.begin():
+                return None, OperationTimeout("others had to be waited for too long; nothing was sent")
+    return future.wait()
 
 
-def _wait(future: SharedFuture[R], until: float | None) -> R:
-    try:
-        if until is not None:
-            try:
-                return future.wait(max(until - time.monotonic(), 0))
-            except TimeoutError:
-                if future.begin():
-                    raise OperationTimeout("others had to be waited for too long; nothing was sent") from None
-        return future.wait()
-    finally:
-        del future
-
-
-def _settle(future: SharedFuture[R], do: Action[T, R], item: T) -> None:
+def _settle(future: SharedFuture[tuple[R | None, Exception | None]], do: Action[T, R], item: T) -> None:
+    """Answer with an error as with a result: raised where it is waited for, it would keep all that is there."""
     try:
         if future.begin():
-            future.set_result(do(item))
+            future.set_result((do(item), None))
     except Exception as error:
-        future.set_error(error)
+        future.set_result((None, error))
     except BaseException:
         # Nobody has cancelled who waits.
-        future.set_error(ManagerClosedError("it was closed before this was done"))
+        future.set_result((None, ManagerClosedError("it was closed before this was done")))
         raise
     finally:
-        del future
+        del future  # which keeps this frame, where it has an error
