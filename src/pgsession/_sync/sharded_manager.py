@@ -261,7 +261,8 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         """Connect to every server, check (or create) each schema, listen, and return once reads can be answered.
 
         A server that cannot be reached does not keep the others from work: calls about its users raise
-        `DatabaseUnavailable`, and it is tried again until it is there. A manager that is open already stays as it is.
+        `DatabaseUnavailable`, and it is tried again until it is there. A manager that is open already stays as it is,
+        and one that could not be opened can be tried again.
 
         Raises:
             SchemaError: Tables are missing or of another version; the message names the command to run.
@@ -519,8 +520,9 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         A session that is given to a user of another shard moves there, as nearly every login of a visitor does: it is
         created there with its pending changes, and the one here ends at the version that was copied. Where somebody has
         changed that one meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it
-        takes three writes in place of one. If this process ends in between, there may be a copy that nobody has the
-        token of.
+        takes three writes in place of one. A caller who is interrupted, or cancelled, leaves it to be finished without
+        him. If this process ends in between, or the outcome of a write is unknown, there may be a copy that nobody has
+        the token of.
 
         Args:
             session: The session, with its pending changes.
