@@ -83,6 +83,10 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
         self._command(self._flows.set)
 
+    def accept(self) -> None:
+        """Accept connections again, and nothing else."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+
     def refuse(self) -> None:
         """Refuse new connections, as if nobody listened. Present ones stay."""
         asyncio.run_coroutine_threadsafe(self._stop_listening(), self._loop).result()

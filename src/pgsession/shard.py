@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import tomllib
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -13,6 +15,9 @@ from pgsession._protocol.shards import MOST
 from pgsession.errors import ConfigError
 
 __all__ = ["CitusShards", "Shard", "read_shards"]
+
+_LONGEST_FILE = 4_000_000  # bytes: of as many shards as there can be
+_PLAIN = re.compile("[A-Za-z0-9_-]+")
 
 ConninfoFunction = Callable[[], str | Awaitable[str]]
 
@@ -55,23 +60,30 @@ def read_shards(path: str | os.PathLike[str]) -> list[Shard]:
         ConfigError: It is no such file; the message says what is wrong, without a conninfo.
         OSError: It cannot be read.
     """
+    name = os.fsdecode(path)
+    if "\0" in name:
+        raise ConfigError("shards: the path of their file must not contain NUL")
+    with open(name, "rb") as file:
+        text = file.read(_LONGEST_FILE + 1)
+    if len(text) > _LONGEST_FILE:
+        raise ConfigError(f"shards: {name} must be at most {_LONGEST_FILE:,} bytes")
     try:
-        with open(path, "rb") as file:
-            read = tomllib.load(file)
-    except ValueError:  # whose message may have a part of the text in it
-        raise ConfigError(f"shards: {os.fspath(path)} is not TOML") from None
+        read = tomllib.loads(text.decode())
+    except (ValueError, RecursionError):  # whose message may have a part of the text in it
+        raise ConfigError(f"shards: {name} is not TOML") from None
     tables = read.pop("shards", None)
     if read or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"shards: {os.fspath(path)} must have [[shards]] for each, and nothing else")
+        raise ConfigError(f"shards: {name} must have [[shards]] for each, and nothing else")
     for number, table in enumerate(tables):
-        for name, value in table.items():
-            kind = bool if name == "legacy" else str
-            if name not in Shard.__struct_fields__ or not isinstance(value, kind):
+        for field, value in table.items():
+            kind = bool if field == "legacy" else str
+            if field not in Shard.__struct_fields__ or not isinstance(value, kind):
+                shown = field if _PLAIN.fullmatch(field) else "something"  # it may be a conninfo
                 raise ConfigError(
-                    f"shards: {os.fspath(path)}: {name} of number {number} is no field of one, or no {kind.__name__}"
+                    f"shards: {name}: {shown} of number {number} is no field of one, or no {kind.__name__}"
                 )
         if "database" not in table:
-            raise ConfigError(f"shards: {os.fspath(path)}: number {number} has no database")
+            raise ConfigError(f"shards: {name}: number {number} has no database")
     return [Shard(**table) for table in tables]
 
 
@@ -83,25 +95,37 @@ def complete(shards: Sequence[Shard | str], schema_name: str) -> list[Shard]:
         schema_name: `Config.schema_name`.
 
     Raises:
-        TypeError: They are no sequence, or one of them is neither a `Shard` nor a conninfo.
+        TypeError: They are no sequence, or one of them is neither a `Shard` nor a conninfo, or has what is none.
         ConfigError: Some cannot be what is meant.
     """
-    if isinstance(shards, str) or not isinstance(shards, Sequence):
+    if isinstance(shards, str | bytes) or not isinstance(shards, Sequence):
         raise TypeError(f"shards: a sequence of Shard or conninfo is needed, not {type(shards).__name__}")
-    if not 1 <= len(shards) <= MOST:
+    listed = list(itertools.islice(shards, MOST + 1))
+    if not 1 <= len(listed) <= MOST:
         raise ConfigError(f"shards: from 1 to {MOST} of them are needed, not {len(shards)}")
-    given = []
-    for number, shard in enumerate(shards):
-        if not isinstance(shard, Shard):
-            shard = Shard(database=shard)
-        rules.conninfo("shards", shard.database)
-        name = f"{schema_name}_{number}" if shard.schema_name is None else shard.schema_name
-        given.append(msgspec.structs.replace(shard, schema_name=rules.schema_name("shards", name)))
+    try:
+        given = [_complete(number, shard, schema_name) for number, shard in enumerate(listed)]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if len({(shard.database, shard.schema_name) for shard in given}) < len(given):
         raise ConfigError("shards: two of them are the same schema of the same database")
     if sum(shard.legacy for shard in given) > 1:
         raise ConfigError("shards: only one of them can have the sessions of before there were shards")
     return given
+
+
+def _complete(number: int, given: Shard | str, schema_name: str) -> Shard:
+    shard = given if isinstance(given, Shard) else Shard(database=given)
+    of = f"shards: of number {number} "
+    listener = shard.listener_conninfo
+    return Shard(
+        database=rules.conninfo(f"{of}database", shard.database),
+        schema_name=rules.schema_name(
+            f"{of}schema_name", f"{schema_name}_{number}" if shard.schema_name is None else shard.schema_name
+        ),
+        listener_conninfo=None if listener is None else rules.conninfo(f"{of}listener_conninfo", listener),
+        legacy=rules.boolean(f"{of}legacy", shard.legacy),
+    )
 
 
 class CitusShards(msgspec.Struct, frozen=True, repr_omit_defaults=True):

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 import pgsession
 from pgsession.embedded import EmbeddedServer
+from tests.fault_proxy import FaultProxy
 from tests.sharded import Shards, make_shards
 
 
@@ -97,6 +101,62 @@ async def test_a_server_that_is_down(own_server: Callable[..., EmbeddedServer]) 
         assert {"shard 1:", "shard 0:"} <= {each.message[:8] for each in await admin.diagnose()}
 
 
+async def test_it_refuses_what_an_admin_refuses(empty_shards: Shards) -> None:
+    """Also where no shard would be asked; and nothing was done on any."""
+    admin = pgsession.AsyncShardedAdmin(empty_shards)
+    nowhere = uuid.uuid4()
+    for wrong in ({"limit": 0}, {"limit": "x"}, {"with_values": 1}, {"after": "x"}, {"older_than": -1}):
+        with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))}: "):
+            await admin.list_sessions(session_id=nowhere, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^older_than: "):
+        await admin.revoke(session_id=nowhere, older_than=-1)
+    with pytest.raises(ValueError, match=r"^limit: "):
+        await admin.list_locks(limit=1001)
+
+
+async def test_a_shard_that_answers_with_an_error_is_not_in_the_way_of_its_servers_others(
+    empty_shards: Shards, schema: str
+) -> None:
+    """Which a server that is down is: see below."""
+    shards = [*empty_shards[:3], msgspec.structs.replace(empty_shards[1], schema_name=f"no_{schema}")]
+    shards[1], shards[3] = shards[3], empty_shards[1]
+    admin = pgsession.AsyncShardedAdmin(shards, pgsession.Config(operation_timeout=5))
+    with psycopg.connect(str(empty_shards[0].database)) as connection:
+        connection.execute(
+            sql.SQL("LOCK TABLE {}").format(sql.Identifier(str(empty_shards[0].schema_name), "sessions"))
+        )
+        limited = [
+            msgspec.structs.replace(
+                shard, database=make_conninfo(str(shard.database), options="-c lock_timeout=100")
+            )
+            for shard in empty_shards
+        ]
+        with pytest.raises(pgsession.ShardsFailed) as failed:
+            await pgsession.AsyncShardedAdmin(limited).count()
+        assert list(failed.value.failed) == [0] and list(failed.value.done) == [1, 2, 3]
+    with pytest.raises(pgsession.ShardsFailed) as failed:
+        await admin.count()
+    assert list(failed.value.failed) == [1] and list(failed.value.done) == [0, 2, 3]
+
+
+async def test_a_server_that_is_silent_is_looked_at_once(empty_shards: Shards) -> None:
+    with FaultProxy(str(empty_shards[1].database)) as proxy:
+        proxy.freeze()
+        shards = [
+            msgspec.structs.replace(shard, database=proxy.conninfo) if number % 2 else shard
+            for number, shard in enumerate(empty_shards)
+        ]
+        alone = await pgsession.AsyncAdmin(proxy.conninfo, pgsession.Config(operation_timeout=1)).diagnose()
+        found = await pgsession.AsyncShardedAdmin(shards, pgsession.Config(operation_timeout=1)).diagnose()
+        of = {
+            number: [each for each in found if each.message.startswith(f"shard {number}: ")]
+            for number in range(4)
+        }
+        assert [len(each) for each in of.values()] == [len(alone)] * 4
+        assert [each.message[9:] for each in of[1]] == [each.message[9:] for each in of[3]]
+        assert {each.level for each in of[1]} >= {"problem", "unknown"} and of[1][0].level == "problem"
+
+
 GOOD = """
 [[shards]]
 database = "host=a dbname=app"
@@ -119,6 +179,9 @@ listener_conninfo = "host=c dbname=app"
         ("[[shards]]\ndatabase = 's'\nschema = 's'", "schema of number 0"),
         ("[[shards]]\ndatabase = 3", "database of number 0 is no field of one, or no str"),
         ("[[shards]]\ndatabase = secret", "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML"),
+        ("#" * 5_000_000, "at most 4,000,000 bytes"),
+        ("[[shards]]\ndatabase = ''\n'postgresql://u:secret@h' = ''", "something of number 0 is no field"),
     ],
 )
 def test_a_file_lists_the_shards(tmp_path: Path, text: str, words: Any) -> None:
@@ -133,3 +196,10 @@ def test_a_file_lists_the_shards(tmp_path: Path, text: str, words: Any) -> None:
         with pytest.raises(pgsession.ConfigError, match=words) as caught:
             pgsession.read_shards(path)
         assert "secret" not in str(caught.value)
+
+
+def test_a_path_is_one(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        pgsession.read_shards(0)  # type: ignore[arg-type]  # which is standard input
+    with pytest.raises(pgsession.ConfigError, match="NUL"):
+        pgsession.read_shards("a\0b")

@@ -269,6 +269,22 @@ async def test_chosen_ids_name_the_users_shard(empty_shards: Shards) -> None:
             await manager.create_session("alice", session_id=other)
 
 
+async def test_a_uuid_is_what_it_is_not_what_it_says(empty_shards: Shards) -> None:
+    class Lying(uuid.UUID):
+        @property
+        def bytes(self) -> bytes:
+            return b""
+
+        @property
+        def hex(self) -> str:
+            return "0"
+
+    given = uuid.uuid4()
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        for user in (None, "u"):
+            assert manager.id_for(Lying(int=given.int), user) == manager.id_for(given, user)
+
+
 async def test_a_lock_is_tied_to_sessions_of_its_shard_only(empty_shards: Shards) -> None:
     async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
         number = manager.shard_of_user("resource")  # a resource is hashed as a user is

@@ -67,23 +67,22 @@ VARIANTS = {
     ),
     "a login removes the session without ending it by its version": Broken(
         "sharded_manager.py",
-        "                wait shard.write(_ending(old))\n",
+        "                wait self._end_copied(shard, old)\n",
         "                pass\n",
         "listeners terminated",
         "lost",
     ),
     "the copy of a login that failed stays": Broken(
         "sharded_manager.py",
-        "                wait _take_back(home, key, error)\n",
-        "",
+        "                wait _take_back(home, key, error)\n                if not",
+        "                if not",
         "connections cut",
         "undone",
     ),
     "all shards are asked one after the other": Broken(
         "of_each.py",
-        "        started.append((item, future))\n",
-        "        started.append((item, future))\n        try:\n            wait future.wait()\n"
-        "        except Exception:\n            pass\n",
+        "started = [(item, _started(background(item), do, item)) for item in items]",
+        "started = ((item, _started(background(item), do, item)) for item in items)",
         "server silent",
         "slowed",
     ),

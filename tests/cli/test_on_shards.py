@@ -13,6 +13,7 @@ import pytest
 
 import pgsession
 from pgsession.embedded import EmbeddedServer
+from tests.fault_proxy import FaultProxy
 from tests.roles import Roles
 from tests.sharded import Shards
 
@@ -159,14 +160,19 @@ def test_a_server_that_is_down(
     down = own_server(settings={"fsync": "off"})
     gone = down.conninfo
     down.run("pg_ctl", "-D", down.folder, "-m", "immediate", "-w", "stop")
-    shards = [empty_shards[0], pgsession.Shard(database=gone, schema_name="s"), *empty_shards[2:]]
+    shards = [
+        msgspec.structs.replace(shard, database=gone) if number == 1 else shard
+        for number, shard in enumerate(empty_shards)
+    ]
     file = file_of(shards, tmp_path / "shards.toml")
     said = run("sessions", "count", "--shards", file, "--timeout", "3", status=4)
     assert "not done on 1 shard (1), done on 0, 2, 3" in said.err and "; 0 on those that answered" in said.err
     said = run("check", "--shards", file, "--timeout", "3", status=4)
     assert "well, for a service" in said.out and "shard 1: the database does not answer" in said.err
     error = json.loads(run("check", "--shards", file, "--timeout", "3", "--json", status=4).err)
-    assert error["error"]["message"].startswith("shard 1: ")
+    assert error["error"]["message"].startswith("shard 1: ") and error["error"]["shards"]["failed"] == [1]
+    error = json.loads(run("sessions", "count", "--shards", file, "--timeout", "3", "--json", status=4).err)
+    assert error["error"]["shards"] == {"done": [0, 2, 3], "failed": [1]}
     run("sessions", "count", "--shards", file, "--shard", "0")
 
 
@@ -183,6 +189,75 @@ def test_a_server_that_is_down(
 def test_wrong_arguments(run: Run, empty_shards: Shards, tmp_path: Path, arguments: Any, words: str) -> None:
     file = file_of(empty_shards, tmp_path / "shards.toml")
     assert words in run(*(each.format(file=file) for each in arguments), status=2).err
+
+
+@pytest.mark.parametrize(
+    "command", [["check"], ["init"], ["stats"], ["doctor"], ["sessions", "count"], ["watch", "--shard", "0"]]
+)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        r'database = "a\u0000b"',
+        'database = "host=x secret"',
+        'database = "postgresql://u:secret@h/x?y=z"',
+        'database = ""\nlistener_conninfo = "host=x secret"',
+        f'database = ""\nschema_name = "{"x" * 70}"',
+    ],
+)
+def test_what_leads_nowhere_is_refused_and_not_shown(
+    run: Run, tmp_path: Path, command: list[str], fields: str
+) -> None:
+    """As for one database: libpq would quote what it cannot read, and a password may be in it."""
+    path = tmp_path / "shards.toml"
+    path.write_text(f"[[shards]]\n{fields}\n")
+    said = run(*command, "--shards", str(path), status=2)
+    assert "of number 0" in said.err and "secret" not in said.err + said.out
+
+
+def test_what_a_role_may_not_do_is_said_with_its_remedy(
+    run: Run, roles: Roles, schema: str, tmp_path: Path
+) -> None:
+    owner = [pgsession.Shard(database=roles.dsn("owner"), schema_name=schema)]
+    run("init", "--shards", file_of(owner, tmp_path / "owner.toml"), "--grant-to", roles.service)
+    twice = [
+        pgsession.Shard(database=roles.dsn("service") + f" application_name=s{number}", schema_name=schema)
+        for number in range(2)
+    ]
+    file = file_of(twice, tmp_path / "twice.toml")
+    for command in (["locks", "list"], ["secret", "rotate"], ["sessions", "revoke", "--group", "g"]):
+        said = run(*command, "--shards", file, status=1)
+        assert "not done on 2 shards" in said.err and "grant the role what docs/cli.md lists" in said.err
+    assert run("sessions", "count", "--shards", file).out == "0\n"
+
+
+def test_no_name_of_a_schema_is_cut(run: Run, empty_shards: Shards, tmp_path: Path) -> None:
+    path = tmp_path / "shards.toml"
+    path.write_text(f"[[shards]]\ndatabase = {json.dumps(empty_shards[0].database)}\n")
+    for command in (["check"], ["sessions", "count"]):
+        said = run(*command, "--shards", str(path), "--schema-name", "x" * 63, status=2)
+        assert "at most 63 bytes" in said.err
+
+
+def test_a_silent_server_is_waited_for_once(
+    run: Run, empty_shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultProxy(str(empty_shards[1].database)) as proxy:
+        proxy.freeze()
+        gone = [msgspec.structs.replace(shard, database=proxy.conninfo) for shard in empty_shards[1::2]]
+        file = file_of([empty_shards[0], gone[0], empty_shards[2], gone[1]], tmp_path / "shards.toml")
+        asked = []
+        connect = psycopg.connect
+
+        def counted(conninfo: str = "", **options: Any) -> Any:
+            asked.append(conninfo)
+            return connect(conninfo, **options)
+
+        monkeypatch.setattr(psycopg, "connect", counted)
+        said = run("check", "--shards", file, "--timeout", "2", "--json", status=4)
+        assert [json.loads(line)["shard"] for line in said.out.splitlines()] == [0, 2]
+        errors = [json.loads(line)["error"] for line in said.err.splitlines()]
+        assert [error["shards"]["failed"] for error in errors] == [[1], [3]]
+        assert asked.count(proxy.conninfo) == 1
 
 
 def test_the_environment_names_the_file(

@@ -203,6 +203,8 @@ class AsyncLock:
                     f"nobody said in time whether {shown(self._resource)} is free"
                 ) from None
             raise
+        finally:
+            del future  # which keeps this frame, where it has an error
         if acquired.acquired is None:
             assert self._session_id is not None
             raise SessionNotFoundError(uuid.UUID(bytes=self._session_id))
@@ -235,11 +237,12 @@ class AsyncLock:
             acquired = await self._renewal.store.acquire(
                 self._resource, owner, self._lease, self._session_id, deadline
             )
+            if not future.set_result(acquired) and acquired.acquired:
+                await self._give_back(owner)
         except Exception as error:
             future.set_error(error)
-            return
-        if not future.set_result(acquired) and acquired.acquired:
-            await self._give_back(owner)
+        finally:
+            del future
 
     async def _give_back(self, owner: str) -> None:
         try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
-
-import psycopg
 
 from pgsession._concurrency import (
     GRACE,
@@ -20,12 +19,10 @@ from pgsession._concurrency import (
     left_until,
 )
 from pgsession._protocol.log_rate import Seldom
-from pgsession.errors import PgSessionError
 
 from .of_each import of_each
 from .shard import DOWN, AsyncPlace, AsyncShardManager
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 TRIED_AGAIN = 1.0  # seconds between attempts to open what was down
@@ -42,9 +39,7 @@ class AsyncPlaces:
 
     def begin_anew(self) -> None:
         """Have what runs, in this process."""
-        # A thread for each shard: so many that no more are begun while these are ended.
-        self._background = AsyncBackgroundTasks(self._logger, most=max(len(self.shards), 1))
-        self._loop = AsyncBackgroundLoop(self._logger)
+        self._later: list[AsyncBackgroundLoop] = []  # for each server that was down
         self._stopping = AsyncEvent()
         self._failures = Seldom()
 
@@ -54,10 +49,20 @@ class AsyncPlaces:
         return [shard for place in self.all for shard in place.shards]
 
     async def of_each(
-        self, items: Iterable[T], do: AsyncAction[T, R]
-    ) -> list[tuple[T, R | None, Exception | None]]:
+        self, shards: Iterable[AsyncShardManager], do: AsyncAction[AsyncShardManager, R], until: float
+    ) -> list[tuple[AsyncShardManager, R | None, Exception | None]]:
         """Do something for several at the same time; return what it gave or failed with for each."""
-        return await of_each(self._background, items, do)
+        return await of_each(lambda shard: shard.place.background, shards, do, until)
+
+    async def of_each_now(
+        self, shards: Iterable[AsyncShardManager], do: AsyncAction[AsyncShardManager, R]
+    ) -> list[tuple[AsyncShardManager, R | None, Exception | None]]:
+        """Do what `of_each` does, also where others wait already."""
+        now = AsyncBackgroundTasks(self._logger, most=max(len(self.shards), 1))
+        try:
+            return await of_each(lambda shard: now, shards, do)
+        finally:
+            await now.drain(GRACE)
 
     async def open(self) -> None:
         """Open all; those whose server is down are opened once it is back.
@@ -66,38 +71,36 @@ class AsyncPlaces:
             Exception: What is not for want of a server; or no server is there.
         """
         self._home = AsyncHome()
-        results = await self.of_each(self.all, AsyncPlace.open)
+        results = await of_each(lambda place: place.background, self.all, AsyncPlace.open)
         failures = [error for _, _, error in results if error is not None]
         for error in failures:
-            if not isinstance(error, DOWN) or len(failures) == len(self.all):
+            if not isinstance(error, DOWN) or len(failures) == len(self.all) or self._stopping.is_set():
                 raise error
         if failures:
             for place in self.all:
-                if place.error is not None:
+                if place.reason is not None:
                     self._tell(place)
-            self._loop.start(self._open_the_rest, "pgsession shards")
+                    self._later.append(AsyncBackgroundLoop(self._logger))
+                    self._later[-1].start(partial(self._open_later, place), "pgsession shards")
 
     def _tell(self, place: AsyncPlace) -> None:
         numbers = ", ".join(str(shard.mark.number) for shard in place.shards)
         self._logger.warning(
-            "the server of the shards %s is down, and will be tried again: %s", numbers, place.error,
-            extra={"pgsession_event": "shards_down", "pgsession_reason": str(place.error)},
+            "the server of the shards %s is down, and will be tried again: %s", numbers, place.reason,
+            extra={"pgsession_event": "shards_down", "pgsession_reason": place.reason},
         )  # fmt: skip
 
-    async def _open_the_rest(self) -> None:
-        while not self._stopping.is_set():
+    async def _open_later(self, place: AsyncPlace) -> None:
+        """Open a server once it is back: one that is silent is in nobody else's way."""
+        while not place.is_open:
             await self._stopping.wait(TRIED_AGAIN)
-            waiting = [place for place in self.all if not place.is_open]
-            if not waiting:
+            if self._stopping.is_set():
                 return
-            for place in waiting:
-                if self._stopping.is_set():
-                    return
-                try:
-                    await place.open()
-                except (psycopg.Error, PgSessionError, TimeoutError):
-                    if self._failures.admit() is not None:
-                        self._tell(place)
+            try:
+                await place.open()
+            except Exception:  # whatever it is, it may be another thing the next time
+                if not self._stopping.is_set() and self._failures.admit() is not None:
+                    self._tell(place)
 
     def check(self) -> None:
         """Refuse a call from another event loop than the one that they were opened in.
@@ -118,13 +121,17 @@ class AsyncPlaces:
         """Close the shards, then the servers; what has not ended by then is cut."""
         deadline = deadline_in(timeout)
         self._stopping.set()
-        await self._loop.stop(left_until(deadline))
+        for place in self.all:
+            await place.give_up_opening()
         limits = AsyncDeadlines(self._logger)
         with limits.within(left_until(deadline), self._cut):
-            await self.of_each(self.shards, lambda shard: shard.close(left_until(deadline)))
+            await self.of_each_now(self.shards, lambda shard: shard.close(left_until(deadline)))
         await limits.close()
-        await self.of_each(self.all, AsyncPlace.close)
-        await self._background.drain(GRACE)
+        await of_each(lambda place: place.background, self.all, AsyncPlace.close)
+        for loop in self._later:
+            await loop.stop(GRACE)
+        for place in self.all:
+            await place.background.drain(GRACE)
 
     def _cut(self) -> None:
         for place in self.all:

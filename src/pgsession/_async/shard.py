@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from pgsession._concurrency import AsyncMutex, fork
+from pgsession._concurrency import AsyncBackgroundTasks, AsyncMutex, fork
 from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol.operations import Operation
 from pgsession._protocol.shards import key_in
@@ -18,7 +18,7 @@ from pgsession.tokens import Signer
 from .citus_place import AsyncCitusPlace
 from .manager import AsyncSessionManager
 from .runtime import AsyncRuntime
-from .server import AsyncServer
+from .server import AsyncServer, closed_meanwhile
 
 DOWN = (psycopg.OperationalError, OperationTimeout, DatabaseUnavailable, TimeoutError)
 
@@ -29,7 +29,8 @@ class AsyncPlace:
     Attributes:
         shards: The shards that are there.
         server: The connections, None while there are none.
-        error: Why they are not all open, None where they are.
+        reason: Why they are not all open, None where they are. The error itself would keep what it was raised in.
+        background: Runs what calls about several shards do here.
     """
 
     def __init__(
@@ -47,9 +48,21 @@ class AsyncPlace:
         self._logger = logger
         self.shards: list[AsyncShardManager] = []
         self.server: AsyncServer | None = None
-        self.error: Exception | None = None
+        self.reason: str | None = None
         self.wanted = False  # since somebody has begun to open it
         self._opening = AsyncMutex()
+        self._starting: AsyncServer | None = None  # while it is opened
+        self._closed = False
+        self.background = self._new_background()
+
+    def _new_background(self) -> AsyncBackgroundTasks:
+        # A thread for each shard: so many that no more are begun while these are ended.
+        return AsyncBackgroundTasks(self._logger, most=max(len(self.shards), 1))
+
+    def add(self, shard: AsyncShardManager) -> None:
+        """Have another shard there."""
+        self.shards.append(shard)
+        self.background = self._new_background()
 
     @property
     def is_open(self) -> bool:
@@ -67,9 +80,9 @@ class AsyncPlace:
             try:
                 await self._open()
             except Exception as error:
-                self.error = error
+                self.reason = str(error)
                 raise
-            self.error = None
+            self.reason = None
 
     async def _open(self) -> None:
         if self.server is None:
@@ -78,30 +91,51 @@ class AsyncPlace:
             server = AsyncServer(
                 self._database, self._listener_conninfo, self._config, self._logger, self._citus
             )
+            self._starting = server
             try:
+                self._refuse_closed()  # `close` sees `_starting`, or is seen here
                 await server.open()
+                self.server = server
+                self._refuse_closed()
             except BaseException:
+                self.server = None
                 await server.close()
                 raise
-            self.server = server
+            finally:
+                self._starting = None
         for shard in self.shards:
             await shard.open()
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise closed_meanwhile()
+
+    async def give_up_opening(self) -> None:
+        """Open nothing any more; an `open` that is under way ends with an error, and leaves no connections."""
+        self._closed = True
+        server = self._starting
+        if server is not None:
+            await server.close()
+
     async def close(self) -> None:
         """Close the connections; the shards are closed."""
-        if self.server is not None:
-            await self.server.close()
+        await self.give_up_opening()
+        server = self.server
+        if server is not None:
+            await server.close()
 
     def cut(self) -> None:
         """Cut the connections of the pool, for calls to end."""
-        if self.server is not None:
-            self.server.cut()
+        server = self.server
+        if server is not None:
+            server.cut()
 
     def after_fork(self) -> None:
         """Begin anew in the child of a fork."""
         fork.inherited.append(self.server)
-        self.server = None
+        self.server = self._starting = None
         self._opening = AsyncMutex()
+        self.background = self._new_background()
         if self._citus is not None:
             self._citus.begin_anew()
 
@@ -115,7 +149,7 @@ class AsyncShardManager(AsyncSessionManager):
         super().__init__(database, config, signer=signer)
         self.place = place
         self.mark = mark
-        place.shards.append(self)
+        place.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -170,7 +204,7 @@ class AsyncShardManager(AsyncSessionManager):
                 await self.place.open()
             elif self._waits_for_server:
                 raise DatabaseUnavailable(
-                    f"the server of shard {self.mark.number} has not been reached yet: {self.place.error}"
+                    f"the server of shard {self.mark.number} has not been reached yet: {self.place.reason}"
                 )
         return self._open_runtime()
 

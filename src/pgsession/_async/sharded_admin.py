@@ -9,22 +9,22 @@ from typing import TypeVar, cast
 from uuid import UUID
 
 import msgspec
-import psycopg
 
 from pgsession._concurrency import GRACE, AsyncAction, AsyncBackgroundTasks
+from pgsession._database.administration import Choice
+from pgsession._database.connections import no_answer
 from pgsession._protocol import rules
 from pgsession._protocol.shards import home_of, home_of_resource, number_in
 from pgsession.config import Config
-from pgsession.errors import DatabaseUnavailable, OperationTimeout, ShardsFailed
+from pgsession.errors import ShardsFailed
 from pgsession.infos import Finding, LockInfo, NodeInfo, SessionInfo
 from pgsession.shard import Shard, complete
 
-from .admin import AsyncAdmin, SessionId
+from .admin import _LONGEST_PAGE, AsyncAdmin, SessionId, _choice, _some_choice
 from .of_each import of_each
 
 R = TypeVar("R")
 _Part = tuple[int, AsyncAdmin]
-_DOWN = (psycopg.OperationalError, OperationTimeout, DatabaseUnavailable)
 
 
 class AsyncShardedAdmin(AsyncAdmin):
@@ -78,11 +78,11 @@ class AsyncShardedAdmin(AsyncAdmin):
                     answers.append((number, None, down) if down else (number, await do(admin), None))
                 except Exception as error:
                     answers.append((number, None, error))
-                    down = error if isinstance(error, _DOWN) else None
+                    down = error if no_answer(error) else None
             return answers
 
         try:
-            of_servers = await of_each(background, [some for some in parts if some], each)
+            of_servers = await of_each(lambda some: background, [some for some in parts if some], each)
         finally:
             await background.drain(GRACE)
         done: dict[int, R] = {}
@@ -93,25 +93,21 @@ class AsyncShardedAdmin(AsyncAdmin):
                     done[number] = cast("R", result)
                 else:
                     failed[number] = failure
-        for failure in failed.values():
-            if len(numbers) == 1 or isinstance(failure, TypeError | ValueError):  # an argument is not usable
-                raise failure
         if failed:
+            if len(numbers) == 1:
+                raise next(iter(failed.values()))
             ordered = {number: failed[number] for number in sorted(failed)}
             raise ShardsFailed(dict(sorted(done.items())), ordered) from next(iter(ordered.values()))
         return done
 
-    def _which(
-        self, user_id: str | int | UUID | None = None, session_id: SessionId | None = None
-    ) -> set[int]:
-        """Return the shards that may have sessions of a user, or the session of an id; without either, all."""
+    def _which(self, choice: Choice | None = None) -> set[int]:
+        """Return the shards that may have such sessions; None: all."""
         which = {number for number, _ in self._all}
-        user = rules.optional_identifier("user_id", user_id)
-        key = rules.optional_session_id("session_id", session_id)
-        if user is not None:
-            which = {home_of(user, len(self._all))} | ({self._legacy} if self._legacy is not None else set())
-        if key is not None:
-            number = number_in(key, len(self._all), self._legacy)
+        if choice is not None and choice.user_id is not None:
+            which = {home_of(choice.user_id, len(self._all))}
+            which |= {self._legacy} if self._legacy is not None else set()
+        if choice is not None and choice.session_id is not None:
+            number = number_in(bytes.fromhex(choice.session_id), len(self._all), self._legacy)
             which &= set() if number is None else {number}
         return which
 
@@ -139,8 +135,12 @@ class AsyncShardedAdmin(AsyncAdmin):
             limit: How many at most, from 1 to 1000.
             with_values: True: with their attributes.
         """
+        choice = _choice(user_id, group_id, active_within, older_than, session_id)
+        rules.optional_session_id("after", after)
+        limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
+        rules.boolean("with_values", with_values)
         pages = await self._on(
-            self._which(user_id, session_id),
+            self._which(choice),
             lambda admin: admin.list_sessions(
                 user_id=user_id, group_id=group_id, active_within=active_within, older_than=older_than,
                 session_id=session_id, after=after, limit=limit, with_values=with_values,
@@ -166,8 +166,9 @@ class AsyncShardedAdmin(AsyncAdmin):
             older_than: Those that were created so long ago.
             session_id: The one of this id.
         """
+        choice = _choice(user_id, group_id, active_within, older_than, session_id)
         counts = await self._on(
-            self._which(user_id, session_id),
+            self._which(choice),
             lambda admin: admin.count(
                 user_id=user_id, group_id=group_id, active_within=active_within, older_than=older_than,
                 session_id=session_id,
@@ -196,8 +197,9 @@ class AsyncShardedAdmin(AsyncAdmin):
         Raises:
             ValueError: Nothing is given.
         """
+        choice = _some_choice(user_id, group_id, active_within, older_than, session_id)
         ended = await self._on(
-            self._which(user_id, session_id),
+            self._which(choice),
             lambda admin: admin.revoke(
                 user_id=user_id, group_id=group_id, active_within=active_within, older_than=older_than,
                 session_id=session_id,
@@ -212,7 +214,9 @@ class AsyncShardedAdmin(AsyncAdmin):
             after: The resource of the last lock of the page before; None: the first page.
             limit: How many at most, from 1 to 1000.
         """
-        pages = await self._on(self._which(), lambda admin: admin.list_locks(after=after, limit=limit))
+        behind = rules.optional_identifier("after", after)
+        limit = rules.count("limit", limit, 1, _LONGEST_PAGE)
+        pages = await self._on(self._which(), lambda admin: admin.list_locks(after=behind, limit=limit))
         return sorted((each for page in pages.values() for each in page), key=lambda each: each.resource)[
             :limit
         ]
@@ -241,7 +245,15 @@ class AsyncShardedAdmin(AsyncAdmin):
         Returns:
             What came of each cause, shard by shard.
         """
-        found = await self._on(self._which(), lambda admin: admin.diagnose())
+        unreached: dict[object, list[Finding]] = {}
+
+        async def look(admin: AsyncAdmin) -> list[Finding]:
+            found = unreached.get(admin._database) or await admin.diagnose()
+            if any(each.cause == "connection" and each.level == "problem" for each in found):
+                unreached[admin._database] = found  # of all of that server, each of which would wait as long
+            return found
+
+        found = await self._on(self._which(), look)
         return [
             msgspec.structs.replace(each, message=f"shard {number}: {each.message}")
             for number in sorted(found)

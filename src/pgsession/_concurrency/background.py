@@ -153,7 +153,10 @@ class AsyncBackgroundTasks:
 
     def run(self, fn: AsyncThunk[None], name: str) -> None:
         """Start `fn` in a task of its own; it answers through `SharedFuture`s, also when it fails."""
-        task = asyncio.create_task(self._guarded(fn, name), name=name, context=contextvars.Context())
+        self._run(fn, name, contextvars.Context())
+
+    def _run(self, fn: AsyncThunk[None], name: str, context: contextvars.Context) -> None:
+        task = asyncio.create_task(self._guarded(fn, name), name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -167,12 +170,14 @@ class AsyncBackgroundTasks:
     async def complete(self, fn: AsyncThunk[T], name: str, timeout: float | None = None) -> T:
         """Return what `fn` returns or raise what it raises; it is done to its end, whatever becomes of the caller.
 
+        It has the caller's context variables, as whatever he awaits.
+
         Raises:
             TimeoutError: It has not ended within `timeout` seconds; it goes on.
         """
         future: AsyncSharedFuture[T] = AsyncSharedFuture()
         try:
-            self.run(partial(_async_settle, future, fn), name)
+            self._run(partial(_async_settle, future, fn), name, contextvars.copy_context())
             return await future.wait(timeout)
         finally:
             del future
@@ -304,7 +309,7 @@ class BackgroundTasks:
     def complete(self, fn: Thunk[T], name: str, timeout: float | None = None) -> T:
         """Return what `fn` returns or raise what it raises; it is done to its end, whatever becomes of the caller.
 
-        A thread that belongs to the library does it itself.
+        It has the caller's context variables. A thread that belongs to the library does it itself.
 
         Raises:
             TimeoutError: It has not ended within `timeout` seconds; it goes on.
@@ -312,7 +317,7 @@ class BackgroundTasks:
         if getattr(_OURS, "thread", False):
             return fn()
         future: SharedFuture[T] = SharedFuture()
-        piece = _Piece(partial(_settle, future, fn), name)
+        piece = _Piece(partial(contextvars.copy_context().run, _settle, future, fn), name)
         try:
             if not self._run(piece):
                 self._do(piece)

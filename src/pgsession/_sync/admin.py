@@ -176,9 +176,7 @@ class Admin:
             OperationTimeout: A step was not done in time; `done` sessions had ended before.
             ValueError: Nothing is given.
         """
-        choice = _choice(user_id, group_id, active_within, older_than, session_id)
-        if choice == _ANY:
-            raise ValueError(f"{', '.join(Choice._fields)}: one of them is needed, not none")
+        choice = _some_choice(user_id, group_id, active_within, older_than, session_id)
         with self._store() as store:
             return store._walk(lambda after, options: self._sql.revoke(choice, after))
 
@@ -295,6 +293,15 @@ def _choice(
         rules.optional_microseconds("older_than", older_than),
         None if key is None else key.hex(),
     )
+
+
+def _some_choice(
+    user_id: object, group_id: object, active_within: object, older_than: object, session_id: object
+) -> Choice:
+    choice = _choice(user_id, group_id, active_within, older_than, session_id)
+    if choice == _ANY:
+        raise ValueError(f"{', '.join(Choice._fields)}: one of them is needed, not none")
+    return choice
 
 
 def _no() -> bool:

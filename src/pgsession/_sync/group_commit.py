@@ -144,21 +144,26 @@ class GroupCommit:
         except TimeoutError:
             if future.done:  # it is the answer that is such an error
                 raise
-            with self._section:
-                error = self._too_late(operation)
-            raise error from None
+            raise self._too_late(operation) from None
         finally:
             # If its caller is gone: what is not sent yet is not sent any more; what is sent comes to its end.
             if not future.done:
                 self._give_up(operation)
+            elif not future.succeeded:
+                # The frames of the error have the operation: with the error it would all stay until a collection.
+                operation.future = SharedFuture()
             self._waiting.discard(operation)
+            del future
 
     def _too_late(self, operation: Operation) -> Exception:
         """Give up an operation whose caller has waited long enough; return what to tell him."""
-        if self._give_up(operation):
-            return OperationTimeout("others had to be waited for too long; nothing was done")
-        self._coherence.drop(events.Deleted(operation.key))
-        return WriteOutcomeUnknown("the database did not answer in time; this may be done, or still be done")
+        with self._section:
+            if self._give_up(operation):
+                return OperationTimeout("others had to be waited for too long; nothing was done")
+            self._coherence.drop(events.Deleted(operation.key))
+            return WriteOutcomeUnknown(
+                "the database did not answer in time; this may be done, or still be done"
+            )
 
     def _give_up(self, operation: Operation, error: Exception | None = None) -> bool:
         """Have an operation not sent any more, and answer its caller with the error; False: it may be done."""

@@ -516,6 +516,26 @@ class SessionManager(Reader):
             TypeError, ValueError: An argument is not usable; the message names it.
             WriteOutcomeUnknown: The connection was lost at the wrong moment; the session may exist.
         """
+        create = self._creation(
+            user_id, attributes, group_id=group_id, inactivity=inactivity, include_inactivity=include_inactivity,
+            expires_at=expires_at, expires_in=expires_in, session_id=session_id, if_exists=if_exists,
+        )  # fmt: skip
+        return self._create(create)
+
+    def _creation(
+        self,
+        user_id: str | int | UUID | None,
+        attributes: Mapping[str, object] | None,
+        *,
+        group_id: str | int | UUID | None,
+        inactivity: Inactivity,
+        include_inactivity: bool,
+        expires_at: datetime | None,
+        expires_in: timedelta | float | None,
+        session_id: SessionId | None,
+        if_exists: IfExists,
+    ) -> Create:
+        """Return what `create_session` is to do, of arguments that are usable."""
         user = rules.optional_identifier("user_id", user_id)
         group = rules.optional_identifier("group_id", group_id)
         idle = idle_timeouts.of_new(inactivity, include_inactivity, self._idle_timeout)
@@ -528,13 +548,14 @@ class SessionManager(Reader):
             raise ValueError(f"if_exists: must be 'error' where no session_id is given, not {if_exists!r}")
         key = self._new_key() if chosen is None else chosen
         stored = self._new_attributes(key, ends, attributes)
-        runtime = self._ready()
-        operation = Create(
+        return Create(
             key, new_generation(), user, group, ends, idle, stored, self._room_for(user),
             None if chosen is None else if_exists,
         )  # fmt: skip
-        record = self._write(runtime, operation)
-        if record.generation != operation.generation:
+
+    def _create(self, create: Create) -> Session:
+        record = self._write(self._ready(), create)
+        if record.generation != create.generation:
             return self._session(record, True)  # it was there
         return session_of(self._cache, record, from_cache=False)
 

@@ -4,38 +4,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
 from pgsession._concurrency import Action, BackgroundTasks, SharedFuture
+from pgsession.errors import ManagerClosedError, OperationTimeout
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def of_each(
-    background: BackgroundTasks, items: Iterable[T], do: Action[T, R]
+    background: Callable[[T], BackgroundTasks],
+    items: Iterable[T],
+    do: Action[T, R],
+    until: float | None = None,
 ) -> list[tuple[T, R | None, Exception | None]]:
-    """Do something for several at the same time; return what it gave or failed with for each."""
-    started: list[tuple[T, SharedFuture[R]]] = []
-    for item in items:
-        future: SharedFuture[R] = SharedFuture()
-        background.run(partial(_settle, future, do, item), "pgsession shard")
-        started.append((item, future))
-    results: list[tuple[T, R | None, Exception | None]] = []
-    for item, future in started:
+    """Do something for several at the same time; return what it gave or failed with for each.
+
+    Args:
+        background: What runs it, for which of them: those of one server have one of their own, so that who waits for
+            one that is silent is in the way of its others only.
+        items: The several.
+        do: What is done for each.
+        until: The moment of `time.monotonic` by which it has to be begun; None: whenever there is a thread.
+    """
+    started = [(item, _started(background(item), do, item)) for item in items]
+    return [(item, *_outcome(future, until)) for item, future in started]
+
+
+def _started(
+    background: BackgroundTasks, do: Action[T, R], item: T
+) -> SharedFuture[tuple[R | None, Exception | None]]:
+    future: SharedFuture[tuple[R | None, Exception | None]] = SharedFuture()
+    background.run(partial(_settle, future, do, item), "pgsession shard")
+    return future
+
+
+def _outcome(
+    future: SharedFuture[tuple[R | None, Exception | None]], until: float | None
+) -> tuple[R | None, Exception | None]:
+    if until is not None:
         try:
-            results.append((item, future.wait(), None))
-        except Exception as error:
-            results.append((item, None, error))
-    return results
+            return future.wait(max(until - time.monotonic(), 0))
+        except TimeoutError:
+            if future.begin():
+                return None, OperationTimeout("others had to be waited for too long; nothing was sent")
+    return future.wait()
 
 
-def _settle(future: SharedFuture[R], do: Action[T, R], item: T) -> None:
+def _settle(future: SharedFuture[tuple[R | None, Exception | None]], do: Action[T, R], item: T) -> None:
+    """Answer with an error as with a result: raised where it is waited for, it would keep all that is there."""
     try:
-        future.set_result(do(item))
-    except BaseException as error:
-        future.set_error(error)
-        if not isinstance(error, Exception):
-            raise
+        if future.begin():
+            future.set_result((do(item), None))
+    except Exception as error:
+        future.set_result((None, error))
+    except BaseException:
+        # Nobody has cancelled who waits.
+        future.set_result((None, ManagerClosedError("it was closed before this was done")))
+        raise
+    finally:
+        del future  # which keeps this frame, where it has an error

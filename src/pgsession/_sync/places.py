@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
-
-import psycopg
 
 from pgsession._concurrency import (
     GRACE,
@@ -22,12 +21,10 @@ from pgsession._concurrency import (
     left_until,
 )
 from pgsession._protocol.log_rate import Seldom
-from pgsession.errors import PgSessionError
 
 from .of_each import of_each
 from .shard import DOWN, Place, ShardManager
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 TRIED_AGAIN = 1.0  # seconds between attempts to open what was down
@@ -44,9 +41,7 @@ class Places:
 
     def begin_anew(self) -> None:
         """Have what runs, in this process."""
-        # A thread for each shard: so many that no more are begun while these are ended.
-        self._background = BackgroundTasks(self._logger, most=max(len(self.shards), 1))
-        self._loop = BackgroundLoop(self._logger)
+        self._later: list[BackgroundLoop] = []  # for each server that was down
         self._stopping = Event()
         self._failures = Seldom()
 
@@ -55,9 +50,21 @@ class Places:
         """Return all shards."""
         return [shard for place in self.all for shard in place.shards]
 
-    def of_each(self, items: Iterable[T], do: Action[T, R]) -> list[tuple[T, R | None, Exception | None]]:
+    def of_each(
+        self, shards: Iterable[ShardManager], do: Action[ShardManager, R], until: float
+    ) -> list[tuple[ShardManager, R | None, Exception | None]]:
         """Do something for several at the same time; return what it gave or failed with for each."""
-        return of_each(self._background, items, do)
+        return of_each(lambda shard: shard.place.background, shards, do, until)
+
+    def of_each_now(
+        self, shards: Iterable[ShardManager], do: Action[ShardManager, R]
+    ) -> list[tuple[ShardManager, R | None, Exception | None]]:
+        """Do what `of_each` does, also where others wait already."""
+        now = BackgroundTasks(self._logger, most=max(len(self.shards), 1))
+        try:
+            return of_each(lambda shard: now, shards, do)
+        finally:
+            now.drain(GRACE)
 
     def open(self) -> None:
         """Open all; those whose server is down are opened once it is back.
@@ -66,38 +73,36 @@ class Places:
             Exception: What is not for want of a server; or no server is there.
         """
         self._home = Home()
-        results = self.of_each(self.all, Place.open)
+        results = of_each(lambda place: place.background, self.all, Place.open)
         failures = [error for _, _, error in results if error is not None]
         for error in failures:
-            if not isinstance(error, DOWN) or len(failures) == len(self.all):
+            if not isinstance(error, DOWN) or len(failures) == len(self.all) or self._stopping.is_set():
                 raise error
         if failures:
             for place in self.all:
-                if place.error is not None:
+                if place.reason is not None:
                     self._tell(place)
-            self._loop.start(self._open_the_rest, "pgsession shards")
+                    self._later.append(BackgroundLoop(self._logger))
+                    self._later[-1].start(partial(self._open_later, place), "pgsession shards")
 
     def _tell(self, place: Place) -> None:
         numbers = ", ".join(str(shard.mark.number) for shard in place.shards)
         self._logger.warning(
-            "the server of the shards %s is down, and will be tried again: %s", numbers, place.error,
-            extra={"pgsession_event": "shards_down", "pgsession_reason": str(place.error)},
+            "the server of the shards %s is down, and will be tried again: %s", numbers, place.reason,
+            extra={"pgsession_event": "shards_down", "pgsession_reason": place.reason},
         )  # fmt: skip
 
-    def _open_the_rest(self) -> None:
-        while not self._stopping.is_set():
+    def _open_later(self, place: Place) -> None:
+        """Open a server once it is back: one that is silent is in nobody else's way."""
+        while not place.is_open:
             self._stopping.wait(TRIED_AGAIN)
-            waiting = [place for place in self.all if not place.is_open]
-            if not waiting:
+            if self._stopping.is_set():
                 return
-            for place in waiting:
-                if self._stopping.is_set():
-                    return
-                try:
-                    place.open()
-                except (psycopg.Error, PgSessionError, TimeoutError):
-                    if self._failures.admit() is not None:
-                        self._tell(place)
+            try:
+                place.open()
+            except Exception:  # whatever it is, it may be another thing the next time
+                if not self._stopping.is_set() and self._failures.admit() is not None:
+                    self._tell(place)
 
     def check(self) -> None:
         """Refuse a call from another event loop than the one that they were opened in.
@@ -118,13 +123,17 @@ class Places:
         """Close the shards, then the servers; what has not ended by then is cut."""
         deadline = deadline_in(timeout)
         self._stopping.set()
-        self._loop.stop(left_until(deadline))
+        for place in self.all:
+            place.give_up_opening()
         limits = Deadlines(self._logger)
         with limits.within(left_until(deadline), self._cut):
-            self.of_each(self.shards, lambda shard: shard.close(left_until(deadline)))
+            self.of_each_now(self.shards, lambda shard: shard.close(left_until(deadline)))
         limits.close()
-        self.of_each(self.all, Place.close)
-        self._background.drain(GRACE)
+        of_each(lambda place: place.background, self.all, Place.close)
+        for loop in self._later:
+            loop.stop(GRACE)
+        for place in self.all:
+            place.background.drain(GRACE)
 
     def _cut(self) -> None:
         for place in self.all:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -24,7 +26,9 @@ from pgsession._concurrency import (
     Mutex,
     Unclosed,
     call,
+    deadline_in,
     fork,
+    left_until,
 )
 from pgsession._core.cache import Cache
 from pgsession._core.clock import Clock
@@ -60,6 +64,7 @@ from .citus_place import LOCAL, CitusPlace
 from .lock import Lock
 from .manager import (
     _CHECKS,
+    _LONGEST_CUT,
     _LONGEST_LIST,
     _WHY_CLOSED,
     AnyId,
@@ -140,16 +145,29 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         self._runtime = None  # it has none of its own: its shards have
         self._state = "new"
         self._unclosed = None
-        self._moving = Mutex()
-        self._closer = BackgroundTasks(self._logger, most=1)
-        if isinstance(given, CitusShards):
-            self._all, places = _made_by_citus(given, config, signer, self._logger)
+        self._given = given
+        self._begin_anew()
+        self._make()
+        fork.watch(self)
+
+    def _make(self) -> None:
+        """Make the managers of the shards, none of which has been open."""
+        if isinstance(self._given, CitusShards):
+            self._all, places = _made_by_citus(self._given, self._config, self._signer, self._logger)
         else:
-            self._all, places = _made(given, config, signer, self._logger)
+            self._all, places = _made(self._given, self._config, self._signer, self._logger)
         self._places = Places(places, self._logger)
         cache = Cache(1, Clock(manual=0), access_interval=0, lifetime=0, max_attribute_length=0)
-        ShardedReader.__init__(self, cache, Shards(self._all, -1 if legacy is None else legacy))
-        fork.watch(self)
+        ShardedReader.__init__(self, cache, Shards(self._all, -1 if self._legacy is None else self._legacy))
+
+    def _begin_anew(self) -> None:
+        self._moving = Mutex()
+        # What is begun is brought to its end. A close does not wait for those who open: it ends what they do.
+        self._opener = BackgroundTasks(self._logger, most=1)
+        self._closer = BackgroundTasks(self._logger, most=1)
+        self._is_opening = False
+        # A login of a thread that somebody interrupts goes on in one of these, of which there are no more than callers.
+        self._logins = BackgroundTasks(self._logger, most=sys.maxsize)
 
     def __repr__(self) -> str:
         cached = sum(len(shard._cache) for shard in self._all)
@@ -186,9 +204,9 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             given: The UUID.
             user_id: The user whom the session is created for; None: nobody, whose shard follows from the UUID.
         """
-        rules.instance("given", given, UUID, "a UUID")
+        own = UUID(bytes=rules.session_id("given", rules.instance("given", given, UUID, "a UUID")))
         user = rules.optional_identifier("user_id", user_id)
-        return id_in(home_of(given.hex if user is None else user, len(self._all)), given)
+        return id_in(home_of(own.hex if user is None else user, len(self._all)), own)
 
     def _home(self, user: str) -> ShardManager:
         return self._all[home_of(user, len(self._all))]
@@ -227,7 +245,8 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             return [do(shards[0])]
         done: dict[int, R] = {}
         failed: dict[int, Exception] = {}
-        for shard, result, error in self._places.of_each(shards, do):
+        until = time.monotonic() + rules.seconds("operation_timeout", self._config.operation_timeout)
+        for shard, result, error in self._places.of_each(shards, do, until):
             if error is not None:
                 failed[shard.mark.number] = error
             else:
@@ -242,7 +261,8 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         """Connect to every server, check (or create) each schema, listen, and return once reads can be answered.
 
         A server that cannot be reached does not keep the others from work: calls about its users raise
-        `DatabaseUnavailable`, and it is tried again until it is there. A manager that is open already stays as it is.
+        `DatabaseUnavailable`, and it is tried again until it is there. A manager that is open already stays as it is,
+        and one that could not be opened can be tried again.
 
         Raises:
             SchemaError: Tables are missing or of another version; the message names the command to run.
@@ -252,17 +272,27 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             ManagerClosedError: The manager was closed before.
             psycopg.Error: No server can be reached.
         """
+        self._opener.call(self._open)
+
+    def _open(self) -> None:
         with self._moving:
             if self._state == "open":
                 return
             if self._state == "closed":
                 raise ManagerClosedError("a closed manager cannot be opened again: make a new one")
+            self._is_opening = True
             try:
+                self._refuse_closed()  # `close` sees `_is_opening`, or is seen here
                 self._places.open()
-            except BaseException:
-                self._state = "closed"
-                self._places.close(0)
+                self._refuse_closed()
+            except BaseException as error:
+                self._closer.complete(partial(self._places.close, 0), "pgsession close")
+                if isinstance(error, Exception):
+                    self._refuse_closed(error)
+                self._make()
                 raise
+            finally:
+                self._is_opening = False
             self._unclosed = Unclosed(
                 self,
                 f"a {type(self).__name__}",
@@ -274,27 +304,41 @@ class ShardedSessionManager(ShardedReader, SessionManager):
     def close(self, timeout: timedelta | float | None = 30) -> None:
         """Finish what was accepted on every server, write noted accesses, give locks back, and disconnect.
 
-        A second call does nothing. A caller who is interrupted, or cancelled, leaves the work to be finished without
-        him.
+        An `open` that is under way ends with an error. A second call does nothing. A caller who is interrupted, or
+        cancelled, leaves the work to be finished without him.
 
         Args:
             timeout: A timedelta or seconds for all of it. What has not ended by then is given up, and its connections
                 are cut. 0: at once. None: no limit.
         """
-        patience = rules.timeout("timeout", timeout)
+        deadline = deadline_in(rules.timeout("timeout", timeout))
         self._places.note_close()
-        self._closer.complete(partial(self._close, patience), "pgsession close")
+        patience = left_until(deadline)
+        try:
+            self._closer.complete(
+                partial(self._close, deadline),
+                "pgsession close",
+                None if patience is None else patience + _LONGEST_CUT,
+            )
+        except TimeoutError:
+            self._logger.warning(
+                "the manager is still being closed: something does not end although it was cut"
+            )
         self._closer.drain(GRACE)
+        self._opener.drain(GRACE)
 
-    def _close(self, patience: float | None) -> None:
+    def _close(self, deadline: float) -> None:
+        before, self._state = self._state, "closed"
+        if self._unclosed is not None:
+            self._unclosed.closed()
+            self._unclosed = None
+        if self._is_opening:
+            self._places.close(0)
         with self._moving:
-            if self._state == "closed":
+            if before == "closed":
                 return
-            self._state = "closed"
-            if self._unclosed is not None:
-                self._unclosed.closed()
-                self._unclosed = None
-            self._places.close(patience)
+            self._logins.drain(left_until(deadline))
+            self._places.close(left_until(deadline))
 
     def _after_fork(self) -> None:
         """Start over in the child of a fork; each shard does so by itself."""
@@ -305,9 +349,12 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             self._unclosed = None
         if self._state == "open":
             self._state = "forked"
-        self._moving = Mutex()
-        self._closer = BackgroundTasks(self._logger, most=1)
+        self._begin_anew()
         self._places.after_fork()
+
+    def _refuse_closed(self, cause: Exception | None = None) -> None:
+        if self._state == "closed":
+            raise ManagerClosedError("the manager was closed while it was opened") from cause
 
     def _check_open(self) -> None:
         if self._state not in ("open", "forked"):
@@ -361,13 +408,14 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             shard = self._of_chosen(chosen, user)
         else:
             shard = self._home_of_anybody() if user is None else self._home(user)
-        self._check_can_open()
-        if user is not None and self._legacy is not None:
-            self._make_room_in_legacy(user)
-        return shard.create_session(
+        create = shard._creation(
             user, attributes, group_id=group_id, inactivity=inactivity, include_inactivity=include_inactivity,
             expires_at=expires_at, expires_in=expires_in, session_id=chosen, if_exists=if_exists,
         )  # fmt: skip
+        self._check_can_open()
+        if user is not None:
+            self._make_room_in_legacy(user)
+        return shard._create(create)
 
     def _of_chosen(self, chosen: bytes, user: str | None) -> ShardManager:
         shard = self._of_session(chosen)
@@ -383,8 +431,13 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             )
         return shard
 
-    def _make_room_in_legacy(self, user: str) -> None:
-        """Keep a user's sessions of before there were shards within the limit, where another one is to come."""
+    def _make_room_in_legacy(self, user: str, coming: Record | None = None) -> None:
+        """Keep a user's sessions of before there were shards within the limit, where another one is to come.
+
+        Args:
+            user: The user.
+            coming: The one that comes, which does not count where it is the user's already; None: it is a new one.
+        """
         limit = self._config.max_sessions
         if not limit:
             return
@@ -392,17 +445,20 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         if not others:
             return
         legacy = others[0]
-        there = legacy.count_sessions(user_id=user)
-        if not there:
+        own = None if coming is None or coming.user_id != user else coming.key
+        its = None if own is None else self._of_session(own)
+        there = legacy.count_sessions(user_id=user) - (its is legacy)
+        if there <= 0:
             return
-        over = there + home.count_sessions(user_id=user) + 1 - limit
+        over = there + home.count_sessions(user_id=user) - (its is home) + 1 - limit
         if over <= 0:
             return
         if self._config.max_sessions_policy == "reject":
             raise TooManySessionsError(user, limit)
-        oldest = legacy._page("user", user, _LONGEST_LIST, None)
-        for session in oldest[-over:]:
-            legacy.delete_session(session.id)
+        page = legacy._page("user", user, _LONGEST_LIST, None)
+        oldest = [session.id for session in page if session._record.key != own]
+        for session_id in oldest[-over:]:
+            legacy.delete_session(session_id)
 
     def update_session(
         self,
@@ -433,16 +489,19 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             inactivity: Its idle timeout.
         """
         shard = self._of_given(session)
-        home = self._new_home(user_id)
-        if home is None or home is shard:
+        user = _given_to(user_id)
+        login = None
+        if user is not None:
+            login = _login(
+                shard, session, user, check=check, expires_at=expires_at, expires_in=expires_in,
+                include_inactivity=include_inactivity, group_id=group_id, inactivity=inactivity,
+            )  # fmt: skip
+        if login is None or self._stays(shard, login):
             return shard.update_session(
                 session, check=check, notify=notify, expires_at=expires_at, expires_in=expires_in,
                 include_inactivity=include_inactivity, group_id=group_id, user_id=user_id, inactivity=inactivity,
             )  # fmt: skip
-        return self._move(
-            session, shard, home, user_id, check=check, expires_at=expires_at, expires_in=expires_in,
-            include_inactivity=include_inactivity, group_id=group_id, inactivity=inactivity,
-        )  # fmt: skip
+        return self._moved(shard, login)
 
     def rotate_session(
         self,
@@ -461,8 +520,9 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         A session that is given to a user of another shard moves there, as nearly every login of a visitor does: it is
         created there with its pending changes, and the one here ends at the version that was copied. Where somebody has
         changed that one meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it
-        takes three writes in place of one, each within `operation_timeout`. If this process ends in between, there may
-        be a copy that nobody has the token of.
+        takes three writes in place of one, each within `operation_timeout`. A caller who is interrupted, or cancelled, leaves it to be finished without
+        him. If this process ends in between, or the outcome of a write is unknown, there may be a copy that nobody has
+        the token of.
 
         Args:
             session: The session, with its pending changes.
@@ -482,83 +542,73 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             Exception: What `SessionManager.rotate_session` raises.
         """
         shard = self._of_given(session)
-        home = self._new_home(user_id)
-        if home is None or home is shard:
+        user = _given_to(user_id)
+        login = None
+        if user is not None:
+            if grace is not None and rules.seconds("grace", grace, 0):
+                raise ValueError(
+                    "grace: must be 0 or None where user_id is given, for the old token ends at once"
+                )
+            login = _login(
+                shard, session, user, expires_at=expires_at, expires_in=expires_in, group_id=group_id,
+                inactivity=inactivity,
+            )  # fmt: skip
+        patience = rules.optional_seconds("wait", wait)
+        if login is None or self._stays(shard, login):
             return shard.rotate_session(
                 session, user_id=user_id, grace=grace, group_id=group_id, inactivity=inactivity,
                 expires_at=expires_at, expires_in=expires_in, wait=wait,
             )  # fmt: skip
-        if grace is not None and rules.seconds("grace", grace, 0):
-            raise ValueError(
-                "grace: must be 0 or None where user_id is given, for the old token ends at once"
-            )
-        patience = rules.optional_seconds("wait", wait)
-        self._move(
-            session, shard, home, user_id, expires_at=expires_at, expires_in=expires_in, group_id=group_id,
-            inactivity=inactivity,
-        )  # fmt: skip
+        self._moved(shard, login)
         shard._confirm_everywhere(shard.runtime, patience, 1)
         return session
 
-    def _new_home(self, user_id: str | int | UUID | UnsetType | None) -> ShardManager | None:
-        """Return the shard of the user who gets a session; None where it stays where it is."""
-        if user_id is UNSET or user_id is None:
-            return None
-        return self._home(rules.identifier("user_id", user_id))
+    def _stays(self, shard: ShardManager, login: _Login) -> bool:
+        """Return True where a session is in the shard of the user whom it is given to; make room for it then."""
+        if self._home(login.user) is not shard:
+            return False
+        self._check_can_open()
+        if self._config.max_sessions and len(self._of_user(login.user)) > 1:
+            now = _as_it_is(shard, login)
+            self._make_room_in_legacy(login.user, now._record)
+        return True
 
-    def _move(
-        self,
-        session: Session,
-        shard: ShardManager,
-        home: ShardManager,
-        user_id: object,
-        *,
-        check: Check | None = None,
-        expires_at: datetime | None = None,
-        expires_in: timedelta | float | None = None,
-        include_inactivity: bool | None = None,
-        group_id: str | int | UUID | UnsetType | None = UNSET,
-        inactivity: Inactivity | UnsetType = UNSET,
-    ) -> Session:
+    def _moved(self, shard: ShardManager, login: _Login) -> Session:
+        """Move a session to its new user's shard, whatever becomes of the caller: half of it would be no login."""
+        self._check_can_open()
+        return self._logins.complete(partial(self._move, shard, login), "pgsession login")
+
+    def _move(self, shard: ShardManager, login: _Login) -> Session:
         """Move a session to its new user's shard, with its pending changes.
 
         Those are in the new one only, since who has the old one's token may be somebody else. The old one ends by an
         update that is checked, as nobody has changed it since it was copied.
         """
-        user = str(rules.optional_identifier("user_id", user_id))
-        check = rules.choice("check", check, _CHECKS)
-        idle = idle_timeouts.of_changed(inactivity, include_inactivity, shard._idle_timeout)
-        keeps_idle = include_inactivity is True and inactivity is UNSET
-        group = None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),)
-        ends = rules.expiry(shard._clock, expires_at, expires_in)
-        if ends is None:
-            ends = shard._clock.database_now() + shard._expires_in
-        if session._by_older_token:
-            raise SessionVersionConflict(session.id, session.version, session.version)
-        session._check_usable()
-        if self._legacy is not None:
-            self._make_room_in_legacy(user)
+        session, user = login.session, login.user
+        home = self._home(user)
         for _ in range(_COPIES):
-            now = shard.get_session(session.id, touch=False, refresh=True)
-            if now is None or now._record.owner_since != session._record.owner_since:
-                raise SessionNotFoundError(session.id, taken=now is not None)
-            old = now._record
-            if old.generation != session._record.generation:
-                break
-            changes = session._changes()
-            if check is not None:
-                _check_unchanged(session, old, changes, check)
+            now = _as_it_is(shard, login)
+            old, changes = now._record, session._changes()
             _apply(session, changes, now)
             key = home._new_key()
+            idle = login.idle
             copy = Create(
-                key, new_generation(), user, group[0] if group else old.group_id, ends,
-                idle[0] if idle and not (keeps_idle and old.inactivity) else old.inactivity or None,
-                home._new_attributes(key, ends, {name: now.attribute(name) for name in now}), home._room_for(user),
+                key, new_generation(), user, login.group[0] if login.group else old.group_id, login.ends,
+                idle[0] if idle and not (login.keeps_idle and old.inactivity) else old.inactivity or None,
+                home._new_attributes(key, login.ends, {name: now.attribute(name) for name in now}),
+                home._room_for(user),
             )  # fmt: skip
-            record = home.write(copy)
+            self._make_room_in_legacy(user, old)
             try:
-                shard.write(_ending(old))
-            except BaseException as error:
+                record = home.write(copy)
+            except WriteOutcomeUnknown as error:
+                _take_back(home, key, error)
+                raise
+            try:
+                self._end_copied(shard, old)
+            except WriteOutcomeUnknown:
+                raise  # the copy may be all that there is
+            except Exception as error:
                 _take_back(home, key, error)
                 if not isinstance(error, SessionVersionConflict):
                     raise
@@ -570,6 +620,26 @@ class ShardedSessionManager(ShardedReader, SessionManager):
                 pass  # it has ended; the cleanup removes it
             return session
         raise SessionVersionConflict(session.id, session.version, session.version)
+
+    def _end_copied(self, shard: ShardManager, old: Record) -> None:
+        """End a session unless somebody has changed it since it was copied.
+
+        Raises:
+            WriteOutcomeUnknown: It may have ended.
+            Exception: It has not.
+        """
+        try:
+            shard.write(_ending(old))
+        except WriteOutcomeUnknown as unknown:
+            # The server may be at it still. Who does it again waits for that, and hears what came of it.
+            try:
+                shard.write(_ending(old))
+            except SessionNotFoundError:
+                pass
+            except SessionVersionConflict:
+                raise
+            except Exception:
+                raise unknown from unknown.__cause__
 
     def modify_session(
         self,
@@ -594,8 +664,8 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         self._check_can_open()
         if shard is None:
             raise SessionNotFoundError(UUID(bytes=key))
-        home = self._new_home(options.get("user_id", UNSET))
-        if home is None or home is shard:
+        user = _given_to(options.get("user_id", UNSET))
+        if user is None or (self._home(user) is shard and self._legacy in (None, shard.mark.number)):
             return shard.modify_session(key, change, check=check, retries=retries, **options)
         rules.function("change", change)
         for left in range(rules.count("retries", retries, 0), -1, -1):
@@ -908,7 +978,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
         """
         patience = rules.seconds("timeout", timeout)
         self._check_can_open()
-        results = self._places.of_each(self._all, lambda shard: shard.check_health(timeout=patience))
+        results = self._places.of_each_now(self._all, lambda shard: shard.check_health(timeout=patience))
         return {
             shard.mark.number: _not_open(str(error)) if health is None else health
             for shard, health, error in results
@@ -997,6 +1067,79 @@ def _made(
     return tuple(shards), list(places.values())
 
 
+class _Login(NamedTuple):
+    """Says what becomes of a session that is given to a user; all of it is usable.
+
+    Attributes:
+        session: The session.
+        user: The user.
+        check: What nobody may have changed.
+        idle: Its new idle timeout; None: it stays.
+        keeps_idle: Whether an idle timeout that it has stays all the same.
+        group: Its new group; None: it stays.
+        ends: When it is to end.
+    """
+
+    session: Session
+    user: str
+    check: Check | None
+    idle: tuple[int | None] | None
+    keeps_idle: bool
+    group: tuple[str | None] | None
+    ends: int
+
+
+def _given_to(user_id: str | int | UUID | UnsetType | None) -> str | None:
+    """Return the user who gets a session; None where nobody does."""
+    return None if user_id is UNSET else rules.optional_identifier("user_id", user_id)
+
+
+def _login(
+    shard: ShardManager,
+    session: Session,
+    user: str,
+    *,
+    check: Check | None = None,
+    expires_at: datetime | None = None,
+    expires_in: timedelta | float | None = None,
+    include_inactivity: bool | None = None,
+    group_id: str | int | UUID | UnsetType | None = UNSET,
+    inactivity: Inactivity | UnsetType = UNSET,
+) -> _Login:
+    ends = rules.expiry(shard._clock, expires_at, expires_in)
+    login = _Login(
+        session,
+        user,
+        rules.choice("check", check, _CHECKS),
+        idle_timeouts.of_changed(inactivity, include_inactivity, shard._idle_timeout),
+        include_inactivity is True and inactivity is UNSET,
+        None if group_id is UNSET else (rules.optional_identifier("group_id", group_id),),
+        shard._clock.database_now() + shard._expires_in if ends is None else ends,
+    )
+    if session._by_older_token:
+        raise SessionVersionConflict(session.id, session.version, session.version)
+    session._check_usable()
+    return login
+
+
+def _as_it_is(shard: ShardManager, login: _Login) -> Session:
+    """Return the session as the database has it, for which the login is to be done.
+
+    Raises:
+        SessionNotFoundError: It is gone, or another user has it.
+        ConflictError: Somebody else has rotated it, or changed what is checked.
+    """
+    session = login.session
+    now = shard.get_session(session.id, touch=False, refresh=True)
+    if now is None or now._record.owner_since != session._record.owner_since:
+        raise SessionNotFoundError(session.id, taken=now is not None)
+    if now._record.generation != session._record.generation:
+        raise SessionVersionConflict(session.id, session.version, session.version)
+    if login.check is not None:
+        _check_unchanged(session, now._record, session._changes(), login.check)
+    return now
+
+
 def _check_unchanged(session: Session, current: Record, changes: Changes | None, check: Check) -> None:
     """Make the check of an update: nobody has changed what it is based on."""
     based_on = session._record
@@ -1023,16 +1166,16 @@ def _apply(session: Session, changes: Changes | None, target: Session) -> None:
             del target[name]
 
 
-def _take_back(home: ShardManager, key: bytes, error: BaseException) -> None:
-    """Remove the copy of a session that could not be ended; the error says why.
+def _take_back(home: ShardManager, key: bytes, error: Exception) -> None:
+    """Take back the copy of a session that has not moved; the error says why it has not.
 
     Raises:
         WriteOutcomeUnknown: The copy may be left, and the error says that nothing was done.
     """
     try:
         home.delete_session(key)
-    except (psycopg.Error, PgSessionError, TimeoutError):
-        if isinstance(error, Exception) and not isinstance(error, WriteOutcomeUnknown):
+    except (psycopg.Error, PgSessionError):
+        if not isinstance(error, WriteOutcomeUnknown):
             raise WriteOutcomeUnknown(
                 f"a copy of the session that nobody has the token of may be left in shard {home.mark.number}: {error}"
             ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -66,9 +66,13 @@ def report(error: BaseException, *, as_json: bool, shard: int | None = None) -> 
         error.show()
         return Status.USAGE
     failure = _failure(error)
+    shards = None
     if shard is not None:
         failure = failure._replace(message=f"shard {shard}: {failure.message}")
-    return _say(failure, as_json)
+        shards = {"done": [], "failed": [shard]}
+    elif isinstance(error, ShardsFailed):
+        shards = {"done": list(error.done), "failed": list(error.failed)}
+    return _say(failure, as_json, shards)
 
 
 def not_written(error: OSError, *, as_json: bool) -> int:
@@ -84,11 +88,16 @@ def not_written(error: OSError, *, as_json: bool) -> int:
     return _say(failure, as_json)
 
 
-def _say(failure: _Failure, as_json: bool) -> int:
+def _say(failure: _Failure, as_json: bool, shards: Mapping[str, list[int]] | None = None) -> int:
     sentence = plain("; ".join(filter(None, (failure.message, failure.remedy))))
     if as_json:
         said = {
-            "error": {"status": int(failure.status), "kind": failure.status.name.lower(), "message": sentence}
+            "error": {
+                "status": int(failure.status),
+                "kind": failure.status.name.lower(),
+                "message": sentence,
+                "shards": shards,
+            }
         }
         click.echo(msgspec.json.encode(said), err=True)
     elif failure.status is Status.INTERRUPTED:
@@ -138,11 +147,13 @@ def _failure(error: BaseException) -> _Failure:
         case ShardsFailed():
             failures = [_failure(each) for each in error.failed.values()]
             status = Status(worst(failure.status for failure in failures))
+            # Of one that answers the remedy is its own.
+            remedy = next(failure.remedy for failure in failures if failure.status == status)
+            if status == Status.NO_ANSWER or not remedy:
+                remedy = "run it again once they answer, or name others with --shard"
             counted = [result for result in error.done.values() if type(result) is int]
             those = f"; {sum(counted):,} on those that answered" * bool(counted)
-            return _Failure(
-                status, f"{message}{those}", "run it again once they answer, or name others with --shard"
-            )
+            return _Failure(status, f"{message}{those}", remedy)
         case PgSessionError():
             return _Failure(Status.NO_ANSWER if no_answer(error) else Status.FAILED, message)
         case psycopg.Error():

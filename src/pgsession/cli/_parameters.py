@@ -28,8 +28,8 @@ from pgsession import (
     ShardedAdmin,
     read_shards,
 )
-from pgsession._database.connections import ADAPTERS, shut
-from pgsession._database.conninfo import pool_parameters
+from pgsession._database.connections import ADAPTERS, no_answer, shut
+from pgsession._database.conninfo import check_readable, pool_parameters
 from pgsession._protocol import rules
 from pgsession.shard import complete
 
@@ -195,7 +195,10 @@ def _shards(context: click.Context, parameter: click.Parameter, value: str | Non
         return None
     try:
         shards = read_shards(value)
-        complete(shards, "public")
+        for number, shard in enumerate(complete(shards, "public")):
+            check_readable(f"shards: of number {number} database", str(shard.database))
+            if shard.listener_conninfo is not None:
+                check_readable(f"shards: of number {number} listener_conninfo", str(shard.listener_conninfo))
     except (OSError, ConfigError) as error:
         raise click.UsageError(f"--shards: {error}", context) from None
     return shards
@@ -272,16 +275,21 @@ def on_tables(function: Callable[Concatenate[Target, Output, _P], int]) -> Calla
         if target.shards is None:
             return function(target, output, *arguments, **options)
         statuses = []
+        silent: dict[str, Exception] = {}  # servers: each of their shards would be waited for as long
         for each in target.each():
             assert each.shard is not None
             number = each.shard[0]
             part = output.of_shard(number, each.tables)
             try:
+                if each.conninfo in silent:
+                    raise silent[each.conninfo]
                 statuses.append(function(each, part, *arguments, **options))
             except click.UsageError:
                 raise
             except (click.ClickException, PgSessionError, psycopg.Error) as error:
                 statuses.append(report(error, as_json=output.as_json, shard=number))
+                if no_answer(error):
+                    silent[each.conninfo] = error
         return worst(statuses)
 
     return on_all(run)
