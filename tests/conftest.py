@@ -23,7 +23,7 @@ import pytest
 if TYPE_CHECKING:
     import pgsession
     from pgsession.embedded import EmbeddedServer
-    from tests.sharded import Shards
+    from tests.sharded import Sharding, Shards
     from tests.tables import Tables
 
 
@@ -121,6 +121,24 @@ def empty_shards(all_shards: Shards) -> Iterator[Shards]:
 
     yield all_shards
     empty(all_shards)
+
+
+@pytest.fixture(scope="session")
+def moving_shards() -> Iterator[Sharding]:
+    """Two shards of Citus, which all tests share, and which move from server to server until the tests have ended."""
+    from tests.citus.mover import moving
+
+    with moving(f"t_{secrets.token_hex(6)}", 2) as shards:
+        yield shards
+
+
+@pytest.fixture
+def empty_moving_shards(moving_shards: Sharding) -> Iterator[Sharding]:
+    """Those shards, emptied after the test."""
+    from tests.citus.mover import empty
+
+    yield moving_shards
+    empty(moving_shards)
 
 
 @pytest.fixture

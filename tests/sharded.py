@@ -1,7 +1,8 @@
 """Which of the manager's tests run on shards as well, and why the others do not.
 
 `PGSESSION_TEST_SHARDS=all` has the generated tests run on them, too; `PGSESSION_TEST_SHARD_SERVERS=4` puts each of the
-four shards on a server of its own.
+four shards on a server of its own. `PGSESSION_TEST_SHARDS=citus` has them run on shards that Citus moves from server to
+server all the time, in the cluster that `PGSESSION_CITUS_DSN` names.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from inspect import getsource, isclass, isfunction, signature
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -20,7 +21,8 @@ import pgsession
 
 Shards: TypeAlias = "list[pgsession.Shard]"  # in quotes: `make faults` runs tests on what had no shards
 
-KINDS = ["one", "sharded"]
+ON_CITUS = os.environ.get("PGSESSION_TEST_SHARDS") == "citus"
+KINDS = ["citus"] if ON_CITUS else ["one", "sharded"]
 
 # The sync managers are generated: of their tests these, so that all do not take twice as long.
 SYNC_FILES = {"test_anonymous", "test_modify", "test_rotation"}
@@ -69,10 +71,26 @@ EXCLUDED = {
     "test_who_has_greenlets_for_threads_shares_nothing_shared_fallback_reason": _SHARED,
 }
 
+_FORGETS = "a move empties the memory of its shard"
+
+EXCLUDED_ON_CITUS = {
+    "test_a_write_whose_second_commit_fails_is_unknown": "no write has a second commit",
+    "test_warmed_sessions": _FORGETS,
+}
+
+
+class Sharding(NamedTuple):
+    """The shards of a test's nodes, and the schema name in their configuration."""
+
+    shards: Shards | pgsession.CitusShards
+    schema_name: str
+
 
 def why_not_on_shards(test: Callable[..., object]) -> str | None:
     """Why a test does not run on shards; None: it does."""
     file = test.__module__.rpartition(".")[2]
+    if ON_CITUS and test.__name__ in EXCLUDED_ON_CITUS:
+        return EXCLUDED_ON_CITUS[test.__name__]
     if test.__name__ in EXCLUDED or file in EXCLUDED_FILES:
         return EXCLUDED.get(test.__name__) or EXCLUDED_FILES[file]
     for fixture in signature(test).parameters:

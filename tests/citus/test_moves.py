@@ -283,6 +283,14 @@ def test_every_statement_passes_the_fence() -> None:
     assert "fence" not in Statements("s").read
 
 
+def test_what_a_lock_is_released_by_is_durable() -> None:
+    """A move takes along what is written when the fence lets it pass: a commit that waits to be written stays behind."""
+    [_, _, call, *_] = Statements("s_0_local", "", Placed("s_0", 1, 2, 3)).release("n", "r", "o").steps
+    assert b"'synchronous_commit', 'off'" not in call.statement
+    [_, call, *_] = Statements("s").release("n", "r", "o").steps
+    assert b"'synchronous_commit', 'off'" in call.statement  # else it spares the wait
+
+
 def vars_of(statements: Statements) -> dict[str, object]:
     return {name: getattr(statements, name) for name in dir(statements) if not name.startswith("_")}
 
