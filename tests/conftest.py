@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ import pytest
 if TYPE_CHECKING:
     import pgsession
     from pgsession.embedded import EmbeddedServer
+    from tests.citus.mover import Mover
     from tests.sharded import Sharding, Shards
     from tests.tables import Tables
 
@@ -124,21 +125,22 @@ def empty_shards(all_shards: Shards) -> Iterator[Shards]:
 
 
 @pytest.fixture(scope="session")
-def moving_shards() -> Iterator[Sharding]:
+def mover() -> Iterator[Mover]:
     """Two shards of Citus, which all tests share, and which move from server to server until the tests have ended."""
     from tests.citus.mover import moving
 
-    with moving(f"t_{secrets.token_hex(6)}", 2) as shards:
-        yield shards
+    with moving(f"t_{secrets.token_hex(6)}", 2) as running:
+        yield running
 
 
 @pytest.fixture
-def empty_moving_shards(moving_shards: Sharding) -> Iterator[Sharding]:
-    """Those shards, emptied after the test."""
-    from tests.citus.mover import empty
+def moving_shards(mover: Mover, request: pytest.FixtureRequest) -> Iterator[Sharding]:
+    """Those shards, emptied after the test; they stay where they are in tests that are named in `AT_REST`."""
+    from tests.sharded import AT_REST
 
-    yield moving_shards
-    empty(moving_shards)
+    with mover.at_rest() if request.function.__name__ in AT_REST else nullcontext():
+        yield mover.sharding
+    mover.empty()
 
 
 @pytest.fixture

@@ -71,11 +71,27 @@ EXCLUDED = {
     "test_who_has_greenlets_for_threads_shares_nothing_shared_fallback_reason": _SHARED,
 }
 
-_FORGETS = "a move empties the memory of its shard"
-
 EXCLUDED_ON_CITUS = {
     "test_a_write_whose_second_commit_fails_is_unknown": "no write has a second commit",
-    "test_warmed_sessions": _FORGETS,
+}
+
+# These run while no shard moves: they expect memory to keep what it has, or count what is done once more after a move.
+AT_REST = {
+    "test_a_created_session_is_read_back",
+    "test_an_update_reaches_the_other_node",
+    "test_another_node_reads_from_the_database_then_from_memory",
+    "test_defect_09_values_are_not_shared_between_session_objects",
+    "test_events_and_invalidations",
+    "test_evicting_a_user_leaves_the_others_in_memory",
+    "test_expirations",
+    "test_hits_misses_fills_cached_sessions",
+    "test_it_may_call_the_manager",
+    "test_min_version_reads_past_an_older_copy",
+    "test_updates_need_not_be_announced",
+    "test_warmed_sessions",
+    "test_what_is_in_memory_is_answered_in_any_loop",
+    "test_writes_and_batches",
+    "test_writes_of_the_same_moment_share_transactions",
 }
 
 

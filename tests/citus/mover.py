@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import cycle
 
 import psycopg
@@ -17,48 +16,66 @@ from tests.citus.cluster import DSN, WHY_NOT, CitusCluster
 from tests.sharded import Sharding
 
 
+class Mover:
+    """Moves the shards of a cluster online, one after the other, in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, cluster: CitusCluster, sharding: Sharding) -> None:
+        self.sharding = sharding
+        self._cluster = cluster
+        self._plain = psycopg.connect(cluster.primary.conninfo, autocommit=True)
+        self._thread = threading.Thread(target=self._run, name="mover of shards")
+        self._moving = threading.Lock()
+        self._ended = threading.Event()
+        self._failure: Exception | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the moves; raise what one has failed with."""
+        self._ended.set()
+        self._thread.join()
+        self._plain.close()
+        if self._failure is not None:
+            raise self._failure
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Let no shard move during the block."""
+        with self._moving:
+            yield
+
+    def empty(self) -> None:
+        """Empty the tables, whose nodes are closed."""
+        for schema in self._cluster.schemas:
+            for table in ("sessions", "session_attributes", "session_locks"):
+                self._plain.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(schema, table)))
+
+    def _run(self) -> None:
+        try:
+            for number in cycle(range(len(self._cluster.schemas))):
+                if self._ended.is_set():
+                    return
+                with self._moving:
+                    self._cluster.move_schema(number, self._cluster.others(number)[0])
+                self._ended.wait(0.001)  # a lock is not fair: for who waits to be at rest
+        except Exception as error:
+            self._failure = error
+
+
 @contextmanager
-def moving(name: str, count: int) -> Iterator[Sharding]:
-    """Lends shards that are moved online, one after the other, while the block runs."""
+def moving(name: str, count: int) -> Iterator[Mover]:
+    """Lends shards that move while the block runs, and drops them afterwards."""
     if not DSN:
         pytest.skip(WHY_NOT)
     shards = pgsession.CitusShards(DSN, count)
-    with closing(CitusCluster(DSN, name, count)) as cluster:
+    with ExitStack() as after:
+        cluster = after.enter_context(closing(CitusCluster(DSN, name, count)))
         config = pgsession.Config(schema_name=name, create_schema_if_missing=True)
         with pgsession.ShardedSessionManager(shards, config):
             pass
-        ended = threading.Event()
-        failures: list[Exception] = []
-
-        def move() -> None:
-            try:
-                for number in cycle(range(count)):
-                    if ended.is_set():
-                        return
-                    cluster.move_schema(number, cluster.others(number)[0])
-            except Exception as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=move, name="mover of shards")
-        if not os.environ.get("NOMOVE"):
-            thread.start()
-        try:
-            yield Sharding(shards, name)
-        finally:
-            ended.set()
-            if not os.environ.get("NOMOVE"):
-                thread.join()
-            print(f"{cluster.moves} moves")
-        if failures:
-            raise failures[0]
-
-
-def empty(sharding: Sharding) -> None:
-    """Empty the tables of shards, whose nodes are closed."""
-    assert isinstance(sharding.shards, pgsession.CitusShards)
-    with psycopg.connect(str(sharding.shards.coordinator), autocommit=True) as connection:
-        for number in range(sharding.shards.count):
-            for table in ("sessions", "session_attributes", "session_locks"):
-                connection.execute(
-                    sql.SQL("DELETE FROM {}").format(sql.Identifier(f"{sharding.schema_name}_{number}", table))
-                )
+        mover = Mover(cluster, Sharding(shards, name))
+        mover.start()
+        after.callback(mover.stop)
+        yield mover
+        print(f"{cluster.moves} moves while the tests ran")

@@ -33,7 +33,7 @@ def shards(manager_kind: str, request: pytest.FixtureRequest) -> Sharding | None
     """The shards that the test's nodes have, None where it has one server."""
     if manager_kind == "sharded":
         return Sharding(request.getfixturevalue("empty_shards"), "pgsession")
-    return request.getfixturevalue("empty_moving_shards") if manager_kind == "citus" else None
+    return request.getfixturevalue("moving_shards") if manager_kind == "citus" else None
 
 
 @pytest.fixture
