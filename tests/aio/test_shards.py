@@ -169,6 +169,33 @@ async def test_what_a_login_sets_is_never_in_the_visitors_session(empty_shards: 
         assert stored is not None and dict(stored) == dict(session) and not session.is_modified
 
 
+class Interrupt(BaseException):
+    """Stands for a cancelled task, too."""
+
+
+@pytest.mark.parametrize("error", [pgsession.WriteOutcomeUnknown("lost"), Interrupt()])
+async def test_a_login_of_unknown_outcome_loses_nothing(
+    empty_shards: Shards, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """If the visitor's session has ended, the user's is there, and the other way round."""
+    async with pgsession.AsyncShardedSessionManager(empty_shards) as manager:
+        visitor = await manager.create_session(None, {"cart": 1})
+        before, number = visitor.id, ((manager.shard_of_session(visitor.id) or 0) + 1) % 4
+        shard, user = manager._all[number - 1], user_in(manager, number)
+        write = shard.write
+
+        async def write_unheard(operation: Any) -> Any:
+            await write(operation)
+            raise error
+
+        monkeypatch.setattr(shard, "write", write_unheard)
+        with pytest.raises(type(error)):
+            await manager.rotate_session(visitor, user_id=user)
+        assert await manager.get_session(before, refresh=True) is None
+        [session] = await manager.list_user_sessions(user)
+        assert dict(session) == {"cart": 1}
+
+
 class Bound(pgsession.Codec):
     """What one session has sealed no other opens."""
 

@@ -28,6 +28,11 @@ class Mover:
         self._ended = threading.Event()
         self._failure: Exception | None = None
 
+    @property
+    def moves(self) -> int:
+        """How many there were so far."""
+        return self._cluster.moves
+
     def start(self) -> None:
         self._thread.start()
 

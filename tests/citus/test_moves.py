@@ -210,6 +210,57 @@ async def test_shards_do_without_a_coordinator_that_is_down(
             assert isinstance(read, pgsession.Session) and read["n"] == 1
 
 
+async def test_a_coordinator_that_goes_silent_in_a_statement_holds_nobody_up(cluster: CitusCluster) -> None:
+    """Nor does it keep a manager from being closed."""
+    timeout = 2
+    with FaultProxy(cluster.primary.conninfo) as coordinator:
+        shards = pgsession.CitusShards(coordinator.conninfo, SHARDS)
+        config = config_of(cluster, operation_timeout=timeout, pool_max_size=2)
+        manager = pgsession.AsyncShardedSessionManager(shards, config)
+        async with manager:
+            moved, stays = [
+                await manager.create_session(in_shard(manager, number), {"n": number}) for number in (0, 1)
+            ]
+            resource = next(name for name in map(str, range(10_000)) if manager.shard_of_user(name) == 0)
+            coordinator.refuse()
+            await move(cluster, 0)
+            with psycopg.connect(cluster.primary.conninfo) as holder:
+                holder.execute("LOCK TABLE pg_dist_placement IN ACCESS EXCLUSIVE MODE")
+                coordinator.forward()
+                await until(lambda: waits_for_a_lock(cluster))
+                coordinator.freeze()
+            # Each by `operation_timeout`; the guard is three times that.
+            for call in (
+                lambda: manager.get_session(moved.id, refresh=True),
+                lambda: manager.update_session(moved, expires_in=100),
+                lambda: manager.lock(resource).acquire(),
+                lambda: manager.count_sessions(),
+            ):
+                async with asyncio.timeout(3 * timeout):
+                    with pytest.raises((psycopg.Error, pgsession.PgSessionError)):
+                        await call()
+            read = await manager.get_session(stays.id, refresh=True)
+            assert read is not None and read["n"] == 1
+            async with asyncio.timeout(3 * timeout):
+                await manager.close(timeout)
+        async with asyncio.timeout(30):
+            with pytest.raises((psycopg.Error, pgsession.PgSessionError)):
+                await pgsession.AsyncShardedSessionManager(shards, config).open()
+        coordinator.forward()
+        async with pgsession.AsyncShardedSessionManager(shards, config) as manager:
+            again = await manager.get_session(moved.id)
+            assert again is not None and again["n"] == 0
+
+
+def waits_for_a_lock(cluster: CitusCluster) -> bool:
+    """True once a node waits for what the coordinator is to say of a shard."""
+    return bool(
+        cluster.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%pg_dist_shard s%%'"
+        )
+    )
+
+
 async def test_the_snippet_of_the_page(cluster: CitusCluster) -> None:
     sessions = snippet()
     here = pgsession.CitusShards(cluster.primary.conninfo, SHARDS)

@@ -47,6 +47,7 @@ from pgsession.errors import (
     SessionVersionConflict,
     ShardsFailed,
     TooManySessionsError,
+    WriteOutcomeUnknown,
 )
 from pgsession.opened import Opened
 from pgsession.shard import CitusShards, Shard, complete
@@ -460,8 +461,8 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         A session that is given to a user of another shard moves there, as nearly every login of a visitor does: it is
         created there with its pending changes, and the one here ends at the version that was copied. Where somebody has
         changed that one meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it
-        takes three writes in place of one. If this process ends in between, there may be a copy that nobody has the
-        token of.
+        takes three writes in place of one. Where this process ends in between, or this is cancelled, or raises
+        `WriteOutcomeUnknown`, there may be a copy that nobody has the token of: `list_user_sessions` shows it.
 
         Args:
             session: The session, with its pending changes.
@@ -555,7 +556,9 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             record = await home.write(copy)
             try:
                 await shard.write(_ending(old))
-            except BaseException as error:
+            except WriteOutcomeUnknown:
+                raise  # if it has ended, the copy is all that is left; so it may be where this is cancelled
+            except (psycopg.Error, PgSessionError) as error:
                 await home.delete_session(key)
                 if not isinstance(error, SessionVersionConflict):
                     raise
