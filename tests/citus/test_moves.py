@@ -14,6 +14,7 @@ from psycopg import sql
 
 import pgsession
 from pgsession._async.citus_place import ASKED_AGAIN, AsyncCitusPlace
+from pgsession._async.server import AsyncServer
 from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Statements
 from pgsession._database.templates import Placed, file, names_of, render
@@ -108,13 +109,45 @@ async def test_fencing_tokens_rise_from_server_to_server(cluster: CitusCluster) 
         for _ in range(3):
             for _ in range(2):
 
-                async def hold() -> None:
-                    async with manager.lock(resource) as lock:
-                        tokens.append(lock.token)
-
-                await again(hold)
+                async with manager.lock(resource) as lock:
+                    tokens.append(lock.token)
             await move(cluster, 0)
         assert tokens == sorted(tokens) and len(set(tokens)) == 6
+
+
+@pytest.mark.parametrize("call", ["delete_user_sessions", "evict_user_sessions"])
+async def test_a_call_that_meets_the_end_of_a_move_is_made_once_more(
+    cluster: CitusCluster, call: str
+) -> None:
+    async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)) as manager:
+        user = in_shard(manager, 0)
+        session = await manager.create_session(user)
+        await move(cluster, 0)
+        await getattr(manager, call)(user)
+        assert manager.get_cached_session(session.id) is None
+
+
+@pytest.mark.parametrize(("owner", "step"), [(AsyncCitusPlace, "_find"), (AsyncServer, "open")])
+async def test_a_shard_may_move_while_a_node_opens(
+    cluster: CitusCluster, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
+) -> None:
+    """After it was found, and after the pool and the listener have connected to where it was."""
+    shards = pgsession.CitusShards(cluster.primary.conninfo, 1)
+    async with pgsession.AsyncShardedSessionManager(shards, config_of(cluster)) as manager:
+        session = await manager.create_session("u", {"n": 1})
+    do, moves = getattr(owner, step), iter([0])
+
+    async def then_it_moves(it: object) -> object:
+        done = await do(it)
+        for number in moves:
+            await move(cluster, number)
+        return done
+
+    monkeypatch.setattr(owner, step, then_it_moves)
+    async with pgsession.AsyncShardedSessionManager(shards, config_of(cluster)) as manager:
+        read = await manager.get_session(session.id)
+        assert read is not None and read["n"] == 1
+        await until(lambda: manager.stats().in_sync)
 
 
 async def test_a_server_that_was_left_answers_nothing(cluster: CitusCluster) -> None:
