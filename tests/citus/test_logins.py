@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -66,17 +67,19 @@ async def _visit(
                 session = await node.update_session(visitor, user_id=user)
         except (psycopg.Error, pgsession.PgSessionError) as error:
             failed += 1
-            await _check_failed(other, before, user, cart, unknown=isinstance(error, pgsession.WriteOutcomeUnknown))
+            await _check_failed(
+                other, before, user, cart, unknown=isinstance(error, pgsession.WriteOutcomeUnknown)
+            )
             continue
         done += 1
         assert session.id != before and node.shard_of_session(session.id) != home
-        assert await _asked(lambda: other.get_session(before, refresh=True)) is None
-        opened = await _asked(lambda: other.open_token(node.token(session)))
+        assert await _asked(other.get_session, before, refresh=True) is None
+        opened = await _asked(other.open_token, node.token(session))
         assert opened.state == "current" and dict(opened.session) == {"cart": cart, "role": "admin"}
-        assert (await _asked(lambda: other.open_token(token))).session is None
-        [listed] = await _asked(lambda: other.list_user_sessions(user))
+        assert (await _asked(other.open_token, token)).session is None
+        [listed] = await _asked(other.list_user_sessions, user)
         assert listed.id == session.id
-        await _asked(lambda: _lock(node, session))
+        await _asked(_lock, node, session)
     return done, failed
 
 
@@ -84,8 +87,8 @@ async def _check_failed(
     node: pgsession.AsyncShardedSessionManager, before: object, user: str, cart: str, *, unknown: bool
 ) -> None:
     """Check that the visitor's session is as it was; or that the user's is there, where that is not known."""
-    visitor = await _asked(lambda: node.get_session(before, refresh=True))
-    users = await _asked(lambda: node.list_user_sessions(user))
+    visitor = await _asked(node.get_session, before, refresh=True)
+    users = await _asked(node.list_user_sessions, user)
     if visitor is not None:
         assert dict(visitor) == {"cart": cart} and visitor.user_id is None
     else:
@@ -98,11 +101,11 @@ async def _lock(node: pgsession.AsyncShardedSessionManager, session: pgsession.S
     await lock.release()
 
 
-async def _asked(call: object) -> object:
+async def _asked(call: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
     """What a call gives, made again while the shard is in the midst of a move."""
     async with asyncio.timeout(60):
         while True:
             try:
-                return await call()  # type: ignore[operator]
+                return await call(*arguments, **options)
             except (psycopg.Error, pgsession.OperationTimeout, pgsession.DatabaseUnavailable):
                 await asyncio.sleep(0.05)

@@ -564,7 +564,7 @@ class AsyncStore:
             self._is_elsewhere(asked, row[-2], row[-1])
         return row
 
-    async def _run_again(self, script: Script, end: float) -> Any:
+    async def _run_again(self, script: Script, end: float) -> Row | None:
         """Run a script; once more, on another connection, where it led to a server that takes no writes any more."""
         for _ in range(ATTEMPTS - 1):
             try:
@@ -594,7 +594,7 @@ class AsyncStore:
 
     async def _run_script(
         self, make_script: Callable[[], Script | None], mark: str | None, end: float
-    ) -> Any:
+    ) -> Row | None:
         async with self._pool.connection(end) as connection:
             if self.is_late(end):
                 raise OperationTimeout("others had to be waited for too long; nothing was sent")

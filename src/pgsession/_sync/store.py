@@ -556,7 +556,7 @@ class Store:
             self._is_elsewhere(asked, row[-2], row[-1])
         return row
 
-    def _run_again(self, script: Script, end: float) -> Any:
+    def _run_again(self, script: Script, end: float) -> Row | None:
         """Run a script; once more, on another connection, where it led to a server that takes no writes any more."""
         for _ in range(ATTEMPTS - 1):
             try:
@@ -584,7 +584,9 @@ class Store:
             sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _run_script(self, make_script: Callable[[], Script | None], mark: str | None, end: float) -> Any:
+    def _run_script(
+        self, make_script: Callable[[], Script | None], mark: str | None, end: float
+    ) -> Row | None:
         with self._pool.connection(end) as connection:
             if self.is_late(end):
                 raise OperationTimeout("others had to be waited for too long; nothing was sent")
