@@ -62,8 +62,8 @@ chaos: build ## the simulation at length, then SECONDS=60 of random operations a
 ha: $(DONE)/ha build ## three members of Patroni that lose their leader in every way, under load, ten minutes at most; needs etcd
 	$(PY) -m tests.ha $(ARGS)
 
-citus: build ## shards that Citus moves, under load, for SECONDS=60; needs the cluster whose coordinator PGSESSION_CITUS_DSN names
-	$(PY) -m pytest tests/citus
+citus: build ## the manager's tests on shards that Citus moves, then SECONDS=60 under load; needs the cluster whose coordinator PGSESSION_CITUS_DSN names
+	PGSESSION_TEST_SHARDS=citus $(PY) -m pytest tests/citus tests/aio tests/sync -k citus
 	$(PY) -m tests.citus --seconds $(SECONDS) $(ARGS)
 
 web-matrix: build ## the rules of web sessions, and a shared cache, on every server; ARGS="-k uvicorn" for some

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ import pytest
 if TYPE_CHECKING:
     import pgsession
     from pgsession.embedded import EmbeddedServer
-    from tests.sharded import Shards
+    from tests.citus.mover import Mover
+    from tests.sharded import Sharding, Shards
     from tests.tables import Tables
 
 
@@ -121,6 +122,25 @@ def empty_shards(all_shards: Shards) -> Iterator[Shards]:
 
     yield all_shards
     empty(all_shards)
+
+
+@pytest.fixture(scope="session")
+def mover() -> Iterator[Mover]:
+    """Two shards of Citus, which all tests share, and which move from server to server until the tests have ended."""
+    from tests.citus.mover import moving
+
+    with moving(f"t_{secrets.token_hex(6)}", 2) as running:
+        yield running
+
+
+@pytest.fixture
+def moving_shards(mover: Mover, request: pytest.FixtureRequest) -> Iterator[Sharding]:
+    """Those shards, emptied after the test; they stay where they are in tests that are named in `AT_REST`."""
+    from tests.sharded import AT_REST
+
+    with mover.at_rest() if request.function.__name__ in AT_REST else nullcontext():
+        yield mover.sharding
+    mover.empty()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 import pgsession
-from tests.sharded import KINDS, Shards, runs_on_shards
+from tests.sharded import KINDS, Sharding, runs_on_shards
 
 OpenAsyncManager: TypeAlias = Callable[..., Awaitable[pgsession.AsyncSessionManager]]
 
@@ -28,13 +28,15 @@ def manager_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def shards(manager_kind: str, request: pytest.FixtureRequest) -> Shards | None:
+def shards(manager_kind: str, request: pytest.FixtureRequest) -> Sharding | None:
     """The shards that the test's nodes have, None where it has one server."""
-    return request.getfixturevalue("empty_shards") if manager_kind == "sharded" else None
+    if manager_kind == "sharded":
+        return Sharding(request.getfixturevalue("empty_shards"), "pgsession")
+    return request.getfixturevalue("moving_shards") if manager_kind == "citus" else None
 
 
 @pytest_asyncio.fixture
-async def open_manager(dsn: str, schema: str, shards: Shards | None) -> AsyncIterator[OpenAsyncManager]:
+async def open_manager(dsn: str, schema: str, shards: Sharding | None) -> AsyncIterator[OpenAsyncManager]:
     """`await open_manager(max_sessions=2, ...)`: another node on the test's tables."""
     async with AsyncExitStack() as stack:
 
@@ -44,8 +46,8 @@ async def open_manager(dsn: str, schema: str, shards: Shards | None) -> AsyncIte
             manager: pgsession.AsyncSessionManager
             if shards is not None:
                 assert database is dsn and listener is None, "several servers have no one conninfo"
-                config = pgsession.Config(**fields)
-                manager = pgsession.AsyncShardedSessionManager(shards, config, signer=signer)
+                config = pgsession.Config(schema_name=shards.schema_name, **fields)
+                manager = pgsession.AsyncShardedSessionManager(shards.shards, config, signer=signer)
             else:
                 fields = {"create_schema_if_missing": True, "schema_name": schema, **fields}
                 manager = pgsession.AsyncSessionManager(

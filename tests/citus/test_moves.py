@@ -14,6 +14,7 @@ from psycopg import sql
 
 import pgsession
 from pgsession._async.citus_place import ASKED_AGAIN, AsyncCitusPlace
+from pgsession._async.server import AsyncServer
 from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Statements
 from pgsession._database.templates import Placed, file, names_of, render
@@ -107,14 +108,45 @@ async def test_fencing_tokens_rise_from_server_to_server(cluster: CitusCluster) 
         tokens = []
         for _ in range(3):
             for _ in range(2):
-
-                async def hold() -> None:
-                    async with manager.lock(resource) as lock:
-                        tokens.append(lock.token)
-
-                await again(hold)
+                async with manager.lock(resource) as lock:
+                    tokens.append(lock.token or 0)
             await move(cluster, 0)
         assert tokens == sorted(tokens) and len(set(tokens)) == 6
+
+
+@pytest.mark.parametrize("call", ["delete_user_sessions", "evict_user_sessions"])
+async def test_a_call_that_meets_the_end_of_a_move_is_made_once_more(
+    cluster: CitusCluster, call: str
+) -> None:
+    async with pgsession.AsyncShardedSessionManager(shards_of(cluster), config_of(cluster)) as manager:
+        user = in_shard(manager, 0)
+        session = await manager.create_session(user)
+        await move(cluster, 0)
+        await getattr(manager, call)(user)
+        assert manager.get_cached_session(session.id) is None
+
+
+@pytest.mark.parametrize(("owner", "step"), [(AsyncCitusPlace, "_find"), (AsyncServer, "open")])
+async def test_a_shard_may_move_while_a_node_opens(
+    cluster: CitusCluster, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
+) -> None:
+    """After it was found, and after the pool and the listener have connected to where it was."""
+    shards = pgsession.CitusShards(cluster.primary.conninfo, 1)
+    async with pgsession.AsyncShardedSessionManager(shards, config_of(cluster)) as manager:
+        session = await manager.create_session("u", {"n": 1})
+    do, moves = getattr(owner, step), iter([0])
+
+    async def then_it_moves(it: object) -> object:
+        done = await do(it)
+        for number in moves:
+            await move(cluster, number)
+        return done
+
+    monkeypatch.setattr(owner, step, then_it_moves)
+    async with pgsession.AsyncShardedSessionManager(shards, config_of(cluster)) as manager:
+        read = await manager.get_session(session.id)
+        assert read is not None and read["n"] == 1
+        await until(lambda: manager.stats().in_sync)
 
 
 async def test_a_server_that_was_left_answers_nothing(cluster: CitusCluster) -> None:
@@ -210,6 +242,57 @@ async def test_shards_do_without_a_coordinator_that_is_down(
             assert isinstance(read, pgsession.Session) and read["n"] == 1
 
 
+async def test_a_coordinator_that_goes_silent_in_a_statement_holds_nobody_up(cluster: CitusCluster) -> None:
+    """Nor does it keep a manager from being closed."""
+    timeout = 2
+    with FaultProxy(cluster.primary.conninfo) as coordinator:
+        shards = pgsession.CitusShards(coordinator.conninfo, SHARDS)
+        config = config_of(cluster, operation_timeout=timeout, pool_max_size=2)
+        manager = pgsession.AsyncShardedSessionManager(shards, config)
+        async with manager:
+            moved, stays = [
+                await manager.create_session(in_shard(manager, number), {"n": number}) for number in (0, 1)
+            ]
+            resource = next(name for name in map(str, range(10_000)) if manager.shard_of_user(name) == 0)
+            coordinator.refuse()
+            await move(cluster, 0)
+            with psycopg.connect(cluster.primary.conninfo) as holder:
+                holder.execute("LOCK TABLE pg_dist_placement IN ACCESS EXCLUSIVE MODE")
+                coordinator.forward()
+                await until(lambda: waits_for_a_lock(cluster))
+                coordinator.freeze()
+            # Each by `operation_timeout`; the guard is three times that.
+            for call in (
+                lambda: manager.get_session(moved.id, refresh=True),
+                lambda: manager.update_session(moved, expires_in=100),
+                lambda: manager.lock(resource).acquire(),
+                lambda: manager.count_sessions(),
+            ):
+                async with asyncio.timeout(3 * timeout):
+                    with pytest.raises((psycopg.Error, pgsession.PgSessionError)):
+                        await call()
+            read = await manager.get_session(stays.id, refresh=True)
+            assert read is not None and read["n"] == 1
+            async with asyncio.timeout(3 * timeout):
+                await manager.close(timeout)
+        async with asyncio.timeout(30):
+            with pytest.raises((psycopg.Error, pgsession.PgSessionError)):
+                await pgsession.AsyncShardedSessionManager(shards, config).open()
+        coordinator.forward()
+        async with pgsession.AsyncShardedSessionManager(shards, config) as manager:
+            again = await manager.get_session(moved.id)
+            assert again is not None and again["n"] == 0
+
+
+def waits_for_a_lock(cluster: CitusCluster) -> bool:
+    """True once a node waits for what the coordinator is to say of a shard."""
+    return bool(
+        cluster.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%pg_dist_shard s%%'"
+        )
+    )
+
+
 async def test_the_snippet_of_the_page(cluster: CitusCluster) -> None:
     sessions = snippet()
     here = pgsession.CitusShards(cluster.primary.conninfo, SHARDS)
@@ -281,6 +364,14 @@ def test_every_statement_passes_the_fence() -> None:
         assert "session_fence_1" in render(file("functions", f"{function}.sql"), names).as_string()
     # Else nothing of this is there.
     assert "fence" not in Statements("s").read
+
+
+def test_what_a_lock_is_released_by_is_durable() -> None:
+    """A move takes along what is written when the fence lets it pass; a commit that is not yet stays behind."""
+    [_, _, call, *_] = Statements("s_0_local", "", Placed("s_0", 1, 2, 3)).release("n", "r", "o").steps
+    assert b"'synchronous_commit', 'off'" not in call.statement
+    [_, call, *_] = Statements("s").release("n", "r", "o").steps
+    assert b"'synchronous_commit', 'off'" in call.statement  # else it spares the wait
 
 
 def vars_of(statements: Statements) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 import pgsession
-from tests.sharded import KINDS, Shards, runs_on_shards
+from tests.sharded import KINDS, Sharding, runs_on_shards
 
 OpenAsyncManager: TypeAlias = Callable[..., Awaitable[pgsession.SessionManager]]
 
@@ -29,13 +29,15 @@ def manager_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def shards(manager_kind: str, request: pytest.FixtureRequest) -> Shards | None:
+def shards(manager_kind: str, request: pytest.FixtureRequest) -> Sharding | None:
     """The shards that the test's nodes have, None where it has one server."""
-    return request.getfixturevalue("empty_shards") if manager_kind == "sharded" else None
+    if manager_kind == "sharded":
+        return Sharding(request.getfixturevalue("empty_shards"), "pgsession")
+    return request.getfixturevalue("moving_shards") if manager_kind == "citus" else None
 
 
 @pytest.fixture
-def open_manager(dsn: str, schema: str, shards: Shards | None) -> Iterator[OpenAsyncManager]:
+def open_manager(dsn: str, schema: str, shards: Sharding | None) -> Iterator[OpenAsyncManager]:
     """`await open_manager(max_sessions=2, ...)`: another node on the test's tables."""
     with ExitStack() as stack:
 
@@ -45,8 +47,8 @@ def open_manager(dsn: str, schema: str, shards: Shards | None) -> Iterator[OpenA
             manager: pgsession.SessionManager
             if shards is not None:
                 assert database is dsn and listener is None, "several servers have no one conninfo"
-                config = pgsession.Config(**fields)
-                manager = pgsession.ShardedSessionManager(shards, config, signer=signer)
+                config = pgsession.Config(schema_name=shards.schema_name, **fields)
+                manager = pgsession.ShardedSessionManager(shards.shards, config, signer=signer)
             else:
                 fields = {"create_schema_if_missing": True, "schema_name": schema, **fields}
                 manager = pgsession.SessionManager(

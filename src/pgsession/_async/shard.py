@@ -6,13 +6,14 @@ import logging
 from typing import Any
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 
 from pgsession._concurrency import AsyncBackgroundTasks, AsyncMutex, fork
 from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol.operations import Operation
 from pgsession._protocol.shards import key_in
 from pgsession.config import Config
-from pgsession.errors import DatabaseUnavailable, OperationTimeout
+from pgsession.errors import DatabaseUnavailable, OperationTimeout, PgSessionError
 from pgsession.tokens import Signer
 
 from .citus_place import AsyncCitusPlace
@@ -21,6 +22,7 @@ from .runtime import AsyncRuntime
 from .server import AsyncServer, closed_meanwhile
 
 DOWN = (psycopg.OperationalError, OperationTimeout, DatabaseUnavailable, TimeoutError)
+_ATTEMPTS = 5  # to open a shard of Citus that moves meanwhile
 
 
 class AsyncPlace:
@@ -78,16 +80,33 @@ class AsyncPlace:
         self.wanted = True
         async with self._opening:
             try:
-                await self._open()
+                if self._citus is None:
+                    await self._open()
+                else:
+                    await self._open_where_it_is(self._citus)
             except Exception as error:
                 self.reason = str(error)
                 raise
             self.reason = None
 
+    async def _open_where_it_is(self, citus: AsyncCitusPlace) -> None:
+        """Open what may move meanwhile: then its pool and its listener are not on one server, and are made anew."""
+        await citus.open()
+        for left in range(_ATTEMPTS - 1, -1, -1):
+            began_at = await citus.conninfo()
+            try:
+                return await self._open()
+            except (psycopg.Error, PgSessionError) as error:
+                if not left or self._closed:
+                    raise
+                if not isinstance(error, ReadOnlySqlTransaction) and not await citus.has_moved(began_at):
+                    raise
+                server, self.server = self.server, None
+                if server is not None:
+                    await server.close()
+
     async def _open(self) -> None:
         if self.server is None:
-            if self._citus is not None:
-                await self._citus.open()
             server = AsyncServer(
                 self._database, self._listener_conninfo, self._config, self._logger, self._citus
             )

@@ -364,10 +364,12 @@ class Statements:
     def release(self, node: str, resource: str, owner: str) -> Script:
         """Return the script that gives a lock back.
 
-        If a crash loses that, the lock lasts until its lease time is over.
+        If a crash loses that, the lock lasts until its lease time is over. A move of Citus would lose it more often: it
+        takes along what is written when the fence lets it pass.
         """
         form = "SELECT f.*, {settings}, {answered_by} FROM {call} f WHERE f.in_time IS NOT NULL"
-        return self._call("release", (node, resource, owner), "off", form=form)
+        commit: Commit = "off" if self.placed is None else "plain"
+        return self._call("release", (node, resource, owner), commit, form=form)
 
     def incarnate(self) -> Script:
         """Return the script that reads, or makes, the incarnation of the server."""

@@ -15,7 +15,7 @@ from psycopg import Connection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import ReadOnlySqlTransaction
 
-from pgsession._concurrency import Mutex
+from pgsession._concurrency import Mutex, sleep
 from pgsession._database.shard_mark import ShardMark
 from pgsession._database.statements import Statements
 from pgsession._database.templates import MOVED, RELATIONS, Placed
@@ -34,6 +34,7 @@ ASKED_AGAIN: Final = 1.0  # seconds for which an answer of the coordinator is ta
 # Seconds for which a coordinator that cannot be reached is left alone, so that connections to a shard which is where it
 # was come about as ever.
 LEFT_ALONE: Final = 30.0
+PAUSE: Final = 0.1  # seconds before it is looked for again
 OLDEST: Final = 12  # the first version of Citus with sharding by schema
 
 # What Citus does to statements about its tables is not to be done to ours, which name what is on the server itself. The
@@ -130,17 +131,36 @@ class CitusPlace:
         """Return what a connection is made with, to where the shard is by now."""
         with self._asking:
             if self._known is None or time.monotonic() >= self._asks_at:
-                try:
-                    found = self._find()
-                except (psycopg.OperationalError, OperationTimeout):
-                    if self._known is None:
-                        raise
-                    self._asks_at = time.monotonic() + LEFT_ALONE
-                else:
-                    if found != self._known:
-                        self._arrive(found)
-                    self._asks_at = time.monotonic() + ASKED_AGAIN
+                self._look()
             return self._text
+
+    def _look(self) -> None:
+        """Find the shard; again, where it has moved on before what was missing there was made."""
+        end = time.monotonic() + MADE_WITHIN
+        while True:
+            try:
+                found = self._find()
+            except (psycopg.OperationalError, OperationTimeout):
+                if self._known is None:
+                    raise
+                self._asks_at = time.monotonic() + LEFT_ALONE
+                return
+            try:
+                if found != self._known:
+                    self._arrive(found)
+            except ReadOnlySqlTransaction:
+                if time.monotonic() >= end:
+                    raise
+            else:
+                self._asks_at = time.monotonic() + ASKED_AGAIN
+                return
+            sleep(PAUSE)
+
+    def has_moved(self, since: str) -> bool:
+        """Return True where connections lead elsewhere than `conninfo` has said; the coordinator is asked now."""
+        with self._asking:
+            self._asks_at = 0.0
+        return self.conninfo() != since
 
     def superseded(self, connection: Connection[Any]) -> bool:
         """Return True unless this connection leads to where the shard is known to be."""

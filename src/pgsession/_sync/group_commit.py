@@ -39,13 +39,12 @@ from pgsession.errors import (
 
 from .pool import MOST_WAITING
 from .section import Section
-from .store import Store
+from .store import ATTEMPTS, Store
 from .stragglers import Stragglers
 
 # Operations that wait for one lane when the second one opens. With half of them in each of two lanes a write costs a
 # third more, here and on the server.
 CROWD = 64
-ATTEMPTS = 3  # of a batch given up to end a deadlock, or by a server that does not write any more
 
 _TRANSIENT = (pg.DeadlockDetected, pg.SerializationFailure, pg.ReadOnlySqlTransaction)
 

@@ -8,13 +8,14 @@ import logging
 from typing import Any
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 
 from pgsession._concurrency import BackgroundTasks, Mutex, fork
 from pgsession._database.shard_mark import ShardMark
 from pgsession._protocol.operations import Operation
 from pgsession._protocol.shards import key_in
 from pgsession.config import Config
-from pgsession.errors import DatabaseUnavailable, OperationTimeout
+from pgsession.errors import DatabaseUnavailable, OperationTimeout, PgSessionError
 from pgsession.tokens import Signer
 
 from .citus_place import CitusPlace
@@ -23,6 +24,7 @@ from .runtime import Runtime
 from .server import Server, closed_meanwhile
 
 DOWN = (psycopg.OperationalError, OperationTimeout, DatabaseUnavailable, TimeoutError)
+_ATTEMPTS = 5  # to open a shard of Citus that moves meanwhile
 
 
 class Place:
@@ -80,16 +82,33 @@ class Place:
         self.wanted = True
         with self._opening:
             try:
-                self._open()
+                if self._citus is None:
+                    self._open()
+                else:
+                    self._open_where_it_is(self._citus)
             except Exception as error:
                 self.reason = str(error)
                 raise
             self.reason = None
 
+    def _open_where_it_is(self, citus: CitusPlace) -> None:
+        """Open what may move meanwhile: then its pool and its listener are not on one server, and are made anew."""
+        citus.open()
+        for left in range(_ATTEMPTS - 1, -1, -1):
+            began_at = citus.conninfo()
+            try:
+                return self._open()
+            except (psycopg.Error, PgSessionError) as error:
+                if not left or self._closed:
+                    raise
+                if not isinstance(error, ReadOnlySqlTransaction) and not citus.has_moved(began_at):
+                    raise
+                server, self.server = self.server, None
+                if server is not None:
+                    server.close()
+
     def _open(self) -> None:
         if self.server is None:
-            if self._citus is not None:
-                self._citus.open()
             server = Server(self._database, self._listener_conninfo, self._config, self._logger, self._citus)
             self._starting = server
             try:

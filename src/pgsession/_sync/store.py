@@ -42,6 +42,7 @@ PAGE: Final = 500  # sessions that a step of the cleanup looks at, of which few 
 # Of the time that a step took: for so long others then have the server's processors and disk for themselves.
 REST: Final = 0.2
 LONGEST_REST: Final = 0.1  # seconds; what takes longer waits for somebody
+ATTEMPTS: Final = 3  # of what is given up to end a deadlock, or by a server that does not write any more
 COMPARED: Final = 20_000  # ids for each statement of a resync
 CALLERS_PART: Final = 0.05  # of `operation_timeout`: its end, in which a caller hears how it ended
 # The part before that, in which the server's answer comes that it has given up, and that nothing was done.
@@ -307,7 +308,7 @@ class Store:
             statement: The statement, with `%s` for each parameter.
             parameters: The parameters.
             again: True for one that only reads: where the connection is lost or leads elsewhere, it is run once more,
-                on another.
+                on another. Any is where the server says that it takes no writes.
             deadline: The moment of `time.monotonic` by which all of it has to be over; None: after
                 `operation_timeout`.
 
@@ -324,7 +325,8 @@ class Store:
         except psycopg.Error as error:
             # Without an SQLSTATE it was the connection that failed, not the statement.
             lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-            if not again or not (lost or leads_elsewhere(error)):
+            refused = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)  # nothing was done
+            if not (refused or (again and (lost or leads_elsewhere(error)))):
                 raise
         return self._query(statement, parameters, end)
 
@@ -549,10 +551,19 @@ class Store:
         """
         end = self.deadline() if deadline is None else deadline
         asked = self._asked()
-        row = self._apart(partial(self._run_script, lambda: script, None), end)
+        row = self._apart(partial(self._run_again, script), end)
         if row is not None and asked is not None:
             self._is_elsewhere(asked, row[-2], row[-1])
         return row
+
+    def _run_again(self, script: Script, end: float) -> Row | None:
+        """Run a script; once more, on another connection, where it led to a server that takes no writes any more."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._run_script(lambda: script, None, end)
+            except psycopg.errors.ReadOnlySqlTransaction:
+                pass  # so nothing of it was done
+        return self._run_script(lambda: script, None, end)
 
     def _run_between_others(self, script: Script) -> Row:
         """Run a script that waits for rows and tables for moments only; until its deadline it is tried again.
@@ -573,7 +584,9 @@ class Store:
             sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _run_script(self, make_script: Callable[[], Script | None], mark: str | None, end: float) -> Any:
+    def _run_script(
+        self, make_script: Callable[[], Script | None], mark: str | None, end: float
+    ) -> Row | None:
         with self._pool.connection(end) as connection:
             if self.is_late(end):
                 raise OperationTimeout("others had to be waited for too long; nothing was sent")
