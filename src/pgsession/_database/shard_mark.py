@@ -13,6 +13,7 @@ from pgsession.errors import ConfigError
 
 __all__ = ["ShardMark", "marking", "query_of", "reading"]
 
+_Rows = list[tuple[Any, ...]]
 _SAID = re.compile(r"^pgsession shard (\d+) of (\d+)$", re.MULTILINE)
 
 
@@ -37,7 +38,7 @@ def query_of(schema: str, prefix: str, mark: ShardMark, comment: str = "") -> sq
 
 def marking(
     schema: str, prefix: str, mark: ShardMark
-) -> Generator[sql.Composed, list[tuple[Any, ...]], list[str]]:
+) -> Generator[sql.Composed, _Rows, list[str]]:
     """Check that the tables are those of this shard; tables that say nothing are told to be. Return what was done.
 
     Raises:
@@ -52,7 +53,7 @@ def marking(
 
 def reading(
     schema: str, prefix: str, mark: ShardMark
-) -> Generator[sql.Composed, list[tuple[Any, ...]], str | None]:
+) -> Generator[sql.Composed, _Rows, str | None]:
     """Check that the tables are those of this shard. Return None; or their comment, where that says nothing of shards.
 
     Raises:
