@@ -89,6 +89,7 @@ def test_a_database_that_does_not_answer(
         "status": 4,
         "kind": "no_answer",
         "message": "",
+        "shards": None,
     }
 
 
