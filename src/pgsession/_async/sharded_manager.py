@@ -522,9 +522,9 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
         A session that is given to a user of another shard moves there, as nearly every login of a visitor does: it is
         created there with its pending changes, and the one here ends at the version that was copied. Where somebody has
         changed that one meanwhile, it is copied again. So nothing is lost; but its id is another, its locks end, and it
-        takes three writes in place of one, each within `operation_timeout`. A caller who is interrupted, or cancelled, leaves it to be finished without
-        him. If this process ends in between, or the outcome of a write is unknown, there may be a copy that nobody has
-        the token of.
+        takes three writes in place of one, each within `operation_timeout`. A caller who is interrupted, or cancelled,
+        leaves it to be finished without him. If this process ends in between, or the outcome of a write is unknown,
+        there may be a copy that nobody has the token of: `list_user_sessions` shows it.
 
         Args:
             session: The session, with its pending changes.
