@@ -111,7 +111,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, metaclass=_CheckedMeta):
         operation_timeout (duration, default 10 seconds): The longest that a call takes, whatever the server or the
             network do, but for a wait that the call asks for. It then raises `OperationTimeout`: nothing was done; or
             `WriteOutcomeUnknown`, where a write was sent and nobody answered. A call about many sessions takes this
-            long at most for each step of 500. The server gets a little less, and ends what takes it longer.
+            long at most for each step of 500, as does each step of a login that moves a session to another shard. The
+            server gets a little less, and ends what takes it longer.
         pool_min_size (int, default 1): Connections that the manager's own pool keeps open. A pool that you pass has
             sizes of its own.
         pool_max_size (int, default 8): The most connections of the manager's own pool; the listener has one more. The
