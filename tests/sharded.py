@@ -67,8 +67,13 @@ EXCLUDED = {
     "test_nodes": "a node of others is registered in one shard only",
 }
 
+_ONE_PLACE = "shards that move share no cache of the host"
+
 EXCLUDED_ON_CITUS = {
     "test_a_write_whose_second_commit_fails_is_unknown": "no write has a second commit",
+    "test_shared_fallback_reason": _ONE_PLACE,
+    "test_shared_hits_shared_sessions_leader": _ONE_PLACE,
+    "test_who_has_greenlets_for_threads_shares_nothing_shared_fallback_reason": _ONE_PLACE,
 }
 
 # These run while no shard moves: they expect memory to keep what it has, count what is done once more after a move, or
