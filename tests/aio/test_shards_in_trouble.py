@@ -15,9 +15,11 @@ import pgsession
 from tests.crew import AsyncCrew
 from tests.fault_proxy import FaultProxy
 from tests.leftovers import Leftovers
-from tests.sharded import Shards
+from tests.sharded import Shards, number_of_servers
 
 from .helpers import eventually
+
+pytestmark = pytest.mark.skipif(number_of_servers() != 2, reason="it is about one server of two")
 
 
 def user_in(manager: pgsession.AsyncShardedSessionManager, number: int) -> str:
