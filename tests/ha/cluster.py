@@ -221,7 +221,7 @@ class PatroniCluster:
         folder = self._new_folder("etcd")
         assert self._etcd is not None
         self._launch([self._etcd, *settings.etcd(folder, client, peer)], folder)
-        self.wait_for(lambda: _answers(client), "etcd")
+        self.wait_for(lambda: _has_begun(client), "etcd")
         for number, name in enumerate(MEMBERS):
             store = self._after.enter_context(FaultProxy(("127.0.0.1", client)))
             port, rest = ports[2 * number : 2 * number + 2]
@@ -345,9 +345,10 @@ def _free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def _answers(port: int) -> bool:
+def _has_begun(port: int) -> bool:
+    """True once etcd knows its own version: a Patroni that asks before that ends with an error."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/version", timeout=1) as answer:
+            return bool(json.load(answer)["etcdcluster"] != "not_decided")
     except OSError:
         return False
-    return True
