@@ -18,7 +18,7 @@ from .tables import Row, columns, quantity, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "performance.md"
-QUOTING = (DOCS / "comparison.md", DOCS / "host-cache.md", DOCS.parent / "README.md")
+QUOTING = (PAGE, DOCS / "comparison.md", DOCS / "host-cache.md", DOCS.parent / "README.md")
 """Pages that quote single figures."""
 _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIGURE = re.compile(r"(<!-- figure: ([\w-]+) / ([^>]+) -->).*?(<!-- end -->)", re.DOTALL)
@@ -36,7 +36,7 @@ def write(races: Mapping[str, Recorded]) -> list[Path]:
     PAGE.write_text(_BLOCK.sub(renew, PAGE.read_text()))
     for page in QUOTING:
         page.write_text(quoting(page.read_text(), races))
-    return [PAGE, *QUOTING, *picture.write(DOCS / "img", races)]
+    return [*QUOTING, *picture.write(DOCS / "img", races)]
 
 
 def quoting(text: str, races: Mapping[str, Recorded]) -> str:

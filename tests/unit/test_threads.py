@@ -247,6 +247,19 @@ def test_none_is_begun_for_others_to_end(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not begin.called and not work._threads
 
 
+def test_a_thread_that_did_not_live_to_say_that_it_ends_is_not_waited_for() -> None:
+    """As in the child of a fork, where none of the parent's is."""
+    work = BackgroundTasks()
+    assert work.call(lambda: 1) == 1
+    gone = threading.Thread(target=int)
+    gone.start()
+    gone.join(PATIENCE)
+    work._threads.add(gone)
+    drained = threading.Event()
+    threading.Thread(target=lambda: work.drain() and drained.set(), daemon=True).start()
+    assert drained.wait(PATIENCE)
+
+
 def test_one_that_begins_once_all_is_drained_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "LINGER", 10 * PATIENCE)
     others = set(background_threads())

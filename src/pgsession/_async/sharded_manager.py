@@ -74,6 +74,7 @@ from .manager import (
     cache_size,
 )
 from .places import AsyncPlaces
+from .server import seconds_of
 from .shard import AsyncPlace, AsyncShardManager
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class AsyncShardedSessionManager(AsyncShardedReader, AsyncSessionManager):
             return [await do(shards[0])]
         done: dict[int, R] = {}
         failed: dict[int, Exception] = {}
-        until = time.monotonic() + rules.seconds("operation_timeout", self._config.operation_timeout)
+        until = time.monotonic() + seconds_of(self._config.operation_timeout)
         for shard, result, error in await self._places.of_each(shards, do, until):
             if error is not None:
                 failed[shard.mark.number] = error

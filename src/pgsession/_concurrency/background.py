@@ -333,9 +333,7 @@ class BackgroundTasks:
         end = None if timeout is None else time.monotonic() + timeout
         done = self._wait_until_finished(end)
         self._lingers = False
-        while threads := [
-            thread for thread in list(self._threads) if thread is not threading.current_thread()
-        ]:
+        while threads := self._others():
             for thread in threads:
                 self._wake_idle()
                 while thread.is_alive() and (left := math.inf if end is None else end - time.monotonic()) > 0:
@@ -345,6 +343,11 @@ class BackgroundTasks:
             if end is not None and time.monotonic() >= end:
                 break
         return done
+
+    def _others(self) -> list[threading.Thread]:
+        """Return the threads that live, without the caller's: of a fork's parent none does."""
+        me = threading.current_thread()
+        return [thread for thread in list(self._threads) if thread is not me and thread.is_alive()]
 
     def _wake_idle(self) -> None:
         while self._idle:

@@ -59,7 +59,8 @@ def arenas(folder: str | None) -> list[Seen]:
 
 def _by_number(path: Path) -> list[str | int]:
     """Have shard 10 after shard 2."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", path.name)]
+    parts = re.split(r"([0-9]+)", path.name)  # every second one is a number
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def owner_of(path: Path) -> str:

@@ -76,6 +76,7 @@ from .manager import (
     cache_size,
 )
 from .places import Places
+from .server import seconds_of
 from .shard import Place, ShardManager
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class ShardedSessionManager(ShardedReader, SessionManager):
             return [do(shards[0])]
         done: dict[int, R] = {}
         failed: dict[int, Exception] = {}
-        until = time.monotonic() + rules.seconds("operation_timeout", self._config.operation_timeout)
+        until = time.monotonic() + seconds_of(self._config.operation_timeout)
         for shard, result, error in self._places.of_each(shards, do, until):
             if error is not None:
                 failed[shard.mark.number] = error
